@@ -1,0 +1,222 @@
+"""The manifest: one CSV that says what was said, by whom, with which emotion and in which split."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from mmm.files import sha256_of_file
+
+EMOTIONS = ("neutral", "happy", "surprise", "angry", "sad", "disgust", "fear")  # the published order
+SPLITS = ("train", "dev", "test")
+COLUMNS = ("utterance_id", "dialogue_id", "turn", "session", "speaker", "text", "audio", "emotion")
+_EXTRA_FIELDS = "\ue000"  # marks a row that had more fields than the header; no corpus uses this private character
+
+
+class ManifestError(ValueError):
+    """A manifest that cannot be used. `faults` holds every fault found, each with its line number."""
+
+    def __init__(self, path: Path, faults: Sequence[str]) -> None:
+        self.path, self.faults = path, tuple(faults)
+        shown = "\n".join(f"  {fault}" for fault in faults)
+        super().__init__(f"{path}: {len(faults)} {'fault' if len(faults) == 1 else 'faults'}\n{shown}")
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One labelled clip with its text. `audio` is as written in the manifest, `emotions` has one or more names."""
+
+    utterance_id: str
+    dialogue_id: str
+    turn: int
+    session: str
+    speaker: str
+    text: str
+    audio: str
+    emotions: tuple[str, ...]
+    split: str
+    previous: int  # index in the manifest of the turn before it in its dialogue, -1 for the first
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A checked manifest. The test split is sealed: `rows` refuses it, `open_test` is the one way in."""
+
+    path: Path
+    sha256: str
+    utterances: tuple[Utterance, ...]
+    classes: tuple[str, ...]  # the emotions that occur, in the published order
+
+    def rows(self, split: str) -> list[int]:
+        """Indices of the utterances of `train` or `dev`."""
+        assert split in ("train", "dev"), f"split {split!r} is sealed; only mmm.predict.open_test reads it"
+        return [index for index, utterance in enumerate(self.utterances) if utterance.split == split]
+
+    def sealed_test_rows(self) -> list[int]:
+        """Indices of the test split, for `mmm test` alone, which writes down that it looked."""
+        return [index for index, utterance in enumerate(self.utterances) if utterance.split == "test"]
+
+    def audio_path(self, utterance: Utterance) -> Path:
+        return self.path.parent / utterance.audio
+
+    def history(self, index: int, context: int) -> list[int]:
+        """The utterance and up to `context - 1` turns before it in its dialogue, most recent first."""
+        found = [index]
+        while len(found) < context and self.utterances[found[-1]].previous >= 0:
+            found.append(self.utterances[found[-1]].previous)
+        return found
+
+
+def natural_key(text: str) -> list[tuple[int, int, str]]:
+    """Sorts session2 before session10."""
+    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in re.split(r"(\d+)", text)]
+
+
+def split_by_session(sessions: Iterable[str]) -> dict[str, str]:
+    """A split for each session: the last fifth is test and the tenth before it dev, as KEMDy20's 33-40 and 29-32.
+
+    Raises ValueError with fewer than three sessions.
+    """
+    ordered = sorted(set(sessions), key=natural_key)
+    if len(ordered) < 3:
+        raise ValueError(f"needs at least 3 sessions to split by session, found {len(ordered)}")
+    num_test = max(1, round(len(ordered) * 0.2))
+    num_dev = max(1, round(len(ordered) * 0.1))
+    num_train = len(ordered) - num_test - num_dev
+    names = ["train"] * num_train + ["dev"] * num_dev + ["test"] * num_test
+    return dict(zip(ordered, names, strict=True))
+
+
+def read_table(path: Path) -> tuple[pd.DataFrame, list[int]]:
+    """A CSV as strings, with the line number each row starts on. Raises FileNotFoundError and ManifestError."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such manifest; make one with: mmm prepare csv FILE -o manifest.csv")
+
+    def mark(fields: list[str]) -> list[str]:
+        return [_EXTRA_FIELDS + fields[0], *fields[1:width]]
+
+    try:
+        # pandas takes surplus fields for an index unless it is told the width first.
+        header = pd.read_csv(path, dtype=str, nrows=0, encoding="utf-8-sig")
+        width = len(header.columns)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[], skip_blank_lines=False, index_col=False,
+                            encoding="utf-8-sig", engine="python", on_bad_lines=mark)  # fmt: skip
+    except UnicodeDecodeError as error:
+        raise ManifestError(path, [f"byte {error.start}: not UTF-8 ({error.reason}); save it as UTF-8"]) from None
+    except pd.errors.EmptyDataError:
+        raise ManifestError(path, ["line 1: the file is empty; expected a header with " + ", ".join(COLUMNS)]) from None
+    except pd.errors.ParserError as error:
+        raise ManifestError(path, [f"not a CSV file: {error}"]) from None
+    # A quoted field may span lines, so a row's line is not its number plus two.
+    breaks = sum((table[column].astype(str).str.count("\n") for column in table.columns), start=pd.Series(0, table.index))
+    lines = (breaks.cumsum().shift(fill_value=0) + range(2, len(table) + 2)).astype(int).tolist()
+    return table, lines
+
+
+def read_manifest(path: Path | str, *, check_audio: bool = True) -> Manifest:
+    """Read and check a manifest; every fault is listed at once.
+
+    `check_audio=False` skips looking for the audio files, for machines that hold only the features.
+    Raises FileNotFoundError, or ManifestError naming line, column, what was found and what was expected.
+    """
+    path = Path(path)
+    table, lines = read_table(path)
+    missing = [column for column in COLUMNS if column not in table.columns]
+    if missing:
+        found = ", ".join(str(column) for column in table.columns)
+        raise ManifestError(path, [f"line 1: no column {', '.join(missing)} (found: {found})"])
+    if table.empty:
+        raise ManifestError(path, ["no utterances below the header"])
+
+    faults: list[tuple[int, str]] = []
+    first_line: dict[str, int] = {}
+    turns: dict[tuple[str, int], int] = {}
+    home: dict[str, tuple[str, int]] = {}  # dialogue -> its first row's session and line
+    parsed: list[tuple[list[str], int | None, tuple[str, ...], str]] = []
+    has_split = "split" in table.columns
+    wanted = [*COLUMNS, *(["split"] if has_split else [])]
+    exists: dict[str, bool] = {}
+    for line, row in zip(lines, table[wanted].itertuples(index=False, name=None), strict=True):
+        def fault(text: str, line: int = line) -> None:
+            faults.append((line, text))
+
+        if any(not isinstance(value, str) for value in row):
+            if all(value == "" or not isinstance(value, str) for value in row):
+                fault("empty line; remove it")
+            else:
+                fault(f"fewer fields than the header's {len(table.columns)}; is a quote or comma missing?")
+            continue
+        fields = [value.strip() for value in row]
+        if not any(fields):
+            fault("empty line; remove it")
+            continue
+        if str(row[0]).startswith(_EXTRA_FIELDS):
+            fault(f"more fields than the header's {len(table.columns)}; is a text with a comma not quoted?")
+            continue
+        utterance_id, dialogue_id, turn_text, session, speaker, _, audio, emotion = fields[:8]
+        for column, value in zip(COLUMNS, fields, strict=False):
+            if not value and column != "text":
+                fault(f"{column} is empty")
+        if utterance_id and utterance_id in first_line:
+            fault(f"utterance_id {utterance_id!r} is already on line {first_line[utterance_id]}; ids must be unique")
+        first_line.setdefault(utterance_id, line)
+        turn: int | None = None
+        if re.fullmatch(r"-?\d+", turn_text):
+            turn = int(turn_text)
+            if dialogue_id and (dialogue_id, turn) in turns:
+                fault(f"turn {turn} of dialogue {dialogue_id!r} is already on line {turns[dialogue_id, turn]}")
+            turns.setdefault((dialogue_id, turn), line)
+        elif turn_text:
+            fault(f"turn {turn_text!r} is not a whole number")
+        emotions = tuple(name.strip() for name in emotion.split(";") if name.strip())
+        for name in emotions:
+            if name not in EMOTIONS:
+                fault(f"unknown emotion {name!r}; expected {', '.join(EMOTIONS)} (several joined by ;)")
+        if len(set(emotions)) < len(emotions):
+            fault(f"emotion {emotion!r} names one class twice")
+        if audio and check_audio:
+            if audio not in exists:
+                exists[audio] = (path.parent / audio).is_file()
+            if not exists[audio]:
+                fault(f"audio file {audio!r} does not exist below {path.parent}/")
+        split = fields[8] if has_split else ""
+        if has_split and split not in SPLITS:
+            fault(f"split {split!r} is none of {', '.join(SPLITS)}" if split else "split is empty")
+        key = split if has_split else session
+        if dialogue_id and key:
+            if dialogue_id in home and home[dialogue_id][0] != key:
+                what = "split" if has_split else "session"
+                fault(f"dialogue {dialogue_id!r} is in {what} {key!r} here and {home[dialogue_id][0]!r} on line "
+                      f"{home[dialogue_id][1]}; a dialogue must not be divided")  # fmt: skip
+            home.setdefault(dialogue_id, (key, line))
+        parsed.append((fields, turn, emotions, split))
+
+    by_session: dict[str, str] = {}
+    if not has_split and not faults:
+        try:
+            by_session = split_by_session(fields[3] for fields, *_ in parsed)
+        except ValueError as error:
+            faults.append((1, f"no split column, and {error}; add a split column (train/dev/test)"))
+    if has_split and not faults:
+        empty = [name for name in ("train", "dev") if not any(split == name for *_, split in parsed)]
+        faults += [(1, f"the split column leaves {name} empty; every sweep needs train and dev") for name in empty]
+    if faults:
+        raise ManifestError(path, [f"line {line}: {text}" for line, text in sorted(faults, key=lambda fault: fault[0])])
+
+    order: dict[str, list[tuple[int, int]]] = {}
+    for index, (fields, turn, _, _) in enumerate(parsed):
+        assert turn is not None
+        order.setdefault(fields[1], []).append((turn, index))
+    previous = [-1] * len(parsed)
+    for members in order.values():
+        members.sort()
+        for (_, before), (_, after) in zip(members, members[1:], strict=False):
+            previous[after] = before
+    utterances = tuple(
+        Utterance(*fields[:2], turn or 0, *fields[3:7], emotions, split or by_session[fields[3]], previous[index])
+        for index, (fields, turn, emotions, split) in enumerate(parsed)
+    )
+    present = {emotion for utterance in utterances for emotion in utterance.emotions}
+    return Manifest(path, sha256_of_file(path), utterances, tuple(name for name in EMOTIONS if name in present))

@@ -1,0 +1,45 @@
+"""Metrics of the field over a manifest's classes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+# What a sweep may maximise: rule 6, the objective is higher-is-better.
+OBJECTIVES = ("macro_f1", "unweighted_recall", "accuracy", "weighted_f1", "weighted_precision", "weighted_recall")
+
+
+def classification_metrics(
+    true: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], classes: Sequence[str]
+) -> dict[str, Any]:
+    """Metrics of class indices `true` and `predicted`, both (N,).
+
+    Classes that do not occur count with zero, as scikit-learn's zero_division=0. `recall_sd` is the population
+    standard deviation of per-class recall over the classes that occur in `true` (reported by the published work).
+    """
+    labels = list(range(len(classes)))
+    matrix = confusion_matrix(true, predicted, labels=labels)
+    precision, recall, f1, support = precision_recall_fscore_support(true, predicted, labels=labels, zero_division=0)
+    weight = support / support.sum()
+    return {
+        "accuracy": float(np.trace(matrix) / matrix.sum()),
+        "weighted_precision": float(precision @ weight),
+        "weighted_recall": float(recall @ weight),
+        "weighted_f1": float(f1 @ weight),
+        "macro_f1": float(f1.mean()),
+        "unweighted_recall": float(recall[support > 0].mean()),
+        "recall_sd": float(recall[support > 0].std()),
+        "per_class": {
+            name: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(n)}
+            for name, p, r, f, n in zip(classes, precision, recall, f1, support, strict=True)
+        },
+        "confusion_matrix": matrix.tolist(),
+    }
+
+
+def scalar_metrics(metrics: dict[str, Any]) -> dict[str, float]:
+    """The metrics that are one number, per-class F1 as f1_CLASS included."""
+    scalars = {name: value for name, value in metrics.items() if isinstance(value, float)}
+    return scalars | {f"f1_{name}": values["f1"] for name, values in metrics["per_class"].items()}

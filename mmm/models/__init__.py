@@ -1,0 +1,21 @@
+"""The four ways to fuse speech and text. Legend of shape suffixes in this package:
+
+B utterances, K context, A speech frames, T text tokens, P joint positions (text, then speech), F speech width,
+E text width, D model width, C classes.
+
+Every model is called as `model(speech, speech_mask, text, text_mask)`; masks are True where a value is real.
+The concat systems take pooled vectors: speech_BKF with speech_mask_BK (False: the dialogue has no such turn), text_BE.
+The sequence systems take speech_BAF with speech_mask_BA, text_BTE with text_mask_BT.
+"""
+
+from mmm.models.cross_attention import CrossAttention
+from mmm.models.mlp_mixer import MlpMixer
+from mmm.models.three_way_concat import ThreeWayConcat
+from mmm.models.vanilla_concat import VanillaConcat
+
+ARCHITECTURES: dict[str, type[VanillaConcat | ThreeWayConcat | CrossAttention | MlpMixer]] = {
+    "vanilla_concat": VanillaConcat,
+    "three_way_concat": ThreeWayConcat,
+    "cross_attention": CrossAttention,
+    "mlp_mixer": MlpMixer,
+}

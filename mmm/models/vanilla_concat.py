@@ -1,0 +1,30 @@
+"""vanilla_concat: projected speech of K turns beside the projected text. Shapes: see mmm/models/__init__.py."""
+
+import torch
+from torch import Tensor, nn
+
+from mmm.models.layers import Classifier, keep_real
+
+
+class VanillaConcat(nn.Module):
+    """Concat [speech of K turns, text] -> classifier (MMM, baseline 1).
+
+    `masked`: a missing turn gives a zero projection. Published: it gives the projection's bias.
+    """
+
+    def __init__(
+        self, *, speech_width: int, text_width: int, num_classes: int, context: int, width: int,
+        classifier_hidden: int, dropout: float, masked: bool,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.masked = masked
+        self.speech_projection = nn.Linear(speech_width, width)
+        self.text_projection = nn.Linear(text_width, width)
+        self.classifier = Classifier(context * width + width, classifier_hidden, num_classes, dropout)
+
+    def forward(self, speech_BKF: Tensor, speech_mask_BK: Tensor, text_BE: Tensor, text_mask: Tensor) -> Tensor:
+        speech_BKD = self.speech_projection(speech_BKF)
+        if self.masked:
+            speech_BKD = keep_real(speech_BKD, speech_mask_BK)
+        logits_BC: Tensor = self.classifier(torch.cat([speech_BKD.flatten(1), self.text_projection(text_BE)], dim=1))
+        return logits_BC
