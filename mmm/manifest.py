@@ -139,6 +139,7 @@ def read_manifest(path: Path | str, *, check_audio: bool = True) -> Manifest:
     wanted = [*COLUMNS, *(["split"] if has_split else [])]
     exists: dict[str, bool] = {}
     for line, row in zip(lines, table[wanted].itertuples(index=False, name=None), strict=True):
+
         def fault(text: str, line: int = line) -> None:
             faults.append((line, text))
 

@@ -1,0 +1,166 @@
+"""From feature stores to batches: index arithmetic on memory maps, no Python loop over utterances or frames."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmm.config import PUBLISHED_SPEECH_POSITIONS, PUBLISHED_TEXT_POSITIONS, Dims, TrainConfig
+from mmm.extract import find_store, speech_key, text_key
+from mmm.manifest import Manifest
+from mmm.store import FeatureStore
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs as mmm.models wants them, and labels (B, C): the share of each class, rows sum to 1."""
+
+    speech: Tensor
+    speech_mask: Tensor
+    text: Tensor
+    text_mask: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of one manifest for one (audio feature, context), with rows in the manifest's order."""
+
+    manifest: Manifest
+    speech: FeatureStore
+    text: FeatureStore
+    speech_rows: Tensor  # (N,) row of each utterance in the speech store
+    text_rows: Tensor
+    turns: Tensor  # (N, K) manifest index of each turn, most recent first, -1 where the dialogue has none
+    max_speech_length: int
+    max_text_length: int
+
+
+def load_features(manifest: Manifest, features_dir: Path, audio_feature: str, context: int) -> Features:
+    """Map the stores. Raises FileNotFoundError or ValueError, saying what is missing and what to run."""
+    speech = find_store(features_dir, "audio", feature=audio_feature)
+    text = find_store(features_dir, "text", context=context)
+    indices = range(len(manifest.utterances))
+    again = f"run: mmm encode {manifest.path} --features {features_dir}"
+    rows = {}
+    for name, store, keys in (
+        ("speech", speech, [speech_key(manifest, index) for index in indices]),
+        ("text", text, [text_key(manifest, index, context) for index in indices]),
+    ):
+        rows[name] = store.find(keys)
+        missing = np.flatnonzero(rows[name] < 0)
+        if len(missing):
+            first = manifest.utterances[missing[0]].utterance_id
+            raise ValueError(f"{store.path}: no {name} features for {len(missing)} of {len(keys)} utterances of "
+                             f"{manifest.path} (the first: {first!r}), was the manifest changed? {again}")  # fmt: skip
+    turns = np.full((len(indices), context), -1, dtype=np.int64)
+    for index in indices:
+        history = manifest.history(index, context)
+        turns[index, : len(history)] = history
+    # The test split stays sealed, its lengths too: it must not decide a model's size.
+    seen = [index for index in indices if manifest.utterances[index].split != "test"]
+    speech_lengths, text_lengths = (
+        np.diff(store.offsets)[rows[name][seen]] for name, store in (("speech", speech), ("text", text))
+    )
+    return Features(manifest, speech, text, torch.from_numpy(rows["speech"]), torch.from_numpy(rows["text"]),
+                    torch.from_numpy(turns), int(speech_lengths.max()), int(text_lengths.max()))  # fmt: skip
+
+
+def dims_of(features: Features, config: TrainConfig) -> Dims:
+    """Sizes for a model. Published systems have 512 speech and 128 text positions; others the longest, up to these."""
+    speech, text = PUBLISHED_SPEECH_POSITIONS, PUBLISHED_TEXT_POSITIONS
+    if config.masked:
+        speech, text = min(speech, features.max_speech_length), min(text, features.max_text_length)
+    return Dims(features.speech.width, features.text.width, speech, text, len(features.manifest.classes))
+
+
+def labelled_rows(manifest: Manifest, indices: list[int], policy: str) -> tuple[Tensor, Tensor]:
+    """Manifest index (M,) and class shares (M, C) of each training or evaluation row under a label policy."""
+    place = {name: number for number, name in enumerate(manifest.classes)}
+    rows: list[int] = []
+    shares: list[dict[int, float]] = []
+    for index in indices:
+        names = manifest.utterances[index].emotions
+        if policy == "first":
+            names = names[:1]
+        elif policy == "published":
+            names = names[-1:] * len(names)  # k copies that all carry the last label, as the published code did
+        elif policy == "drop" and len(names) > 1:
+            continue
+        if policy == "soft":
+            rows.append(index)
+            shares.append({place[name]: 1 / len(names) for name in names})
+        else:
+            rows += [index] * len(names)
+            shares += [{place[name]: 1.0} for name in names]
+    labels = torch.zeros(len(rows), len(manifest.classes))
+    for row, share in enumerate(shares):
+        for column, value in share.items():
+            labels[row, column] = value
+    return torch.tensor(rows, dtype=torch.int64), labels
+
+
+class SplitData:
+    """The rows of one split, ready to be cut into batches."""
+
+    def __init__(self, features: Features, config: TrainConfig, dims: Dims, indices: list[int], policy: str) -> None:
+        self.features, self.config, self.dims = features, config, dims
+        self.indices, self.labels = labelled_rows(features.manifest, indices, policy)
+        if not len(self.indices):
+            raise ValueError(f"{features.manifest.path}: label policy {policy!r} leaves no rows to train on")
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def class_counts(self) -> Tensor:
+        return self.labels.sum(dim=0)
+
+    def batch(self, rows: Tensor, device: torch.device) -> Batch:
+        """The batch of rows (B,) of this split."""
+        features, config = self.features, self.config
+        utterances = self.indices[rows]
+        text_rows = features.text_rows[utterances]
+        if config.is_pooled:
+            turns = features.turns[utterances]
+            speech_mask = turns >= 0
+            speech = _pooled(features.speech, features.speech_rows[turns.clamp(min=0)])
+            speech = torch.where(speech_mask.unsqueeze(-1), speech, 0.0)
+            text = _pooled(features.text, text_rows)
+            text_mask = torch.ones(len(text), 1, dtype=torch.bool)
+        else:
+            speech, speech_mask = _sequences(features.speech, features.speech_rows[utterances], self.dims.speech_positions)
+            text, text_mask = _sequences(features.text, text_rows, self.dims.text_positions)
+        if config.inputs == "text":
+            speech = torch.zeros_like(speech)
+        elif config.inputs == "speech":
+            text = torch.zeros_like(text)
+        tensors = (speech, speech_mask, text, text_mask, self.labels[rows])
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors))
+
+    def batches(self, order: Tensor, batch_size: int, device: torch.device) -> Iterator[Batch]:
+        for rows in order.split(batch_size):
+            yield self.batch(rows, device)
+
+
+def _pooled(store: FeatureStore, rows: Tensor) -> Tensor:
+    return torch.from_numpy(store.pooled)[rows].float()
+
+
+def _sequences(store: FeatureStore, rows: Tensor, max_length: int) -> tuple[Tensor, Tensor]:
+    """(B, L, D) zero-padded features and (B, L) mask, L the longest of the batch up to `max_length`."""
+    offsets = torch.from_numpy(store.offsets)
+    starts = offsets[rows]
+    lengths = (offsets[rows + 1] - starts).clamp(max=max_length)
+    position = torch.arange(int(lengths.max()))
+    mask = position < lengths.unsqueeze(1)
+    # Padding reads the utterance's first frame again, which is there and warm, and is then zeroed.
+    frames = starts.unsqueeze(1) + torch.where(mask, position, 0)
+    values = torch.from_numpy(store.values).index_select(0, frames.flatten()).float().unflatten(0, mask.shape)
+    return torch.where(mask.unsqueeze(-1), values, 0.0), mask

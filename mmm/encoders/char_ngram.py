@@ -1,0 +1,68 @@
+"""char-ngram: words as sums of hashed character n-grams, built in, for any language, nothing to download.
+
+After fastText's subwords (Bojanowski et al. 2017, arXiv:1607.04606) with signed feature hashing (Weinberger et al.
+2009, arXiv:0902.2206) in the place of learned vectors.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from mmm.encoders import Floats
+from mmm.store import Recipe
+
+_VERSION = 1
+MAX_TOKENS = 128
+_NGRAMS = (1, 2, 3, 4, 5)
+_WORDS = re.compile(r"\w+|[^\w\s]")
+
+
+def _hashed(names: Sequence[str], width: int) -> Floats:
+    vector = np.zeros(width, dtype=np.float32)
+    for name in names:
+        value = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+        vector[(value >> 1) % width] += 1.0 if value & 1 else -1.0
+    length = float(np.linalg.norm(vector))
+    return vector / np.float32(length) if length else vector
+
+
+@lru_cache(maxsize=200_000)
+def _word(word: str, width: int, salt: str) -> Floats:
+    marked = f"<{word}>"
+    grams = [marked[start : start + n] for n in _NGRAMS for start in range(len(marked) - n + 1)]
+    # The word itself counts as much as its three-letter pieces together.
+    grams += [f"={word}"] * max(1, len(word))
+    return _hashed([f"{salt}{gram}" for gram in grams], width)
+
+
+class CharNgram:
+    """Position 0 stands for the whole (as [CLS]), then a vector a word; turns are divided by a separator vector.
+
+    Position 0 adds the current utterance's words and, hashed to other places and halved, those of the turns before it.
+    """
+
+    def __init__(self, *, width: int = 256) -> None:
+        if not 16 <= width <= 4096:
+            raise ValueError(f"--text-width {width} is out of range; expected 16 to 4096")
+        self.width = width
+
+    def recipe(self) -> Recipe:
+        return {"kind": "text", "encoder": "char-ngram", "version": _VERSION, "width": self.width, "max_tokens": MAX_TOKENS}
+
+    def encode(self, turns: Sequence[str]) -> Floats:
+        words = [_WORDS.findall(turn.lower()) for turn in turns]
+        whole = np.zeros(self.width, dtype=np.float32)
+        for salt, weight, chosen in (("now ", 1.0, words[0]), ("before ", 0.5, [w for turn in words[1:] for w in turn])):
+            total = sum((_word(word, self.width, salt) for word in chosen), start=np.zeros(self.width, dtype=np.float32))
+            whole += np.float32(weight / max(float(np.linalg.norm(total)), 1e-6)) * total
+        # Unit vectors have components near 1 / sqrt(D); scaled to about one, as learned embeddings are.
+        rows = [whole]
+        for distance, turn in enumerate(words):
+            marker = np.float32(0.5) * _hashed([f"turn {distance}"], self.width) if distance else np.float32(0.0)
+            if distance:
+                rows.append(_hashed(["separator"], self.width) + marker)
+            rows += [_word(word, self.width, "") + marker for word in turn]
+        return np.stack(rows[:MAX_TOKENS]) * np.float32(self.width**0.5)
