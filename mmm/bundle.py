@@ -49,6 +49,17 @@ class Bundle:
     model: nn.Module
 
 
+def check_destination(path: Path) -> None:
+    """Raise BundleError where `path` cannot be written as a bundle: a file, or a folder with something else in it."""
+    if path.is_file():
+        raise BundleError(f"{path}: is a file; choose a folder for the bundle")
+    if not path.is_dir() or (path / "checksums.json").is_file():
+        return
+    # Bundles saved along the way (--save-every) come before the one around them.
+    if any(not (child / "checksums.json").is_file() for child in path.iterdir()):
+        raise BundleError(f"{path}: exists and is no bundle; choose another folder")
+
+
 def save_bundle(
     path: Path, *, name: str, config: TrainConfig, dims: Dims, weights: dict[str, Tensor], labels: tuple[str, ...],
     audio_recipe: Recipe, text_recipe: Recipe, provenance: dict[str, Any],
@@ -57,8 +68,7 @@ def save_bundle(
 
     Raises BundleError where `path` is a folder with something else in it.
     """
-    if path.exists() and any(path.iterdir()) and not (path / "checksums.json").is_file():
-        raise BundleError(f"{path}: exists and is no bundle; choose another folder")
+    check_destination(path)
     about = {
         "format": FORMAT, "name": name, "settings": config.params(), "dims": dataclasses.asdict(dims), "labels": list(labels),
         "audio_recipe": audio_recipe, "text_recipe": text_recipe,

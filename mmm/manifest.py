@@ -1,5 +1,7 @@
 """The manifest: one CSV that says what was said, by whom, with which emotion and in which split."""
 
+import csv
+import io
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -79,7 +81,7 @@ def split_by_session(sessions: Iterable[str]) -> dict[str, str]:
 
     Raises ValueError with fewer than three sessions.
     """
-    ordered = sorted(set(sessions), key=natural_key)
+    ordered = sorted(set(sessions), key=lambda session: (natural_key(session), session))  # 1 before 01, always
     if len(ordered) < 3:
         raise ValueError(f"needs at least 3 sessions to split by session, found {len(ordered)}")
     num_test = max(1, round(len(ordered) * 0.2))
@@ -90,28 +92,36 @@ def split_by_session(sessions: Iterable[str]) -> dict[str, str]:
 
 
 def read_table(path: Path) -> tuple[pd.DataFrame, list[int]]:
-    """A CSV as strings, with the line number each row starts on. Raises FileNotFoundError and ManifestError."""
+    """A CSV as strings (None for a missing field), with the line number each row starts on. Raises FileNotFoundError and ManifestError."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such manifest; make one with: mmm prepare csv FILE -o manifest.csv")
 
-    def mark(fields: list[str]) -> list[str]:
-        return [_EXTRA_FIELDS + fields[0], *fields[1:width]]
-
+    content = path.read_bytes()
     try:
-        # pandas takes surplus fields for an index unless it is told the width first.
-        header = pd.read_csv(path, dtype=str, nrows=0, encoding="utf-8-sig")
-        width = len(header.columns)
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[], skip_blank_lines=False, index_col=False,
-                            encoding="utf-8-sig", engine="python", on_bad_lines=mark)  # fmt: skip
+        text = content.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise ManifestError(path, [f"byte {error.start}: not UTF-8 ({error.reason}); save it as UTF-8"]) from None
-    except pd.errors.EmptyDataError:
-        raise ManifestError(path, ["line 1: the file is empty; expected a header with " + ", ".join(COLUMNS)]) from None
-    except pd.errors.ParserError as error:
-        raise ManifestError(path, [f"not a CSV file: {error}"]) from None
-    # A quoted field may span lines, so a row's line is not its number plus two.
-    breaks = sum((table[column].astype(str).str.count("\n") for column in table.columns), start=pd.Series(0, table.index))
-    lines = (breaks.cumsum().shift(fill_value=0) + range(2, len(table) + 2)).astype(int).tolist()
+    if not text.strip():
+        raise ManifestError(path, ["line 1: the file is empty; expected a header with " + ", ".join(COLUMNS)])
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    records: list[list[str | None]] = []
+    lines: list[int] = []
+    line = 1
+    try:
+        header = next(reader)
+        if twice := sorted({name for name in header if header.count(name) > 1}):
+            raise ManifestError(path, [f"line 1: column {name!r} occurs more than once" for name in twice])
+        # A quoted field may span lines, so a row's line is not its number plus two.
+        line = reader.line_num + 1
+        for fields in reader:
+            if len(fields) > len(header):
+                fields = [_EXTRA_FIELDS + fields[0], *fields[1 : len(header)]]
+            records.append([*fields, *[None if fields else ""] * (len(header) - len(fields))])
+            lines.append(line)
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise ManifestError(path, [f"line {line}: not CSV ({error}); is a quote not closed, or not doubled?"]) from None
+    table = pd.DataFrame(records, columns=pd.Index(header), dtype=object)
     return table, lines
 
 
@@ -172,6 +182,8 @@ def read_manifest(path: Path | str, *, check_audio: bool = True) -> Manifest:
         elif turn_text:
             fault(f"turn {turn_text!r} is not a whole number")
         emotions = tuple(name.strip() for name in emotion.split(";") if name.strip())
+        if emotion and not emotions:
+            fault(f"emotion {emotion!r} names no class")
         for name in emotions:
             if name not in EMOTIONS:
                 fault(f"unknown emotion {name!r}; expected {', '.join(EMOTIONS)} (several joined by ;)")

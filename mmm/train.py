@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
@@ -207,13 +208,16 @@ def load_checkpoint(run: Run, path: Path, sha256: str | None = None) -> None:
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
         raise ValueError(f"{path}: damaged: its checksum is not the one that was recorded")
     length = int.from_bytes(content[:8], "little")
-    about = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["run"])
+    try:
+        tensors = load_tensors(content)
+        about = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["run"])
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ValueError(f"{path}: damaged, or no checkpoint of mmm train ({error})") from None
     here = {"config": asdict(run.config), "dims": asdict(run.dims), "objective": run.objective}
     # More epochs than before is how a run is prolonged; anything else would be another run.
     differing = [key for part in here for key in _differing(here[part], about[part]) if key != "epochs"]
     if differing:
         raise ValueError(f"{path}: a checkpoint of other settings ({', '.join(differing)} differ)")
-    tensors = load_tensors(content)
     run.model.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("model.")})
     run.best_weights = {name[5:]: value for name, value in tensors.items() if name.startswith("best.")}
     state: dict[int, dict[str, Tensor]] = {}

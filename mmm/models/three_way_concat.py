@@ -24,6 +24,9 @@ class ThreeWayConcat(nn.Module):
 
     def forward(self, speech_BKF: Tensor, speech_mask_BK: Tensor, text_BE: Tensor, text_mask: Tensor) -> Tensor:
         text_BD = self.text_projection(text_BE)
+        if self.masked:
+            # Not only the parts below: 0 * inf in the projection's gradient is NaN.
+            speech_BKF = keep_real(speech_BKF, speech_mask_BK)
         speech_BKD = self.speech_projection(speech_BKF)
         distance_BKD = (speech_BKD - text_BD.unsqueeze(1)).abs()
         product_BKD = speech_BKD * text_BD.unsqueeze(1)

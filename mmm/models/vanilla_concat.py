@@ -23,8 +23,10 @@ class VanillaConcat(nn.Module):
         self.classifier = Classifier(context * width + width, classifier_hidden, num_classes, dropout)
 
     def forward(self, speech_BKF: Tensor, speech_mask_BK: Tensor, text_BE: Tensor, text_mask: Tensor) -> Tensor:
-        speech_BKD = self.speech_projection(speech_BKF)
         if self.masked:
-            speech_BKD = keep_real(speech_BKD, speech_mask_BK)
+            # Before the projection too: 0 * inf in its gradient is NaN.
+            speech_BKD = keep_real(self.speech_projection(keep_real(speech_BKF, speech_mask_BK)), speech_mask_BK)
+        else:
+            speech_BKD = self.speech_projection(speech_BKF)
         logits_BC: Tensor = self.classifier(torch.cat([speech_BKD.flatten(1), self.text_projection(text_BE)], dim=1))
         return logits_BC

@@ -1,0 +1,343 @@
+"""The command line `mmm`: corpora, features, training, testing and prediction, without Ray."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+import mmm
+
+# Modules that import torch are imported inside the commands: --help and typing errors must not wait for them.
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=mmm.__doc__,
+                  context_settings={"help_option_names": ["-h", "--help"]})  # fmt: skip
+prepare = typer.Typer(no_args_is_help=True, help="Turn a corpus into a manifest.")
+app.add_typer(prepare, name="prepare")
+console = Console()
+PUBLISHED_AUDIO_ENCODER = "kresnik/wav2vec2-large-xlsr-korean"
+PUBLISHED_TEXT_ENCODER = "beomi/KcELECTRA-base"
+
+ManifestPath = Annotated[Path, typer.Argument(help="manifest.csv", show_default=False)]
+FeaturesDir = Annotated[Path, typer.Option("--features", help="Folder of feature stores.", show_default=False)]
+DeviceName = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")]
+
+
+def comma_list(text: str, option: str) -> list[str]:
+    """`a,b` -> ["a", "b"]. Raises ValueError where nothing is named."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
+        raise ValueError(f"{option} is empty; expected names divided by commas")
+    return list(dict.fromkeys(parts))
+
+
+def metrics_table(title: str, rows: list[tuple[str, dict[str, Any]]]) -> Table:
+    """The metrics of the field, a row a system."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    names = ("macro_f1", "unweighted_recall", "accuracy", "weighted_f1", "weighted_precision", "weighted_recall", "recall_sd")
+    for name in ("macro F1", "UAR", "accuracy", "weighted F1", "weighted P", "weighted R", "recall SD"):
+        table.add_column(name, justify="right")
+    for label, metrics in rows:
+        table.add_row(label, *(f"{metrics[name]:.4f}" for name in names))
+    return table
+
+
+def class_table(metrics: dict[str, Any]) -> Table:
+    """Per-class scores beside the confusion matrix."""
+    classes = list(metrics["per_class"])
+    table = Table(title="per class, and confusion (rows: true, columns: predicted)", title_justify="left")
+    table.add_column("")
+    for name in ("precision", "recall", "F1", "support", *classes):
+        table.add_column(name, justify="right")
+    for name, row in zip(classes, metrics["confusion_matrix"], strict=True):
+        own = metrics["per_class"][name]
+        scores = (f"{own[key]:.3f}" for key in ("precision", "recall", "f1"))
+        table.add_row(name, *scores, str(own["support"]), *map(str, row))
+    return table
+
+
+@app.command("demo-corpus")
+def demo_corpus(
+    out: Annotated[Path, typer.Argument(help="Folder to write.", show_default=False)],
+    sessions: Annotated[int, typer.Option(help="Recording sessions of two speakers each.")] = 24,
+    seed: int = 1,
+) -> None:
+    """Generate a small synthetic corpus in which speech, text and context all matter."""
+    from mmm.corpora.demo import make_demo_corpus
+
+    console.print(f"wrote {make_demo_corpus(out, num_sessions=sessions, seed=seed)}", highlight=False, soft_wrap=True)
+
+
+@prepare.command("csv")
+def prepare_csv_command(
+    file: Annotated[Path, typer.Argument(help="A CSV with a row an utterance.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Manifest to write.")] = Path("manifest.csv"),
+) -> None:
+    """Check a CSV, bring its names to the manifest's and write the manifest."""
+    from mmm.corpora.csv_file import describe, prepare_csv
+
+    repaired = prepare_csv(file, out)
+    header, *rows = describe(out)
+    table = Table(*header, title=str(out), title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    for what, count in repaired.items():
+        console.print(f"{what}: {count}", highlight=False)
+
+
+@app.command()
+def encode(
+    manifest: ManifestPath,
+    features: FeaturesDir,
+    audio_encoder: Annotated[str, typer.Option(help="fbank (built in), published, a Hugging Face id, or a folder.")] = "fbank",
+    text_encoder: Annotated[
+        str, typer.Option(help="char-ngram (built in), published, a Hugging Face id, or a folder.")
+    ] = "char-ngram",
+    context: Annotated[
+        str, typer.Option(help="Utterances of context K to encode text for, the current one included.")
+    ] = "1,2,3,4,5",
+    audio_feature: Annotated[str, typer.Option(help="Speech features to keep.")] = "hidden_state,extract_feature",
+    frame_rate: Annotated[float, typer.Option(help="fbank: frames a second.")] = 25.0,
+    num_mels: Annotated[int, typer.Option(help="fbank: mel bands.")] = 64,
+    text_width: Annotated[int, typer.Option(help="char-ngram: numbers a word.")] = 256,
+) -> None:
+    """Encode every utterance once; what is already there is kept."""
+    from mmm.config import AUDIO_FEATURES, MAX_CONTEXT
+
+    kept = comma_list(audio_feature, "--audio-feature")
+    for name in kept:
+        if name not in AUDIO_FEATURES:
+            raise ValueError(f"--audio-feature {name!r} is none of {', '.join(AUDIO_FEATURES)}")
+    contexts = []
+    for part in comma_list(context, "--context"):
+        if not part.isdigit() or not 1 <= int(part) <= MAX_CONTEXT:
+            raise ValueError(f"--context {part!r} is out of range; expected whole numbers from 1 to {MAX_CONTEXT}")
+        contexts.append(int(part))
+    from mmm.encoders import make_speech_encoder, make_text_encoder
+    from mmm.extract import encode_speech, encode_text
+    from mmm.manifest import read_manifest
+
+    checked = read_manifest(manifest)
+    audio_name = PUBLISHED_AUDIO_ENCODER if audio_encoder == "published" else audio_encoder
+    text_name = PUBLISHED_TEXT_ENCODER if text_encoder == "published" else text_encoder
+    speech = make_speech_encoder(audio_name, frame_rate=frame_rate, num_mels=num_mels)
+    text = make_text_encoder(text_name, width=text_width)
+    columns = (TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
+        tasks: dict[str, Any] = {}
+        for steps in (encode_speech(checked, features, speech, kept), encode_text(checked, features, text, contexts)):
+            for step in steps:
+                if step.task not in tasks:
+                    tasks[step.task] = bar.add_task(step.task, total=step.total)
+                bar.update(tasks[step.task], completed=step.done)
+    console.print(f"{len(checked.utterances)} utterances encoded in {features}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def train(
+    manifest: ManifestPath,
+    features: FeaturesDir,
+    out: Annotated[Path, typer.Option(help="Folder of the bundle to write.", show_default=False)],
+    architecture: Annotated[
+        str, typer.Option(help="vanilla_concat, three_way_concat, cross_attention or mlp_mixer.")
+    ] = "mlp_mixer",
+    context: Annotated[int | None, typer.Option(help="Utterances of context K, the current one included [1].")] = None,
+    audio_feature: Annotated[str | None, typer.Option(help="hidden_state or extract_feature [hidden_state].")] = None,
+    epochs: Annotated[int | None, typer.Option(help="[30]")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="[64]")] = None,
+    accumulate: Annotated[int | None, typer.Option(help="Batches a step [1; published 8].")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate of AdamW [3e-4; published 5e-5].")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="[0.01]")] = None,
+    dropout: Annotated[float | None, typer.Option(help="[0.1]")] = None,
+    weighted_sampling: Annotated[bool, typer.Option("--weighted-sampling", help="Draw rare classes as often.")] = False,
+    shuffle: Annotated[
+        bool | None, typer.Option("--shuffle/--no-shuffle", help="[shuffle, but with weighted sampling]")
+    ] = None,
+    class_weight: Annotated[str | None, typer.Option(help="none, inverse or sqrt_inverse [none].")] = None,
+    label_policy: Annotated[
+        str | None, typer.Option(help="Rows with several labels: expand, first, drop, soft [expand].")
+    ] = None,
+    num_blocks: Annotated[int | None, typer.Option(help="mlp_mixer: blocks [1].")] = None,
+    layers: Annotated[int | None, typer.Option(help="cross_attention: layers [1].")] = None,
+    heads: Annotated[int | None, typer.Option(help="cross_attention: heads [8].")] = None,
+    width: Annotated[int | None, typer.Option(help="Model width, not for cross_attention [256].")] = None,
+    inputs: Annotated[str | None, typer.Option(help="both, speech or text: what an ablation sees [both].")] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="The published recipe, faults included; options overrule it.")
+    ] = False,
+    metric: Annotated[str, typer.Option(help="Chooses the best epoch on validation.")] = "macro_f1",
+    seed: Annotated[int | None, typer.Option(help="[1024]")] = None,
+    save_every: Annotated[int, typer.Option(help="Also bundle every N epochs, as OUT/epoch-N (0: never).")] = 0,
+    from_bundle: Annotated[Path | None, typer.Option("--from", help="Start from this bundle's weights.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name kept in the bundle [the architecture].")] = None,
+    device: DeviceName = "cpu",
+) -> None:
+    """Train one system and write its best epoch as a bundle."""
+    from mmm.config import make_config, published_params
+
+    given = {
+        "context": context, "audio_feature": audio_feature, "epochs": epochs, "batch_size": batch_size, "accumulate": accumulate,
+        "lr": lr, "weight_decay": weight_decay, "dropout": dropout, "weighted_sampling": weighted_sampling or None,
+        "shuffle": shuffle, "class_weight": class_weight, "label_policy": label_policy, "num_blocks": num_blocks,
+        "layers": layers, "heads": heads, "width": width, "inputs": inputs, "seed": seed,
+    }  # fmt: skip
+    base = {"architecture": architecture}
+    if published:
+        from mmm.models import ARCHITECTURES
+
+        base = published_params(architecture) if architecture in ARCHITECTURES else base
+    config = make_config(base | {key: value for key, value in given.items() if value is not None})
+    from mmm.batches import load_features
+    from mmm.bundle import check_destination, load_bundle, save_run_bundle
+    from mmm.manifest import read_manifest
+    from mmm.metrics import OBJECTIVES
+    from mmm.train import Diverged, begin, fit, resolve_device
+
+    if metric not in OBJECTIVES:
+        raise ValueError(f"unknown --metric {metric!r}; expected one of {', '.join(OBJECTIVES)}")
+    where = resolve_device(device)
+    check_destination(out)
+    checked = read_manifest(manifest, check_audio=False)
+    run = begin(config, load_features(checked, features, config.audio_feature, config.context), objective=metric, device=where)
+    provenance: dict[str, Any] = {"command": " ".join(["mmm", *sys.argv[1:]])}
+    if from_bundle is not None:
+        start = load_bundle(from_bundle)
+        if (start.config.architecture, start.labels) != (config.architecture, checked.classes):
+            raise ValueError(f"{from_bundle}: a {start.config.architecture} over {', '.join(start.labels)}; expected "
+                             f"{config.architecture} over {', '.join(checked.classes)}")  # fmt: skip
+        try:
+            run.model.load_state_dict(start.model.state_dict())
+        except RuntimeError as error:
+            raise ValueError(f"{from_bundle}: its sizes do not fit these settings: {error}") from None
+        provenance["from_bundle_sha256"] = start.sha256
+    label = name or config.architecture
+    parameters = sum(parameter.numel() for parameter in run.model.parameters())
+    console.print(f"{label}: {parameters:,} parameters, {len(run.train)} training and {len(run.dev)} validation rows, {where}",
+                  highlight=False, soft_wrap=True)  # fmt: skip
+    try:
+        for result in fit(run):
+            console.print(f"epoch {result.epoch:>3}/{config.epochs}  train loss {result.train_loss:.4f}  dev loss "
+                          f"{result.metrics['loss']:.4f}  {metric} {result.metrics[metric]:.4f}  {result.seconds:.2f} s"
+                          f"{'  best' if result.is_best else ''}", highlight=False)  # fmt: skip
+            if save_every and result.epoch % save_every == 0:
+                at_epoch = {**provenance, "validation_metrics": result.metrics}
+                save_run_bundle(run, out / f"epoch-{result.epoch:03d}", name=label, provenance=at_epoch, last=True)
+    except Diverged as error:
+        raise ValueError(f"{error}; nothing is written; try a lower --lr") from None
+    digest = save_run_bundle(run, out, name=label, provenance=provenance)
+    console.print(metrics_table(f"validation, best epoch {run.best_epoch}", [(label, run.best_metrics)]))
+    console.print(class_table(run.best_metrics))
+    console.print(f"bundle {out} (sha256 {digest[:16]})", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def test(
+    paths: Annotated[list[Path] | None, typer.Argument(help="BUNDLE... manifest.csv", show_default=False)] = None,
+    features: Annotated[Path | None, typer.Option("--features", help="Folder of feature stores.", show_default=False)] = None,
+    all_below: Annotated[Path | None, typer.Option("--all", help="Every bundle below this folder.")] = None,
+    device: DeviceName = "cpu",
+) -> None:
+    """Open the sealed test split for named bundles, and write down that it was opened."""
+    *bundle_paths, manifest = paths or [Path()]
+    if features is None or not paths or not (bundle_paths or all_below):
+        raise ValueError(
+            "expected: mmm test BUNDLE... manifest.csv --features DIR   (or: mmm test --all DIR manifest.csv --features DIR)"
+        )
+    from mmm.bundle import find_bundles, load_bundle
+    from mmm.manifest import read_manifest
+    from mmm.predict import OPENINGS, open_test
+    from mmm.train import resolve_device
+
+    where = resolve_device(device)
+    bundles = [load_bundle(path) for path in [*bundle_paths, *(find_bundles(all_below) if all_below else [])]]
+    found = open_test(bundles, read_manifest(manifest, check_audio=False), features, where)
+    labels = [
+        bundle.name if bundle.name not in [b.name for b in bundles if b is not bundle] else str(bundle.path)
+        for bundle in bundles
+    ]
+    console.print(metrics_table("test", list(zip(labels, found, strict=True))))
+    for label, metrics in zip(labels, found, strict=True):
+        console.print(f"\n{label}", highlight=False)
+        console.print(class_table(metrics))
+    console.print(f"the opening is on record in {features / OPENINGS}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def predict(
+    bundle: Annotated[Path, typer.Argument(show_default=False)],
+    audio: Annotated[Path, typer.Option(help="The utterance's speech.", show_default=False)],
+    text: Annotated[str, typer.Option(help="The utterance's text.", show_default=False)],
+    history: Annotated[list[str] | None, typer.Option(help="Text of an earlier turn; repeat it, oldest first.")] = None,
+    history_audio: Annotated[
+        list[str] | None, typer.Option(help="Speech of each --history turn, in its order; - where there is none.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Probabilities of all classes for one utterance."""
+    lines, clips = history or [], history_audio or []
+    if clips and len(clips) != len(lines):
+        raise ValueError(f"{len(clips)} --history-audio for {len(lines)} --history; give one for each, in the same order, "
+                         "and - for a turn without speech")  # fmt: skip
+    from mmm.bundle import load_bundle
+    from mmm.predict import Predictor
+
+    loaded = load_bundle(bundle)
+    turns = [(None if clip == "-" else Path(clip), line) for clip, line in zip(clips or ["-"] * len(lines), lines, strict=True)]
+    for clip in (audio, *(clip for clip, _ in turns if clip)):
+        if not clip.is_file():
+            raise FileNotFoundError(f"{clip}: no such audio file")
+    found = Predictor(loaded).predict(audio, text, turns)
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(found))
+        return
+    widest = max(map(len, found))
+    for label, probability in sorted(found.items(), key=lambda pair: -pair[1]):
+        console.print(f"{label:<{widest}}  {probability:.4f}  {'█' * round(40 * probability)}", highlight=False)
+
+
+@app.command("baselines")
+def baselines_command(
+    manifest: ManifestPath,
+    features: FeaturesDir,
+    metric: Annotated[str, typer.Option(help="What the tuning maximises on validation.")] = "macro_f1",
+) -> None:
+    """Majority class and logistic regression on pooled features, tuned on validation."""
+    from mmm.baselines import baselines
+    from mmm.manifest import read_manifest
+    from mmm.metrics import OBJECTIVES
+
+    if metric not in OBJECTIVES:
+        raise ValueError(f"unknown --metric {metric!r}; expected one of {', '.join(OBJECTIVES)}")
+    checked = read_manifest(manifest, check_audio=False)
+    with console.status("tuning logistic regression"):
+        found = list(baselines(checked, features, metric))
+    console.print(metrics_table("validation", [(one.name, one.metrics) for one in found]))
+    for one in found:
+        if one.settings:
+            console.print(f"{one.name}: {', '.join(f'{key}={value}' for key, value in one.settings.items())}", highlight=False)
+
+
+def run_app(application: typer.Typer) -> None:
+    """Run a command line; what a user can cause ends in one message and exit status 2."""
+    try:
+        application()
+    except (ValueError, FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError, IsADirectoryError) as error:
+        if isinstance(error, OSError) and error.filename and error.strerror:
+            message = f"{error.filename}: {error.strerror}"
+        else:
+            message = str(error)
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(2)
+
+
+def main() -> None:
+    run_app(app)

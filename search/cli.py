@@ -1,0 +1,183 @@
+"""The command line `mmm-search`: sweeps, their reports and bundles."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from mmm.cli import run_app
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+                  help="Search over speech-and-text emotion recognisers with Ray, Optuna and MLflow.",
+                  context_settings={"help_option_names": ["-h", "--help"]})  # fmt: skip
+console = Console()
+
+Runs = Annotated[Path, typer.Option("--runs", help="Folder of all sweeps and of the MLflow store they share.")]
+SweepName = Annotated[str, typer.Argument(metavar="NAME", help="The sweep.", show_default=False)]
+
+
+@app.command()
+def quickstart(
+    runs: Runs = Path("runs"),
+    workers: Annotated[int | None, typer.Option(help="Trials at a time [one a core].")] = None,
+) -> None:
+    """The whole way on a generated corpus: encode, search all four systems, report, export, predict."""
+    if workers is not None and workers < 1:
+        raise ValueError(f"--workers {workers} is too small; expected at least 1")
+    from search.quickstart import quickstart as run_quickstart
+
+    run_quickstart(runs, console, workers)
+
+
+@app.command()
+def run(
+    space: Annotated[str, typer.Argument(help="quick, full, paper, or path/to/file.py:function", show_default=False)],
+    manifest: Annotated[Path, typer.Argument(help="manifest.csv", show_default=False)],
+    features: Annotated[Path, typer.Option("--features", help="Folder of feature stores.", show_default=False)],
+    name: Annotated[str, typer.Option(help="Name of the sweep.", show_default=False)],
+    trials: Annotated[int, typer.Option(help="Settings to try.")] = 40,
+    epochs: Annotated[int, typer.Option(help="Epochs of a trial that is not stopped early.")] = 27,
+    workers: Annotated[int | None, typer.Option(help="Trials at a time [one a core, or a GPU share].")] = None,
+    gpus_per_trial: Annotated[float, typer.Option(help="GPUs of a trial; 0.25 lets four share one.")] = 0.0,
+    runs: Runs = Path("runs"),
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow's tracking URI [SQLite in the runs folder].")] = None,
+    metric: Annotated[str, typer.Option(help="Validation metric to maximise.")] = "macro_f1",
+    time_budget: Annotated[str | None, typer.Option(help="Stop after this long, for example 2h.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the sampler and of the trials.")] = 1,
+    first_rung: Annotated[int, typer.Option(help="ASHA: first epoch at which trials are stopped.")] = 3,
+    factor: Annotated[int, typer.Option(help="ASHA: one in so many goes on.")] = 3,
+    keep: Annotated[int, typer.Option(help="Trials whose weights stay on disk.")] = 20,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to join, for example auto [a local one].")] = None,
+) -> None:
+    """Run a sweep."""
+    from search.config import SweepSpec, check_name, parse_duration
+
+    check_name(name)
+    budget = None if time_budget is None else parse_duration(time_budget)
+    if not manifest.is_file():
+        raise FileNotFoundError(f"{manifest}: no such manifest; make one with: mmm prepare csv FILE -o manifest.csv")
+    if not features.is_dir():
+        raise FileNotFoundError(f"{features}: no such features folder; run: mmm encode {manifest} --features {features}")
+    if address is not None and workers is None:
+        raise ValueError("--address without --workers: say how many trials the cluster is to run at a time")
+    from search.plan import default_workers
+    from search.run import command_line, start
+
+    path, _, function = space.rpartition(":")
+    spec = SweepSpec(
+        name=name, space=f"{Path(path).resolve()}:{function}" if path.endswith(".py") else space, manifest=str(manifest.resolve()),
+        features=str(features.resolve()), trials=trials, epochs=epochs, workers=workers if workers is not None else default_workers(gpus_per_trial),
+        gpus_per_trial=gpus_per_trial, metric=metric, time_budget_s=budget, seed=seed, first_rung=first_rung, factor=factor,
+        tracking_uri=tracking_uri, address=address, keep=keep, command=command_line(),
+    )  # fmt: skip
+    _finish(start(spec, runs, console))
+
+
+@app.command()
+def resume(
+    name: SweepName,
+    runs: Runs = Path("runs"),
+    trials: Annotated[int | None, typer.Option(help="Settings to try in all, those before included.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Trials at a time.")] = None,
+    time_budget: Annotated[str | None, typer.Option(help="Time of all sessions together.")] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to join.")] = None,
+) -> None:
+    """Go on with a sweep that was stopped or killed, or give it more trials."""
+    from search.config import parse_duration
+    from search.run import resume as resume_sweep
+
+    changes: dict[str, Any] = {"trials": trials, "workers": workers, "address": address}
+    changes["time_budget_s"] = None if time_budget is None else parse_duration(time_budget)
+    _finish(resume_sweep(runs, name, {key: value for key, value in changes.items() if value is not None}, console))
+
+
+def _finish(history: Any) -> None:
+    """Exit status 1 where nothing came of it, so that scripts notice."""
+    if all(trial.state == "failed" for trial in history.trials.values()) and history.trials:
+        reasons = {trial.reason for trial in history.trials.values()}
+        print(f"error: every trial failed; the first reason: {sorted(reasons)[0]}", file=sys.stderr)
+        sys.exit(1)
+
+
+@app.command()
+def status(
+    name: SweepName,
+    runs: Runs = Path("runs"),
+    rows: Annotated[int, typer.Option(help="Rows of the leaderboard.")] = 20,
+) -> None:
+    """Trials by state and the leaderboard so far; also of a sweep that is running."""
+    from search.config import existing_sweep
+    from search.ledger import read_history
+    from search.view import counts, leaderboard_table
+
+    history = read_history(existing_sweep(runs, name) / "ledger.sqlite")
+    assert history.spec is not None
+    console.print(leaderboard_table(history, history.spec.metric, rows, f"{name}, validation {history.spec.metric}"))
+    states = ", ".join(f"{number} {state}" for state, number in counts(history).items() if number)
+    ended = history.last_close["why"] if history.last_close else "running, or killed"
+    console.print(
+        f"{len(history.trials)} of {history.spec.trials} trials: {states or 'none yet'}; session: {ended}", highlight=False
+    )
+    for trial in history.trials.values():
+        if trial.state == "failed":
+            console.print(f"trial {trial.number} failed: {trial.reason}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def report(name: SweepName, runs: Runs = Path("runs")) -> None:
+    """Write report.html and leaderboard.csv again, from the ledger."""
+    from search.config import existing_sweep
+    from search.leaderboard import write_leaderboard
+    from search.ledger import read_history
+    from search.report import write_report
+    from search.searcher import load_space
+
+    folder = existing_sweep(runs, name)
+    history = read_history(folder / "ledger.sqlite")
+    assert history.spec is not None
+    try:
+        space = load_space(history.spec.space)
+    except (ValueError, FileNotFoundError):
+        space = None  # the space's file is gone; all but the importances comes from the ledger
+    write_leaderboard(folder / "leaderboard.csv", history, history.spec.metric)
+    write_report(folder / "report.html", history, space)
+    console.print(f"wrote {folder / 'report.html'} and {folder / 'leaderboard.csv'}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def export(
+    name: SweepName,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the bundle to write.", show_default=False)],
+    trial: Annotated[int | None, typer.Option(help="Trial to export [the best].")] = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Write the bundle of the best trial, or of another one."""
+    from search.config import existing_sweep
+    from search.export import export_trial
+    from search.ledger import read_history
+
+    folder = existing_sweep(runs, name)
+    digest = export_trial(read_history(folder / "ledger.sqlite"), folder, trial, out)
+    console.print(f"bundle {out} (sha256 {digest[:16]})", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def ui(
+    runs: Runs = Path("runs"),
+    port: Annotated[int, typer.Option(help="Port on this machine alone (127.0.0.1).")] = 5000,
+) -> None:
+    """Open MLflow's pages over all sweeps of a runs folder."""
+    if not (runs / "mlflow.db").is_file():
+        raise FileNotFoundError(
+            f"{runs}/mlflow.db: no MLflow store yet; run a sweep first, for example: mmm-search quickstart --runs {runs}"
+        )
+    from search.tracking import serve
+
+    console.print(f"http://127.0.0.1:{port}/ (Ctrl-C ends it)", highlight=False)
+    sys.exit(serve(runs, port))
+
+
+def main() -> None:
+    run_app(app)

@@ -1,0 +1,80 @@
+"""The frozen specification of a sweep."""
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+@dataclass(frozen=True)
+class SweepSpec:
+    """All that decides what a sweep does. Paths are absolute, because workers run elsewhere."""
+
+    name: str
+    space: str
+    manifest: str
+    features: str
+    trials: int
+    epochs: int
+    workers: int
+    gpus_per_trial: float = 0.0
+    metric: str = "macro_f1"
+    time_budget_s: float | None = None
+    seed: int = 1
+    first_rung: int = 3
+    factor: int = 3
+    tracking_uri: str | None = None  # None: SQLite in the runs folder
+    address: str | None = None
+    keep: int = 20  # trials whose weights stay on disk
+    command: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @property
+    def rungs(self) -> list[int]:
+        """Epochs at which ASHA decides; the last epoch is no decision."""
+        found, epoch = [], self.first_rung
+        while epoch < self.epochs:
+            found.append(epoch)
+            epoch *= self.factor
+        return found
+
+
+def check_name(name: str) -> str:
+    """Raise ValueError where a sweep's name could not be a folder's."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"sweep name {name!r} is not usable; expected letters, digits, '.', '_' and '-', a letter or digit first"
+        )
+    return name
+
+
+def parse_duration(text: str) -> float:
+    """`90`, `45m`, `2h`, `1h30m` -> seconds. Raises ValueError."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip().lower())
+    if not parts or "".join(number + unit for number, unit in parts) != text.strip().lower():
+        raise ValueError(f"duration {text!r} is not understood; expected for example 90s, 45m, 2h or 1h30m")
+    total = sum(float(number) * _UNITS_S[unit or "s"] for number, unit in parts)
+    if total <= 0:
+        raise ValueError(f"duration {text!r} must be longer than nothing")
+    return total
+
+
+def sweep_dir(runs: Path, name: str) -> Path:
+    return runs / check_name(name)
+
+
+def existing_sweep(runs: Path, name: str) -> Path:
+    """The folder of a sweep that was started. Raises FileNotFoundError, naming those there are."""
+    folder = sweep_dir(runs, name)
+    if not (folder / "ledger.sqlite").is_file():
+        there = sorted(file.parent.name for file in runs.glob("*/ledger.sqlite"))
+        raise FileNotFoundError(
+            f"no sweep {name!r} in {runs}/ (found: {', '.join(there) or 'none'}); start one with mmm-search run"
+        )
+    return folder

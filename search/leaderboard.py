@@ -1,0 +1,62 @@
+"""The leaderboard: trials best first, as rows for the terminal, the report and `leaderboard.csv`."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from mmm.files import write_text
+from search.ledger import History, Trial
+
+COLUMNS = ("rank", "trial", "state", "score", "best_epoch", "last_score", "epochs", "architecture", "context", "settings",
+           "training_s", "reason")  # fmt: skip
+# What the row says elsewhere, or what a whole sweep has in common.
+_NOT_SHOWN = {
+    "architecture",
+    "context",
+    "epochs",
+    "seed",
+    "accumulation",
+    "label_policy",
+    "inputs",
+    "masked",
+    "shuffle",
+    "accumulate",
+}
+
+
+def short_settings(trial: Trial) -> str:
+    """The settings that tell trials apart: `lr=0.0012 dropout=0.3 ...`."""
+    parts = []
+    for name, value in trial.settings.items():
+        if name not in _NOT_SHOWN and value not in (False, "none"):
+            parts.append(f"{name}={value:.2g}" if isinstance(value, float) else f"{name}={value}")
+    return " ".join(parts)
+
+
+def leaderboard(history: History, metric: str) -> list[dict[str, Any]]:
+    """A row a trial with a score, best first; then those without one."""
+    ranked = history.ranked(metric)
+    rows = []
+    for rank, trial in enumerate(ranked, start=1):
+        best = trial.best(metric)
+        assert best is not None
+        rows.append({
+            "rank": rank, "trial": trial.number, "state": trial.state, "score": round(best[1], 6), "best_epoch": best[0],
+            "last_score": round(trial.epochs[-1]["metrics"][metric], 6), "epochs": trial.epochs[-1]["epoch"],
+            "architecture": trial.settings["architecture"], "context": trial.settings["context"],
+            "settings": short_settings(trial), "training_s": round(trial.alone_seconds, 2), "reason": trial.reason,
+        })  # fmt: skip
+    for trial in history.trials.values():
+        if not trial.epochs:
+            rows.append({"trial": trial.number, "state": trial.state, "architecture": trial.settings.get("architecture", ""),
+                         "settings": short_settings(trial), "reason": trial.reason})  # fmt: skip
+    return rows
+
+
+def write_leaderboard(path: Path, history: History, metric: str) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", restval="")
+    writer.writeheader()
+    writer.writerows(leaderboard(history, metric))
+    write_text(path, text.getvalue())

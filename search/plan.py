@@ -1,0 +1,95 @@
+"""Everything that can be refused is refused here, before Ray starts and before anything is written."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmm.batches import Features, dims_of, load_features
+from mmm.config import TrainConfig, make_config
+from mmm.extract import list_recipes
+from mmm.manifest import Manifest, read_manifest
+from mmm.metrics import OBJECTIVES
+from mmm.train import build_model
+from search.config import SweepSpec, check_name
+
+
+def trial_config(settings: Mapping[str, Any], spec: SweepSpec) -> TrainConfig:
+    """The complete settings of a trial: what the space suggests, with the sweep's epochs and seed. Raises ConfigError."""
+    return make_config({"seed": spec.seed, **settings, "epochs": spec.epochs})
+
+
+class SettingsCheck:
+    """Raises ValueError or FileNotFoundError for settings that could not be trained on this manifest and these features."""
+
+    def __init__(self, spec: SweepSpec) -> None:
+        self.spec = spec
+        self.manifest: Manifest = read_manifest(spec.manifest)
+        self._features: dict[tuple[str, int], Features] = {}
+        self._built: set[tuple[Any, ...]] = set()
+
+    def __call__(self, settings: Mapping[str, Any]) -> None:
+        config = trial_config(settings, self.spec)
+        key = (config.audio_feature, config.context)
+        if key not in self._features:
+            self._features[key] = load_features(self.manifest, Path(self.spec.features), *key)
+        shape = (*key, config.architecture, config.masked, config.heads, config.layers, config.width, config.num_blocks)
+        if shape not in self._built:
+            with torch.device("meta"):  # sizes are checked, nothing is allocated
+                build_model(config, dims_of(self._features[key], config))
+            self._built.add(shape)
+
+
+def check_spec(spec: SweepSpec) -> None:
+    """Raise ValueError with every fault of a sweep's options that can be seen without its data."""
+    faults = []
+    check_name(spec.name)
+    for name, low in (("trials", 1), ("epochs", 1), ("workers", 1), ("first_rung", 1), ("factor", 2), ("keep", 1)):
+        if getattr(spec, name) < low:
+            faults.append(f"--{name.replace('_', '-')} {getattr(spec, name)} is too small; expected at least {low}")
+    if spec.metric not in OBJECTIVES:
+        faults.append(f"unknown --metric {spec.metric!r}; expected one of {', '.join(OBJECTIVES)}")
+    if spec.gpus_per_trial < 0:
+        faults.append(f"--gpus-per-trial {spec.gpus_per_trial:g} is negative")
+    elif spec.gpus_per_trial > 1 and spec.gpus_per_trial != int(spec.gpus_per_trial):
+        faults.append(f"--gpus-per-trial {spec.gpus_per_trial:g}: above 1 it must be a whole number")
+    if spec.gpus_per_trial > 0 and spec.address is None:
+        there = torch.cuda.device_count()
+        if spec.gpus_per_trial > there:
+            faults.append(f"--gpus-per-trial {spec.gpus_per_trial:g}: this machine has {there} usable GPUs; leave it out, or "
+                          "name a cluster that has some with --address")  # fmt: skip
+    if spec.tracking_uri is not None and "://" not in spec.tracking_uri:
+        faults.append(
+            f"--tracking-uri {spec.tracking_uri!r} is no URI; expected for example http://127.0.0.1:5000 or sqlite:///path.db"
+        )
+    if faults:
+        raise ValueError("; ".join(faults))
+
+
+def check_contexts(spec: SweepSpec, drawn: list[Mapping[str, Any]]) -> None:
+    """Raise FileNotFoundError naming every context and speech feature that a space needs and the folder lacks, at once."""
+    recipes = list_recipes(Path(spec.features)).values()
+    lacking = []
+    for option, kind, name, default in (
+        ("context", "text", "context", 1),
+        ("audio-feature", "audio", "feature", "hidden_state"),
+    ):
+        needed = {settings.get(option.replace("-", "_"), default) for settings in drawn}
+        there = {recipe[name] for recipe in recipes if recipe["kind"] == kind}
+        if missing := sorted(needed - there, key=str):
+            lacking.append((option, ",".join(map(str, missing)), ", ".join(map(str, sorted(there, key=str))) or "none"))
+    if lacking:
+        what = "; ".join(f"no features for {option}={values} (found: {there})" for option, values, there in lacking)
+        options = " ".join(f"--{option} {values}" for option, values, _ in lacking)
+        raise FileNotFoundError(
+            f"{spec.features}/: {what}; run: mmm encode {spec.manifest} --features {spec.features} {options}"
+        )
+
+
+def default_workers(gpus_per_trial: float) -> int:
+    """As many trials at a time as this machine carries: its GPUs' worth, else one a core."""
+    if gpus_per_trial > 0:
+        return max(1, int(torch.cuda.device_count() / gpus_per_trial))
+    return len(os.sched_getaffinity(0))

@@ -1,0 +1,76 @@
+"""The main job on an embedded default: a demo corpus, its features, a sweep over all systems, a bundle, a prediction."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from mmm.bundle import load_bundle
+from mmm.corpora.demo import make_demo_corpus
+from mmm.encoders import make_speech_encoder, make_text_encoder
+from mmm.extract import encode_speech, encode_text
+from mmm.manifest import read_manifest
+from mmm.predict import Predictor
+from search.config import SweepSpec
+from search.plan import default_workers
+from search.run import command_line, start
+
+NAME = "quickstart"
+TRIALS, EPOCHS = 24, 9
+# Small enough for two cores, large enough that speech, text and context each matter.
+FRAME_RATE_HZ, NUM_MELS, TEXT_WIDTH = 10.0, 32, 64
+
+
+def free_name(runs: Path) -> str:
+    """`quickstart`, or the first of quickstart-2, quickstart-3, ... that no sweep has."""
+    number = 1
+    while (runs / (name := NAME if number == 1 else f"{NAME}-{number}") / "ledger.sqlite").is_file():
+        number += 1
+    return name
+
+
+def quickstart(runs: Path, console: Console, workers: int | None = None) -> None:
+    """Run the whole way and say what to type next."""
+    corpus = runs / "demo-corpus"
+    features = runs / "demo-features"
+    with console.status("generating a demo corpus"):
+        manifest_path = make_demo_corpus(corpus)
+    manifest = read_manifest(manifest_path)
+    console.print(f"demo corpus: {len(manifest.utterances)} utterances in {corpus}", highlight=False, soft_wrap=True)
+    total = len(manifest.utterances)
+    speech = make_speech_encoder("fbank", frame_rate=FRAME_RATE_HZ, num_mels=NUM_MELS)
+    text = make_text_encoder("char-ngram", width=TEXT_WIDTH)
+    for steps, what, count in ((encode_speech(manifest, features, speech, ["hidden_state"]), "speech", len({u.audio for u in manifest.utterances})),
+                               (encode_text(manifest, features, text, [1, 2, 3]), "text", 3 * total)):  # fmt: skip
+        for _ in track(steps, f"encoding {what}", total=count, console=console):
+            pass
+    spec = SweepSpec(
+        name=free_name(runs), space="quick", manifest=str(manifest_path.resolve()), features=str(features.resolve()), trials=TRIALS,
+        epochs=EPOCHS, workers=workers or default_workers(0.0), command=command_line(),
+    )  # fmt: skip
+    start(spec, runs, console)
+    bundle = load_bundle(runs / spec.name / "bundle")
+    chosen = next(
+        u for u in (manifest.utterances[row] for row in manifest.rows("dev")) if u.turn >= 2 and u.emotions != ("neutral",)
+    )
+    row = manifest.utterances.index(chosen)
+    earlier = [manifest.utterances[index] for index in manifest.history(row, 3)[:0:-1]]
+    found = Predictor(bundle).predict(
+        manifest.audio_path(chosen), chosen.text, [(manifest.audio_path(u), u.text) for u in earlier]
+    )
+    ranked = sorted(found.items(), key=lambda pair: -pair[1])[:3]
+    console.print(
+        f"\npredicting {chosen.utterance_id} (said with: {chosen.emotions[0]}): {chosen.text!r}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print("  " + ", ".join(f"{name} {probability:.3f}" for name, probability in ranked), highlight=False)
+    history = " ".join(f'--history "{u.text}" --history-audio {manifest.audio_path(u)}' for u in earlier)
+    option = "" if runs == Path("runs") else f" --runs {runs}"
+    console.print(f"""
+next:
+  mmm-search ui{option}                  compare the trials in MLflow's pages
+  mmm-search report {spec.name}{option}   the report again: {runs / spec.name / "report.html"}
+  mmm predict {runs / spec.name / "bundle"} --audio {manifest.audio_path(chosen)} --text "{chosen.text}" {history}
+  mmm prepare csv your.csv -o manifest.csv && mmm encode manifest.csv --features features
+  mmm-search run full manifest.csv --features features --name first --trials 60 --epochs 27""", highlight=False, soft_wrap=True)  # fmt: skip

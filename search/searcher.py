@@ -1,0 +1,166 @@
+"""The searcher: Optuna's ask and tell over the ledger's history. Nothing is kept that the ledger does not hold."""
+
+import hashlib
+import importlib.util
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, distribution_to_json, json_to_distribution
+from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
+
+from search.ledger import Trial
+from spaces import SPACES, Space
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+_NUM_STARTUP_TRIALS = 10
+_NUM_DRAWS = 200
+
+
+def load_space(name: str) -> Space:
+    """A space by its name in `spaces/`, or `path/to/file.py:function`. Raises ValueError or FileNotFoundError."""
+    if name in SPACES:
+        return SPACES[name]
+    path, _, function = name.rpartition(":")
+    if not path.endswith(".py"):
+        raise ValueError(f"unknown space {name!r}; expected one of {', '.join(SPACES)}, or path/to/file.py:function")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file, named by the space {name!r}")
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(f"{path}: cannot be loaded as a space: {type(error).__name__}: {error}") from error
+    suggest = getattr(module, function, None)
+    if not callable(suggest):
+        there = ", ".join(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
+        raise ValueError(f"{path}: no function {function!r} (found: {there or 'none'})")
+    return Space(suggest, tuple(getattr(module, "KNOWN_GOOD", ())))
+
+
+def check_space(space: Space, check: Callable[[dict[str, Any]], None]) -> list[dict[str, Any]]:
+    """Draw settings from a space, every choice and both ends of every range among them, and `check` each.
+
+    `check` raises ValueError or FileNotFoundError for settings that cannot be trained. Returns the settings drawn.
+    Raises ValueError naming the fault and the suggested parameters that lead to it.
+    """
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    drawn: list[dict[str, Any]] = []
+
+    def look(trial: optuna.Trial | FixedTrial) -> None:
+        try:
+            settings = dict(space.suggest(trial))
+        except Exception as error:
+            raise ValueError(f"the space fails on {trial.params}: {type(error).__name__}: {error}") from error
+        try:
+            check(settings)
+        except (ValueError, FileNotFoundError) as error:
+            raise type(error)(
+                f"the space suggests settings that cannot be trained: {error}\n  suggested: {trial.params}"
+            ) from None
+        drawn.append(settings)
+
+    for point in space.known_good:
+        try:
+            check(_point_settings(space, point))
+        except (ValueError, FileNotFoundError) as error:
+            raise type(error)(f"a known good point of the space cannot be trained: {error}\n  point: {dict(point)}") from None
+    frozen: list[FrozenTrial] = []
+    for _ in range(_NUM_DRAWS):
+        trial = study.ask()
+        look(trial)
+        frozen.append(study.get_trials(deepcopy=False)[trial.number])
+    tried: set[tuple[str, str]] = set()
+    for example in frozen:
+        for name, distribution in example.distributions.items():
+            for value in _edges(distribution):
+                if (name, repr(value)) in tried or example.params[name] == value:
+                    tried.add((name, repr(value)))
+                    continue
+                try:
+                    look(FixedTrial({**example.params, name: value}))
+                except ValueError as error:
+                    # Another choice may ask for parameters this example does not have: those were drawn elsewhere.
+                    if "is not found" not in str(error):
+                        raise
+                    continue
+                tried.add((name, repr(value)))
+    return drawn
+
+
+def _edges(distribution: BaseDistribution) -> list[Any]:
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    return [distribution.low, distribution.high]  # type: ignore[attr-defined]
+
+
+def _point_settings(space: Space, point: Mapping[str, Any]) -> dict[str, Any]:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study.enqueue_trial(dict(point))
+    return dict(space.suggest(study.ask()))
+
+
+class Searcher:
+    """TPE (Bergstra et al. 2011) with independent parameters; trials stopped early are told as PRUNED.
+
+    Each suggestion has a sampler of its own, seeded by (seed, number), so that the next suggestion depends on the
+    history alone and not on what this process did before.
+    """
+
+    def __init__(self, space: Space, metric: str, seed: int, trials: Mapping[int, Trial]) -> None:
+        self.space, self.metric, self.seed = space, metric, seed
+        self.study = optuna.create_study(direction="maximize")
+        self._running: dict[int, optuna.Trial] = {}
+        for number in sorted(trials):
+            self.add(trials[number])
+
+    def add(self, trial: Trial) -> None:
+        """Put a trial of the ledger into the study, with its true state and all its values."""
+        distributions = {name: json_to_distribution(text) for name, text in trial.distributions.items()}
+        states = {"running": TrialState.RUNNING, "complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
+        scores = trial.scores(self.metric)
+        best = trial.best(self.metric)
+        # The sampler ignores failed trials: it is told PRUNED where there are scores, so that it avoids the region.
+        state = states.get(trial.state, TrialState.PRUNED if scores else TrialState.FAIL)
+        self.study.add_trial(create_trial(
+            state=state, params=trial.params, distributions=distributions, intermediate_values=scores,
+            value=best[1] if best and state == TrialState.COMPLETE else None,
+            user_attrs={"state": trial.state},
+        ))  # fmt: skip
+
+    def suggest(self, number: int) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
+        """Parameters, their distributions as JSON, and the settings the space makes of them, for trial `number`."""
+        digest = hashlib.blake2b(f"{self.seed} {number}".encode(), digest_size=4).digest()
+        self.study.sampler = optuna.samplers.TPESampler(
+            seed=int.from_bytes(digest, "little"), n_startup_trials=_NUM_STARTUP_TRIALS, multivariate=False
+        )
+        if number < len(self.space.known_good):
+            self.study.enqueue_trial(dict(self.space.known_good[number]))
+        trial = self.study.ask()
+        assert trial.number == number, (trial.number, number)
+        settings = dict(self.space.suggest(trial))
+        self._running[number] = trial
+        return dict(trial.params), {name: distribution_to_json(d) for name, d in trial.distributions.items()}, settings
+
+    def tell(self, trial: Trial) -> None:
+        """Tell a trial's end: all its epochs' scores, the last included, then its state."""
+        running = self._running.pop(trial.number, None)
+        if running is None:  # it was running when an earlier session ended; only its record is in the study
+            running = optuna.Trial(self.study, self.study.get_trials(deepcopy=False)[trial.number]._trial_id)
+        scores = trial.scores(self.metric)
+        for epoch, score in scores.items():
+            running.report(score, epoch)
+        running.set_user_attr("state", trial.state)
+        best = trial.best(self.metric)
+        if trial.state == "complete":
+            assert best is not None
+            self.study.tell(running, best[1])
+        else:
+            # Never with a value: Optuna takes the last intermediate one.
+            self.study.tell(running, state=TrialState.PRUNED if scores else TrialState.FAIL)

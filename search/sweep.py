@@ -1,0 +1,134 @@
+"""Runs a sweep on Ray: starts or joins a cluster, lets Ray Tune schedule workers, leaves decisions to the conductor."""
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from search.conductor import Conductor
+from search.config import SweepSpec
+
+# Ray reads these when it is imported.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anyone
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "0")
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # no CSV, JSON and TensorBoard copy of every result
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")  # Tune's own snapshots are never restored, so not worth writing
+os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher as TuneSearcher
+
+from search.trial import TrialActor
+
+
+class ConductedSearcher(TuneSearcher):  # type: ignore[misc]
+    """Ray Tune asks the conductor what to train next."""
+
+    def __init__(self, conductor: Conductor, common: dict[str, Any]) -> None:
+        super().__init__()
+        self.conductor, self.common = conductor, common
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        order = self.conductor.next_order()
+        return TuneSearcher.FINISHED if order is None else {**order, **self.common}  # type: ignore[no-any-return]
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """The scheduler has seen the end already."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its parts to restore them, which is never done: the ledger has everything
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing, for the same reason."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise AssertionError("Tune's snapshots are never restored; use mmm-search resume")
+
+
+class ConductedScheduler(FIFOScheduler):  # type: ignore[misc]
+    """Ray Tune shows the conductor every result, also the last one, which a Searcher would not see."""
+
+    def __init__(self, conductor: Conductor) -> None:
+        super().__init__()
+        self.conductor = conductor
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        stop = self.conductor.report(trial.config["number"], json.loads(result["report"]))
+        return TrialScheduler.STOP if stop else TrialScheduler.CONTINUE  # type: ignore[no-any-return]
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        # Only a worker that died comes here: what a trial raises is in its report.
+        text = Path(trial.error_file).read_text() if trial.error_file and Path(trial.error_file).is_file() else ""
+        last = text.strip().splitlines()[-1] if text.strip() else "no trace was left"
+        self.conductor.fail(trial.config["number"], f"the worker died: {last}", text)
+
+
+@contextlib.contextmanager
+def _ray(spec: SweepSpec, threads: int) -> Iterator[None]:
+    """A local Ray on loopback, or the cluster at `spec.address`."""
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
+    if spec.address is None:
+        num_gpus = spec.gpus_per_trial * spec.workers if spec.gpus_per_trial else 0
+        ray.init(num_cpus=max(spec.workers * threads, 1), num_gpus=-(-num_gpus // 1) if num_gpus else 0,
+                 include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)  # fmt: skip
+    else:
+        try:
+            ray.init(address=spec.address, **quiet)
+        except ConnectionError as error:
+            raise ValueError(f"--address {spec.address}: no Ray cluster answers there ({error})") from None
+    token = Path.home() / ".ray" / "auth_token"
+    if token.is_file():
+        token.chmod(0o600)  # Ray creates it readable for everyone
+    try:
+        there = ray.cluster_resources()
+        for kind, wanted in (("CPU", float(threads)), ("GPU", spec.gpus_per_trial)):
+            if wanted > there.get(kind, 0.0):
+                raise ValueError(f"the cluster has {there.get(kind, 0.0):g} {kind}s, a trial asks for {wanted:g}; "
+                                 "Ray would wait for ever")  # fmt: skip
+        yield
+    finally:
+        ray.shutdown()
+
+
+def run_trials(conductor: Conductor, threads: int) -> None:
+    """Train until the conductor has nothing more to order. Returns also when the user interrupts it."""
+    spec = conductor.spec
+    scratch = Path(tempfile.mkdtemp(prefix="mmm-search-"))
+    for name in ("ray", "ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        with _ray(spec, threads):
+            resources = {"cpu": threads, "gpu": spec.gpus_per_trial}
+            tuner = tune.Tuner(
+                tune.with_resources(TrialActor, resources),
+                tune_config=tune.TuneConfig(
+                    search_alg=ConductedSearcher(conductor, {"threads": threads}),
+                    scheduler=ConductedScheduler(conductor),
+                    num_samples=-1,
+                    # As many as there are workers and not one more: Tune would start an actor for it and kill it again.
+                    max_concurrent_trials=spec.workers,
+                    reuse_actors=True,
+                ),
+                run_config=tune.RunConfig(
+                    name=spec.name, storage_path=str(scratch), verbose=0,
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+                ),
+            )  # fmt: skip
+            if threading.current_thread() is not threading.main_thread():
+                os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+            tuner.fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,130 @@
+"""A trial in a Ray worker: mmm's training generator, reported in slices of about a second."""
+
+import json
+import os
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+from safetensors.torch import save
+
+from mmm.batches import Features, load_features
+from mmm.config import make_config
+from mmm.files import write_bytes
+from mmm.manifest import Manifest, read_manifest
+from mmm.train import Diverged, Run, begin, fit, load_checkpoint, resolve_device, save_checkpoint
+from search.trial_files import trial_folder
+
+SLICE_S = 1.0  # short epochs are reported together: a report costs about 10 ms of a worker's time
+CHECKPOINT_EVERY_S = 10.0
+
+
+class Slices:
+    """One trial's training, cut into reports that never pass a rung. Knows nothing of Ray.
+
+    `order` is what the driver wants done: sweep (folder), number, settings, manifest, features, metric, device, rungs,
+    and checkpoint (path and sha256, or None).
+    """
+
+    _cache: dict[tuple[str, str, str, int], Features] = {}  # noqa: RUF012 (one worker process serves many trials)
+    _manifests: dict[str, Manifest] = {}  # noqa: RUF012
+
+    def __init__(self, order: dict[str, Any]) -> None:
+        self.order = order
+        self.checkpoint_path = trial_folder(Path(order["sweep"]), order["number"]) / "checkpoint.safetensors"
+        config = make_config(order["settings"])
+        device = resolve_device(order["device"])
+        self.run: Run = begin(
+            config, self._features(config.audio_feature, config.context), objective=order["metric"], device=device
+        )
+        if order["checkpoint"] is not None:
+            load_checkpoint(self.run, self.checkpoint_path, order["checkpoint"]["sha256"])
+        self._epochs = fit(self.run)
+        self._saved = time.monotonic()
+        # On the CPU with one thread, the process's own CPU time is what the epoch would take with the core to itself.
+        self._is_cpu_time = device.type == "cpu" and torch.get_num_threads() == 1
+
+    def _features(self, audio_feature: str, context: int) -> Features:
+        manifest, features = self.order["manifest"], self.order["features"]
+        if manifest not in self._manifests:
+            self._manifests[manifest] = read_manifest(manifest, check_audio=False)
+        key = (manifest, features, audio_feature, context)
+        if key not in self._cache:
+            self._cache[key] = load_features(self._manifests[manifest], Path(features), audio_feature, context)
+        return self._cache[key]
+
+    def next(self) -> dict[str, Any]:
+        """Train for about a second, at least one epoch, at most to the next rung; the report of it."""
+        started = time.monotonic()
+        epochs: list[dict[str, Any]] = []
+        for result in self._epochs:
+            epochs.append({
+                "epoch": result.epoch, "train_loss": result.train_loss, "metrics": result.metrics, "seconds": result.seconds,
+                "alone_seconds": min(result.seconds, result.cpu_seconds) if self._is_cpu_time else result.seconds,
+                "ended": time.time(),
+            })  # fmt: skip
+            if result.epoch in self.order["rungs"] or time.monotonic() - started >= SLICE_S:
+                break
+        is_last = self.run.epoch >= self.run.config.epochs
+        checkpoint = None
+        # At a rung the driver may stop the trial: what it would export must be on the disk before it asks.
+        if is_last or self.run.epoch in self.order["rungs"] or time.monotonic() - self._saved >= CHECKPOINT_EVERY_S:
+            checkpoint = {"epoch": self.run.epoch, "sha256": save_checkpoint(self.run, self.checkpoint_path),
+                          "path": str(self.checkpoint_path)}  # fmt: skip
+            self._saved = time.monotonic()
+        return {"epochs": epochs, "checkpoint": checkpoint, "is_last": is_last}
+
+    def slim(self) -> None:
+        """After the trial's end: keep the best weights, drop optimizer and last weights (a quarter of the size stays)."""
+        if self.checkpoint_path.is_file():
+            write_bytes(self.checkpoint_path.with_name("best.safetensors"), save(self.run.best_weights))
+            self.checkpoint_path.unlink()
+
+
+class TrialActor(tune.Trainable):
+    """Ray Tune's wrapper around `Slices`. One actor runs many trials, so torch is imported once.
+
+    What goes wrong inside a trial is a result, not an exception: Tune would throw the actor away, and a new one takes
+    seconds to start.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        threads = config["threads"]
+        torch.set_num_threads(threads)
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        self._start(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        # Tune gives the actor away only when its trial has ended.
+        if self.slices is not None:
+            self.slices.slim()
+        self._start(new_config)
+        return True
+
+    def _start(self, order: dict[str, Any]) -> None:
+        self.slices: Slices | None = None
+        self.failure: dict[str, str] | None = None
+        try:
+            self.slices = Slices(order)
+        except Exception as error:
+            self.failure = _failure(error)
+
+    def step(self) -> dict[str, Any]:
+        report: dict[str, Any] = {"epochs": [], "checkpoint": None, "is_last": False}
+        if self.failure is None:
+            assert self.slices is not None
+            try:
+                report = self.slices.next()
+            except Exception as error:
+                self.failure = _failure(error)
+        # Never `done`: Tune would end the trial without showing the result to the scheduler. As JSON, because Tune
+        # flattens nested dictionaries.
+        return {"report": json.dumps({**report, "failure": self.failure})}
+
+
+def _failure(error: Exception) -> dict[str, str]:
+    reason = str(error) if isinstance(error, Diverged) else f"{type(error).__name__}: {error}"
+    return {"reason": reason, "traceback": traceback.format_exc()}

@@ -1,0 +1,27 @@
+"""Where a trial's weights lie: `runs/NAME/trials/NNNNN/`, on storage that workers and driver share."""
+
+import shutil
+from pathlib import Path
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+
+def trial_folder(sweep: Path, number: int) -> Path:
+    return sweep / "trials" / f"{number:05d}"
+
+
+def best_weights(sweep: Path, number: int) -> dict[str, Tensor] | None:
+    """Weights of a trial's best epoch, or None where they were not kept."""
+    folder = trial_folder(sweep, number)
+    if (folder / "best.safetensors").is_file():
+        return load_file(folder / "best.safetensors")
+    if (folder / "checkpoint.safetensors").is_file():
+        found = load_file(folder / "checkpoint.safetensors")
+        return {name[5:]: value for name, value in found.items() if name.startswith("best.")}
+    return None
+
+
+def drop_weights(sweep: Path, number: int) -> None:
+    """Remove a trial's weights. Raises FileNotFoundError where there are none."""
+    shutil.rmtree(trial_folder(sweep, number))

@@ -1,0 +1,46 @@
+"""Everything that the published work varied, and what decides results beside it.
+
+mmm-search run full manifest.csv --features features --name full --trials 100 --epochs 27
+"""
+
+from typing import Any
+
+from optuna import Trial
+
+_COMMON: dict[str, Any] = {
+    "audio_feature": "hidden_state", "lr": 1e-3, "batch_size": 32, "dropout": 0.3, "weight_decay": 0.01, "balance": "sqrt_inverse",
+}  # fmt: skip
+KNOWN_GOOD: tuple[dict[str, Any], ...] = (
+    {**_COMMON, "architecture": "vanilla_concat", "context": 3, "width": 256},
+    {**_COMMON, "architecture": "three_way_concat", "context": 3, "width": 256},
+    {**_COMMON, "architecture": "cross_attention", "context": 1, "layers": 1, "heads": 8, "lr": 3e-4},
+    {**_COMMON, "architecture": "mlp_mixer", "context": 1, "width": 128, "num_blocks": 1},
+)
+
+
+def suggest(trial: Trial) -> dict[str, Any]:
+    """Architecture, context, speech feature, imbalance, optimiser and the model's own settings."""
+    architecture = trial.suggest_categorical(
+        "architecture", ["vanilla_concat", "three_way_concat", "cross_attention", "mlp_mixer"]
+    )
+    # Sampling and class weights answer the same question, so they are one choice.
+    balance = trial.suggest_categorical("balance", ["none", "sqrt_inverse", "inverse", "weighted_sampling"])
+    settings: dict[str, Any] = {
+        "architecture": architecture,
+        "context": trial.suggest_int("context", 1, 5),
+        "audio_feature": trial.suggest_categorical("audio_feature", ["hidden_state", "extract_feature"]),
+        "lr": trial.suggest_float("lr", 5e-5, 5e-3, log=True),
+        "batch_size": trial.suggest_categorical("batch_size", [16, 32, 64]),
+        "dropout": trial.suggest_float("dropout", 0.0, 0.6),
+        "weight_decay": trial.suggest_float("weight_decay", 1e-4, 0.5, log=True),
+        "weighted_sampling": balance == "weighted_sampling",
+        "class_weight": "none" if balance == "weighted_sampling" else balance,
+    }
+    if architecture == "cross_attention":
+        settings["layers"] = trial.suggest_int("layers", 1, 2)
+        settings["heads"] = trial.suggest_categorical("heads", [2, 4, 8])
+    else:
+        settings["width"] = trial.suggest_categorical("width", [64, 128, 256])
+    if architecture == "mlp_mixer":
+        settings["num_blocks"] = trial.suggest_int("num_blocks", 1, 4)
+    return settings

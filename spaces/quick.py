@@ -1,0 +1,37 @@
+"""A small space that shows results in minutes on two cores.
+
+mmm-search run quick manifest.csv --features features --name first --trials 16 --epochs 9
+"""
+
+from typing import Any
+
+from optuna import Trial
+
+KNOWN_GOOD: tuple[dict[str, Any], ...] = (
+    {"architecture": "vanilla_concat", "context": 3, "lr": 1e-3, "dropout": 0.2, "width": 128},
+    {"architecture": "three_way_concat", "context": 3, "lr": 1e-3, "dropout": 0.2, "width": 128},
+    {"architecture": "mlp_mixer", "context": 3, "lr": 1e-3, "dropout": 0.2, "width": 64, "num_blocks": 1},
+    {"architecture": "cross_attention", "context": 3, "lr": 1e-3, "dropout": 0.2, "layers": 1, "heads": 4},
+)
+
+
+def suggest(trial: Trial) -> dict[str, Any]:
+    """Architecture, context, learning rate, dropout and the model's own size."""
+    architecture = trial.suggest_categorical(
+        "architecture", ["vanilla_concat", "three_way_concat", "cross_attention", "mlp_mixer"]
+    )
+    settings: dict[str, Any] = {
+        "architecture": architecture,
+        "context": trial.suggest_int("context", 1, 3),
+        "lr": trial.suggest_float("lr", 1e-4, 5e-3, log=True),
+        "dropout": trial.suggest_float("dropout", 0.0, 0.5),
+        "batch_size": 32,
+    }
+    if architecture == "cross_attention":
+        settings["layers"] = trial.suggest_int("layers", 1, 2)
+        settings["heads"] = trial.suggest_categorical("heads", [2, 4])
+    else:
+        settings["width"] = trial.suggest_categorical("width", [64, 128])
+    if architecture == "mlp_mixer":
+        settings["num_blocks"] = trial.suggest_int("num_blocks", 1, 2)
+    return settings
