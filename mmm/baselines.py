@@ -13,9 +13,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from mmm.batches import Features, labelled_rows, load_features
-from mmm.extract import list_recipes
 from mmm.manifest import Manifest
 from mmm.metrics import classification_metrics
+from mmm.store import list_recipes
 
 _C_GRID = (0.0001, 0.001, 0.01, 0.1, 1.0)
 INPUTS = ("speech", "text", "both")
@@ -33,7 +33,8 @@ class Baseline:
 def _inputs(features: Features, indices: torch.Tensor, what: str) -> npt.NDArray[np.float32]:
     speech = features.speech.pooled[features.speech_rows[indices]].astype(np.float32)
     text = features.text.pooled[features.text_rows[indices]].astype(np.float32)
-    return {"speech": speech, "text": text, "both": np.concatenate([speech, text], axis=1)}[what]
+    chosen: npt.NDArray[np.float32] = {"speech": speech, "text": text, "both": np.concatenate([speech, text], axis=1)}[what]
+    return chosen
 
 
 def baselines(manifest: Manifest, features_dir: Path, objective: str = "macro_f1") -> Iterator[Baseline]:

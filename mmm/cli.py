@@ -331,10 +331,8 @@ def run_app(application: typer.Typer) -> None:
     try:
         application()
     except (ValueError, FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError, IsADirectoryError) as error:
-        if isinstance(error, OSError) and error.filename and error.strerror:
-            message = f"{error.filename}: {error.strerror}"
-        else:
-            message = str(error)
+        has_file = isinstance(error, OSError) and error.filename and error.strerror
+        message = f"{error.filename}: {error.strerror}" if has_file else str(error)
         print(f"error: {message}", file=sys.stderr)
         sys.exit(2)
 

@@ -86,9 +86,11 @@ _PUBLISHED = {"context": 1, "audio_feature": "hidden_state", "dropout": 0.1, "ma
 
 def published_params(architecture: str) -> dict[str, Any]:
     """The published recipe of one system (MMM, section 4), faults included; see docs/reference-systems.md."""
-    own: dict[str, Any] = {"mlp_mixer": {"num_blocks": 1, "residual": "published", "width": 256},
-                           "cross_attention": {"layers": 1, "heads": 8}}.get(architecture, {"width": 256})  # fmt: skip
-    return {"architecture": architecture, **_PUBLISHED, **own}
+    own: dict[str, dict[str, Any]] = {
+        "mlp_mixer": {"num_blocks": 1, "residual": "published", "width": 256},
+        "cross_attention": {"layers": 1, "heads": 8},
+    }
+    return {"architecture": architecture, **_PUBLISHED, **own.get(architecture, {"width": 256})}
 
 
 def make_config(params: dict[str, Any]) -> TrainConfig:
@@ -100,7 +102,7 @@ def make_config(params: dict[str, Any]) -> TrainConfig:
             faults.append(f"unknown setting {name!r}; known: {', '.join(known)}")
     given = {name: value for name, value in params.items() if name in known and value is not None}
     architecture = given.get("architecture")
-    if architecture not in ARCHITECTURES:
+    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
         what = "architecture is missing" if architecture is None else f"unknown architecture {architecture!r}"
         raise ConfigError("; ".join([*faults, f"{what}; expected one of {', '.join(ARCHITECTURES)}"]))
 

@@ -57,7 +57,10 @@ def encode_speech(
 ) -> Iterator[Progress]:
     """Write a store for each of `features`. Raises FileNotFoundError, AudioError or ValueError; nothing half-written."""
     keys = [speech_key(manifest, index) for index in range(len(manifest.utterances))]
-    stats = {name: manifest.audio_path(u).stat() for u in manifest.utterances for name in [u.audio]}
+    try:
+        stats = {name: (manifest.path.parent / name).stat() for name in {u.audio for u in manifest.utterances}}
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error.filename}: no such audio file") from None
     stamps = [(stats[u.audio].st_size, stats[u.audio].st_mtime_ns) for u in manifest.utterances]
     recipes = {feature: encoder.recipe(feature) for feature in features}
     with _only_writer(features_dir), contextlib.ExitStack() as stack:

@@ -43,7 +43,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         # mkstemp makes the file private; what we publish follows the user's umask like any other file.
         umask = os.umask(0)
         os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
+        Path(name).chmod(0o666 & ~umask)
         os.replace(name, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -76,11 +76,11 @@ def new_directory(path: Path) -> Iterator[Path]:
         if path.exists():
             # A folder cannot be renamed over a full one: the old one steps aside first.
             aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
-            os.rename(path, aside / "old")
-            os.rename(scratch, path)
+            path.rename(aside / "old")
+            scratch.rename(path)
             shutil.rmtree(aside)
         else:
-            os.rename(scratch, path)
+            scratch.rename(path)
         sync(path.parent)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -166,7 +167,7 @@ def read_manifest(path: Path | str, *, check_audio: bool = True) -> Manifest:
         if str(row[0]).startswith(_EXTRA_FIELDS):
             fault(f"more fields than the header's {len(table.columns)}; is a text with a comma not quoted?")
             continue
-        utterance_id, dialogue_id, turn_text, session, speaker, _, audio, emotion = fields[:8]
+        utterance_id, dialogue_id, turn_text, session, _, _, audio, emotion = fields[:8]
         for column, value in zip(COLUMNS, fields, strict=False):
             if not value and column != "text":
                 fault(f"{column} is empty")
@@ -225,10 +226,21 @@ def read_manifest(path: Path | str, *, check_audio: bool = True) -> Manifest:
     previous = [-1] * len(parsed)
     for members in order.values():
         members.sort()
-        for (_, before), (_, after) in zip(members, members[1:], strict=False):
+        for (_, before), (_, after) in itertools.pairwise(members):
             previous[after] = before
     utterances = tuple(
-        Utterance(*fields[:2], turn or 0, *fields[3:7], emotions, split or by_session[fields[3]], previous[index])
+        Utterance(
+            utterance_id=fields[0],
+            dialogue_id=fields[1],
+            turn=turn or 0,
+            session=fields[3],
+            speaker=fields[4],
+            text=fields[5],
+            audio=fields[6],
+            emotions=emotions,
+            split=split or by_session[fields[3]],
+            previous=previous[index],
+        )
         for index, (fields, turn, emotions, split) in enumerate(parsed)
     )
     present = {emotion for utterance in utterances for emotion in utterance.emotions}

@@ -62,8 +62,9 @@ class Predictor:
             mask, text_mask = np.ones(speech.shape[:2], dtype=bool), np.ones(words.shape[:2], dtype=bool)
         if bundle.config.inputs != "both":
             (speech if bundle.config.inputs == "text" else words)[:] = 0.0
-        arrays = (speech, mask, words, text_mask)
-        batch = Batch(*(torch.from_numpy(array) for array in arrays), labels=torch.zeros(1, dims.num_classes))
+        speech_mask, words_mask = torch.from_numpy(mask), torch.from_numpy(text_mask)
+        nothing = torch.zeros(1, dims.num_classes)
+        batch = Batch(torch.from_numpy(speech), speech_mask, torch.from_numpy(words), words_mask, nothing)
         found = forward(bundle.model, batch).softmax(dim=-1)[0].tolist()
         return dict(zip(bundle.labels, found, strict=True))
 
@@ -76,8 +77,8 @@ def check_bundle_fits(bundle: Bundle, manifest: Manifest, features_dir: Path) ->
         ("text", features.text.recipe, bundle.text_recipe),
     ):
         if found != wanted:
-            differing = ", ".join(f"{name}: {found.get(name)!r}, not {wanted.get(name)!r}"
-                                  for name in sorted(found.keys() | wanted.keys()) if found.get(name) != wanted.get(name))  # fmt: skip
+            names = [name for name in sorted(found.keys() | wanted.keys()) if found.get(name) != wanted.get(name)]
+            differing = ", ".join(f"{name}: {found.get(name)!r}, not {wanted.get(name)!r}" for name in names)
             raise ValueError(f"{bundle.path}: trained on other {kind} features than {features_dir}/ holds ({differing})")
     unknown = set(manifest.classes) - set(bundle.labels)
     if unknown:

@@ -39,8 +39,10 @@ def recipe_hash(recipe: Recipe) -> str:
 def pool(values: npt.NDArray[np.float16], kind: str) -> npt.NDArray[np.float16]:
     """(T, D) -> (D,): the mean over T of speech, position 0 of text, from the stored float16 values."""
     if kind == "text":
-        return values[0]
-    return values.mean(axis=0, dtype=np.float32).astype(np.float16)
+        first: npt.NDArray[np.float16] = values[0]
+        return first
+    mean: npt.NDArray[np.float16] = values.mean(axis=0, dtype=np.float32).astype(np.float16)
+    return mean
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,8 @@ class StoreWriter:
         self._stack = contextlib.ExitStack()
         self._folder = self._stack.enter_context(new_directory(self.path))
         self._file = self._stack.enter_context(open(self._folder / "values.npy", "wb"))
+        # On the stack, so that the folder goes when what is written last fails, as on a full disk.
+        self._stack.push(self._finish)
         return self
 
     def append(self, key: int, stamp: tuple[int, int], values: npt.NDArray[np.floating]) -> None:
@@ -116,7 +120,7 @@ class StoreWriter:
         # numpy pads the header so that the first axis can grow in place.
         np.lib.format.write_array_header_1_0(self._file, {"descr": "<f2", "fortran_order": False, "shape": (length, width)})
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+    def _finish(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         if kind is None:
             offsets = np.concatenate([[0], np.cumsum(self._lengths)]).astype(np.int64)
             self._file.seek(0)
@@ -126,6 +130,8 @@ class StoreWriter:
             np.save(self._folder / "offsets.npy", offsets)
             np.save(self._folder / "keys.npy", np.asarray(self._keys, dtype=np.uint64))
             np.save(self._folder / "stamps.npy", np.asarray(self._stamps, dtype=np.int64))
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         self._stack.__exit__(kind, error, trace)
 
 

@@ -155,7 +155,7 @@ def _train_epoch(run: Run, epoch: int) -> float:
             total_loss += loss.detach()
             total_weight += shares_BC.sum()
             # Exact: k batches of b weigh as one batch of k * b. Published: each batch's mean, over k.
-            (loss / (shares_BC.sum() * config.accumulate if published else group_weight)).backward()  # type: ignore[no-untyped-call]
+            (loss / (shares_BC.sum() * config.accumulate if published else group_weight)).backward()
             if published and number % config.accumulate == 0:
                 run.optimizer.step()
                 run.optimizer.zero_grad(set_to_none=True)

@@ -68,7 +68,8 @@ def run(
     path, _, function = space.rpartition(":")
     spec = SweepSpec(
         name=name, space=f"{Path(path).resolve()}:{function}" if path.endswith(".py") else space, manifest=str(manifest.resolve()),
-        features=str(features.resolve()), trials=trials, epochs=epochs, workers=workers if workers is not None else default_workers(gpus_per_trial),
+        features=str(features.resolve()), trials=trials, epochs=epochs,
+        workers=workers if workers is not None else default_workers(gpus_per_trial),
         gpus_per_trial=gpus_per_trial, metric=metric, time_budget_s=budget, seed=seed, first_rung=first_rung, factor=factor,
         tracking_uri=tracking_uri, address=address, keep=keep, command=command_line(),
     )  # fmt: skip
@@ -114,7 +115,9 @@ def status(
 
     history = read_history(existing_sweep(runs, name) / "ledger.sqlite")
     assert history.spec is not None
-    console.print(leaderboard_table(history, history.spec.metric, rows, f"{name}, validation {history.spec.metric}"))
+    console.print(
+        leaderboard_table(history, history.spec.metric, rows, f"{name}, validation {history.spec.metric}", console.width)
+    )
     states = ", ".join(f"{number} {state}" for state, number in counts(history).items() if number)
     ended = history.last_close["why"] if history.last_close else "running, or killed"
     console.print(

@@ -59,6 +59,6 @@ def export_trial(history: History, folder: Path, number: int | None, out: Path) 
     )  # fmt: skip
     again = evaluate_bundle(load_bundle(out), manifest, Path(spec.features), manifest.rows("dev"), torch.device("cpu"))
     if abs(again[spec.metric] - best[1]) > _TOLERANCE:
-        raise ValueError(f"{out}: the bundle's validation {spec.metric} is {again[spec.metric]:.4f}, the ledger says {best[1]:.4f}; were the "
-                         "manifest or the features changed since the sweep?")  # fmt: skip
+        raise ValueError(f"{out}: the bundle's validation {spec.metric} is {again[spec.metric]:.4f}, the ledger says {best[1]:.4f}; "
+                         "were the manifest or the features changed since the sweep?")  # fmt: skip
     return digest

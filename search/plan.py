@@ -9,9 +9,9 @@ import torch
 
 from mmm.batches import Features, dims_of, load_features
 from mmm.config import TrainConfig, make_config
-from mmm.extract import list_recipes
 from mmm.manifest import Manifest, read_manifest
 from mmm.metrics import OBJECTIVES
+from mmm.store import list_recipes
 from mmm.train import build_model
 from search.config import SweepSpec, check_name
 

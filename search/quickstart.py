@@ -40,8 +40,12 @@ def quickstart(runs: Path, console: Console, workers: int | None = None) -> None
     total = len(manifest.utterances)
     speech = make_speech_encoder("fbank", frame_rate=FRAME_RATE_HZ, num_mels=NUM_MELS)
     text = make_text_encoder("char-ngram", width=TEXT_WIDTH)
-    for steps, what, count in ((encode_speech(manifest, features, speech, ["hidden_state"]), "speech", len({u.audio for u in manifest.utterances})),
-                               (encode_text(manifest, features, text, [1, 2, 3]), "text", 3 * total)):  # fmt: skip
+    num_clips = len({utterance.audio for utterance in manifest.utterances})
+    tasks = (
+        ("speech", encode_speech(manifest, features, speech, ["hidden_state"]), num_clips),
+        ("text", encode_text(manifest, features, text, [1, 2, 3]), 3 * total),
+    )
+    for what, steps, count in tasks:
         for _ in track(steps, f"encoding {what}", total=count, console=console):
             pass
     spec = SweepSpec(

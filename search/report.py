@@ -26,7 +26,8 @@ _COLOURS = {"vanilla_concat": "#4477aa", "three_way_concat": "#66ccee", "cross_a
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
-table { border-collapse: collapse; font-size: 13px; width: 100% } th, td { padding: .25rem .5rem; border-bottom: 1px solid #ddd; text-align: left }
+table { border-collapse: collapse; font-size: 13px; width: 100% }
+th, td { padding: .25rem .5rem; border-bottom: 1px solid #ddd; text-align: left }
 th { background: #f4f4f4 } td.number, th.number { text-align: right; font-variant-numeric: tabular-nums }
 tr.complete td { font-weight: 500 } tr.failed td { color: #a00 } .figures { display: flex; flex-wrap: wrap; gap: 1rem }
 figure { margin: 0 } figcaption { color: #555; font-size: 13px; max-width: 34rem } img { max-width: 100% } code { background: #f4f4f4 }
@@ -41,7 +42,8 @@ def _picture(draw: Callable[[Any], None], caption: str, size: tuple[float, float
     figure.savefig(content, format="png", dpi=110)
     plt.close(figure)
     data = base64.b64encode(content.getvalue()).decode()
-    return f'<figure><img alt="{html.escape(caption)}" src="data:image/png;base64,{data}"><figcaption>{html.escape(caption)}</figcaption></figure>'
+    image = f'<img alt="{html.escape(caption)}" src="data:image/png;base64,{data}">'
+    return f"<figure>{image}<figcaption>{html.escape(caption)}</figcaption></figure>"
 
 
 def _curves(history: History, metric: str) -> Callable[[Any], None]:
@@ -140,8 +142,10 @@ def write_report(path: Path, history: History, space: Space | None) -> None:
         best_line = (f"<p>Best: trial {best.number}, {html.escape(best.settings['architecture'])}, validation {spec.metric} "
                      f"<b>{found[1]:.4f}</b> at epoch {found[0]}. It is the best of {len(history.trials)} trials chosen on this split, "
                      "so it promises more than a new split will keep.</p>")  # fmt: skip
-    columns = [column for column in ("rank", "trial", "state", "score", "best_epoch", "last_score", "epochs", "architecture", "context",
-                                     "settings", "training_s", "reason")]  # fmt: skip
+    columns = [
+        "rank", "trial", "state", "score", "best_epoch", "last_score", "epochs", "architecture", "context", "settings", "training_s",
+        "reason",
+    ]  # fmt: skip
     numbers = {"rank", "trial", "score", "best_epoch", "last_score", "epochs", "context", "training_s"}
     head = "".join(f'<th class="{"number" if column in numbers else ""}">{column.replace("_", " ")}</th>' for column in columns)
     body = ""
@@ -157,8 +161,10 @@ def write_report(path: Path, history: History, space: Space | None) -> None:
         facts += f", steady efficiency {efficiency:.2f}"
     write_text(path, f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(spec.name)}</title><style>{_STYLE}</style>
 <h1>Sweep {html.escape(spec.name)}</h1>
-<p>{facts}.<br>Space <code>{html.escape(spec.space)}</code>, {spec.epochs} epochs, ASHA rungs {spec.rungs or "none"}, seed {spec.seed}.<br>
-Manifest <code>{html.escape(spec.manifest)}</code>, features <code>{html.escape(spec.features)}</code>.<br><code>{html.escape(spec.command)}</code></p>
+<p>{facts}.<br>
+Space <code>{html.escape(spec.space)}</code>, {spec.epochs} epochs, ASHA rungs {spec.rungs or "none"}, seed {spec.seed}.<br>
+Manifest <code>{html.escape(spec.manifest)}</code>, features <code>{html.escape(spec.features)}</code>.<br>
+<code>{html.escape(spec.command)}</code></p>
 {best_line}
 <div class="figures">{"".join(pictures)}</div>
 <h2>Leaderboard</h2><p>The score is validation {spec.metric} of the best epoch. The test split was not read.</p>

@@ -109,7 +109,9 @@ def _run(spec: SweepSpec, space: Space, runs: Path, console: Console, *, is_new:
                     for trial in history.trials.values() if (found := trial.best(spec.metric))}  # fmt: skip
             interrupted = [trial.number for trial in history.trials.values() if trial.state == "running"]
             tracker.projection.finish(best, interrupted, bundle, winner.number if winner else None)
-    console.print(leaderboard_table(history, spec.metric, 10, f"leaderboard of {spec.name}, validation {spec.metric}"))
+    console.print(
+        leaderboard_table(history, spec.metric, 10, f"leaderboard of {spec.name}, validation {spec.metric}", console.width)
+    )
     states = ", ".join(f"{number} {state}" for state, number in counts(history).items() if number)
     console.print(f"{len(history.trials)} trials: {states}", highlight=False)
     efficiency = conductor.efficiency()

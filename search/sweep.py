@@ -31,7 +31,7 @@ from ray.tune.search import Searcher as TuneSearcher
 from search.trial import TrialActor
 
 
-class ConductedSearcher(TuneSearcher):  # type: ignore[misc]
+class ConductedSearcher(TuneSearcher):
     """Ray Tune asks the conductor what to train next."""
 
     def __init__(self, conductor: Conductor, common: dict[str, Any]) -> None:
@@ -40,7 +40,7 @@ class ConductedSearcher(TuneSearcher):  # type: ignore[misc]
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         order = self.conductor.next_order()
-        return TuneSearcher.FINISHED if order is None else {**order, **self.common}  # type: ignore[no-any-return]
+        return TuneSearcher.FINISHED if order is None else {**order, **self.common}  # type: ignore[no-any-return,unused-ignore]
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The scheduler has seen the end already."""
@@ -55,7 +55,7 @@ class ConductedSearcher(TuneSearcher):  # type: ignore[misc]
         raise AssertionError("Tune's snapshots are never restored; use mmm-search resume")
 
 
-class ConductedScheduler(FIFOScheduler):  # type: ignore[misc]
+class ConductedScheduler(FIFOScheduler):
     """Ray Tune shows the conductor every result, also the last one, which a Searcher would not see."""
 
     def __init__(self, conductor: Conductor) -> None:
@@ -67,7 +67,7 @@ class ConductedScheduler(FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         stop = self.conductor.report(trial.config["number"], json.loads(result["report"]))
-        return TrialScheduler.STOP if stop else TrialScheduler.CONTINUE  # type: ignore[no-any-return]
+        return TrialScheduler.STOP if stop else TrialScheduler.CONTINUE  # type: ignore[no-any-return,unused-ignore]
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         # Only a worker that died comes here: what a trial raises is in its report.

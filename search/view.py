@@ -13,6 +13,7 @@ from search.ledger import History
 
 _REFRESH_PER_S = 4
 _ROWS = 12
+_WIDE = 110  # columns
 
 
 def counts(history: History) -> dict[str, int]:
@@ -21,16 +22,18 @@ def counts(history: History) -> dict[str, int]:
     return {state: states.count(state) for state in ("running", "complete", "pruned", "failed")}
 
 
-def leaderboard_table(history: History, metric: str, rows: int, title: str) -> Table:
-    """The first rows of the leaderboard."""
+def leaderboard_table(history: History, metric: str, rows: int, title: str, width: int) -> Table:
+    """The first rows of the leaderboard, without the settings where the terminal is narrower than they need."""
+    is_wide = width >= _WIDE
     table = Table(title=title, title_justify="left")
-    for name, side in (("#", "right"), ("trial", "right"), ("state", "left"), (metric, "right"), ("at", "right"), ("epochs", "right"),
-                       ("architecture", "left"), ("K", "right"), ("settings", "left"), ("s", "right")):  # fmt: skip
-        table.add_column(name, justify="right" if side == "right" else "left", no_wrap=name != "settings")
+    for name in ("#", "trial", "state", metric, "at", "epochs", "architecture", "K", *(["settings"] if is_wide else []), "s"):
+        is_text = name in ("state", "architecture", "settings")
+        table.add_column(name, justify="left" if is_text else "right", no_wrap=name != "settings")
     for row in leaderboard(history, metric)[:rows]:
         if "rank" in row:
-            table.add_row(str(row["rank"]), str(row["trial"]), row["state"], f"{row['score']:.4f}", str(row["best_epoch"]),
-                          str(row["epochs"]), row["architecture"], str(row["context"]), row["settings"], f"{row['training_s']:.1f}")  # fmt: skip
+            cells = [str(row["rank"]), str(row["trial"]), row["state"], f"{row['score']:.4f}", str(row["best_epoch"])]
+            cells += [str(row["epochs"]), row["architecture"], str(row["context"]), *([row["settings"]] if is_wide else [])]
+            table.add_row(*cells, f"{row['training_s']:.1f}")
     return table
 
 
@@ -81,7 +84,7 @@ class View:
         # The driver's thread adds trials while this one reads: a copy of the dictionary is taken in one step.
         history = self.conductor.ledger.history
         frozen = History(history.spec, history.started, dict(history.trials), None)
-        table = leaderboard_table(frozen, self.conductor.spec.metric, _ROWS, self._line())
+        table = leaderboard_table(frozen, self.conductor.spec.metric, _ROWS, self._line(), self.console.width)
         running = [trial for trial in frozen.trials.values() if trial.state == "running"]
         table.caption = "running: " + "; ".join(
             f"#{trial.number} {trial.settings['architecture']} epoch {trial.epochs[-1]['epoch'] if trial.epochs else 0}"

@@ -15,14 +15,13 @@ def message_of(params: dict[str, Any]) -> str:
 
 
 def test_every_fault_is_listed_at_once() -> None:
-    faults = message_of({
+    message = message_of({
         "architecture": "vanilla_concat", "learning_rate": 1, "context": 6, "dropout": 1.0, "lr": 0, "weight_decay": -1,
         "batch_size": 0, "epochs": 2.5, "seed": True, "audio_feature": "mfcc", "class_weight": "balanced",
         "label_policy": "last", "accumulation": "sum", "inputs": "video", "masked": 1, "num_blocks": 2,
-    }).split("; ")  # fmt: skip
-    assert faults[0].startswith("unknown setting 'learning_rate'; known: architecture, context") or faults[:2] == [
-        "unknown setting 'learning_rate'", faults[1]]  # fmt: skip
+    })  # fmt: skip
     for expected in (
+        "unknown setting 'learning_rate'; known: architecture, context, audio_feature",
         "context=6 is out of range; expected at least 1 and at most 5",
         "dropout=1.0 is out of range; expected at least 0 and at most 0.99",
         "lr=0 is out of range; expected above 0",
@@ -38,12 +37,12 @@ def test_every_fault_is_listed_at_once() -> None:
         "masked=1 is neither true nor false",
         "num_blocks does not apply to vanilla_concat (only to mlp_mixer)",
     ):
-        assert expected in "; ".join(faults)
+        assert expected in message
 
 
 @pytest.mark.parametrize("name", ["lr", "weight_decay", "dropout"])
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), "0.1", None.__class__])
-def test_a_number_that_is_none_is_refused(name: str, value: object) -> None:
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "0.1", [1]])
+def test_a_setting_that_is_no_number_is_refused(name: str, value: object) -> None:
     assert message_of({"architecture": "mlp_mixer", name: value}).startswith(f"{name}=")
 
 

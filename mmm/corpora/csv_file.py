@@ -28,7 +28,9 @@ def prepare_csv(source: Path, out: Path) -> dict[str, int]:
     table, lines = read_table(source)
     repaired = {"columns renamed": 0, "emotions renamed": 0, "splits renamed": 0, "splits added": 0, "sessions added": 0}
     renamed = {
-        name: new for name in table.columns if (new := _COLUMN_NAMES.get(str(name).strip().lower(), str(name).strip().lower())) != name
+        name: new
+        for name in table.columns
+        if (new := _COLUMN_NAMES.get(str(name).strip().lower(), str(name).strip().lower())) != name
     }
     clashes = [new for new in renamed.values() if list(renamed.values()).count(new) > 1 or new in table.columns]
     if clashes:
@@ -88,6 +90,3 @@ def describe(path: Path) -> list[tuple[str, ...]]:
             row.append(str(values.get(name, sum(name in u.emotions for u in chosen))))
         rows.append(tuple(row))
     return rows
-
-
-

@@ -28,6 +28,9 @@ class Projection(nn.Module):
         self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(width_out, width_in)))
         self.bias = nn.Parameter(torch.zeros(width_out))
 
+    def forward(self, values: Tensor) -> Tensor:
+        return functional.linear(values, self.weight, self.bias)
+
 
 class Attention(nn.Module):
     """Multi-head attention with one packed (query, key, value) in-projection and all biases."""
@@ -48,7 +51,8 @@ class Attention(nn.Module):
         mask = None if other_mask_BS is None else other_mask_BS[:, None, None, :]
         mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         mixed_BQD = mixed.transpose(1, 2).reshape(num_utterances, num_queries, width)
-        return functional.linear(mixed_BQD, self.out_projection.weight, self.out_projection.bias)
+        projected_BQD: Tensor = self.out_projection(mixed_BQD)
+        return projected_BQD
 
 
 class FeedForward(nn.ModuleList):
@@ -58,8 +62,8 @@ class FeedForward(nn.ModuleList):
         super().__init__([Projection(width, 4 * width), Projection(4 * width, width)])
 
     def forward(self, values: Tensor) -> Tensor:
-        hidden = functional.relu(functional.linear(values, self[0].weight, self[0].bias))
-        return functional.linear(hidden, self[1].weight, self[1].bias)
+        fed: Tensor = self[1](functional.relu(self[0](values)))
+        return fed
 
 
 class Layer(nn.Module):

@@ -28,8 +28,11 @@ class Mlp(nn.ModuleList):
 
         Only real positions are multiplied, so a batch of short utterances costs what it is.
         """
-        hidden = functional.gelu(functional.linear(values_BDP, self[0].weight[:, columns], self[0].bias))
-        mixed_BDP = functional.linear(hidden, self[1].weight[columns], self[1].bias[columns])
+        first, second = self
+        assert isinstance(first, nn.Linear)
+        assert isinstance(second, nn.Linear)
+        hidden = functional.gelu(functional.linear(values_BDP, first.weight[:, columns], first.bias))
+        mixed_BDP = functional.linear(hidden, second.weight[columns], second.bias[columns])
         return functional.dropout(mixed_BDP, self.dropout, self.training)
 
 
