@@ -17,7 +17,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
                   context_settings={"help_option_names": ["-h", "--help"]})  # fmt: skip
 prepare = typer.Typer(no_args_is_help=True, help="Turn a corpus into a manifest.")
 app.add_typer(prepare, name="prepare")
-console = Console()
+# A pipe has no width of its own; wide enough for whole tables.
+console = Console(width=None if sys.stdout.isatty() else 140)
 PUBLISHED_AUDIO_ENCODER = "kresnik/wav2vec2-large-xlsr-korean"
 PUBLISHED_TEXT_ENCODER = "beomi/KcELECTRA-base"
 
@@ -331,8 +332,9 @@ def run_app(application: typer.Typer) -> None:
     try:
         application()
     except (ValueError, FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError, IsADirectoryError) as error:
-        has_file = isinstance(error, OSError) and error.filename and error.strerror
-        message = f"{error.filename}: {error.strerror}" if has_file else str(error)
+        message = str(error)
+        if isinstance(error, OSError) and error.filename and error.strerror:
+            message = f"{error.filename}: {error.strerror}"
         print(f"error: {message}", file=sys.stderr)
         sys.exit(2)
 

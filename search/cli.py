@@ -5,14 +5,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from mmm.cli import run_app
+from mmm.cli import console, run_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Search over speech-and-text emotion recognisers with Ray, Optuna and MLflow.",
                   context_settings={"help_option_names": ["-h", "--help"]})  # fmt: skip
-console = Console()
 
 Runs = Annotated[Path, typer.Option("--runs", help="Folder of all sweeps and of the MLflow store they share.")]
 SweepName = Annotated[str, typer.Argument(metavar="NAME", help="The sweep.", show_default=False)]

@@ -10,28 +10,13 @@ from search.ledger import History, Trial
 
 COLUMNS = ("rank", "trial", "state", "score", "best_epoch", "last_score", "epochs", "architecture", "context", "settings",
            "training_s", "reason")  # fmt: skip
-# What the row says elsewhere, or what a whole sweep has in common.
-_NOT_SHOWN = {
-    "architecture",
-    "context",
-    "epochs",
-    "seed",
-    "accumulation",
-    "label_policy",
-    "inputs",
-    "masked",
-    "shuffle",
-    "accumulate",
-}
+_IN_OTHER_COLUMNS = ("architecture", "context")
 
 
 def short_settings(trial: Trial) -> str:
-    """The settings that tell trials apart: `lr=0.0012 dropout=0.3 ...`."""
-    parts = []
-    for name, value in trial.settings.items():
-        if name not in _NOT_SHOWN and value not in (False, "none"):
-            parts.append(f"{name}={value:.2g}" if isinstance(value, float) else f"{name}={value}")
-    return " ".join(parts)
+    """What the space chose for this trial: `lr=0.0012 dropout=0.3 ...`."""
+    chosen = {name: value for name, value in trial.params.items() if name not in _IN_OTHER_COLUMNS}
+    return " ".join(f"{name}={value:.2g}" if isinstance(value, float) else f"{name}={value}" for name, value in chosen.items())
 
 
 def leaderboard(history: History, metric: str) -> list[dict[str, Any]]:

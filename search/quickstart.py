@@ -1,5 +1,9 @@
 """The main job on an embedded default: a demo corpus, its features, a sweep over all systems, a bundle, a prediction."""
 
+import os
+import shlex
+import shutil
+import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -68,13 +72,27 @@ def quickstart(runs: Path, console: Console, workers: int | None = None) -> None
         highlight=False,
         soft_wrap=True,
     )
-    console.print("  " + ", ".join(f"{name} {probability:.3f}" for name, probability in ranked), highlight=False)
-    history = " ".join(f'--history "{u.text}" --history-audio {manifest.audio_path(u)}' for u in earlier)
-    option = "" if runs == Path("runs") else f" --runs {runs}"
-    console.print(f"""
-next:
-  mmm-search ui{option}                  compare the trials in MLflow's pages
-  mmm-search report {spec.name}{option}   the report again: {runs / spec.name / "report.html"}
-  mmm predict {runs / spec.name / "bundle"} --audio {manifest.audio_path(chosen)} --text "{chosen.text}" {history}
-  mmm prepare csv your.csv -o manifest.csv && mmm encode manifest.csv --features features
-  mmm-search run full manifest.csv --features features --name first --trials 60 --epochs 27""", highlight=False, soft_wrap=True)  # fmt: skip
+    console.print("  " + ", ".join(f"{name} {probability:.3f}" for name, probability in ranked) + "\n", highlight=False)
+    # After `make sweep` nothing has put our commands on the PATH.
+    home = "" if shutil.which("mmm-search") else f"{os.path.relpath(Path(sys.executable).parent)}/"
+    option = "" if runs == Path("runs") else f" --runs {shlex.quote(str(runs))}"
+    predict = [
+        f"{home}mmm",
+        "predict",
+        str(runs / spec.name / "bundle"),
+        "--audio",
+        str(manifest.audio_path(chosen)),
+        "--text",
+        chosen.text,
+    ]
+    for turn in earlier:
+        predict += ["--history", turn.text, "--history-audio", str(manifest.audio_path(turn))]
+    for title, command in (
+        ("compare the trials in MLflow's pages", f"{home}mmm-search ui{option}"),
+        ("the same prediction again", shlex.join(predict)),
+        ("your own corpus", f"{home}mmm prepare csv your.csv -o manifest.csv"),
+        ("", f"{home}mmm encode manifest.csv --features features"),
+        ("", f"{home}mmm-search run full manifest.csv --features features --name first --trials 60 --epochs 27{option}"),
+    ):
+        console.print(f"{title}:" if title else "", end="\n" if title else "", highlight=False)
+        console.print(f"  {command}", highlight=False, soft_wrap=True)

@@ -30,7 +30,9 @@ _SPLIT_OF_SESSION = ("train", "train", "dev", "test")
 _TURNS_OF_SESSION = ((5, 2), (8, 5), (6, 4), (7, 3))  # 40 utterances; one dialogue is shorter than context 3
 _WORDS = {"neutral": "그래 okay", "happy": "좋아 great", "angry": "싫어 no!", "sad": "슬퍼 alas", "disgust": "윽 yuck"}
 _EMOTIONS = ("neutral", "happy", "neutral", "angry", "sad", "neutral", "neutral")
-_SMALL = {name: {"width": 8} for name in ("vanilla_concat", "three_way_concat", "mlp_mixer")} | {"cross_attention": {"heads": 4}}
+_SMALL = {name: {"width": 8} for name in ("vanilla_concat", "three_way_concat", "mlp_mixer")} | {
+    "cross_attention": {"heads": 4}
+}
 
 
 @dataclass(frozen=True)

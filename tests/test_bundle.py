@@ -73,7 +73,9 @@ def test_a_missing_file_is_named(corpus: Corpus, tmp_path: Path, file: str) -> N
     make(corpus, tmp_path / "bundle")
     (tmp_path / "bundle" / file).unlink()
     expected = FileNotFoundError if file == "checksums.json" else BundleError
-    with pytest.raises(expected, match=rf"no bundle here \(no {file}\)" if expected is FileNotFoundError else f"{file} is missing"):
+    with pytest.raises(
+        expected, match=rf"no bundle here \(no {file}\)" if expected is FileNotFoundError else f"{file} is missing"
+    ):
         load_bundle(tmp_path / "bundle")
 
 

@@ -91,9 +91,7 @@ def test_a_changed_wav_is_encoded_again(own: Corpus) -> None:
     texts = {recipe for recipe in before if written(own.features_dir)[recipe] == before[recipe]}
     assert len(texts) == 3
     for index in range(40):
-        same = np.array_equal(
-            row_of(old.speech, int(old.speech_rows[index])), row_of(new.speech, int(new.speech_rows[index]))
-        )
+        same = np.array_equal(row_of(old.speech, int(old.speech_rows[index])), row_of(new.speech, int(new.speech_rows[index])))
         assert same == (index != 7)
 
 

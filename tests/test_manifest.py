@@ -129,9 +129,7 @@ def test_missing_fields_are_reported(folder: Path, row: int) -> None:
     def edit(lines: list[str]) -> None:
         lines[row] = lines[row].rsplit(",", 2)[0]
 
-    assert faults_of(raw(folder, edit)) == [
-        f"line {row + 1}: fewer fields than the header's 9; is a quote or comma missing?"
-    ]
+    assert faults_of(raw(folder, edit)) == [f"line {row + 1}: fewer fields than the header's 9; is a quote or comma missing?"]
 
 
 @pytest.mark.parametrize("blank", ["", ",,,,,,,,", "  "])
@@ -143,9 +141,7 @@ def test_a_quote_that_is_never_closed_is_reported(folder: Path) -> None:
     def edit(lines: list[str]) -> None:
         lines[5] = lines[5].replace("text 4", '"text 4')
 
-    assert faults_of(raw(folder, edit)) == [
-        "line 6: not CSV (unexpected end of data); is a quote not closed, or not doubled?"
-    ]
+    assert faults_of(raw(folder, edit)) == ["line 6: not CSV (unexpected end of data); is a quote not closed, or not doubled?"]
 
 
 def test_a_quote_that_is_not_doubled_is_reported(folder: Path) -> None:
@@ -274,7 +270,9 @@ def test_without_a_split_column_whole_sessions_are_dealt(folder: Path) -> None:
         rows.append([f"u{number}", f"d{session}", str(number), f"session{session}", "A", "x", "a.wav", "neutral"])
     manifest = read_manifest(write_manifest(folder / "manifest.csv", rows, header=COLUMNS))
     split_of = {utterance.session: utterance.split for utterance in manifest.utterances}
-    assert split_of == {f"session{number}": "train" if number <= 7 else "dev" if number == 8 else "test" for number in range(1, 11)}
+    assert split_of == {
+        f"session{number}": "train" if number <= 7 else "dev" if number == 8 else "test" for number in range(1, 11)
+    }
     assert all(split_of[utterance.session] == utterance.split for utterance in manifest.utterances)
 
 

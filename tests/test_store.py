@@ -58,7 +58,9 @@ def test_a_folder_is_named_by_its_recipe_whatever_the_order_of_its_entries(tmp_p
     assert len({recipe_hash(AUDIO), recipe_hash(AUDIO | {"feature": "extract_feature"}), recipe_hash(TEXT)}) == 3
 
 
-@pytest.mark.parametrize("bad", [np.full((2, 6), np.nan), np.full((2, 6), np.inf), np.zeros((0, 6))], ids=["nan", "inf", "none"])
+@pytest.mark.parametrize(
+    "bad", [np.full((2, 6), np.nan), np.full((2, 6), np.inf), np.zeros((0, 6))], ids=["nan", "inf", "none"]
+)
 def test_features_that_float16_cannot_hold_are_refused_and_leave_no_folder(
     tmp_path: Path, bad: np.ndarray[Any, np.dtype[np.float64]]
 ) -> None:
@@ -108,7 +110,9 @@ def test_a_store_whose_files_disagree_is_refused(tmp_path: Path, file: str) -> N
     path = tmp_path / "store"
     write(path, ragged(), AUDIO)
     np.save(path / f"{file}.npy", np.load(path / f"{file}.npy")[:-1])
-    with pytest.raises(ValueError, match="store: the feature store's files disagree; remove the folder and run mmm encode again"):
+    with pytest.raises(
+        ValueError, match="store: the feature store's files disagree; remove the folder and run mmm encode again"
+    ):
         open_store(path)
 
 

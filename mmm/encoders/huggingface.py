@@ -7,10 +7,12 @@ where they exist, otherwise torch.load with weights_only (transformers' own defa
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -29,6 +31,12 @@ transformers_logging.disable_progress_bar()
 def _load(loader: Any, name: str, revision: str | None) -> Any:
     try:
         return loader.from_pretrained(name, revision=revision, trust_remote_code=False)
+    except (EOFError, RuntimeError, SafetensorError, UnpicklingError) as error:
+        # Not torch's own message: it advises to load the file without care.
+        raise ValueError(
+            f"encoder {name!r} cannot be loaded: its weights file is damaged, or holds more than weights, which could run code "
+            f"({type(error).__name__}); download it again from a source you trust"
+        ) from error
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
