@@ -174,9 +174,9 @@ def ui(
         raise FileNotFoundError(
             f"{runs}/mlflow.db: no MLflow store yet; run a sweep first, for example: mmm-search quickstart --runs {runs}"
         )
-    from search.tracking import serve
+    from search.tracking import page_of_runs, serve
 
-    console.print(f"http://127.0.0.1:{port}/ (Ctrl-C ends it)", highlight=False)
+    console.print(f"{page_of_runs(runs, port)}  (this machine only; Ctrl-C ends it)", highlight=False, soft_wrap=True)
     sys.exit(serve(runs, port))
 
 

@@ -35,6 +35,11 @@ class Conductor:
     def trials(self) -> dict[int, Trial]:
         return self.ledger.history.trials
 
+    @property
+    def has_work(self) -> bool:
+        """Whether anything is left to train."""
+        return bool(self.unfinished) or len(self.trials) < self.spec.trials
+
     def next_order(self) -> dict[str, Any] | None:
         """The next trial to train, an interrupted one first; None when there is none any more."""
         if self.check_time() or self.is_interrupted:

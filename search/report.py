@@ -23,13 +23,15 @@ from search.view import counts, duration
 from spaces import Space
 
 _COLOURS = {"vanilla_concat": "#4477aa", "three_way_concat": "#66ccee", "cross_attention": "#228833", "mlp_mixer": "#ee6677"}
+_OTHER = "#888888"
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
 table { border-collapse: collapse; font-size: 13px; width: 100% }
 th, td { padding: .25rem .5rem; border-bottom: 1px solid #ddd; text-align: left }
 th { background: #f4f4f4 } td.number, th.number { text-align: right; font-variant-numeric: tabular-nums }
-tr.complete td { font-weight: 500 } tr.failed td { color: #a00 } .figures { display: flex; flex-wrap: wrap; gap: 1rem }
+tr.complete td { font-weight: 500 } tr.failed td { color: #a00 }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(26rem, 1fr)); gap: 1rem }
 figure { margin: 0 } figcaption { color: #555; font-size: 13px; max-width: 34rem } img { max-width: 100% } code { background: #f4f4f4 }
 """
 
@@ -48,18 +50,17 @@ def _picture(draw: Callable[[Any], None], caption: str, size: tuple[float, float
 
 def _curves(history: History, metric: str) -> Callable[[Any], None]:
     def draw(axes: Any) -> None:
-        seen: set[str] = set()
         for trial in history.trials.values():
             scores = trial.scores(metric)
-            name = trial.settings.get("architecture", "")
             if scores:
-                axes.plot(list(scores), list(scores.values()), color=_COLOURS.get(name, "#888"), linewidth=1,
-                          alpha=0.9 if trial.state == "complete" else 0.35, label=name if name not in seen else None,
-                          marker="." if len(scores) == 1 else None)  # fmt: skip
-                seen.add(name)
+                colour = _COLOURS.get(trial.settings.get("architecture", ""), _OTHER)
+                faint = 0.9 if trial.state == "complete" else 0.35
+                marker = "." if len(scores) == 1 else None
+                axes.plot(list(scores), list(scores.values()), color=colour, linewidth=1, alpha=faint, marker=marker)
+        for name, colour in _COLOURS.items():
+            axes.plot([], [], color=colour, label=name)
         axes.set(xlabel="epoch", ylabel=f"validation {metric}")
-        if seen:
-            axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8)
 
     return draw
 
@@ -73,7 +74,7 @@ def _best_so_far(history: History, metric: str) -> Callable[[Any], None]:
             assert found is not None
             best = max(best, found[1])
             line.append(best)
-            axes.plot(trial.number, found[1], ".", color=_COLOURS.get(trial.settings.get("architecture", ""), "#888"))
+            axes.plot(trial.number, found[1], ".", color=_COLOURS.get(trial.settings.get("architecture", ""), _OTHER))
         axes.step([trial.number for trial in trials], line, where="post", color="#222", linewidth=1)
         axes.set(xlabel="trial", ylabel=f"best validation {metric}")
 

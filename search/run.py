@@ -15,7 +15,7 @@ from search.config import SweepSpec, existing_sweep, sweep_dir
 from search.export import best_trial, export_trial
 from search.leaderboard import write_leaderboard
 from search.ledger import History, Ledger, read_history
-from search.plan import SettingsCheck, check_contexts, check_spec
+from search.plan import SettingsCheck, check_contexts, check_spec, trial_config
 from search.searcher import check_space, load_space
 from search.view import View, counts, leaderboard_table
 from spaces import Space
@@ -31,7 +31,6 @@ def check(spec: SweepSpec) -> Space:
     space = load_space(spec.space)
     settings_check = SettingsCheck(spec)
     drawn: list[Mapping[str, Any]] = []
-    from search.plan import trial_config
 
     def settings_alone(settings: Mapping[str, Any]) -> None:
         trial_config(settings, spec)
@@ -83,7 +82,8 @@ def _run(spec: SweepSpec, space: Space, runs: Path, console: Console, *, is_new:
         tracker = Tracker(runs, spec.name, spec.tracking_uri)
         why = "interrupted"
         try:
-            run_trials(conductor, threads)
+            if conductor.has_work:
+                run_trials(conductor, threads)
             unfinished = any(trial.state == "running" for trial in conductor.trials.values())
             if conductor.is_out_of_time:
                 why = "time budget"
@@ -104,27 +104,34 @@ def _run(spec: SweepSpec, space: Space, runs: Path, console: Console, *, is_new:
         from search.report import write_report
 
         write_report(folder / "report.html", history, space)
-        if delivered and tracker.projection is not None:
-            best = {trial.number: {f"best_{spec.metric}": found[1], "best_epoch": float(found[0])}
-                    for trial in history.trials.values() if (found := trial.best(spec.metric))}  # fmt: skip
-            interrupted = [trial.number for trial in history.trials.values() if trial.state == "running"]
-            tracker.projection.finish(best, interrupted, bundle, winner.number if winner else None)
-    console.print(
-        leaderboard_table(history, spec.metric, 10, f"leaderboard of {spec.name}, validation {spec.metric}", console.width)
-    )
-    states = ", ".join(f"{number} {state}" for state, number in counts(history).items() if number)
-    console.print(f"{len(history.trials)} trials: {states}", highlight=False)
-    efficiency = conductor.efficiency()
-    if efficiency is not None:
-        wall = conductor.last_result - (conductor.first_result or 0.0)
-        console.print(f"steady efficiency {efficiency:.2f} (training time / {spec.workers} workers / {wall:.1f} s after the first result; "
-                      f"the first result came {(conductor.first_result or 0.0) - conductor.session_started:.1f} s after the start)",
-                      highlight=False, soft_wrap=True)  # fmt: skip
-    if not delivered:
-        console.print(f"MLflow did not take everything ({tracker.trouble}); it is safe in the ledger, send it with: "
-                      f"mmm-search resume {spec.name}", highlight=False, soft_wrap=True)  # fmt: skip
-    if why != "done":
-        console.print(f"ended: {why}; go on with: mmm-search resume {spec.name} --runs {runs}", highlight=False, soft_wrap=True)
-    console.print(f"report {folder / 'report.html'}, leaderboard {folder / 'leaderboard.csv'}"
-                  + (f", bundle {folder / 'bundle'}" if winner else ""), highlight=False, soft_wrap=True)  # fmt: skip
+        delivered = delivered and tracker.finish(history, bundle, winner.number if winner else None)
+    _say(console, conductor, folder, why, tracker.trouble if not delivered else "", winner is not None)
     return history
+
+
+def _say(console: Console, conductor: Conductor, folder: Path, why: str, trouble: str, has_bundle: bool) -> None:
+    """The end of a session on the terminal: leaderboard, efficiency, what is left to do, where things are."""
+    spec, history = conductor.spec, conductor.ledger.history
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, soft_wrap=True)
+
+    title = f"leaderboard of {spec.name}, validation {spec.metric}"
+    console.print(leaderboard_table(history, spec.metric, 10, title, console.width))
+    say(
+        f"{len(history.trials)} trials: "
+        + ", ".join(f"{number} {state}" for state, number in counts(history).items() if number)
+    )
+    efficiency = conductor.efficiency()
+    if efficiency is not None and conductor.first_result is not None:
+        wall_s = conductor.last_result - conductor.first_result
+        first_s = conductor.first_result - conductor.session_started
+        say(f"steady efficiency {efficiency:.2f} (training time / {spec.workers} workers / {wall_s:.1f} s after the first result, "
+            f"which came {first_s:.1f} s after the start)")  # fmt: skip
+    go_on = f"mmm-search resume {spec.name} --runs {shlex.quote(str(folder.parent))}"
+    if trouble:
+        say(f"MLflow did not take everything ({trouble}); it is safe in the ledger, send it with: {go_on}")
+    if why != "done":
+        say(f"ended: {why}; go on with: {go_on}")
+    bundle = f", bundle {folder / 'bundle'}" if has_bundle else ""
+    say(f"report {folder / 'report.html'}, leaderboard {folder / 'leaderboard.csv'}{bundle}")

@@ -20,7 +20,7 @@ from typing import Any
 
 from mmm.files import write_json
 from mmm.metrics import scalar_metrics
-from search.ledger import Event, read_events
+from search.ledger import Event, History, read_events
 
 EXPERIMENT = "mmm-search"
 _STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
@@ -77,7 +77,14 @@ class Projection:
         self.client, self.experiment = open_client(runs, tracking_uri)
         self.path = self.folder / "mlflow.json"
         uri = tracking_uri or default_tracking_uri(runs)
-        self.state: dict[str, Any] = {"uri": uri, "delivered": 0, "parent": None, "runs": {}, "sweep_id": uuid.uuid4().hex}
+        self.state: dict[str, Any] = {
+            "uri": uri,
+            "delivered": 0,
+            "parent": None,
+            "runs": {},
+            "epochs": {},
+            "sweep_id": uuid.uuid4().hex,
+        }
         if self.path.is_file():
             found = json.loads(self.path.read_text())
             # Another store than before starts anew: everything is in the ledger.
@@ -108,6 +115,7 @@ class Projection:
 
         metrics: dict[str, list[Any]] = {}
         ends: list[tuple[str, str, float]] = []
+        epochs: dict[str, int] = dict(self.state["epochs"])
         for event in events:
             when = int(event.time * 1000)
             run = self.state["runs"].get(str(event.trial)) if event.trial is not None else self.state["parent"]
@@ -138,6 +146,10 @@ class Projection:
                 self.state["runs"][str(event.trial)] = run
                 self.client.log_batch(run, params=[Param(name, str(value)) for name, value in settings.items()])
             elif event.kind == "epoch":
+                # A trial that went on from its last checkpoint trains some epochs again: each is one point all the same.
+                if event.body["epoch"] <= epochs.get(str(event.trial), 0):
+                    continue
+                epochs[str(event.trial)] = event.body["epoch"]
                 values = {
                     "train_loss": event.body["train_loss"],
                     **scalar_metrics(event.body["metrics"]),
@@ -162,7 +174,7 @@ class Projection:
         for run, status, ended in ends:
             self.client.set_terminated(run, status, end_time=int(ended * 1000))
         if events:
-            self.state["delivered"] = events[-1].seq
+            self.state |= {"delivered": events[-1].seq, "epochs": epochs}
         self._save()
 
     def finish(
@@ -224,6 +236,29 @@ class Tracker:
         self._stop.set()
         self._thread.join()
         return self.flush()
+
+    def finish(self, history: History, bundle: Path | None, winner: int | None) -> bool:
+        """After `close`: best scores, the bundle, and an end for what nobody trains any more; False where it failed."""
+        assert history.spec is not None
+        best = {
+            trial.number: {f"best_{history.spec.metric}": found[1], "best_epoch": float(found[0])}
+            for trial in history.trials.values()
+            if (found := trial.best(history.spec.metric))
+        }
+        unfinished = [trial.number for trial in history.trials.values() if trial.state == "running"]
+        try:
+            assert self.projection is not None
+            self.projection.finish(best, unfinished, bundle, winner)
+        except Exception as error:  # as in flush
+            self.trouble = f"{type(error).__name__}: {error}".splitlines()[0]
+            return False
+        return True
+
+
+def page_of_runs(runs: Path, port: int) -> str:
+    """The address of the page that lists all sweeps."""
+    _, experiment = open_client(runs, None)
+    return f"http://127.0.0.1:{port}/#/experiments/{experiment}/runs"
 
 
 def serve(runs: Path, port: int) -> int:

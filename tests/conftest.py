@@ -83,6 +83,11 @@ def write_corpus(folder: Path, prefix: str = "") -> Manifest:
     return read_manifest(write_manifest(folder / "manifest.csv", rows))
 
 
+def names_in(folder: Path) -> list[str]:
+    """Sorted, hidden ones too."""
+    return sorted(child.name for child in folder.iterdir())
+
+
 def small_speech_encoder() -> SpeechEncoder:
     return make_speech_encoder("fbank", frame_rate=10, num_mels=16)
 

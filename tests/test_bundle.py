@@ -1,7 +1,6 @@
 """Bundles: what ships comes back the same, and a damaged one is refused."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from mmm.evaluate import evaluate
 from mmm.files import sha256_of_file
 from mmm.models import ARCHITECTURES
 from mmm.predict import evaluate_bundle
-from tests.conftest import Corpus, trained
+from tests.conftest import Corpus, names_in, trained
 
 CPU = torch.device("cpu")
 FILES = ("checksums.json", "config.json", "model.safetensors", "provenance.json")
@@ -106,7 +105,7 @@ def test_a_foreign_folder_is_not_replaced(corpus: Corpus, tmp_path: Path) -> Non
     with pytest.raises(BundleError, match="thesis: exists and is no bundle; choose another folder"):
         make(corpus, tmp_path / "thesis")
     assert (tmp_path / "thesis" / "chapter1.tex").read_text() == "years of work"
-    assert os.listdir(tmp_path) == ["thesis"]
+    assert names_in(tmp_path) == ["thesis"]
 
 
 def test_an_empty_folder_and_an_older_bundle_are_replaced(corpus: Corpus, tmp_path: Path) -> None:
@@ -115,7 +114,7 @@ def test_an_empty_folder_and_an_older_bundle_are_replaced(corpus: Corpus, tmp_pa
     second = make(corpus, tmp_path / "bundle", "three_way_concat")
     assert load_bundle(tmp_path / "bundle").sha256 == second
     assert load_bundle(tmp_path / "bundle").config.architecture == "three_way_concat"
-    assert os.listdir(tmp_path) == ["bundle"]
+    assert names_in(tmp_path) == ["bundle"]
 
 
 def test_bundles_saved_along_the_way_survive(corpus: Corpus, tmp_path: Path) -> None:
@@ -133,7 +132,7 @@ def test_a_failed_save_leaves_the_older_bundle(corpus: Corpus, tmp_path: Path) -
     with pytest.raises(TypeError, match="not JSON serializable"):
         save_run_bundle(run, tmp_path / "bundle", name="bad", provenance={"when": object()})
     assert load_bundle(tmp_path / "bundle").sha256 == digest
-    assert os.listdir(tmp_path) == ["bundle"]
+    assert names_in(tmp_path) == ["bundle"]
 
 
 def test_a_folder_without_bundles_is_refused(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """From manifest to stores: encoded once, kept while nothing changes, and nothing half-written."""
 
 import fcntl
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ from tests.conftest import (
     SAMPLE_RATE_HZ,
     Corpus,
     encode,
+    names_in,
     small_speech_encoder,
     small_text_encoder,
     write_corpus,
@@ -46,7 +46,7 @@ def written(features_dir: Path) -> dict[str, int]:
 
 
 def visible(folder: Path) -> list[str]:
-    return sorted(name for name in os.listdir(folder) if name != ".lock")
+    return [name for name in names_in(folder) if name != ".lock"]
 
 
 @pytest.mark.parametrize("feature", AUDIO_FEATURES)

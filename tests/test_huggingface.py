@@ -1,5 +1,6 @@
 """Hugging Face encoders: transformers' own classes with tiny random weights, saved to folders."""
 
+import contextlib
 import os
 import pickle
 import time
@@ -105,6 +106,7 @@ def test_speech_shorter_than_a_frame_gives_one_frame(wav2vec2: Path, num_samples
     assert np.isfinite(found["hidden_state"]).all()
 
 
+@pytest.mark.filterwarnings("ignore:Support for mismatched:UserWarning")
 def test_wavlm_gives_both_features_and_hubert_says_that_it_has_one(tmp_path: Path) -> None:
     wavlm = make_speech_encoder(str(save_speech_model(tmp_path / "wavlm", WavLMModel(WavLMConfig(**SPEECH)))))
     assert wavlm.encode(tone(4_000), AUDIO_FEATURES)["extract_feature"].shape == (12, 8)
@@ -123,7 +125,7 @@ def test_speech_at_another_rate_is_refused(tmp_path: Path) -> None:
 def test_turns_are_joined_by_the_separator_and_cut_at_128_tokens(electra: Path) -> None:
     encoder = make_text_encoder(str(electra))
     found = encoder.encode(["좋아 great!", "그래", "no"])
-    ids = [WORDS.index(word) for word in "[CLS] 좋아 great ! [SEP] 그래 [SEP] no [SEP]".split()]
+    ids = [WORDS.index(word) for word in ("[CLS]", "좋아", "great", "!", "[SEP]", "그래", "[SEP]", "no", "[SEP]")]
     with torch.no_grad():
         expected = ElectraModel.from_pretrained(electra).eval()(torch.tensor([ids])).last_hidden_state[0]
     np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -192,8 +194,11 @@ def test_an_unknown_id_is_a_clear_error_at_once() -> None:
     assert os.environ["HF_HUB_OFFLINE"] == "1"
     started = time.perf_counter()
     for make in (make_speech_encoder, make_text_encoder):
-        with pytest.raises(ValueError, match=r"encoder 'nobody/no-such-model' cannot be loaded: .*; give a Hugging Face id that "
-                                             r"can be downloaded or is cached, the folder of a downloaded model, or a built-in"):  # fmt: skip
+        with pytest.raises(
+            ValueError,
+            match=r"encoder 'nobody/no-such-model' cannot be loaded: .*; give a Hugging Face id that can be downloaded or is "
+            r"cached, the folder of a downloaded model, or a built-in encoder \(fbank, char-ngram\)",
+        ):
             make("nobody/no-such-model")
     assert time.perf_counter() - started < 10
 
@@ -239,6 +244,7 @@ class _Code:
         return os.system, (f"touch '{self.target}'",)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")
 @pytest.mark.parametrize("plain_pickle", [True, False], ids=["pickle", "torch.save"])
 def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path, plain_pickle: bool) -> None:
     folder = as_bin(save_wav2vec2(tmp_path / "model"))
@@ -250,7 +256,8 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path, plain_pickle:
         make_speech_encoder(str(folder))
     assert not (tmp_path / "ran").exists()
     # The trap works: whoever loads it without care runs it.
-    torch.load(folder / "pytorch_model.bin", weights_only=False)
+    with contextlib.suppress(RuntimeError):
+        torch.load(folder / "pytorch_model.bin", weights_only=False)
     assert (tmp_path / "ran").exists()
 
 

@@ -1,7 +1,6 @@
 """Feature stores: what was put in comes out, found by key; whole or not at all."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 
 from mmm.store import FeatureStore, StoreWriter, list_recipes, open_store, pool, recipe_hash, utterance_key
+from tests.conftest import names_in
 
 AUDIO = {"kind": "audio", "encoder": "fbank", "feature": "hidden_state"}
 TEXT = {"kind": "text", "encoder": "char-ngram", "context": 1}
@@ -70,7 +70,7 @@ def test_features_that_float16_cannot_hold_are_refused_and_leave_no_folder(
     ):
         writer.append(1, (0, 0), ragged()[0])
         writer.append(2, (0, 0), bad)
-    assert os.listdir(tmp_path) == []
+    assert names_in(tmp_path) == []
 
 
 def test_a_failure_midway_keeps_the_store_that_was_there(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_a_failure_midway_keeps_the_store_that_was_there(tmp_path: Path) -> None
     with pytest.raises(KeyboardInterrupt), StoreWriter(tmp_path / "store", AUDIO) as writer:
         writer.append(1, (0, 0), ragged(1)[0])
         raise KeyboardInterrupt
-    assert os.listdir(tmp_path) == ["store"]
+    assert names_in(tmp_path) == ["store"]
     np.testing.assert_array_equal(open_store(tmp_path / "store").values, before.values)
 
 
@@ -88,7 +88,7 @@ def test_a_failure_at_the_end_leaves_no_folder(tmp_path: Path) -> None:
         StoreWriter(tmp_path / "store", AUDIO | {"made": object()}) as writer,
     ):
         writer.append(1, (0, 0), ragged()[0])
-    assert os.listdir(tmp_path) == []
+    assert names_in(tmp_path) == []
 
 
 def test_a_store_is_replaced_while_it_is_mapped(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_store_is_replaced_while_it_is_mapped(tmp_path: Path) -> None:
     after = write(tmp_path / "store", ragged(1), AUDIO)
     np.testing.assert_array_equal(before.values, np.concatenate(ragged(0)).astype(np.float16))
     np.testing.assert_array_equal(after.values, np.concatenate(ragged(1)).astype(np.float16))
-    assert os.listdir(tmp_path) == ["store"]
+    assert names_in(tmp_path) == ["store"]
 
 
 def test_writing_to_a_mapped_store_does_not_reach_the_disk(tmp_path: Path) -> None:

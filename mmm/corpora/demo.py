@@ -33,11 +33,12 @@ _ENTRIES = {"audio", "demo.json", "manifest.csv"}
 
 _SITUATION = {"neutral": 0, "happy": 0, "surprise": 0, "angry": 1, "disgust": 1, "sad": 2, "fear": 2}
 _VOICE = {"neutral": 0, "disgust": 0, "sad": 0, "happy": 1, "angry": 1, "surprise": 2, "fear": 2}
-_SHARE = {"neutral": 0.28, "happy": 0.14, "surprise": 0.12, "angry": 0.13, "sad": 0.12, "disgust": 0.11, "fear": 0.10}
+# Where an emotion ends the next is drawn from a deck of these cards.
+_CARDS = {"neutral": 7, "happy": 4, "surprise": 3, "angry": 3, "sad": 3, "disgust": 3, "fear": 3}
 # Two sessions' dialogues open with these in turn, so that two sessions hold every emotion.
 _OPENINGS = ("neutral", "angry", "happy", "sad", "neutral", "fear", "surprise", "disgust")
 
-_PERSISTENCE = 0.85  # chance that a turn keeps the emotion of the turn before it
+_PERSISTENCE = 0.82  # chance that a turn keeps the emotion of the turn before it
 _FILLER_CHANCE = 0.7  # of a turn that may be a filler, which leaves about half of all turns
 _MOST_FILLERS = 2  # on end, so that of three turns one has words that tell; a dialogue opens with such words
 _MISLEADING_SHARE = 0.05  # of the other turns: words of another situation, as in irony
@@ -60,17 +61,18 @@ _PITCH_FACTOR = np.array([0.95, 1.10, 1.45])
 _LOUDNESS_DB = np.array([-6.0, 4.0, -1.0])
 _RATE_HZ = np.array([3.6, 4.6, 5.6])  # syllables a second
 _BRIGHTNESS = np.array([0.62, 0.84, 0.74])  # each harmonic's amplitude over that of the one below it
-_PITCH_SD, _LOUDNESS_SD_DB, _RATE_SD_HZ, _BRIGHTNESS_SD = 0.10, 3.0, 0.5, 0.05
+_PITCH_SD, _LOUDNESS_SD_DB, _RATE_SD_HZ, _BRIGHTNESS_SD = 0.11, 3.6, 0.5, 0.06
 _SPEAKER_LOUDNESS_SD_DB = 2.0
-_SECONDS = (0.6, 2.0)
+_SYLLABLES_A_WORD = 1.6
+_SECONDS = (0.6, 2.0)  # shortest and longest utterance
 
 Floats = npt.NDArray[np.float32]
 
 
 def _deck(rng: np.random.Generator) -> Iterator[str]:
-    """Emotions without end, each 25 in the shares above: a few sessions' free draws would stray far from them."""
+    """Emotions without end. Each deck is dealt out before the next: free draws would starve some split of a class."""
+    cards = [emotion for emotion, number in _CARDS.items() for _ in range(number)]
     while True:
-        cards = [emotion for emotion, share in _SHARE.items() for _ in range(round(share * 25))]
         yield from rng.permutation(cards).tolist()
 
 
@@ -102,7 +104,7 @@ def _speech(rng: np.random.Generator, emotion: str, num_words: int, pitch_hz: fl
     loudness_db += rng.normal(_LOUDNESS_DB[voice], _LOUDNESS_SD_DB)
     rate_hz = max(2.0, rng.normal(_RATE_HZ[voice], _RATE_SD_HZ))
     brightness = np.clip(rng.normal(_BRIGHTNESS[voice], _BRIGHTNESS_SD), 0.3, 0.92)
-    seconds = np.clip(1.3 * num_words / rate_hz, *_SECONDS)
+    seconds = np.clip(_SYLLABLES_A_WORD * num_words / rate_hz, *_SECONDS)
     time = np.arange(round(seconds * SAMPLE_RATE_HZ), dtype=np.float32) / np.float32(SAMPLE_RATE_HZ)
     vibrato = 0.03 * np.sin(2 * np.pi * 5.0 * time + rng.uniform(0, 2 * np.pi))
     # Speech falls towards its end; float64 because a phase of thousands of radians is to keep its decimals.
@@ -115,7 +117,8 @@ def _speech(rng: np.random.Generator, emotion: str, num_words: int, pitch_hz: fl
     edges = np.minimum(1.0, np.minimum(time, time[::-1]) / 0.03)
     noise = rng.standard_normal(len(time), dtype=np.float32)
     wave = (harmonics + 0.05 * noise) * syllables * edges * (0.05 * 10 ** (loudness_db / 20)) + 0.0005 * noise
-    return np.clip(wave, -1.0, 1.0).astype(np.float32)
+    samples: Floats = np.clip(wave, -1.0, 1.0).astype(np.float32)
+    return samples
 
 
 def _split(session: int, num_sessions: int) -> str:

@@ -1,0 +1,90 @@
+"""What the tests of `search` share: a small specification, trials as a ledger holds them, a driver without Ray, the command line."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from optuna import Trial as Suggester
+
+from search.conductor import Conductor
+from search.config import SweepSpec
+from search.ledger import State, Trial
+from search.trial import TrialActor
+from spaces import Space
+from tests.conftest import Corpus
+
+METRIC = "macro_f1"
+TIMEOUT_S = 300.0
+SMALL = {"classifier_hidden": 12, "batch_size": 6, "width": 8}
+
+
+def suggest_small(suggester: Suggester) -> dict[str, Any]:
+    """Settings that train in milliseconds."""
+    return {"architecture": suggester.suggest_categorical("architecture", ["vanilla_concat", "three_way_concat"]),
+            "context": suggester.suggest_int("context", 1, 3), "lr": suggester.suggest_float("lr", 1e-3, 3e-2, log=True), **SMALL}  # fmt: skip
+
+
+SMALL_SPACE = Space(suggest_small)
+
+
+def small_spec(corpus: Corpus, **changes: Any) -> SweepSpec:
+    return SweepSpec(**{
+        "name": "small", "space": "quick", "manifest": str(corpus.manifest.path), "features": str(corpus.features_dir),
+        "trials": 6, "epochs": 4, "workers": 1, **changes,
+    })  # fmt: skip
+
+
+def epoch_entry(epoch: int, score: float) -> dict[str, Any]:
+    """The body of an epoch event."""
+    return {"epoch": epoch, "train_loss": 1.0, "metrics": {METRIC: score}, "seconds": 0.1, "alone_seconds": 0.1, "ended": 0.0}
+
+
+def trial_with(number: int, scores: Mapping[int, float], state: State = "running") -> Trial:
+    """A trial of which the ledger holds a score for each of these epochs."""
+    return Trial(number, {}, {}, {}, 0.0, state, epochs=[epoch_entry(*pair) for pair in scores.items()])
+
+
+def train_serially(conductor: Conductor) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Train what the conductor orders, one trial at a time in this process; yields number and report after each report.
+
+    Whoever stops iterating leaves the sweep as a killed driver would.
+    """
+    actor: TrialActor | None = None
+    while (order := conductor.next_order()) is not None:
+        order = {**json.loads(json.dumps(order)), "threads": 1}
+        if actor is None:
+            actor = TrialActor(order)
+        else:
+            assert actor.reset_config(order)
+        stop = False
+        while not stop:
+            report = json.loads(actor.step()["report"])
+            stop = conductor.report(order["number"], report)
+            yield order["number"], report
+
+
+def command(module: str, *arguments: object) -> list[str]:
+    return [sys.executable, "-m", module, *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+def call(module: str, *arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run a command line to its end, which has to be `status`."""
+    done = subprocess.run(
+        command(module, *arguments), env=environment(), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
+    assert done.returncode == status, f"{done.stdout}\n{done.stderr}"
+    return done
+
+
+def write_space(path: Path, text: str) -> str:
+    """A space's file; returns what names its function `suggest`."""
+    path.write_text(text, encoding="utf-8")
+    return f"{path}:suggest"

@@ -1,0 +1,169 @@
+"""The ledger: events are only added, one writer holds it, and folding them up gives a sweep's state."""
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.config import SweepSpec
+from search.ledger import Event, History, Ledger, LedgerError, read_events, read_history
+from tests.sweep_parts import METRIC, epoch_entry
+
+SPEC = SweepSpec("first", "quick", "manifest.csv", "features", trials=6, epochs=4, workers=2)
+SETTINGS = {"architecture": "vanilla_concat", "context": 1}
+Entry = tuple[str, int | None, dict[str, Any]]
+
+
+def suggest(number: int) -> Entry:
+    return "suggest", number, {"params": {}, "distributions": {}, "settings": SETTINGS}
+
+
+def end(number: int, state: str) -> Entry:
+    return "end", number, {"state": state, "reason": f"why {state}", "traceback": ""}
+
+
+def session(**changes: Any) -> Entry:
+    return "session", None, {"spec": {**SPEC.as_json(), **changes}, "host": "here", "command": "mmm-search run"}
+
+
+def fold(*timed: tuple[float, Entry]) -> History:
+    history = History()
+    for seq, (when, (kind, trial, body)) in enumerate(timed, start=1):
+        history.apply(Event(seq, when, kind, trial, body))
+    return history
+
+
+SWEEP: Entry = ("sweep", None, {"spec": SPEC.as_json()})
+CLOSE: Entry = ("close", None, {"why": "done", "seconds": 1.0, "efficiency": None})
+
+
+def test_events_come_back_as_they_were_appended_and_in_their_order(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        ledger.append(SWEEP, session())
+        ledger.append(suggest(0))
+        ledger.append(("epoch", 0, epoch_entry(1, 0.25)), ("note", None, {"text": "기쁨"}))
+    events = list(read_events(tmp_path / "ledger.sqlite"))
+    assert [(event.seq, event.kind, event.trial) for event in events] == [
+        (1, "sweep", None), (2, "session", None), (3, "suggest", 0), (4, "epoch", 0), (5, "note", None),
+    ]  # fmt: skip
+    assert events[0].body["spec"] == SPEC.as_json()
+    assert events[4].body == {"text": "기쁨"}
+    assert [event.seq for event in read_events(tmp_path / "ledger.sqlite", after=3)] == [4, 5]
+
+
+def test_opening_again_adds_behind_what_is_there(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        ledger.append(SWEEP, session(), suggest(0))
+    before = list(read_events(tmp_path / "ledger.sqlite"))
+    with Ledger(tmp_path) as ledger:
+        assert list(ledger.history.trials) == [0]
+        ledger.append(suggest(1))
+        assert list(ledger.history.trials) == [0, 1]
+    after = list(read_events(tmp_path / "ledger.sqlite"))
+    assert after[:3] == before
+    assert [event.seq for event in after] == [1, 2, 3, 4]
+
+
+def test_an_append_that_fails_midway_leaves_nothing(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        ledger.append(SWEEP, suggest(0))
+        with pytest.raises(TypeError, match="not JSON serializable"):
+            ledger.append(("epoch", 0, epoch_entry(1, 0.5)), ("checkpoint", 0, {"path": tmp_path}))
+        assert ledger.history.trials[0].epochs == []
+        assert len(list(read_events(ledger.path))) == 2
+        ledger.append(("epoch", 0, epoch_entry(1, 0.75)))
+    assert read_history(tmp_path / "ledger.sqlite").trials[0].scores(METRIC) == {1: 0.75}
+
+
+def test_a_second_writer_is_refused_and_told_who_holds_the_sweep(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "first") as ledger:
+        ledger.append(SWEEP)
+        with pytest.raises(LedgerError, match=r"sweep 'first' is being run by process \d+ on .+ since \d{4}-\d\d-\d\d"):
+            Ledger(tmp_path / "first").__enter__()
+        ledger.append(suggest(0))
+    with Ledger(tmp_path / "first") as ledger:
+        assert list(ledger.history.trials) == [0]
+
+
+def test_anyone_may_read_while_a_writer_holds_it(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        ledger.append(SWEEP, suggest(0))
+        assert read_history(ledger.path).trials.keys() == {0}
+        ledger.append(suggest(1))
+        assert read_history(ledger.path).trials.keys() == {0, 1}
+
+
+def test_reading_sees_no_event_of_an_open_transaction(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        ledger.append(SWEEP, suggest(0))
+        other = sqlite3.connect(ledger.path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("INSERT INTO events (time, kind, trial, body) VALUES (0, 'suggest', 1, ?)", [json.dumps(suggest(1)[2])])
+        assert read_history(ledger.path).trials.keys() == {0}
+        other.execute("ROLLBACK")
+        other.close()
+
+
+@pytest.mark.parametrize("content", [b"not a database, whatever its name says" * 50, b"SQLite format 3\x00" + b"\xff" * 2000])
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "ledger.sqlite"
+    path.write_bytes(content)
+    with pytest.raises(LedgerError, match=r"ledger\.sqlite: cannot be read as a ledger \("):
+        read_history(path)
+    with pytest.raises(LedgerError, match=r"ledger\.sqlite: cannot be read as a ledger \("):
+        Ledger(tmp_path).__enter__()
+    assert path.read_bytes() == content
+
+
+def test_a_ledger_in_which_nothing_started_is_refused(tmp_path: Path) -> None:
+    with Ledger(tmp_path):
+        pass
+    with pytest.raises(LedgerError, match="an empty ledger: the sweep never started; remove its folder"):
+        read_history(tmp_path / "ledger.sqlite")
+
+
+def test_epochs_trained_again_replace_those_after_the_checkpoint() -> None:
+    entries: list[Entry] = [SWEEP, suggest(0)]
+    entries += [("epoch", 0, epoch_entry(epoch, score)) for epoch, score in ((1, 0.1), (2, 0.2), (3, 0.9), (2, 0.4))]
+    history = fold(*((0.0, entry) for entry in entries))
+    assert history.trials[0].scores(METRIC) == {1: 0.1, 2: 0.4}
+    assert history.trials[0].best(METRIC) == (2, 0.4)
+
+
+def test_the_best_epoch_is_the_earliest_of_equal_ones() -> None:
+    entries: list[Entry] = [SWEEP, suggest(0), suggest(1)]
+    entries += [("epoch", 0, epoch_entry(epoch, score)) for epoch, score in ((1, 0.1), (2, 0.3), (3, 0.3))]
+    history = fold(*((0.0, entry) for entry in entries))
+    assert history.trials[0].best(METRIC) == (2, 0.3)
+    assert history.trials[1].best(METRIC) is None
+
+
+def test_the_ranking_is_by_best_epoch_then_number_and_failed_trials_are_last() -> None:
+    entries: list[Entry] = [SWEEP, *(suggest(number) for number in range(5))]
+    scored = ((0, 0.3), (1, 0.5), (2, 0.9), (3, 0.5))
+    entries += [("epoch", number, epoch_entry(1, score)) for number, score in scored]
+    entries += [end(0, "complete"), end(1, "pruned"), end(2, "failed"), end(3, "complete"), end(4, "failed")]
+    history = fold(*((0.0, entry) for entry in entries))
+    assert [trial.number for trial in history.ranked(METRIC)] == [1, 3, 0, 2]
+    assert [(trial.state, trial.reason) for trial in history.ranked(METRIC)][0] == ("pruned", "why pruned")
+
+
+def test_time_used_adds_up_over_sessions_and_pauses_do_not_count() -> None:
+    history = fold((0.0, SWEEP), (10.0, session()), (40.0, CLOSE), (1000.0, session()), (1005.0, CLOSE))
+    assert history.used_s == 35.0
+
+
+def test_a_killed_session_counts_up_to_its_last_event() -> None:
+    history = fold((0.0, SWEEP), (10.0, session()), (25.0, suggest(0)), (500.0, session()), (503.0, CLOSE))
+    assert history.used_s == 18.0
+
+
+def test_a_resumed_session_changes_the_specification_and_reopens_the_sweep() -> None:
+    history = fold((0.0, SWEEP), (1.0, session()), (2.0, CLOSE))
+    assert history.last_close == CLOSE[2]
+    history.apply(Event(4, 3.0, *session(trials=8, workers=1)))
+    assert history.spec is not None
+    assert (history.spec.trials, history.spec.workers, history.spec.epochs) == (8, 1, 4)
+    assert history.last_close is None
