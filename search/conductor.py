@@ -3,15 +3,16 @@
 import contextlib
 import socket
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from search.config import SweepSpec
-from search.ledger import Ledger, Trial
+from search.ledger import Entry, Ledger, Trial
 from search.plan import trial_config
 from search.scheduler import decide
-from search.searcher import Searcher
+from search.searcher import Searcher, SpaceError
 from search.trial_files import drop_weights
 from spaces import Space
 
@@ -44,16 +45,22 @@ class Conductor:
         """The next trial to train, an interrupted one first; None when there is none any more."""
         if self.check_time() or self.is_interrupted:
             return None
-        if self.unfinished:
-            return self._order(self.trials[self.unfinished.pop(0)])
+        while self.unfinished:
+            number = self.unfinished.pop(0)
+            if not self._stops_at_rung(number):  # a killed driver may have recorded a report and not yet decided
+                return self._order(self.trials[number])
         # Trials that cannot be made (a space that fails on rare settings) are failures, not the sweep's end.
         while (number := len(self.trials)) < self.spec.trials:
-            params, distributions, suggested = self.searcher.suggest(number)
+            suggested: dict[str, Any] = {}
             try:
+                params, distributions, suggested = self.searcher.suggest(number)
                 settings = trial_config(suggested, self.spec).params()
             except ValueError as error:
-                body = {"params": params, "distributions": distributions, "settings": dict(suggested)}
-                end = {"state": "failed", "reason": f"invalid settings: {error}", "traceback": ""}
+                reason, trace = f"invalid settings: {error}", ""
+                if isinstance(error, SpaceError):
+                    params, distributions, reason, trace = error.params, error.distributions, str(error), traceback.format_exc()
+                body = {"params": params, "distributions": distributions, "settings": suggested}
+                end = {"state": "failed", "reason": reason, "traceback": trace}
                 self.ledger.append(("suggest", number, body), ("end", number, end))
                 self.searcher.tell(self.trials[number])
                 continue
@@ -83,7 +90,7 @@ class Conductor:
                 self.first_result = now
             self.last_result = now
             self.trained_s += [(entry["ended"], entry["seconds"], entry["alone_seconds"]) for entry in report["epochs"]]
-        entries: list[tuple[str, int | None, dict[str, Any]]] = [("epoch", number, entry) for entry in report["epochs"]]
+        entries: list[Entry] = [("epoch", number, entry) for entry in report["epochs"]]
         if report["checkpoint"] is not None:
             entries.append(("checkpoint", number, report["checkpoint"]))
         self.ledger.append(*entries)
@@ -92,13 +99,8 @@ class Conductor:
         if report["is_last"]:
             self._end(number, "complete", f"all {epoch} epochs")
             stop = True
-        elif epoch in self.spec.rungs:
-            decision = decide(self.trials, number, epoch, self.spec.metric, self.spec.factor)
-            body = {"epoch": epoch, "action": "stop" if decision.stop else "continue", "reason": decision.reason}
-            self.ledger.append(("decision", number, body))
-            if decision.stop:
-                self._end(number, "pruned", decision.reason)
-            stop = decision.stop
+        else:
+            stop = self._stops_at_rung(number)
         # Interrupted trials stay `running` in the ledger: resume goes on with them.
         stop = stop or self.check_time() or self.is_interrupted
         self.on_change()
@@ -110,18 +112,33 @@ class Conductor:
             self._end(number, "failed", reason, trace)
             self.on_change()
 
-    def _end(self, number: int, state: str, reason: str, trace: str = "") -> None:
-        self.ledger.append(("end", number, {"state": state, "reason": reason, "traceback": trace}))
+    def _stops_at_rung(self, number: int) -> bool:
+        """Decide on a trial that stands at a rung and was not decided on there; True when it ends."""
+        trial = self.trials[number]
+        epoch = trial.epochs[-1]["epoch"] if trial.epochs else 0
+        if epoch not in self.spec.rungs or trial.decided >= epoch:
+            return False
+        decision = decide(self.trials, number, epoch, self.spec.metric, self.spec.factor)
+        body = {"epoch": epoch, "action": "stop" if decision.stop else "continue", "reason": decision.reason}
+        if decision.stop:
+            self._end(number, "pruned", decision.reason, before=[("decision", number, body)])
+        else:
+            self.ledger.append(("decision", number, body))
+        return decision.stop
+
+    def _end(self, number: int, state: str, reason: str, trace: str = "", before: Sequence[Entry] = ()) -> None:
+        self.ledger.append(*before, ("end", number, {"state": state, "reason": reason, "traceback": trace}))
         self.searcher.tell(self.trials[number])
         self._drop_worst(number)
 
     def _drop_worst(self, number: int) -> None:
         """Keep the weights of the best `keep` ended trials; the disk must not fill with what nobody exports."""
         ended = [trial for trial in self.ledger.history.ranked(self.spec.metric) if trial.state != "running"]
-        for trial in ended[self.spec.keep :][:1] if len(ended) > self.spec.keep else []:
-            # One trial ends at a time, so at most one falls out; a worker may just be writing it.
-            with contextlib.suppress(FileNotFoundError):
-                drop_weights(self.ledger.folder, trial.number)
+        beyond = [trial.number for trial in ended[self.spec.keep :]]
+        # One trial ends at a time: either it is beyond itself, or it pushed the first of these out.
+        for other in beyond[:1] if number not in beyond else [number]:
+            with contextlib.suppress(FileNotFoundError):  # a worker may just be writing it
+                drop_weights(self.ledger.folder, other)
 
     def check_time(self) -> bool:
         """Whether the time budget, counted over all sessions, is used up."""

@@ -29,6 +29,7 @@ from typing import Any, Literal, Self
 from search.config import SweepSpec
 
 State = Literal["running", "complete", "pruned", "failed"]
+Entry = tuple[str, int | None, dict[str, Any]]  # kind, trial, body
 
 
 class LedgerError(ValueError):
@@ -59,6 +60,7 @@ class Trial:
     reason: str = ""
     epochs: list[dict[str, Any]] = field(default_factory=list)
     checkpoint: dict[str, Any] | None = None
+    decided: int = 0  # the last epoch at which it was decided whether it goes on
     ended: float | None = None
 
     def scores(self, metric: str) -> dict[int, float]:
@@ -112,6 +114,8 @@ class History:
                 trial.epochs = [entry for entry in trial.epochs if entry["epoch"] < body["epoch"]] + [body]
             case "checkpoint":
                 self._trial(event).checkpoint = body
+            case "decision":
+                self._trial(event).decided = body["epoch"]
             case "end":
                 trial = self._trial(event)
                 trial.state, trial.reason, trial.ended = body["state"], body["reason"], event.time
@@ -181,14 +185,21 @@ class Ledger:
         self._lock.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
         self._lock.flush()
         self._connection = sqlite3.connect(self.path, isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode=WAL")
-        self._connection.execute("PRAGMA synchronous=FULL")
-        self._connection.execute(
-            "CREATE TABLE IF NOT EXISTS events (seq INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, "
-            "kind TEXT NOT NULL, trial INTEGER, body TEXT NOT NULL) STRICT"
-        )
-        for event in read_events(self.path):
-            self.history.apply(event)
+        try:
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=FULL")
+            self._connection.execute(
+                "CREATE TABLE IF NOT EXISTS events (seq INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, "
+                "kind TEXT NOT NULL, trial INTEGER, body TEXT NOT NULL) STRICT"
+            )
+            for event in read_events(self.path):
+                self.history.apply(event)
+        except sqlite3.DatabaseError as error:
+            self.__exit__()
+            raise LedgerError(f"{self.path}: cannot be read as a ledger ({error})") from None
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -196,7 +207,7 @@ class Ledger:
         self._lock.truncate(0)
         self._lock.close()
 
-    def append(self, *entries: tuple[str, int | None, dict[str, Any]]) -> None:
+    def append(self, *entries: Entry) -> None:
         """Record (kind, trial, body) entries in one synced transaction, then fold them into the history."""
         now = time.time()
         events = []

@@ -20,6 +20,14 @@ _NUM_STARTUP_TRIALS = 10
 _NUM_DRAWS = 200
 
 
+class SpaceError(ValueError):
+    """A space's function that failed, and what it had been suggested by then."""
+
+    def __init__(self, message: str, params: dict[str, Any], distributions: dict[str, str]) -> None:
+        super().__init__(message)
+        self.params, self.distributions = params, distributions
+
+
 def load_space(name: str) -> Space:
     """A space by its name in `spaces/`, or `path/to/file.py:function`. Raises ValueError or FileNotFoundError."""
     if name in SPACES:
@@ -103,7 +111,16 @@ def _edges(distribution: BaseDistribution) -> list[Any]:
 def _point_settings(space: Space, point: Mapping[str, Any]) -> dict[str, Any]:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     study.enqueue_trial(dict(point))
-    return dict(space.suggest(study.ask()))
+    trial = study.ask()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Optuna warns and draws another value; here that is refused
+            settings = dict(space.suggest(trial))
+    except Exception as error:
+        raise ValueError(f"the space fails on it: {type(error).__name__}: {error}") from error
+    if trial.params != dict(point):
+        raise ValueError(f"the space makes {trial.params} of it; is a value out of range, or a name unknown or missing?")
+    return settings
 
 
 class Searcher:
@@ -135,7 +152,10 @@ class Searcher:
         ))  # fmt: skip
 
     def suggest(self, number: int) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
-        """Parameters, their distributions as JSON, and the settings the space makes of them, for trial `number`."""
+        """Parameters, their distributions as JSON, and the settings the space makes of them, for trial `number`.
+
+        Raises SpaceError where the space's function fails; that trial is to be told as failed.
+        """
         digest = hashlib.blake2b(f"{self.seed} {number}".encode(), digest_size=4).digest()
         self.study.sampler = optuna.samplers.TPESampler(
             seed=int.from_bytes(digest, "little"), n_startup_trials=_NUM_STARTUP_TRIALS, multivariate=False
@@ -144,9 +164,17 @@ class Searcher:
             self.study.enqueue_trial(dict(self.space.known_good[number]))
         trial = self.study.ask()
         assert trial.number == number, (trial.number, number)
-        settings = dict(self.space.suggest(trial))
         self._running[number] = trial
-        return dict(trial.params), {name: distribution_to_json(d) for name, d in trial.distributions.items()}, settings
+        settings: dict[str, Any] = {}
+        fault: Exception | None = None
+        try:
+            settings = dict(self.space.suggest(trial))
+        except Exception as error:
+            fault = error
+        distributions = {name: distribution_to_json(found) for name, found in trial.distributions.items()}
+        if fault is not None:
+            raise SpaceError(f"the space failed: {type(fault).__name__}: {fault}", dict(trial.params), distributions) from fault
+        return dict(trial.params), distributions, settings
 
     def tell(self, trial: Trial) -> None:
         """Tell a trial's end: all its epochs' scores, the last included, then its state."""
@@ -154,8 +182,10 @@ class Searcher:
         if running is None:  # it was running when an earlier session ended; only its record is in the study
             running = optuna.Trial(self.study, self.study.get_trials(deepcopy=False)[trial.number]._trial_id)
         scores = trial.scores(self.metric)
+        known = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values
         for epoch, score in scores.items():
-            running.report(score, epoch)
+            if epoch not in known:  # an earlier session's epochs are there
+                running.report(score, epoch)
         running.set_user_attr("state", trial.state)
         best = trial.best(self.metric)
         if trial.state == "complete":

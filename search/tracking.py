@@ -65,7 +65,8 @@ def open_client(runs: Path, tracking_uri: str | None) -> tuple[Any, str]:
 def run_name(settings: dict[str, Any], number: int) -> str:
     """`mlp_mixer K3 b2 #17`."""
     blocks = f" b{settings['num_blocks']}" if "num_blocks" in settings else ""
-    return f"{settings['architecture']} K{settings['context']}{blocks} #{number}"
+    context = f" K{settings['context']}" if "context" in settings else ""
+    return f"{settings.get('architecture', 'invalid')}{context}{blocks} #{number}"
 
 
 class Projection:
@@ -141,7 +142,7 @@ class Projection:
                 self.client.update_run(self.state["parent"], status="RUNNING")
             elif event.kind == "suggest":
                 settings = event.body["settings"]
-                tags = {"mmm.state": "running", "mmm.architecture": str(settings["architecture"])}
+                tags = {"mmm.state": "running", "mmm.architecture": str(settings.get("architecture", "invalid"))}
                 run = self._run(event.trial, run_name(settings, event.trial or 0), event.time, tags)
                 self.state["runs"][str(event.trial)] = run
                 self.client.log_batch(run, params=[Param(name, str(value)) for name, value in settings.items()])

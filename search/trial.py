@@ -16,7 +16,7 @@ from mmm.config import make_config
 from mmm.files import write_bytes
 from mmm.manifest import Manifest, read_manifest
 from mmm.train import Diverged, Run, begin, fit, load_checkpoint, resolve_device, save_checkpoint
-from search.trial_files import trial_folder
+from search.trial_files import checkpoint_file, trial_folder
 
 SLICE_S = 1.0  # short epochs are reported together: a report costs about 10 ms of a worker's time
 CHECKPOINT_EVERY_S = 10.0
@@ -34,15 +34,18 @@ class Slices:
 
     def __init__(self, order: dict[str, Any]) -> None:
         self.order = order
-        self.checkpoint_path = trial_folder(Path(order["sweep"]), order["number"]) / "checkpoint.safetensors"
+        self.sweep, self.number = Path(order["sweep"]), order["number"]
+        self.checkpoint_path: Path | None = None
         config = make_config(order["settings"])
         device = resolve_device(order["device"])
         self.run: Run = begin(
             config, self._features(config.audio_feature, config.context), objective=order["metric"], device=device
         )
         if order["checkpoint"] is not None:
+            self.checkpoint_path = checkpoint_file(self.sweep, self.number, order["checkpoint"]["epoch"])
             load_checkpoint(self.run, self.checkpoint_path, order["checkpoint"]["sha256"])
         self._epochs = fit(self.run)
+        self._fault: Exception | None = None
         self._saved = time.monotonic()
         # On the CPU with one thread, the process's own CPU time is what the epoch would take with the core to itself.
         self._is_cpu_time = device.type == "cpu" and torch.get_num_threads() == 1
@@ -60,28 +63,43 @@ class Slices:
         """Train for about a second, at least one epoch, at most to the next rung; the report of it."""
         started = time.monotonic()
         epochs: list[dict[str, Any]] = []
-        for result in self._epochs:
-            epochs.append({
-                "epoch": result.epoch, "train_loss": result.train_loss, "metrics": result.metrics, "seconds": result.seconds,
-                "alone_seconds": min(result.seconds, result.cpu_seconds) if self._is_cpu_time else result.seconds,
-                "ended": time.time(),
-            })  # fmt: skip
-            if result.epoch in self.order["rungs"] or time.monotonic() - started >= SLICE_S:
-                break
+        if self._fault is not None:
+            raise self._fault
+        try:
+            for result in self._epochs:
+                epochs.append({
+                    "epoch": result.epoch, "train_loss": result.train_loss, "metrics": result.metrics, "seconds": result.seconds,
+                    "alone_seconds": min(result.seconds, result.cpu_seconds) if self._is_cpu_time else result.seconds,
+                    "ended": time.time(),
+                })  # fmt: skip
+                if result.epoch in self.order["rungs"] or time.monotonic() - started >= SLICE_S:
+                    break
+        except Exception as error:
+            if not epochs:
+                raise
+            self._fault = error  # the epochs before it are reported first: the sampler learns from them
         is_last = self.run.epoch >= self.run.config.epochs
         checkpoint = None
         # At a rung the driver may stop the trial: what it would export must be on the disk before it asks.
         if is_last or self.run.epoch in self.order["rungs"] or time.monotonic() - self._saved >= CHECKPOINT_EVERY_S:
-            checkpoint = {"epoch": self.run.epoch, "sha256": save_checkpoint(self.run, self.checkpoint_path),
-                          "path": str(self.checkpoint_path)}  # fmt: skip
+            path = checkpoint_file(self.sweep, self.number, self.run.epoch)
+            checkpoint = {"epoch": self.run.epoch, "sha256": save_checkpoint(self.run, path), "path": str(path)}
+            # The driver may die before it records this one: the one that it has recorded stays until the next.
+            self._remove_checkpoints(but=(path, self.checkpoint_path))
+            self.checkpoint_path = path
             self._saved = time.monotonic()
         return {"epochs": epochs, "checkpoint": checkpoint, "is_last": is_last}
 
     def slim(self) -> None:
         """After the trial's end: keep the best weights, drop optimizer and last weights (a quarter of the size stays)."""
-        if self.checkpoint_path.is_file():
+        if self.checkpoint_path is not None and self.checkpoint_path.is_file():
             write_bytes(self.checkpoint_path.with_name("best.safetensors"), save(self.run.best_weights))
-            self.checkpoint_path.unlink()
+            self._remove_checkpoints(but=())
+
+    def _remove_checkpoints(self, but: tuple[Path | None, ...]) -> None:
+        for path in trial_folder(self.sweep, self.number).glob("checkpoint-*.safetensors"):
+            if path not in but:
+                path.unlink(missing_ok=True)  # the driver may just be dropping this trial's weights
 
 
 class TrialActor(tune.Trainable):

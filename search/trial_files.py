@@ -11,13 +11,17 @@ def trial_folder(sweep: Path, number: int) -> Path:
     return sweep / "trials" / f"{number:05d}"
 
 
+def checkpoint_file(sweep: Path, number: int, epoch: int) -> Path:
+    return trial_folder(sweep, number) / f"checkpoint-{epoch:05d}.safetensors"
+
+
 def best_weights(sweep: Path, number: int) -> dict[str, Tensor] | None:
     """Weights of a trial's best epoch, or None where they were not kept."""
     folder = trial_folder(sweep, number)
     if (folder / "best.safetensors").is_file():
         return load_file(folder / "best.safetensors")
-    if (folder / "checkpoint.safetensors").is_file():
-        found = load_file(folder / "checkpoint.safetensors")
+    if checkpoints := sorted(folder.glob("checkpoint-*.safetensors")):
+        found = load_file(checkpoints[-1])
         return {name[5:]: value for name, value in found.items() if name.startswith("best.")}
     return None
 

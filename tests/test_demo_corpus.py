@@ -42,7 +42,7 @@ def test_the_manifest_has_no_faults_and_about_a_thousand_utterances(manifest: Ma
 def test_every_split_has_enough_of_every_emotion_and_neutral_most(manifest: Manifest) -> None:
     for rows in (manifest.rows("train"), manifest.rows("dev"), manifest.sealed_test_rows()):
         counts = {name: sum(manifest.utterances[row].emotions == (name,) for row in rows) for name in EMOTIONS}
-        assert min(counts.values()) >= 10, counts
+        assert min(counts.values()) >= 15, counts
         assert max(counts, key=lambda name: counts[name]) == "neutral"
 
 

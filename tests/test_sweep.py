@@ -1,0 +1,262 @@
+"""One real sweep on Ray, then resumed: what is on the disk, in MLflow and in the bundle, and what the other commands make of it."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from mmm.bundle import load_bundle
+from mmm.predict import evaluate_bundle
+from search.ledger import History, read_events, read_history
+from search.tracking import EXPERIMENT, Projection, default_tracking_uri
+from tests.conftest import Corpus
+from tests.sweep_parts import METRIC, call, environment, write_space
+
+# The quick space, with one trial among its known good ones that diverges.
+SPACE = """
+from spaces import quick
+
+KNOWN_GOOD = tuple({**point, "blast": 1000 if number == 2 else 0} for number, point in enumerate(quick.KNOWN_GOOD))
+
+def suggest(trial):
+    settings = quick.suggest(trial)
+    return {**settings, "lr": 1e30} if trial.suggest_int("blast", 0, 1000) == 1000 else settings
+"""
+STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
+
+
+@dataclass(frozen=True)
+class Done:
+    """A sweep after `run` with 6 trials and after `resume` with 8."""
+
+    runs: Path
+    corpus: Corpus
+    told: str
+    told_again: str
+    before: History
+    runs_before: dict[str, Run]
+    bundle_before: str
+
+    @property
+    def folder(self) -> Path:
+        return self.runs / "first"
+
+    @property
+    def history(self) -> History:
+        return read_history(self.folder / "ledger.sqlite")
+
+
+def mlflow_runs(runs: Path) -> dict[str, Run]:
+    """MLflow's runs by trial number, the parent as `sweep`; asserts that there is one run a trial."""
+    client = MlflowClient(tracking_uri=default_tracking_uri(runs))
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id], max_results=1000)
+    by_trial = {run.data.tags["mmm.trial"]: run for run in found}
+    assert len(by_trial) == len(found)
+    return by_trial
+
+
+@pytest.fixture(scope="module")
+def sweep(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    folder = tmp_path_factory.mktemp("sweep")
+    runs = folder / "runs"
+    first = call("search", "run", write_space(folder / "mine.py", SPACE), corpus.manifest.path, "--features", corpus.features_dir,
+                 "--name", "first", "--trials", 6, "--epochs", 4, "--workers", 2, "--runs", runs)  # fmt: skip
+    before, runs_before = read_history(runs / "first" / "ledger.sqlite"), mlflow_runs(runs)
+    bundle = load_bundle(runs / "first" / "bundle").sha256
+    second = call("search", "resume", "first", "--trials", 8, "--runs", runs)
+    return Done(runs, corpus, first.stdout, second.stdout, before, runs_before, bundle)
+
+
+def test_every_trial_ends_and_some_are_stopped_early(sweep: Done) -> None:
+    trials = sweep.before.trials
+    assert list(trials) == list(range(6))
+    assert {trial.state for trial in trials.values()} == {"complete", "pruned", "failed"}
+    assert trials[2].state == "failed"
+    assert re.search(r"loss is (nan|inf)", trials[2].reason)
+    for trial in trials.values():
+        assert trial.state == "failed" or len(trial.epochs) == (4 if trial.state == "complete" else 3)
+    assert sweep.before.last_close is not None
+    assert sweep.before.last_close["why"] == "done"
+
+
+def test_the_command_tells_of_every_trial_and_where_things_are(sweep: Done) -> None:
+    for number in range(6):
+        assert re.search(rf"^trial {number} (complete|pruned|failed) \(", sweep.told, re.MULTILINE)
+    assert f"report {sweep.folder / 'report.html'}, leaderboard {sweep.folder / 'leaderboard.csv'}, bundle " in sweep.told
+    assert "steady efficiency" in sweep.told
+    assert "MLflow did not" not in sweep.told
+
+
+def test_leaderboard_and_report_are_written(sweep: Done) -> None:
+    with open(sweep.folder / "leaderboard.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 8
+    scores = [float(row["score"]) for row in rows if row["rank"] and row["state"] != "failed"]
+    assert scores == sorted(scores, reverse=True)
+    best = sweep.history.ranked(METRIC)[0].best(METRIC)
+    assert best is not None
+    assert scores[0] == round(best[1], 6)
+    page = (sweep.folder / "report.html").read_text(encoding="utf-8")
+    assert page.count("<tr class=") == 8
+    assert "data:image/png;base64," in page
+    assert "http" not in page.replace("http://www.w3.org", "")  # one file, nothing is fetched
+
+
+def test_mlflow_has_one_parent_and_one_child_a_trial_and_nothing_is_left_running(sweep: Done) -> None:
+    for history, runs in ((sweep.before, sweep.runs_before), (sweep.history, mlflow_runs(sweep.runs))):
+        assert runs.keys() == {"sweep", *map(str, history.trials)}
+        parent = runs["sweep"]
+        assert parent.info.status == "FINISHED"
+        assert parent.data.tags["mmm.state"] == "done"
+        for trial in history.trials.values():
+            child = runs[str(trial.number)]
+            assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+            assert (child.data.tags["mmm.state"], child.info.status) == (trial.state, STATUS[trial.state])
+            assert child.data.tags["mmm.reason"] == trial.reason
+            assert child.data.params == {name: str(value) for name, value in trial.settings.items()}
+
+
+def test_mlflow_has_every_epoch_of_every_metric_once(sweep: Done) -> None:
+    client = MlflowClient(tracking_uri=default_tracking_uri(sweep.runs))
+    for number, run in mlflow_runs(sweep.runs).items():
+        if number == "sweep":
+            continue
+        epochs = sweep.history.trials[int(number)].epochs
+        for name in (METRIC, "accuracy", "loss", "f1_neutral"):
+            points = [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, name)]
+            expected = [(entry["epoch"], entry["metrics"]["per_class"]["neutral"]["f1"] if name == "f1_neutral" else entry["metrics"][name])
+                        for entry in epochs]  # fmt: skip
+            assert sorted(points) == expected
+        points = [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, "train_loss")]
+        assert sorted(points) == [(entry["epoch"], entry["train_loss"]) for entry in epochs]
+
+
+def test_mlflow_holds_the_best_trials_bundle_and_marks_one_trial_as_best(sweep: Done, tmp_path: Path) -> None:
+    best = sweep.history.ranked(METRIC)[0]
+    runs = mlflow_runs(sweep.runs)
+    assert [number for number, run in runs.items() if run.data.tags.get("mmm.best") == "true"] == [str(best.number)]
+    client = MlflowClient(tracking_uri=default_tracking_uri(sweep.runs))
+    for run in (runs[str(best.number)], runs["sweep"]):
+        fetched = client.download_artifacts(run.info.run_id, "bundle", str(tmp_path))
+        assert load_bundle(Path(fetched)).sha256 == load_bundle(sweep.folder / "bundle").sha256
+    assert runs["sweep"].data.tags["mmm.best_trial"] == str(best.number)
+    found = best.best(METRIC)
+    assert found is not None
+    assert runs["sweep"].data.metrics[f"best_{METRIC}"] == found[1]
+
+
+def test_resuming_adds_trials_and_runs_none_again(sweep: Done) -> None:
+    assert list(sweep.history.trials) == list(range(8))
+    after = mlflow_runs(sweep.runs)
+    for number, trial in sweep.before.trials.items():
+        assert sweep.history.trials[number] == trial
+        one, other = sweep.runs_before[str(number)].info, after[str(number)].info
+        assert (one.run_id, one.start_time, one.end_time) == (other.run_id, other.start_time, other.end_time)
+        assert f"trial {number} " not in sweep.told_again
+    assert sweep.runs_before["sweep"].info.run_id == after["sweep"].info.run_id
+    suggested = [event.trial for event in read_events(sweep.folder / "ledger.sqlite") if event.kind == "suggest"]
+    assert suggested == list(range(8))
+
+
+def test_sending_the_whole_ledger_again_adds_no_run(sweep: Done) -> None:
+    path = sweep.folder / "mlflow.json"
+    content = path.read_text()
+    try:
+        path.write_text(json.dumps({**json.loads(content), "delivered": 0, "parent": None, "runs": {}}))
+        before = mlflow_runs(sweep.runs)
+        Projection(sweep.runs, "first", None).send(list(read_events(sweep.folder / "ledger.sqlite")))
+        after = mlflow_runs(sweep.runs)
+        assert {n: (r.info.run_id, r.info.status, r.data.params) for n, r in after.items()} == {
+            n: (r.info.run_id, r.info.status, r.data.params) for n, r in before.items()
+        }
+        client = MlflowClient(tracking_uri=default_tracking_uri(sweep.runs))
+        assert len(client.get_metric_history(after["0"].info.run_id, METRIC)) == len(sweep.history.trials[0].epochs)
+    finally:
+        path.write_text(content)
+
+
+def validation_score(bundle: Path, corpus: Corpus) -> float:
+    rows = corpus.manifest.rows("dev")
+    found: dict[str, Any] = evaluate_bundle(load_bundle(bundle), corpus.manifest, corpus.features_dir, rows, torch.device("cpu"))
+    return float(found[METRIC])
+
+
+def test_the_bundle_scores_on_validation_what_the_ledger_says(sweep: Done) -> None:
+    best = sweep.history.ranked(METRIC)[0].best(METRIC)
+    assert best is not None
+    assert validation_score(sweep.folder / "bundle", sweep.corpus) == pytest.approx(best[1], abs=1e-6)
+    provenance = load_bundle(sweep.folder / "bundle").provenance
+    assert (provenance["sweep"], provenance["epoch"]) == ("first", best[0])
+
+
+def test_status_shows_states_leaderboard_and_why_trials_failed(sweep: Done) -> None:
+    told = call("search", "status", "first", "--runs", sweep.runs).stdout
+    assert "8 of 8 trials: " in told
+    assert "1 failed" in told
+    assert "session: done" in told
+    assert f"trial 2 failed: {sweep.history.trials[2].reason}" in told
+
+
+def test_report_is_rebuilt_from_the_ledger_alone(sweep: Done) -> None:
+    leaderboard = (sweep.folder / "leaderboard.csv").read_text()
+    (sweep.folder / "report.html").unlink()
+    (sweep.folder / "leaderboard.csv").unlink()
+    told = call("search", "report", "first", "--runs", sweep.runs).stdout
+    assert told.strip() == f"wrote {sweep.folder / 'report.html'} and {sweep.folder / 'leaderboard.csv'}"
+    assert (sweep.folder / "leaderboard.csv").read_text() == leaderboard
+    assert (sweep.folder / "report.html").read_text().count("<tr class=") == 8
+
+
+def test_export_writes_the_best_trials_bundle_and_a_named_ones(sweep: Done, tmp_path: Path) -> None:
+    call("search", "export", "first", "-o", tmp_path / "best", "--runs", sweep.runs)
+    best = sweep.history.ranked(METRIC)[0]
+    assert load_bundle(tmp_path / "best").provenance["trial"] == best.number
+    other = next(trial for trial in sweep.history.trials.values() if trial.state == "pruned")
+    call("search", "export", "first", "--trial", other.number, "-o", tmp_path / "other", "--runs", sweep.runs)
+    found = other.best(METRIC)
+    assert found is not None
+    assert load_bundle(tmp_path / "other").provenance["trial_state"] == "pruned"
+    assert validation_score(tmp_path / "other", sweep.corpus) == pytest.approx(found[1], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("trial", "message"),
+    [(2, "trial 2 of sweep 'first' has no weights to export (failed: "), (8, "sweep 'first' has no trial 8 (it has 0 to 7)")],
+)
+def test_a_trial_without_weights_is_not_exported(sweep: Done, tmp_path: Path, trial: int, message: str) -> None:
+    refused = call("search", "export", "first", "--trial", trial, "-o", tmp_path / "b", "--runs", sweep.runs, status=2)
+    assert refused.stderr.startswith(f"error: {message}")
+    assert not (tmp_path / "b").exists()
+
+
+def test_running_under_a_name_that_is_taken_is_refused(sweep: Done) -> None:
+    before = len(list(read_events(sweep.folder / "ledger.sqlite")))
+    refused = call("search", "run", "quick", sweep.corpus.manifest.path, "--features", sweep.corpus.features_dir, "--name", "first",
+                   "--runs", sweep.runs, status=2)  # fmt: skip
+    assert refused.stderr == (
+        f"error: sweep 'first' exists in {sweep.runs}/; go on with it: mmm-search resume first, or choose another --name\n"
+    )
+    assert len(list(read_events(sweep.folder / "ledger.sqlite"))) == before
+
+
+def test_predicting_needs_neither_ray_nor_optuna_nor_mlflow(sweep: Done) -> None:
+    text = (
+        "import sys, mmm.predict, mmm.bundle; mmm.bundle.load_bundle(sys.argv[1]); "
+        "print(sorted({'ray', 'optuna', 'mlflow', 'search', 'spaces'} & sys.modules.keys()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", text, str(sweep.folder / "bundle")],
+        env=environment(), capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert done.stdout == "[]\n"
