@@ -1,8 +1,10 @@
 """From feature stores to batches: index arithmetic on memory maps, no Python loop over utterances or frames."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,6 +61,7 @@ def load_features(manifest: Manifest, features_dir: Path, audio_feature: str, co
             first = manifest.utterances[missing[0]].utterance_id
             raise ValueError(f"{store.path}: no {name} features for {len(missing)} of {len(keys)} utterances of "
                              f"{manifest.path} (the first: {first!r}), was the manifest changed? {again}")  # fmt: skip
+    _check_audio_is_the_same(manifest, speech, rows["speech"], again)
     turns = np.full((len(indices), context), -1, dtype=np.int64)
     for index in indices:
         history = manifest.history(index, context)
@@ -70,6 +73,23 @@ def load_features(manifest: Manifest, features_dir: Path, audio_feature: str, co
     )
     return Features(manifest, speech, text, torch.from_numpy(rows["speech"]), torch.from_numpy(rows["text"]),
                     torch.from_numpy(turns), int(speech_lengths.max()), int(text_lengths.max()))  # fmt: skip
+
+
+def _check_audio_is_the_same(
+    manifest: Manifest, store: FeatureStore, rows: np.ndarray[Any, np.dtype[np.int64]], again: str
+) -> None:
+    """Raise ValueError where an audio file is another one than was encoded. Machines without the audio are trusted."""
+    stamps = {}
+    for utterance in manifest.utterances:
+        if utterance.audio not in stamps:
+            with contextlib.suppress(FileNotFoundError):
+                found = manifest.audio_path(utterance).stat()
+                stamps[utterance.audio] = (found.st_size, found.st_mtime_ns)
+    recorded = store.stamps[rows].tolist()
+    for utterance, stamp in zip(manifest.utterances, recorded, strict=True):
+        if stamps.get(utterance.audio, tuple(stamp)) != tuple(stamp):
+            raise ValueError(f"{manifest.audio_path(utterance)}: is not the file that was encoded (another size or time of change), "
+                             f"or another corpus with the same names was encoded into the folder; {again}")  # fmt: skip
 
 
 def dims_of(features: Features, config: TrainConfig) -> Dims:

@@ -78,17 +78,13 @@ def save_bundle(
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "audio_features": recipe_hash(audio_recipe), "text_features": recipe_hash(text_recipe), **provenance,
     }  # fmt: skip
-    with new_directory(path) as folder:
+    # Bundles saved along the way (--save-every) live inside this one and stay.
+    with new_directory(path, keep="epoch-*") as folder:
         write_bytes(folder / "model.safetensors", save_tensors({key: weights[key].contiguous() for key in sorted(weights)}))
         write_json(folder / "config.json", about)
         write_json(folder / "provenance.json", provenance)
         write_json(folder / "checksums.json", {file: sha256_of_file(folder / file) for file in _FILES})
-        digest = sha256_of_file(folder / "checksums.json")
-        # Bundles saved along the way (--save-every) live inside this one and stay.
-        if path.is_dir():
-            for child in sorted(path.glob("epoch-*")):
-                child.rename(folder / child.name)
-    return digest
+    return sha256_of_file(path / "checksums.json")
 
 
 def save_run_bundle(run: Run, path: Path, *, name: str, provenance: dict[str, Any], last: bool = False) -> str:

@@ -61,8 +61,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextlib.contextmanager
-def new_directory(path: Path) -> Iterator[Path]:
-    """A folder to fill; when the block ends well it replaces `path`, otherwise nothing is left of it."""
+def new_directory(path: Path, keep: str | None = None) -> Iterator[Path]:
+    """A folder to fill; when the block ends well it replaces `path`, otherwise nothing is left of it.
+
+    Children of the folder before it that match the pattern `keep` move to the new one.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
@@ -76,8 +79,15 @@ def new_directory(path: Path) -> Iterator[Path]:
         if path.exists():
             # A folder cannot be renamed over a full one: the old one steps aside first.
             aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
-            path.rename(aside / "old")
-            scratch.rename(path)
+            old = path.rename(aside / "old")
+            try:
+                scratch.rename(path)
+            except BaseException:
+                old.rename(path)
+                aside.rmdir()
+                raise
+            for child in sorted(old.glob(keep)) if keep else []:
+                child.rename(path / child.name)
             shutil.rmtree(aside)
         else:
             scratch.rename(path)

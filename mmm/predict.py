@@ -1,5 +1,6 @@
 """Prediction from a bundle, on raw speech and text, and the one opening of the test split."""
 
+import copy
 import csv
 import dataclasses
 from collections.abc import Sequence
@@ -94,7 +95,8 @@ def evaluate_bundle(
     features = dataclasses.replace(features, manifest=dataclasses.replace(manifest, classes=bundle.labels))
     policy = "published" if bundle.config.label_policy == "published" else "expand"
     data = SplitData(features, bundle.config, bundle.dims, indices, policy)
-    return evaluate(bundle.model.to(device), data, device)
+    # A copy, because a bundle that moved to a GPU would no longer predict on the CPU.
+    return evaluate(copy.deepcopy(bundle.model).to(device), data, device)
 
 
 def open_test(bundles: Sequence[Bundle], manifest: Manifest, features_dir: Path, device: torch.device) -> list[dict[str, Any]]:
@@ -108,7 +110,7 @@ def open_test(bundles: Sequence[Bundle], manifest: Manifest, features_dir: Path,
     for bundle in bundles:
         check_bundle_fits(bundle, manifest, features_dir)
     path = features_dir / OPENINGS
-    rows = list(csv.reader(path.open(newline=""))) if path.is_file() else [list(_OPENING_COLUMNS)]
+    rows = list(csv.reader(path.read_text().splitlines())) if path.is_file() else [list(_OPENING_COLUMNS)]
     found = []
     for bundle in bundles:
         opening = [datetime.now(UTC).isoformat(timespec="seconds"), bundle.sha256, str(bundle.path), manifest.sha256,

@@ -21,6 +21,7 @@ from mmm.config import Dims, TrainConfig
 from mmm.evaluate import evaluate, forward
 from mmm.files import write_bytes
 from mmm.models import ARCHITECTURES
+from mmm.store import recipe_hash
 
 
 class Diverged(RuntimeError):
@@ -195,8 +196,7 @@ def save_checkpoint(run: Run, path: Path) -> str:
     tensors |= {f"best.{name}": value.contiguous() for name, value in run.best_weights.items()}
     for index, state in run.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value.detach().cpu().contiguous() for name, value in state.items()}
-    about = {"epoch": run.epoch, "best_epoch": run.best_epoch, "best_metrics": run.best_metrics,
-             "config": asdict(run.config), "dims": asdict(run.dims), "objective": run.objective}  # fmt: skip
+    about = {"epoch": run.epoch, "best_epoch": run.best_epoch, "best_metrics": run.best_metrics, **_identity(run)}
     content = save_tensors(tensors, metadata={"run": json.dumps(about)})
     write_bytes(path, content)
     return hashlib.sha256(content).hexdigest()
@@ -213,7 +213,7 @@ def load_checkpoint(run: Run, path: Path, sha256: str | None = None) -> None:
         about = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["run"])
     except (SafetensorError, KeyError, ValueError) as error:
         raise ValueError(f"{path}: damaged, or no checkpoint of mmm train ({error})") from None
-    here = {"config": asdict(run.config), "dims": asdict(run.dims), "objective": run.objective}
+    here = _identity(run)
     # More epochs than before is how a run is prolonged; anything else would be another run.
     differing = [key for part in here for key in _differing(here[part], about[part]) if key != "epochs"]
     if differing:
@@ -227,6 +227,17 @@ def load_checkpoint(run: Run, path: Path, sha256: str | None = None) -> None:
             state.setdefault(int(index), {})[entry] = value
     run.optimizer.load_state_dict({"state": state, "param_groups": run.optimizer.state_dict()["param_groups"]})
     run.epoch, run.best_epoch, run.best_metrics = about["epoch"], about["best_epoch"], about["best_metrics"]
+
+
+def _identity(run: Run) -> dict[str, Any]:
+    """What a checkpoint must have in common with the run that goes on from it."""
+    features = run.train.features
+    data = {
+        "manifest": features.manifest.sha256,
+        "speech": recipe_hash(features.speech.recipe),
+        "text": recipe_hash(features.text.recipe),
+    }
+    return {"config": asdict(run.config), "dims": asdict(run.dims), "data": data, "objective": run.objective}
 
 
 def _differing(here: Any, there: Any) -> list[str]:

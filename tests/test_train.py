@@ -302,7 +302,7 @@ def test_a_checkpoint_of_other_settings_is_refused(corpus: Corpus, tmp_path: Pat
     other = begin(small_config("vanilla_concat"), corpus.features(), objective="accuracy")
     with pytest.raises(ValueError, match=r"\(objective differ\)"):
         load_checkpoint(other, path)
-    with pytest.raises(ValueError, match=r"speech_width differ"):
+    with pytest.raises(ValueError, match=r"speech_width, speech differ"):
         load_checkpoint(begin(small_config("vanilla_concat"), corpus.features("extract_feature")), path)
 
 
