@@ -195,6 +195,9 @@ class Projection:
         if bundle is not None and winner is not None:
             for run in (self.state["runs"][str(winner)], self.state["parent"]):
                 self.client.log_artifacts(run, str(bundle), "bundle")
+            earlier = self.client.get_run(self.state["parent"]).data.tags.get("mmm.best_trial")
+            if earlier not in (None, str(winner)):
+                self.client.set_tag(self.state["runs"][earlier], "mmm.best", "false")
             tags = [RunTag("mmm.best_trial", str(winner))]
             self.client.log_batch(self.state["parent"], tags=tags,
                                   metrics=[Metric(name, value, 0, 0) for name, value in best[winner].items()])  # fmt: skip

@@ -8,8 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 from optuna import Trial as Suggester
 
+from search.cli import main
 from search.conductor import Conductor
 from search.config import SweepSpec
 from search.ledger import State, Trial
@@ -24,8 +26,12 @@ SMALL = {"classifier_hidden": 12, "batch_size": 6, "width": 8}
 
 def suggest_small(suggester: Suggester) -> dict[str, Any]:
     """Settings that train in milliseconds."""
-    return {"architecture": suggester.suggest_categorical("architecture", ["vanilla_concat", "three_way_concat"]),
-            "context": suggester.suggest_int("context", 1, 3), "lr": suggester.suggest_float("lr", 1e-3, 3e-2, log=True), **SMALL}  # fmt: skip
+    return {
+        "architecture": suggester.suggest_categorical("architecture", ["vanilla_concat", "three_way_concat"]),
+        "context": suggester.suggest_int("context", 1, 3),
+        "lr": suggester.suggest_float("lr", 1e-3, 3e-2, log=True),
+        **SMALL,
+    }
 
 
 SMALL_SPACE = Space(suggest_small)
@@ -82,6 +88,17 @@ def call(module: str, *arguments: object, status: int = 0) -> subprocess.Complet
     )
     assert done.returncode == status, f"{done.stdout}\n{done.stderr}"
     return done
+
+
+def call_here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object) -> tuple[int, str, str]:
+    """Run `mmm-search` in this process, which has imported everything: its status, stdout and stderr."""
+    monkeypatch.setattr(sys, "argv", ["mmm-search", *map(str, arguments)])
+    monkeypatch.setenv("COLUMNS", "200")
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main()
+    told = capsys.readouterr()
+    return int(ended.value.code or 0), told.out, told.err
 
 
 def write_space(path: Path, text: str) -> str:

@@ -100,6 +100,15 @@ def test_a_demo_corpus_with_something_added_is_refused_and_untouched(tmp_path: P
     assert contents(folder) == before
 
 
+def test_a_relabelled_demo_corpus_is_refused_and_untouched(tmp_path: Path) -> None:
+    manifest_path = make_demo_corpus(tmp_path / "demo", num_sessions=3)
+    manifest_path.write_text(manifest_path.read_text().replace("neutral", "happy"))
+    before = contents(tmp_path / "demo")
+    with pytest.raises(ValueError, match=r"manifest\.csv is not as written"):
+        make_demo_corpus(tmp_path / "demo", num_sessions=3)
+    assert contents(tmp_path / "demo") == before
+
+
 def test_a_file_in_the_way_is_refused_and_untouched(tmp_path: Path) -> None:
     (tmp_path / "demo").write_text("keep me")
     with pytest.raises(ValueError, match="a file is in the way"):

@@ -34,6 +34,10 @@ def outcome(number: int, params: Mapping[str, Any]) -> tuple[State, dict[int, fl
     return "complete", scores
 
 
+def can_be_trained(settings: Mapping[str, Any]) -> None:
+    make_config({**settings, "epochs": 1})
+
+
 def live_through(ledger: Ledger, searcher: Searcher, number: int) -> None:
     """Suggest a trial, let it end and tell of it, with everything in the ledger first, as a sweep does."""
     params, distributions, settings = searcher.suggest(number)
@@ -147,7 +151,7 @@ def test_known_good_points_run_first_and_as_they_are_written() -> None:
 
 @pytest.mark.parametrize("name", SPACES)
 def test_every_setting_a_shipped_space_suggests_can_be_trained(name: str) -> None:
-    drawn = check_space(SPACES[name], lambda settings: make_config({**settings, "epochs": 1}))
+    drawn = check_space(SPACES[name], can_be_trained)
     assert {settings["architecture"] for settings in drawn} == set(ARCHITECTURES)
 
 
@@ -172,7 +176,7 @@ def test_one_rare_choice_that_cannot_be_trained_is_found_and_the_suggestion_name
         return {"architecture": "vanilla_concat", "dropout": 1.5 if deeper == 5000 else 0.1}
 
     with pytest.raises(ValueError, match=r"cannot be trained: dropout=1\.5 is out of range") as caught:
-        check_space(Space(suggest), lambda settings: make_config({**settings, "epochs": 1}))
+        check_space(Space(suggest), can_be_trained)
     assert "suggested: {'rare': True, 'deeper': 5000}" in str(caught.value)
 
 
@@ -189,7 +193,7 @@ def test_a_known_good_point_that_cannot_be_trained_is_named() -> None:
         return {"architecture": "vanilla_concat", "dropout": trial.suggest_float("dropout", 0.0, 2.0)}
 
     with pytest.raises(ValueError, match=r"a known good point of the space cannot be trained: dropout=2\.0 .*\n  point: "):
-        check_space(Space(suggest, ({"dropout": 2.0},)), lambda settings: make_config({**settings, "epochs": 1}))
+        check_space(Space(suggest, ({"dropout": 2.0},)), can_be_trained)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from mmm.predict import evaluate_bundle
 from search.ledger import History, read_events, read_history
 from search.tracking import EXPERIMENT, Projection, default_tracking_uri
 from tests.conftest import Corpus
-from tests.sweep_parts import METRIC, call, environment, write_space
+from tests.sweep_parts import METRIC, call, call_here, environment, write_space
 
 # The quick space, with one trial among its known good ones that diverges.
 SPACE = """
@@ -188,7 +188,9 @@ def test_sending_the_whole_ledger_again_adds_no_run(sweep: Done) -> None:
 
 def validation_score(bundle: Path, corpus: Corpus) -> float:
     rows = corpus.manifest.rows("dev")
-    found: dict[str, Any] = evaluate_bundle(load_bundle(bundle), corpus.manifest, corpus.features_dir, rows, torch.device("cpu"))
+    found: dict[str, Any] = evaluate_bundle(
+        load_bundle(bundle), corpus.manifest, corpus.features_dir, rows, torch.device("cpu")
+    )
     return float(found[METRIC])
 
 
@@ -200,30 +202,36 @@ def test_the_bundle_scores_on_validation_what_the_ledger_says(sweep: Done) -> No
     assert (provenance["sweep"], provenance["epoch"]) == ("first", best[0])
 
 
-def test_status_shows_states_leaderboard_and_why_trials_failed(sweep: Done) -> None:
-    told = call("search", "status", "first", "--runs", sweep.runs).stdout
+def test_status_shows_states_leaderboard_and_why_trials_failed(
+    sweep: Done, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, told, _ = call_here(capsys, monkeypatch, "status", "first", "--runs", sweep.runs)
     assert "8 of 8 trials: " in told
     assert "1 failed" in told
     assert "session: done" in told
     assert f"trial 2 failed: {sweep.history.trials[2].reason}" in told
 
 
-def test_report_is_rebuilt_from_the_ledger_alone(sweep: Done) -> None:
+def test_report_is_rebuilt_from_the_ledger_alone(
+    sweep: Done, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     leaderboard = (sweep.folder / "leaderboard.csv").read_text()
     (sweep.folder / "report.html").unlink()
     (sweep.folder / "leaderboard.csv").unlink()
-    told = call("search", "report", "first", "--runs", sweep.runs).stdout
+    _, told, _ = call_here(capsys, monkeypatch, "report", "first", "--runs", sweep.runs)
     assert told.strip() == f"wrote {sweep.folder / 'report.html'} and {sweep.folder / 'leaderboard.csv'}"
     assert (sweep.folder / "leaderboard.csv").read_text() == leaderboard
     assert (sweep.folder / "report.html").read_text().count("<tr class=") == 8
 
 
-def test_export_writes_the_best_trials_bundle_and_a_named_ones(sweep: Done, tmp_path: Path) -> None:
-    call("search", "export", "first", "-o", tmp_path / "best", "--runs", sweep.runs)
+def test_export_writes_the_best_trials_bundle_and_a_named_ones(
+    sweep: Done, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call_here(capsys, monkeypatch, "export", "first", "-o", tmp_path / "best", "--runs", sweep.runs)
     best = sweep.history.ranked(METRIC)[0]
     assert load_bundle(tmp_path / "best").provenance["trial"] == best.number
     other = next(trial for trial in sweep.history.trials.values() if trial.state == "pruned")
-    call("search", "export", "first", "--trial", other.number, "-o", tmp_path / "other", "--runs", sweep.runs)
+    call_here(capsys, monkeypatch, "export", "first", "--trial", other.number, "-o", tmp_path / "other", "--runs", sweep.runs)
     found = other.best(METRIC)
     assert found is not None
     assert load_bundle(tmp_path / "other").provenance["trial_state"] == "pruned"
@@ -234,17 +242,25 @@ def test_export_writes_the_best_trials_bundle_and_a_named_ones(sweep: Done, tmp_
     ("trial", "message"),
     [(2, "trial 2 of sweep 'first' has no weights to export (failed: "), (8, "sweep 'first' has no trial 8 (it has 0 to 7)")],
 )
-def test_a_trial_without_weights_is_not_exported(sweep: Done, tmp_path: Path, trial: int, message: str) -> None:
-    refused = call("search", "export", "first", "--trial", trial, "-o", tmp_path / "b", "--runs", sweep.runs, status=2)
-    assert refused.stderr.startswith(f"error: {message}")
+def test_a_trial_without_weights_is_not_exported(
+    sweep: Done, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, trial: int, message: str
+) -> None:
+    status, _, told = call_here(
+        capsys, monkeypatch, "export", "first", "--trial", trial, "-o", tmp_path / "b", "--runs", sweep.runs
+    )
+    assert status == 2
+    assert told.startswith(f"error: {message}")
     assert not (tmp_path / "b").exists()
 
 
-def test_running_under_a_name_that_is_taken_is_refused(sweep: Done) -> None:
+def test_running_under_a_name_that_is_taken_is_refused(
+    sweep: Done, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = len(list(read_events(sweep.folder / "ledger.sqlite")))
-    refused = call("search", "run", "quick", sweep.corpus.manifest.path, "--features", sweep.corpus.features_dir, "--name", "first",
-                   "--runs", sweep.runs, status=2)  # fmt: skip
-    assert refused.stderr == (
+    places = ("--features", sweep.corpus.features_dir, "--runs", sweep.runs)
+    status, _, told = call_here(capsys, monkeypatch, "run", "quick", sweep.corpus.manifest.path, *places, "--name", "first")
+    assert status == 2
+    assert told == (
         f"error: sweep 'first' exists in {sweep.runs}/; go on with it: mmm-search resume first, or choose another --name\n"
     )
     assert len(list(read_events(sweep.folder / "ledger.sqlite"))) == before
@@ -252,7 +268,7 @@ def test_running_under_a_name_that_is_taken_is_refused(sweep: Done) -> None:
 
 def test_predicting_needs_neither_ray_nor_optuna_nor_mlflow(sweep: Done) -> None:
     text = (
-        "import sys, mmm.predict, mmm.bundle; mmm.bundle.load_bundle(sys.argv[1]); "
+        "import pathlib, sys, mmm.predict, mmm.bundle; mmm.bundle.load_bundle(pathlib.Path(sys.argv[1])); "
         "print(sorted({'ray', 'optuna', 'mlflow', 'search', 'spaces'} & sys.modules.keys()))"
     )
     done = subprocess.run(

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 import soundfile
 
-from mmm.files import new_directory, write_json
+from mmm.files import new_directory, sha256_of_file, write_json
 from mmm.manifest import COLUMNS, SPLITS
 
 SAMPLE_RATE_HZ = 16_000
@@ -145,10 +145,15 @@ def _write(folder: Path, num_sessions: int, rng: np.random.Generator) -> None:
     pd.DataFrame(rows, columns=[*COLUMNS, "split"]).to_csv(folder / "manifest.csv", index=False, lineterminator="\n")
 
 
-def _foreign_audio(audio: Path) -> list[Path]:
-    if not audio.is_dir():
-        return []
-    return [path for path in audio.iterdir() if not re.fullmatch(r"session\d+_dialogue\d+_turn\d+\.wav", path.name)]
+def _foreign(folder: Path) -> list[str]:
+    """What a non-empty folder holds, lacks or has changed that makes it other than a demo corpus as it was written."""
+    found = {entry.name for entry in folder.iterdir()}
+    if found != _ENTRIES or not (folder / "audio").is_dir():
+        return sorted(found - _ENTRIES) or [f"no {name}" for name in sorted(_ENTRIES - found)] or ["audio is no folder"]
+    if sha256_of_file(folder / "manifest.csv") not in (folder / "demo.json").read_text(errors="replace"):
+        return ["manifest.csv is not as written"]
+    names = sorted(path.name for path in (folder / "audio").iterdir())
+    return [f"audio/{name}" for name in names if not re.fullmatch(r"session\d+_dialogue\d+_turn\d+\.wav", name)]
 
 
 def make_demo_corpus(out: Path, *, num_sessions: int = 24, seed: int = 1) -> Path:
@@ -165,14 +170,12 @@ def make_demo_corpus(out: Path, *, num_sessions: int = 24, seed: int = 1) -> Pat
     target = out.resolve()
     if target.exists() and not target.is_dir():
         raise ValueError(f"{out}: a file is in the way; expected a new or empty folder")
-    if target.is_dir():
-        found = {entry.name for entry in target.iterdir()}
-        # Whoever put features or recordings into the corpus' own folder must not lose them either.
-        foreign = sorted(found - _ENTRIES) + sorted(f"audio/{path.name}" for path in _foreign_audio(target / "audio"))
-        if found and (foreign or found != _ENTRIES):
-            shown = ", ".join(foreign[:3]) or f"no {', '.join(sorted(_ENTRIES - found))}"
-            raise ValueError(f"{out}: not empty and not just a demo corpus (found: {shown}); name a new folder or empty it")
+    # Whoever put features or recordings into the corpus' own folder, or relabelled it, must not lose that either.
+    if target.is_dir() and any(target.iterdir()) and (foreign := _foreign(target)):
+        shown = ", ".join(foreign[:3])
+        raise ValueError(f"{out}: not empty and not just a demo corpus (found: {shown}); name a new folder or empty it")
     with new_directory(target) as folder:
         _write(folder, num_sessions, np.random.default_rng(seed))
-        write_json(folder / "demo.json", {"corpus": "demo", "version": _VERSION, "num_sessions": num_sessions, "seed": seed})
+        about = {"corpus": "demo", "version": _VERSION, "num_sessions": num_sessions, "seed": seed}
+        write_json(folder / "demo.json", {**about, "manifest_sha256": sha256_of_file(folder / "manifest.csv")})
     return out / "manifest.csv"

@@ -1,0 +1,150 @@
+"""A worker that is killed costs its trial and no more; a driver that is killed costs nothing that `resume` does not bring back."""
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from search.ledger import History, read_events, read_history
+from search.tracking import EXPERIMENT, default_tracking_uri
+from tests.conftest import Corpus
+from tests.sweep_parts import TIMEOUT_S, call, command, environment, write_space
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="processes are found through /proc"),
+]
+
+# Trials of a few seconds, so that a kill meets them in the middle of their training.
+SPACE = """
+def suggest(trial):
+    return {"architecture": "mlp_mixer", "context": trial.suggest_int("context", 1, 3), "width": 64, "num_blocks": 1,
+            "lr": trial.suggest_float("lr", 1e-4, 1e-3, log=True)}
+"""
+EPOCHS = 60
+
+
+def children() -> dict[int, list[int]]:
+    """Process -> its children."""
+    found: dict[int, list[int]] = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                found.setdefault(parent, []).append(int(folder.name))
+    return found
+
+
+def workers_of(driver: int) -> list[int]:
+    """Processes of trials, which Ray names, below a driver."""
+    below, found = children(), []
+    todo = [driver]
+    while todo:
+        process = todo.pop()
+        todo += below.get(process, [])
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if Path(f"/proc/{process}/cmdline").read_bytes().startswith(b"ray::TrialActor"):
+                found.append(process)
+    return found
+
+
+@contextlib.contextmanager
+def driver_of(corpus: Corpus, folder: Path, trials: int) -> Iterator[subprocess.Popen[str]]:
+    space = write_space(folder / "long.py", SPACE)
+    arguments = command("search", "run", space, corpus.manifest.path, "--features", corpus.features_dir, "--name", "first", "--trials",
+                        trials, "--epochs", EPOCHS, "--first-rung", 20, "--workers", 2, "--runs", folder / "runs")  # fmt: skip
+    with (
+        open(folder / "stderr", "w") as errors,
+        subprocess.Popen(arguments, env=environment(), stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+    ):
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_for_ended_trials(process: subprocess.Popen[str], count: int) -> None:
+    """Read what the driver tells until that many trials have ended."""
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if f"; {count} of " in line:
+            return
+    raise AssertionError("".join(lines))
+
+
+def statuses(runs: Path) -> dict[str, str]:
+    """MLflow's status by trial; asserts that there is one run a trial."""
+    client = MlflowClient(tracking_uri=default_tracking_uri(runs))
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id])
+    by_trial = {run.data.tags["mmm.trial"]: str(run.info.status) for run in found}
+    assert len(by_trial) == len(found)
+    return by_trial
+
+
+def history_of(runs: Path) -> History:
+    return read_history(runs / "first" / "ledger.sqlite")
+
+
+def test_a_killed_worker_fails_its_trial_and_the_sweep_goes_on(corpus: Corpus, tmp_path: Path) -> None:
+    with driver_of(corpus, tmp_path, trials=6) as driver:
+        wait_for_ended_trials(driver, 1)
+        workers = workers_of(driver.pid)
+        assert workers
+        os.kill(workers[0], signal.SIGKILL)
+        told, _ = driver.communicate(timeout=TIMEOUT_S)
+        assert driver.returncode == 0, (told, (tmp_path / "stderr").read_text())
+    trials = history_of(tmp_path / "runs").trials
+    assert len(trials) == 6
+    failed = [trial for trial in trials.values() if trial.state == "failed"]
+    assert len(failed) == 1
+    assert failed[0].reason.startswith("the worker died: ")
+    assert all(trial.state in ("complete", "pruned") for trial in trials.values() if trial is not failed[0])
+    assert f"trial {failed[0].number} failed (the worker died: " in told
+    found = statuses(tmp_path / "runs")
+    assert found.pop("sweep") == "FINISHED"
+    assert [number for number, status in found.items() if status == "FAILED"] == [str(failed[0].number)]
+    assert "RUNNING" not in found.values()
+
+
+def test_a_killed_driver_is_resumed_without_running_anything_finished_again(corpus: Corpus, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    with driver_of(corpus, tmp_path, trials=5) as driver:
+        wait_for_ended_trials(driver, 2)
+        driver.send_signal(signal.SIGKILL)
+        assert driver.wait(timeout=TIMEOUT_S) == -signal.SIGKILL
+    before = history_of(runs)
+    ended = {number for number, trial in before.trials.items() if trial.state != "running"}
+    assert len(ended) >= 2
+    assert before.last_close is None
+    assert len(before.trials) < 5 or len(ended) < 5
+
+    call("search", "resume", "first", "--runs", runs)
+    after = history_of(runs)
+    assert list(after.trials) == list(range(5))
+    assert {trial.state for trial in after.trials.values()} <= {"complete", "pruned"}
+    for number in ended:
+        assert after.trials[number] == before.trials[number]
+    for trial in after.trials.values():
+        assert [entry["epoch"] for entry in trial.epochs] == list(range(1, len(trial.epochs) + 1))
+    assert after.last_close is not None
+    assert after.last_close["why"] == "done"
+
+    events = list(read_events(runs / "first" / "ledger.sqlite"))
+    suggested = Counter(event.trial for event in events if event.kind == "suggest")
+    assert suggested == Counter(range(5))
+    assert Counter(event.trial for event in events if event.kind == "end") == suggested
+    found = statuses(runs)
+    assert found.keys() == {"sweep", *map(str, range(5))}
+    assert found["sweep"] == "FINISHED"
+    assert "RUNNING" not in found.values()
+    assert (runs / "first" / "bundle" / "checksums.json").is_file()
