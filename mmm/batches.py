@@ -158,15 +158,22 @@ class SplitData:
             speech, speech_mask = _sequences(features.speech, features.speech_rows[utterances], self.dims.speech_positions)
             text, text_mask = _sequences(features.text, text_rows, self.dims.text_positions)
         if config.inputs == "text":
-            speech = torch.zeros_like(speech)
+            speech, speech_mask = without_input(speech, speech_mask, config)
         elif config.inputs == "speech":
-            text = torch.zeros_like(text)
+            text, text_mask = without_input(text, text_mask, config)
         tensors = (speech, speech_mask, text, text_mask, self.labels[rows])
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors))
 
     def batches(self, order: Tensor, batch_size: int, device: torch.device) -> Iterator[Batch]:
         for rows in order.split(batch_size):
             yield self.batch(rows, device)
+
+
+def without_input(values: Tensor, mask: Tensor, config: TrainConfig) -> tuple[Tensor, Tensor]:
+    """An ablated input: zeros, and of a sequence one position alone, because its length would tell something too."""
+    if config.is_pooled:
+        return torch.zeros_like(values), mask
+    return torch.zeros_like(values[:, :1]), mask[:, :1]
 
 
 def _pooled(store: FeatureStore, rows: Tensor) -> Tensor:

@@ -108,6 +108,7 @@ def encode(
     frame_rate: Annotated[float, typer.Option(help="fbank: frames a second.")] = 25.0,
     num_mels: Annotated[int, typer.Option(help="fbank: mel bands.")] = 64,
     text_width: Annotated[int, typer.Option(help="char-ngram: numbers a word.")] = 256,
+    max_tokens: Annotated[int, typer.Option(help="char-ngram: words kept, the latest turns first.")] = 128,
 ) -> None:
     """Encode every utterance once; what is already there is kept."""
     from mmm.config import AUDIO_FEATURES, MAX_CONTEXT
@@ -129,7 +130,7 @@ def encode(
     audio_name = PUBLISHED_AUDIO_ENCODER if audio_encoder == "published" else audio_encoder
     text_name = PUBLISHED_TEXT_ENCODER if text_encoder == "published" else text_encoder
     speech = make_speech_encoder(audio_name, frame_rate=frame_rate, num_mels=num_mels)
-    text = make_text_encoder(text_name, width=text_width)
+    text = make_text_encoder(text_name, width=text_width, max_tokens=max_tokens)
     columns = (TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
         tasks: dict[str, Any] = {}

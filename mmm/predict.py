@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmm.batches import Batch, SplitData, load_features
+from mmm.batches import Batch, SplitData, load_features, without_input
 from mmm.bundle import Bundle
 from mmm.encoders import Floats, SpeechEncoder, TextEncoder, speech_encoder_of, text_encoder_of
 from mmm.encoders.audio import read_speech
@@ -61,11 +61,12 @@ class Predictor:
             speech = self._frames(audio)[None, : dims.speech_positions].astype(np.float32)
             words = tokens[None, : dims.text_positions].astype(np.float32)
             mask, text_mask = np.ones(speech.shape[:2], dtype=bool), np.ones(words.shape[:2], dtype=bool)
-        if bundle.config.inputs != "both":
-            (speech if bundle.config.inputs == "text" else words)[:] = 0.0
-        speech_mask, words_mask = torch.from_numpy(mask), torch.from_numpy(text_mask)
-        nothing = torch.zeros(1, dims.num_classes)
-        batch = Batch(torch.from_numpy(speech), speech_mask, torch.from_numpy(words), words_mask, nothing)
+        inputs = [torch.from_numpy(array) for array in (speech, mask, words, text_mask)]
+        if bundle.config.inputs == "text":
+            inputs[:2] = without_input(inputs[0], inputs[1], bundle.config)
+        elif bundle.config.inputs == "speech":
+            inputs[2:] = without_input(inputs[2], inputs[3], bundle.config)
+        batch = Batch(inputs[0], inputs[1], inputs[2], inputs[3], labels=torch.zeros(1, dims.num_classes))
         found = forward(bundle.model, batch).softmax(dim=-1)[0].tolist()
         return dict(zip(bundle.labels, found, strict=True))
 

@@ -37,8 +37,11 @@ def quickstart(runs: Path, console: Console, workers: int | None = None) -> None
     """Run the whole way and say what to type next."""
     corpus = runs / "demo-corpus"
     features = runs / "demo-features"
-    with console.status("generating a demo corpus"):
-        manifest_path = make_demo_corpus(corpus)
+    manifest_path = corpus / "manifest.csv"
+    # The corpus of an earlier quickstart is the same, and its features need not be made again.
+    if not (corpus / "demo.json").is_file():
+        with console.status("generating a demo corpus"):
+            make_demo_corpus(corpus)
     manifest = read_manifest(manifest_path)
     console.print(f"demo corpus: {len(manifest.utterances)} utterances in {corpus}", highlight=False, soft_wrap=True)
     total = len(manifest.utterances)

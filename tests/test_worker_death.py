@@ -41,15 +41,16 @@ def children() -> dict[int, list[int]]:
     return found
 
 
-def workers_of(driver: int) -> list[int]:
-    """Processes of trials, which Ray names, below a driver."""
+def training_workers_of(driver: int) -> list[int]:
+    """Processes below a driver that train at this moment: Ray names them after what they run."""
     below, found = children(), []
     todo = [driver]
     while todo:
         process = todo.pop()
         todo += below.get(process, [])
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            if Path(f"/proc/{process}/cmdline").read_bytes().startswith(b"ray::TrialActor"):
+            # The class that `tune.with_resources` makes of ours.
+            if Path(f"/proc/{process}/cmdline").read_bytes().startswith(b"ray::ResourceTrainable.train"):
                 found.append(process)
     return found
 
@@ -97,10 +98,12 @@ def history_of(runs: Path) -> History:
 
 def test_a_killed_worker_fails_its_trial_and_the_sweep_goes_on(corpus: Corpus, tmp_path: Path) -> None:
     with driver_of(corpus, tmp_path, trials=6) as driver:
-        wait_for_ended_trials(driver, 1)
-        workers = workers_of(driver.pid)
+        for count in (1, 2, 3):
+            wait_for_ended_trials(driver, count)
+            if workers := training_workers_of(driver.pid):
+                break  # otherwise they are all between two trials
         assert workers
-        os.kill(workers[0], signal.SIGKILL)
+        os.kill(workers[-1], signal.SIGKILL)
         told, _ = driver.communicate(timeout=TIMEOUT_S)
         assert driver.returncode == 0, (told, (tmp_path / "stderr").read_text())
     trials = history_of(tmp_path / "runs").trials

@@ -46,12 +46,12 @@ def make_speech_encoder(name: str, *, frame_rate: float = 25.0, num_mels: int = 
     return HuggingFaceSpeech(name)
 
 
-def make_text_encoder(name: str, *, width: int = 256) -> TextEncoder:
+def make_text_encoder(name: str, *, width: int = 256, max_tokens: int = 128) -> TextEncoder:
     """`char-ngram`, or a Hugging Face id or folder. Raises ValueError or FileNotFoundError."""
     if name == "char-ngram":
         from mmm.encoders.char_ngram import CharNgram
 
-        return CharNgram(width=width)
+        return CharNgram(width=width, max_tokens=max_tokens)
     from mmm.encoders.huggingface import HuggingFaceText
 
     return HuggingFaceText(name)
@@ -72,7 +72,7 @@ def speech_encoder_of(recipe: Recipe) -> SpeechEncoder:
 def text_encoder_of(recipe: Recipe) -> TextEncoder:
     """The encoder that made a store. Raises ValueError where what is installed would give other features."""
     if recipe["encoder"] == "char-ngram":
-        encoder = make_text_encoder("char-ngram", width=recipe["width"])
+        encoder = make_text_encoder("char-ngram", width=recipe["width"], max_tokens=recipe["max_tokens"])
     else:
         from mmm.encoders.huggingface import HuggingFaceText
 

@@ -44,13 +44,15 @@ class CharNgram:
     Position 0 adds the current utterance's words and, hashed to other places and halved, those of the turns before it.
     """
 
-    def __init__(self, *, width: int = 256) -> None:
+    def __init__(self, *, width: int = 256, max_tokens: int = MAX_TOKENS) -> None:
         if not 16 <= width <= 4096:
             raise ValueError(f"--text-width {width} is out of range; expected 16 to 4096")
-        self.width = width
+        if not 2 <= max_tokens <= MAX_TOKENS:
+            raise ValueError(f"--max-tokens {max_tokens} is out of range; expected 2 to {MAX_TOKENS}")
+        self.width, self.max_tokens = width, max_tokens
 
     def recipe(self) -> Recipe:
-        return {"kind": "text", "encoder": "char-ngram", "version": _VERSION, "width": self.width, "max_tokens": MAX_TOKENS}
+        return {"kind": "text", "encoder": "char-ngram", "version": _VERSION, "width": self.width, "max_tokens": self.max_tokens}
 
     def encode(self, turns: Sequence[str]) -> Floats:
         words = [_WORDS.findall(turn.lower()) for turn in turns]
@@ -65,4 +67,4 @@ class CharNgram:
             if distance:
                 rows.append(_hashed(["separator"], self.width) + marker)
             rows += [_word(word, self.width, "") + marker for word in turn]
-        return np.stack(rows[:MAX_TOKENS]) * np.float32(self.width**0.5)
+        return np.stack(rows[: self.max_tokens]) * np.float32(self.width**0.5)
