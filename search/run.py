@@ -2,7 +2,9 @@
 
 import os
 import shlex
+import signal
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -82,6 +84,7 @@ def _run(spec: SweepSpec, space: Space, runs: Path, console: Console, *, is_new:
         tracker = Tracker(runs, spec.name, spec.tracking_uri)
         why = "interrupted"
         try:
+            _stop_politely_when_terminated()
             if conductor.has_work:
                 run_trials(conductor, threads)
             unfinished = any(trial.state == "running" for trial in conductor.trials.values())
@@ -107,6 +110,12 @@ def _run(spec: SweepSpec, space: Space, runs: Path, console: Console, *, is_new:
         delivered = delivered and tracker.finish(history, bundle, winner.number if winner else None)
     _say(console, conductor, folder, why, tracker.trouble if not delivered else "", winner is not None)
     return history
+
+
+def _stop_politely_when_terminated() -> None:
+    """A cluster that takes the machine back sends SIGTERM: the sweep then ends as with Ctrl-C, ready to be resumed."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
 
 
 def _say(console: Console, conductor: Conductor, folder: Path, why: str, trouble: str, has_bundle: bool) -> None:
