@@ -320,8 +320,11 @@ def baselines_command(
     if metric not in OBJECTIVES:
         raise ValueError(f"unknown --metric {metric!r}; expected one of {', '.join(OBJECTIVES)}")
     checked = read_manifest(manifest, check_audio=False)
-    with console.status("tuning logistic regression"):
-        found = list(baselines(checked, features, metric))
+    found = []
+    with console.status("tuning logistic regression") as status:
+        for one in baselines(checked, features, metric):
+            found.append(one)
+            status.update(f"tuning logistic regression ({len(found)} of 4 baselines done)")
     console.print(metrics_table("validation", [(one.name, one.metrics) for one in found]))
     for one in found:
         if one.settings:

@@ -63,6 +63,7 @@ class Conductor:
                 end = {"state": "failed", "reason": reason, "traceback": trace}
                 self.ledger.append(("suggest", number, body), ("end", number, end))
                 self.searcher.tell(self.trials[number])
+                self.on_change()
                 continue
             # An identical setting is worth a second run only with another seed.
             repeats = sum(_without_seed(trial.settings) == _without_seed(settings) for trial in self.trials.values())

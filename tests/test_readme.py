@@ -23,7 +23,7 @@ _README = (_ROOT / "README.md").read_text()
 _BLOCKS = re.findall(r"^```\n(.*?)^```$", _README, re.DOTALL | re.MULTILINE)
 _COMMANDS = [line for block in _BLOCKS for line in block.splitlines() if re.match(r"(mmm|mmm-search) [a-z]", line)]
 # The same commands at a size that takes seconds.
-_SMALLER = {"--trials 120": "--trials 3", "--trials 160": "--trials 4", "--epochs 27": "--epochs 2", "--frame-rate 10 --num-mels 40":
+_SMALLER = {"--trials 44": "--trials 3", "--trials 60": "--trials 4", "--epochs 27": "--epochs 2", "--frame-rate 6.25 --num-mels 40":
             "--frame-rate 10 --num-mels 8", "--text-width 128": "--text-width 16"}  # fmt: skip
 _MODULES = {"mmm": "mmm", "mmm-search": "search"}
 

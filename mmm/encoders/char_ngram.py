@@ -52,7 +52,13 @@ class CharNgram:
         self.width, self.max_tokens = width, max_tokens
 
     def recipe(self) -> Recipe:
-        return {"kind": "text", "encoder": "char-ngram", "version": _VERSION, "width": self.width, "max_tokens": self.max_tokens}
+        return {
+            "kind": "text",
+            "encoder": "char-ngram",
+            "version": _VERSION,
+            "width": self.width,
+            "max_tokens": self.max_tokens,
+        }
 
     def encode(self, turns: Sequence[str]) -> Floats:
         words = [_WORDS.findall(turn.lower()) for turn in turns]
