@@ -51,7 +51,7 @@ def _open_ui(folder: Path) -> int:
             said = []
             for line in server.stderr:
                 said.append(line)
-                if "Application startup complete" in line:
+                if "Uvicorn running on" in line:
                     with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as page:
                         return int(page.status)
             raise AssertionError("".join(said))
