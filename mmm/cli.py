@@ -111,6 +111,9 @@ def encode(
     max_tokens: Annotated[int, typer.Option(help="char-ngram: words kept, the latest turns first.")] = 128,
 ) -> None:
     """Encode every utterance once; what is already there is kept."""
+    from mmm.manifest import read_manifest
+
+    checked = read_manifest(manifest)  # before torch is imported: faults are listed at once
     from mmm.config import AUDIO_FEATURES, MAX_CONTEXT
 
     kept = comma_list(audio_feature, "--audio-feature")
@@ -124,9 +127,7 @@ def encode(
         contexts.append(int(part))
     from mmm.encoders import make_speech_encoder, make_text_encoder
     from mmm.extract import encode_speech, encode_text
-    from mmm.manifest import read_manifest
 
-    checked = read_manifest(manifest)
     audio_name = PUBLISHED_AUDIO_ENCODER if audio_encoder == "published" else audio_encoder
     text_name = PUBLISHED_TEXT_ENCODER if text_encoder == "published" else text_encoder
     speech = make_speech_encoder(audio_name, frame_rate=frame_rate, num_mels=num_mels)

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 # What a sweep may maximise: rule 6, the objective is higher-is-better.
 OBJECTIVES = ("macro_f1", "unweighted_recall", "accuracy", "weighted_f1", "weighted_precision", "weighted_recall")
@@ -19,6 +18,9 @@ def classification_metrics(
     Classes that do not occur count with zero, as scikit-learn's zero_division=0. `recall_sd` is the population
     standard deviation of per-class recall over the classes that occur in `true` (reported by the published work).
     """
+    # Two seconds to import, which a refusal must not wait for.
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
     labels = list(range(len(classes)))
     matrix = confusion_matrix(true, predicted, labels=labels)
     precision, recall, f1, support = precision_recall_fscore_support(true, predicted, labels=labels, zero_division=0)
