@@ -93,7 +93,7 @@ def _run(spec: SweepSpec, space: Space, runs: Path, console: Console, *, is_new:
             elif not unfinished and len(conductor.trials) >= spec.trials:
                 why = "done"
         except KeyboardInterrupt:
-            conductor.is_interrupted = True
+            pass  # the session closes as interrupted, and `resume` goes on with what was running
         finally:
             conductor.close_session(why)
             history = ledger.history

@@ -18,7 +18,7 @@ from mmm.manifest import Manifest, read_manifest
 from mmm.train import Diverged, Run, begin, fit, load_checkpoint, resolve_device, save_checkpoint
 from search.trial_files import checkpoint_file, trial_folder
 
-SLICE_S = 1.0  # short epochs are reported together: a report costs about 10 ms of a worker's time
+SLICE_S = 1.0  # short epochs are reported together: between two reports a worker waits for the driver
 CHECKPOINT_EVERY_S = 10.0
 
 
