@@ -38,6 +38,7 @@ class EpochResult:
     seconds: float
     cpu_seconds: float
     is_best: bool  # by the objective, among the epochs so far
+    eval_seconds: float  # of `seconds`, those of the validation
 
 
 @dataclass
@@ -179,7 +180,9 @@ def fit(run: Run) -> Iterator[EpochResult]:
             train_loss = _train_epoch(run, epoch)
         if not math.isfinite(train_loss):
             raise Diverged(f"training loss is {train_loss} in epoch {epoch} (lr {run.config.lr:g})")
+        eval_started = time.perf_counter()
         metrics = evaluate(run.model, run.dev, run.device)
+        eval_seconds = time.perf_counter() - eval_started
         if not math.isfinite(metrics["loss"]):
             raise Diverged(f"validation loss is {metrics['loss']} after epoch {epoch} (lr {run.config.lr:g})")
         is_best = metrics[run.objective] > run.best_score
@@ -187,7 +190,8 @@ def fit(run: Run) -> Iterator[EpochResult]:
             run.best_epoch, run.best_metrics = epoch, metrics
             run.best_weights = {name: value.detach().cpu().clone() for name, value in run.model.state_dict().items()}
         run.epoch = epoch
-        yield EpochResult(epoch, train_loss, metrics, time.perf_counter() - started, time.process_time() - cpu_started, is_best)
+        seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
+        yield EpochResult(epoch, train_loss, metrics, seconds, cpu_seconds, is_best, eval_seconds)
 
 
 def save_checkpoint(run: Run, path: Path) -> str:

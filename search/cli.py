@@ -13,6 +13,14 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
                   context_settings={"help_option_names": ["-h", "--help"]})  # fmt: skip
 
 Runs = Annotated[Path, typer.Option("--runs", help="Folder of all sweeps and of the MLflow store they share.")]
+TimeBudget = Annotated[str | None, typer.Option(help="Stop after this long, all sessions together, for example 2h.")]
+ComputeBudget = Annotated[str | None, typer.Option(help="Stop after so much training, summed over workers, for example 10h.")]
+GpuHours = Annotated[float | None, typer.Option(help="Stop after so many hours of GPUs in training.")]
+Target = Annotated[float | None, typer.Option(help="Stop when the best validation score reaches this.")]
+Patience = Annotated[int | None, typer.Option(help="Stop after so many ended trials without a better score.")]
+Enqueue = Annotated[
+    list[Path] | None, typer.Option(metavar="FILE", help="JSON of points to try next: parameters, or a trial's settings.")
+]
 SweepName = Annotated[str, typer.Argument(metavar="NAME", help="The sweep.", show_default=False)]
 
 
@@ -42,7 +50,19 @@ def run(
     runs: Runs = Path("runs"),
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow's tracking URI [SQLite in the runs folder].")] = None,
     metric: Annotated[str, typer.Option(help="Validation metric to maximise.")] = "macro_f1",
-    time_budget: Annotated[str | None, typer.Option(help="Stop after this long, for example 2h.")] = None,
+    time_budget: TimeBudget = None,
+    compute_budget: ComputeBudget = None,
+    gpu_hours: GpuHours = None,
+    target: Target = None,
+    patience: Patience = None,
+    max_parameters: Annotated[int | None, typer.Option(help="Larger models fail without training.")] = None,
+    max_ms_per_utterance: Annotated[float | None, typer.Option(help="Trials that validate slower fail.")] = None,
+    max_memory_mb: Annotated[float | None, typer.Option(help="Trials that hold more memory fail.")] = None,
+    enqueue: Enqueue = None,
+    warm_start: Annotated[list[str] | None, typer.Option(metavar="OTHER", help="A finished sweep to learn from.")] = None,
+    repeats: Annotated[
+        str, typer.Option(help="Settings that were trained: new-seed, or reuse what the ledger has.")
+    ] = "new-seed",
     seed: Annotated[int, typer.Option(help="Of the sampler and of the trials.")] = 1,
     first_rung: Annotated[int, typer.Option(help="ASHA: first epoch at which trials are stopped.")] = 3,
     factor: Annotated[int, typer.Option(help="ASHA: one in so many goes on.")] = 3,
@@ -53,13 +73,15 @@ def run(
     from search.config import SweepSpec, check_name, parse_duration
 
     check_name(name)
-    budget = None if time_budget is None else parse_duration(time_budget)
+    time_s = None if time_budget is None else parse_duration(time_budget)
+    compute_s = None if compute_budget is None else parse_duration(compute_budget)
     if not manifest.is_file():
         raise FileNotFoundError(f"{manifest}: no such manifest; make one with: mmm prepare csv FILE -o manifest.csv")
     if not features.is_dir():
         raise FileNotFoundError(f"{features}: no such features folder; run: mmm encode {manifest} --features {features}")
     if address is not None and workers is None:
         raise ValueError("--address without --workers: say how many trials the cluster is to run at a time")
+    from search.enqueue import read_points
     from search.plan import default_workers
     from search.run import command_line, start
 
@@ -68,10 +90,13 @@ def run(
         name=name, space=f"{Path(path).resolve()}:{function}" if path.endswith(".py") else space, manifest=str(manifest.resolve()),
         features=str(features.resolve()), trials=trials, epochs=epochs,
         workers=workers if workers is not None else default_workers(gpus_per_trial),
-        gpus_per_trial=gpus_per_trial, metric=metric, time_budget_s=budget, seed=seed, first_rung=first_rung, factor=factor,
+        gpus_per_trial=gpus_per_trial, metric=metric, time_budget_s=time_s, seed=seed, first_rung=first_rung, factor=factor,
         tracking_uri=tracking_uri, address=address, keep=keep, command=command_line(),
+        compute_budget_s=compute_s, gpu_hours=gpu_hours, target=target, patience=patience, max_parameters=max_parameters,
+        max_ms_per_utterance=max_ms_per_utterance, max_memory_mb=max_memory_mb, repeats=repeats,
     )  # fmt: skip
-    _finish(start(spec, runs, console))
+    points = [point for file in enqueue or [] for point in read_points(file)]
+    _finish(start(spec, runs, console, points, warm_start or []))
 
 
 @app.command()
@@ -80,16 +105,25 @@ def resume(
     runs: Runs = Path("runs"),
     trials: Annotated[int | None, typer.Option(help="Settings to try in all, those before included.")] = None,
     workers: Annotated[int | None, typer.Option(help="Trials at a time.")] = None,
-    time_budget: Annotated[str | None, typer.Option(help="Time of all sessions together.")] = None,
+    time_budget: TimeBudget = None,
+    compute_budget: ComputeBudget = None,
+    gpu_hours: GpuHours = None,
+    target: Target = None,
+    patience: Patience = None,
+    enqueue: Enqueue = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster to join.")] = None,
 ) -> None:
-    """Go on with a sweep that was stopped or killed, or give it more trials."""
+    """Go on with a sweep that was stopped or killed, or give it more trials or another budget."""
     from search.config import parse_duration
+    from search.enqueue import read_points
     from search.run import resume as resume_sweep
 
-    changes: dict[str, Any] = {"trials": trials, "workers": workers, "address": address}
+    changes: dict[str, Any] = {"trials": trials, "workers": workers, "address": address, "gpu_hours": gpu_hours, "target": target,
+                               "patience": patience}  # fmt: skip
     changes["time_budget_s"] = None if time_budget is None else parse_duration(time_budget)
-    _finish(resume_sweep(runs, name, {key: value for key, value in changes.items() if value is not None}, console))
+    changes["compute_budget_s"] = None if compute_budget is None else parse_duration(compute_budget)
+    points = [point for file in enqueue or [] for point in read_points(file)]
+    _finish(resume_sweep(runs, name, {key: value for key, value in changes.items() if value is not None}, console, points))
 
 
 def _finish(history: Any) -> None:
@@ -98,6 +132,41 @@ def _finish(history: Any) -> None:
         reasons = {trial.reason for trial in history.trials.values()}
         print(f"error: every trial failed; the first reason: {sorted(reasons)[0]}", file=sys.stderr)
         sys.exit(1)
+
+
+@app.command()
+def plan(
+    space: Annotated[str, typer.Argument(help="quick, full, paper, or path/to/file.py:function", show_default=False)],
+    manifest: Annotated[Path, typer.Argument(help="manifest.csv", show_default=False)],
+    features: Annotated[Path, typer.Option("--features", help="Folder of feature stores.", show_default=False)],
+    trials: Annotated[int, typer.Option(help="Settings to try.")] = 40,
+    epochs: Annotated[int, typer.Option(help="Epochs of a trial that is not stopped early.")] = 27,
+    workers: Annotated[int | None, typer.Option(help="Trials at a time [one a core, or a GPU share].")] = None,
+    gpus_per_trial: Annotated[float, typer.Option(help="GPUs of a trial; 0.25 lets four share one.")] = 0.0,
+    metric: Annotated[str, typer.Option(help="Validation metric to maximise.")] = "macro_f1",
+    seed: Annotated[int, typer.Option(help="Of the sampler and of the trials.")] = 1,
+    first_rung: Annotated[int, typer.Option(help="ASHA: first epoch at which trials are stopped.")] = 3,
+    factor: Annotated[int, typer.Option(help="ASHA: one in so many goes on.")] = 3,
+    keep: Annotated[int, typer.Option(help="Trials whose weights stay on disk.")] = 20,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the same as JSON to this file.")] = None,
+) -> None:
+    """What `run` would do with the same options: space, rungs, hours, memory, disk, what it would refuse. Runs no trial."""
+    from mmm.files import write_json
+    from search.config import SweepSpec
+    from search.forecast import forecast, show
+    from search.plan import default_workers
+
+    path, _, function = space.rpartition(":")
+    spec = SweepSpec(
+        name="plan", space=f"{Path(path).resolve()}:{function}" if path.endswith(".py") else space, manifest=str(manifest.resolve()),
+        features=str(features.resolve()), trials=trials, epochs=epochs,
+        workers=workers if workers is not None else default_workers(gpus_per_trial),
+        gpus_per_trial=gpus_per_trial, metric=metric, seed=seed, first_rung=first_rung, factor=factor, keep=keep,
+    )  # fmt: skip
+    found = forecast(spec, console)
+    show(found, console)
+    if json_file is not None:
+        write_json(json_file, found.as_json())
 
 
 @app.command()
@@ -162,6 +231,23 @@ def export(
     folder = existing_sweep(runs, name)
     digest = export_trial(read_history(folder / "ledger.sqlite"), folder, trial, out)
     console.print(f"bundle {out} (sha256 {digest[:16]})", highlight=False, soft_wrap=True)
+
+
+@app.command("export-study")
+def export_study(
+    name: SweepName,
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="SQLite file to write.", show_default=False)],
+    runs: Runs = Path("runs"),
+) -> None:
+    """Write the sweep as an Optuna storage, which optuna-dashboard opens."""
+    from search.config import existing_sweep
+    from search.ledger import read_history
+    from search.study import export_study as write_study
+
+    write_study(read_history(existing_sweep(runs, name) / "ledger.sqlite"), out)
+    console.print(
+        f"study {name!r} in {out}; look at it with: optuna-dashboard sqlite:///{out}", highlight=False, soft_wrap=True
+    )
 
 
 @app.command()

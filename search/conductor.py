@@ -1,13 +1,15 @@
 """The sweep's decisions, without Ray: what to train next, whether a trial goes on, what is written down, in this order."""
 
 import contextlib
+import json
 import socket
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from search.budget import Budget, broken_constraint, budgets, seconds_left, used_up
 from search.config import SweepSpec
 from search.ledger import Entry, Ledger, Trial
 from search.plan import trial_config
@@ -20,16 +22,40 @@ from spaces import Space
 class Conductor:
     """Stands between the ledger and whatever runs trials. Every answer is in the ledger before it is given."""
 
-    def __init__(self, ledger: Ledger, spec: SweepSpec, space: Space, device: str, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, ledger: Ledger, spec: SweepSpec, space: Space, device: str, on_change: Callable[[], None],
+        clock: Callable[[], float] = time.time, count_parameters: Callable[[Mapping[str, Any]], int] | None = None,
+    ) -> None:  # fmt: skip
         self.ledger, self.spec, self.space, self.device, self.on_change = ledger, spec, space, device, on_change
-        self.searcher = Searcher(space, spec.metric, spec.seed, ledger.history.trials)
+        self.clock = clock  # a replay has its own time
+        self.count_parameters = count_parameters  # a replay has no models
+        taken = {trial.queued for trial in self.trials.values()}
+        queue = {**{f"enqueued {i}": point for i, point in enumerate(spec.enqueue)},
+                 **{f"known good {i}": point for i, point in enumerate(space.known_good)}}  # fmt: skip
+        self.queued = [name for name in queue if name not in taken]
+        priors: dict[str, Any] = {"priors": ledger.history.priors} if ledger.history.priors else {}
+        self.searcher = Searcher(
+            space,
+            spec.metric,
+            spec.seed,
+            self.trials,
+            queue=[queue[name] for name in self.queued],
+            rungs=[*spec.rungs, spec.epochs],
+            **priors,
+        )
+        self.same_settings: dict[str, list[int]] = {}  # trials by their settings, the seed aside
+        for number, trial in self.trials.items():
+            self.same_settings.setdefault(_without_seed(trial.settings), []).append(number)
         self.unfinished = [trial.number for trial in ledger.history.trials.values() if trial.state == "running"]
-        self.session_started = time.time()
+        self.session_started = self.clock()
+        self.command_started = self.session_started  # earlier, where somebody waited for the imports
         self.earlier_s = 0.0
+        self.budgets_before: list[Budget] = []
+        self.first_step: float | None = None  # by the worker's clock
         self.first_result: float | None = None
         self.last_result: float = self.session_started
         self.trained_s: list[tuple[float, float, float]] = []  # (ended, seconds by the clock, seconds alone) of each epoch
-        self.is_out_of_time = False
+        self.used_up: Budget | None = None
         self.is_interrupted = False
 
     @property
@@ -43,35 +69,52 @@ class Conductor:
 
     def next_order(self) -> dict[str, Any] | None:
         """The next trial to train, an interrupted one first; None when there is none any more."""
-        if self.check_time() or self.is_interrupted:
+        if self.check_budgets() or self.is_interrupted:
             return None
         while self.unfinished:
             number = self.unfinished.pop(0)
             if not self._stops_at_rung(number):  # a killed driver may have recorded a report and not yet decided
                 return self._order(self.trials[number])
         # Trials that cannot be made (a space that fails on rare settings) are failures, not the sweep's end.
-        while (number := len(self.trials)) < self.spec.trials:
+        while (number := len(self.trials)) < self.spec.trials and not self.check_budgets():
             suggested: dict[str, Any] = {}
+            about: dict[str, Any] = {"queued": self.queued.pop(0)} if self.queued else {}
             try:
                 params, distributions, suggested = self.searcher.suggest(number)
                 settings = trial_config(suggested, self.spec).params()
-            except ValueError as error:
+                if self.count_parameters is not None:
+                    about["num_parameters"] = self.count_parameters(suggested)
+            except (ValueError, FileNotFoundError) as error:  # the latter: features that nobody made
                 reason, trace = f"invalid settings: {error}", ""
                 if isinstance(error, SpaceError):
                     params, distributions, reason, trace = error.params, error.distributions, str(error), traceback.format_exc()
-                body = {"params": params, "distributions": distributions, "settings": suggested}
-                end = {"state": "failed", "reason": reason, "traceback": trace}
-                self.ledger.append(("suggest", number, body), ("end", number, end))
-                self.searcher.tell(self.trials[number])
+                body = {"params": params, "distributions": distributions, "settings": suggested, **about}
+                self._end(number, "failed", reason, trace, before=[("suggest", number, body)])
                 self.on_change()
                 continue
+            earlier = self.same_settings.setdefault(_without_seed(settings), [])
+            copied = self._answer_of(earlier) if self.spec.repeats == "reuse" else None
             # An identical setting is worth a second run only with another seed.
-            repeats = sum(_without_seed(trial.settings) == _without_seed(settings) for trial in self.trials.values())
-            settings["seed"] += repeats
-            self.ledger.append(("suggest", number, {"params": params, "distributions": distributions, "settings": settings}))
+            settings["seed"] = copied.settings["seed"] if copied else settings["seed"] + len(earlier)
+            earlier.append(number)
+            body = {"params": params, "distributions": distributions, "settings": settings, **about}
+            before: list[Entry] = [("suggest", number, body)]
+            if (broken := broken_constraint(self.spec, about.get("num_parameters"), [])) is not None:
+                self._end(number, "failed", broken, before=before)
+            elif copied is not None:
+                before += [("epoch", number, {**entry, "copied_from": copied.number}) for entry in copied.epochs]
+                self._end(number, copied.state, f"same settings as trial {copied.number}: {copied.reason}", before=before)
+            else:
+                self.ledger.append(*before)
+                self.on_change()
+                return self._order(self.trials[number])
             self.on_change()
-            return self._order(self.trials[number])
         return None
+
+    def _answer_of(self, earlier: Sequence[int]) -> Trial | None:
+        """The first of these trials that was trained and did not fail."""
+        trials = (self.trials[number] for number in earlier)
+        return next((trial for trial in trials if trial.state in ("complete", "pruned") and trial.copied_from is None), None)
 
     def _order(self, trial: Trial) -> dict[str, Any]:
         spec = self.spec
@@ -81,7 +124,7 @@ class Conductor:
 
     def report(self, number: int, report: dict[str, Any]) -> bool:
         """Record what a trial reported; True when it has to stop."""
-        now = time.time()
+        now = self.clock()
         trial = self.trials[number]
         if report["failure"] is not None:
             self.fail(number, report["failure"]["reason"], report["failure"]["traceback"])
@@ -90,20 +133,24 @@ class Conductor:
             if self.first_result is None:
                 self.first_result = now
             self.last_result = now
+            first = report["epochs"][0]
+            started = first.get("started", first["ended"] - first["seconds"])
+            self.first_step = started if self.first_step is None else min(self.first_step, started)
             self.trained_s += [(entry["ended"], entry["seconds"], entry["alone_seconds"]) for entry in report["epochs"]]
         entries: list[Entry] = [("epoch", number, entry) for entry in report["epochs"]]
         if report["checkpoint"] is not None:
             entries.append(("checkpoint", number, report["checkpoint"]))
         self.ledger.append(*entries)
         epoch = trial.epochs[-1]["epoch"] if trial.epochs else 0
-        stop = False
-        if report["is_last"]:
+        stop = True
+        if (broken := broken_constraint(self.spec, trial.num_parameters, trial.epochs)) is not None:
+            self._end(number, "failed", broken)
+        elif report["is_last"]:
             self._end(number, "complete", f"all {epoch} epochs")
-            stop = True
         else:
             stop = self._stops_at_rung(number)
         # Interrupted trials stay `running` in the ledger: resume goes on with them.
-        stop = stop or self.check_time() or self.is_interrupted
+        stop = self.check_budgets() or stop or self.is_interrupted
         self.on_change()
         return stop
 
@@ -134,23 +181,37 @@ class Conductor:
 
     def _drop_worst(self, number: int) -> None:
         """Keep the weights of the best `keep` ended trials; the disk must not fill with what nobody exports."""
-        ended = [trial for trial in self.ledger.history.ranked(self.spec.metric) if trial.state != "running"]
+        ended = [trial for trial in self.ledger.history.ranked(self.spec.metric)
+                 if trial.state != "running" and trial.copied_from is None]  # fmt: skip
         beyond = [trial.number for trial in ended[self.spec.keep :]]
         # One trial ends at a time: either it is beyond itself, or it pushed the first of these out.
         for other in beyond[:1] if number not in beyond else [number]:
             with contextlib.suppress(FileNotFoundError):  # a worker may just be writing it
                 drop_weights(self.ledger.folder, other)
 
-    def check_time(self) -> bool:
-        """Whether the time budget, counted over all sessions, is used up."""
-        budget = self.spec.time_budget_s
-        if budget is not None and not self.is_out_of_time:
-            self.is_out_of_time = self.used_s() >= budget
-        return self.is_out_of_time
+    def budgets(self) -> list[Budget]:
+        """Every budget of the sweep and how much of it is used, over all sessions."""
+        return budgets(self.spec, self.ledger.history, self.used_s())
+
+    def check_budgets(self) -> bool:
+        """Whether a budget is used up, or was before: trials that run stop after their slices."""
+        if self.used_up is None:
+            self.used_up = used_up(self.budgets())
+        return self.used_up is not None
+
+    def seconds_left(self) -> float | None:
+        """Until the first budget is used up, by this session's rate so far; None where nothing tells yet."""
+        if self.first_step is None:
+            return None
+        return seconds_left(self.budgets_before, self.budgets(), self.clock() - self.first_step)
+
+    def first_step_s(self) -> float | None:
+        """From the command to the first training step of this session."""
+        return None if self.first_step is None else self.first_step - self.command_started
 
     def used_s(self) -> float:
         """Seconds of this and earlier sessions."""
-        return self.earlier_s + time.time() - self.session_started
+        return self.earlier_s + self.clock() - self.session_started
 
     def efficiency(self) -> float | None:
         """Training seconds as they would be alone / workers / wall time, from the first result to the last.
@@ -169,11 +230,13 @@ class Conductor:
         body = {"spec": asdict(self.spec), "host": socket.gethostname(), "command": command}
         self.ledger.append(("session", None, body))
         self.earlier_s = self.ledger.history.used_s
+        self.budgets_before = self.budgets()
 
     def close_session(self, why: str) -> None:
-        body = {"why": why, "seconds": time.time() - self.session_started, "efficiency": self.efficiency()}
+        body = {"why": why, "seconds": self.clock() - self.session_started, "efficiency": self.efficiency(),
+                "first_step_s": self.first_step_s()}  # fmt: skip
         self.ledger.append(("close", None, body))
 
 
-def _without_seed(settings: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if name != "seed"}
+def _without_seed(settings: Mapping[str, Any]) -> str:
+    return json.dumps({name: value for name, value in settings.items() if name != "seed"}, sort_keys=True)

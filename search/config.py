@@ -2,11 +2,12 @@
 
 import dataclasses
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+REPEATS = ("new-seed", "reuse")
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -31,6 +32,17 @@ class SweepSpec:
     address: str | None = None
     keep: int = 20  # trials whose weights stay on disk
     command: str = ""
+    # Budgets of all sessions together, beside trials and time; None: without end.
+    compute_budget_s: float | None = None  # training, summed over workers
+    gpu_hours: float | None = None
+    target: float | None = None  # score
+    patience: int | None = None  # ended trials without a better score
+    # What a trial may cost.
+    max_parameters: int | None = None
+    max_ms_per_utterance: float | None = None
+    max_memory_mb: float | None = None
+    repeats: str = "new-seed"  # of settings that were trained: one of REPEATS
+    enqueue: list[dict[str, Any]] = field(default_factory=list)  # parameter points that run before the space's known good ones
 
     def as_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -63,6 +75,16 @@ def parse_duration(text: str) -> float:
     if total <= 0:
         raise ValueError(f"duration {text!r} must be longer than nothing")
     return total
+
+
+def duration(seconds: float) -> str:
+    """`45s`, `12m`, `12m30s`, `2h`, `1h05m`: what `parse_duration` reads, to three digits or so."""
+    minutes, rest = divmod(int(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60}h{minutes % 60:02d}m" if minutes % 60 else f"{minutes // 60}h"
+    if minutes == 0:
+        return f"{rest}s"
+    return f"{minutes}m{rest:02d}s" if rest else f"{minutes}m"
 
 
 def sweep_dir(runs: Path, name: str) -> Path:

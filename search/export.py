@@ -1,7 +1,6 @@
 """From a trial of a sweep to a bundle that ships."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -18,9 +17,17 @@ _TOLERANCE = 0.01
 
 
 def best_trial(history: History) -> Trial | None:
-    """The trial with the best score that still has weights to export."""
+    """The trial with the best score that still has weights to export; one that an ended session left running may be it."""
     assert history.spec is not None
-    return next((trial for trial in history.ranked(history.spec.metric) if trial.state in ("complete", "pruned")), None)
+    return next((trial for trial in history.ranked(history.spec.metric) if trial.state in ("complete", "pruned")
+                 or (history.last_close is not None and _has_saved_its_best(trial, history.spec.metric))), None)  # fmt: skip
+
+
+def _has_saved_its_best(trial: Trial, metric: str) -> bool:
+    best = trial.best(metric)
+    return (
+        trial.state == "running" and best is not None and trial.checkpoint is not None and best[0] <= trial.checkpoint["epoch"]
+    )
 
 
 def export_trial(history: History, folder: Path, number: int | None, out: Path) -> str:
@@ -39,7 +46,7 @@ def export_trial(history: History, folder: Path, number: int | None, out: Path) 
     else:
         trial = history.trials[number]
     best = trial.best(spec.metric)
-    weights = best_weights(folder, trial.number) if best else None
+    weights = best_weights(folder, trial.number if trial.copied_from is None else trial.copied_from) if best else None
     if best is None or not weights:
         raise ValueError(f"trial {trial.number} of sweep {spec.name!r} has no weights to export ({trial.state}: {trial.reason}); "
                          f"the best {spec.keep} are kept, see: mmm-search status {spec.name}")  # fmt: skip
@@ -47,7 +54,7 @@ def export_trial(history: History, folder: Path, number: int | None, out: Path) 
     config = make_config(trial.settings)
     manifest = read_manifest(spec.manifest, check_audio=False)
     features = load_features(manifest, Path(spec.features), config.audio_feature, config.context)
-    metrics: dict[str, Any] = next(entry["metrics"] for entry in trial.epochs if entry["epoch"] == best[0])
+    metrics = trial.metrics(best[0])
     digest = save_bundle(
         out, name=f"{config.architecture} K{config.context} #{trial.number}", config=config, dims=dims_of(features, config),
         weights=weights, labels=manifest.classes, audio_recipe=features.speech.recipe, text_recipe=features.text.recipe,

@@ -9,7 +9,7 @@ from mmm.files import write_text
 from search.ledger import History, Trial
 
 COLUMNS = ("rank", "trial", "state", "score", "best_epoch", "last_score", "epochs", "architecture", "context", "settings",
-           "training_s", "reason")  # fmt: skip
+           "training_s", "reason", "num_parameters", "epoch_s")  # fmt: skip
 _IN_OTHER_COLUMNS = ("architecture", "context")
 
 
@@ -19,9 +19,14 @@ def short_settings(trial: Trial) -> str:
     return " ".join(f"{name}={value:.2g}" if isinstance(value, float) else f"{name}={value}" for name, value in chosen.items())
 
 
-def leaderboard(history: History, metric: str) -> list[dict[str, Any]]:
-    """A row a trial with a score, best first; then those without one."""
-    ranked = history.ranked(metric)
+def epoch_seconds(trial: Trial) -> float:
+    """Seconds of a mean epoch of a trial that has some, as they would be alone."""
+    return float(sum(entry["alone_seconds"] for entry in trial.epochs)) / len(trial.epochs)
+
+
+def leaderboard(history: History, metric: str, rows_wanted: int | None = None) -> list[dict[str, Any]]:
+    """A row a trial with a score, best first; then those without one. `rows_wanted`: only the first so many with one."""
+    ranked = history.ranked(metric)[:rows_wanted]
     rows = []
     for rank, trial in enumerate(ranked, start=1):
         best = trial.best(metric)
@@ -31,11 +36,12 @@ def leaderboard(history: History, metric: str) -> list[dict[str, Any]]:
             "last_score": round(trial.epochs[-1]["metrics"][metric], 6), "epochs": trial.epochs[-1]["epoch"],
             "architecture": trial.settings["architecture"], "context": trial.settings["context"],
             "settings": short_settings(trial), "training_s": round(trial.alone_seconds, 2), "reason": trial.reason,
+            "num_parameters": trial.num_parameters, "epoch_s": round(epoch_seconds(trial), 4),
         })  # fmt: skip
-    for trial in history.trials.values():
+    for trial in history.trials.values() if rows_wanted is None else ():
         if not trial.epochs:
             rows.append({"trial": trial.number, "state": trial.state, "architecture": trial.settings.get("architecture", ""),
-                         "settings": short_settings(trial), "reason": trial.reason})  # fmt: skip
+                         "settings": short_settings(trial), "reason": trial.reason, "num_parameters": trial.num_parameters})  # fmt: skip
     return rows
 
 

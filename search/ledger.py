@@ -1,13 +1,17 @@
 """The ledger: one append-only record of everything that happened in a sweep. All else is rebuilt from it.
 
 `runs/NAME/ledger.sqlite`, a table of events in the order they happened, in WAL mode with full sync and one writer:
-an event is on the disk before it is acted on.
+an event is on the disk before it is acted on. Events are numbered without a gap, and each carries a checksum of itself and
+all before it: SQLite has none of its own, and a byte that flips must not change what a sweep was. A write-ahead log that was
+cut short ends with its last whole transaction; any other damage is refused.
 
 kind        trial  body
 sweep       -      the frozen specification (search.config.SweepSpec) and versions
+prior       -      a trial of another sweep to learn from: source, params, distributions, scores by epoch, seconds of an epoch
 session     -      host, process, options of this start (run or resume)
-suggest     n      params, their distributions, complete settings
-epoch       n      epoch, train_loss, metrics, seconds, alone_seconds, ended (worker's clock)
+suggest     n      params, their distributions, complete settings, num_parameters, queued (which point of the queue it was)
+epoch       n      epoch, train_loss, metrics, seconds, alone_seconds, ended (worker's clock); copied_from where another trial had
+                   the same settings and nothing was trained
 checkpoint  n      epoch, path, sha256
 decision    n      epoch, action (continue or stop), reason
 end         n      state (complete, pruned or failed), reason, traceback where it failed
@@ -15,18 +19,27 @@ close       -      why this session ended (done, time budget, interrupted), effi
 note        -      anything a person should find later (exports, removed weights)
 """
 
-import fcntl
+import contextlib
+import gc
 import json
-import os
-import socket
+import math
 import sqlite3
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from search.config import SweepSpec
+from search.lock import Lock, LockError
+
+FORMAT = 1  # SQLite's user_version
+_TABLE = """CREATE TABLE events (seq INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, kind TEXT NOT NULL, trial INTEGER,
+body TEXT NOT NULL, checksum INTEGER NOT NULL) STRICT"""
+_NOT_DAMAGE = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR,
+               sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOMEM)  # fmt: skip
+_BATCH = 1000  # events parsed together, so that they share the names in them
 
 State = Literal["running", "complete", "pruned", "failed"]
 Entry = tuple[str, int | None, dict[str, Any]]  # kind, trial, body
@@ -36,8 +49,7 @@ class LedgerError(ValueError):
     """A ledger that cannot be read or is held by someone else."""
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(NamedTuple):
     """One line of the ledger."""
 
     seq: int
@@ -62,19 +74,48 @@ class Trial:
     checkpoint: dict[str, Any] | None = None
     decided: int = 0  # the last epoch at which it was decided whether it goes on
     ended: float | None = None
+    num_parameters: int | None = None
+    queued: str | None = None  # which known good or enqueued point it was
+
+    # Metric -> the epoch that was the last when this was made, scores, best: everyone asks for them all the time.
+    _scores: dict[str, tuple[Any, dict[int, float], tuple[int, float]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def add_epoch(self, entry: dict[str, Any]) -> None:
+        # Epochs after the last checkpoint are trained again by a resumed trial: the newer report counts.
+        while self.epochs and self.epochs[-1]["epoch"] >= entry["epoch"]:
+            self.epochs.pop()
+        self.epochs.append(entry)
 
     def scores(self, metric: str) -> dict[int, float]:
-        """Score of each epoch."""
-        return {entry["epoch"]: entry["metrics"][metric] for entry in self.epochs}
+        """Score of each epoch; not to be changed."""
+        return self._scored(metric)[1] if self.epochs else {}
 
     def best(self, metric: str) -> tuple[int, float] | None:
         """Best epoch and its score; the earliest where several are equal."""
-        scores = self.scores(metric)
-        return max(scores.items(), key=lambda pair: (pair[1], -pair[0])) if scores else None
+        return self._scored(metric)[2] if self.epochs else None
+
+    def metrics(self, epoch: int) -> dict[str, Any]:
+        """All metrics of an epoch, the tables among them."""
+        return _whole(next(entry for entry in self.epochs if entry["epoch"] == epoch))["metrics"]  # type: ignore[no-any-return]
+
+    def _scored(self, metric: str) -> tuple[Any, dict[int, float], tuple[int, float]]:
+        known = self._scores.get(metric)
+        if known is None or known[0] is not self.epochs[-1]:
+            scores = {entry["epoch"]: entry["metrics"][metric] for entry in self.epochs}
+            known = self.epochs[-1], scores, max(scores.items(), key=lambda pair: (pair[1], -pair[0]))
+            self._scores[metric] = known
+        return known
 
     @property
     def alone_seconds(self) -> float:
-        return float(sum(entry["alone_seconds"] for entry in self.epochs))
+        return 0.0 if self.copied_from is not None else float(sum(entry["alone_seconds"] for entry in self.epochs))
+
+    @property
+    def copied_from(self) -> int | None:
+        """The trial with the same settings that this one's epochs are copied from."""
+        return self.epochs[0].get("copied_from") if self.epochs else None
 
 
 @dataclass
@@ -84,8 +125,13 @@ class History:
     spec: SweepSpec | None = None
     started: float = 0.0
     trials: dict[int, Trial] = field(default_factory=dict)
+    priors: list[dict[str, Any]] = field(default_factory=list)  # of other sweeps, for the sampler alone
     last_close: dict[str, Any] | None = None
     used_s: float = 0.0  # by sessions that ended, killed ones up to their last event
+    trained_s: float = 0.0  # of all epochs, those included that a killed session's successor trained again
+    num_ended: int = 0
+    best: tuple[float, int] | None = None  # score and trial, failed ones aside
+    ended_since_best: int = 0  # trials that ended after it was found, without a better one
     _session_started: float | None = None
     _last_time: float = 0.0
 
@@ -103,15 +149,18 @@ class History:
             case "session":
                 # A resumed sweep may have more trials, another budget or another number of workers.
                 self.spec, self.last_close = SweepSpec(**body["spec"]), None
+            case "prior":
+                self.priors.append(body)
             case "suggest":
                 assert event.trial is not None
                 self.trials[event.trial] = Trial(
-                    event.trial, body["params"], body["distributions"], body["settings"], event.time
-                )
+                    event.trial, body["params"], body["distributions"], body["settings"], event.time,
+                    num_parameters=body.get("num_parameters"), queued=body.get("queued"),
+                )  # fmt: skip
             case "epoch":
                 trial = self._trial(event)
-                # Epochs after the last checkpoint are trained again by a resumed trial: the newer report counts.
-                trial.epochs = [entry for entry in trial.epochs if entry["epoch"] < body["epoch"]] + [body]
+                trial.add_epoch(body)
+                self._count_epoch(trial, body)
             case "checkpoint":
                 self._trial(event).checkpoint = body
             case "decision":
@@ -119,10 +168,28 @@ class History:
             case "end":
                 trial = self._trial(event)
                 trial.state, trial.reason, trial.ended = body["state"], body["reason"], event.time
+                self._count_end(trial)
             case "close":
                 self.last_close = body
             case _:
                 pass
+
+    def _count_epoch(self, trial: Trial, body: dict[str, Any]) -> None:
+        if "copied_from" not in body:
+            self.trained_s += body["seconds"]
+        score = body["metrics"].get(self.spec.metric, -math.inf) if self.spec else -math.inf
+        if score > (self.best[0] if self.best else -math.inf):
+            self.best, self.ended_since_best = (score, trial.number), 0
+
+    def _count_end(self, trial: Trial) -> None:
+        self.num_ended += 1
+        was_best = self.best is not None and self.best[1] == trial.number
+        self.ended_since_best += not was_best or trial.state == "failed"
+        if was_best and trial.state == "failed" and self.spec is not None:
+            # What failed does not win: the best of the others is the best again.
+            first = next((other for other in self.ranked(self.spec.metric) if other.state != "failed"), None)
+            found = first.best(self.spec.metric) if first else None
+            self.best = (found[1], first.number) if first and found else None
 
     def _trial(self, event: Event) -> Trial:
         assert event.trial is not None
@@ -136,26 +203,111 @@ class History:
         return [self.trials[number] for _, _, number in sorted(scored)]
 
 
-def read_events(path: Path, after: int = 0) -> Iterator[Event]:
-    """The events with a number above `after`, without writing anything."""
+def _stored(kind: str, body: dict[str, Any]) -> dict[str, Any]:
+    """A body as it is written and folded: tables among an epoch's metrics (classes, confusions) as text, because a large
+    sweep has tens of thousands of epochs and few of them are ever asked for theirs.
+    """
+    metrics = body["metrics"] if kind == "epoch" else {}
+    tables = {name: value for name, value in metrics.items() if isinstance(value, dict | list)}
+    if not tables:
+        return body
+    scalars = {name: value for name, value in metrics.items() if name not in tables}
+    return {**body, "metrics": scalars, "tables": _as_json(tables)}
+
+
+def _whole(body: dict[str, Any]) -> dict[str, Any]:
+    """A body as it was appended."""
+    if "tables" not in body:
+        return body
+    rest = {name: value for name, value in body.items() if name != "tables"}
+    return {**rest, "metrics": {**body["metrics"], **json.loads(body["tables"])}}
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _checksum(before: int, seq: Any, when: Any, kind: Any, trial: Any, body: bytes) -> int:
+    """Of an event and, by `before`, of all events before it."""
+    return zlib.crc32(body, zlib.crc32(b"%r %r %r %r " % (seq, when, kind, trial), before))
+
+
+def _damaged(path: Path, what: str) -> LedgerError:
+    return LedgerError(f"{path}: {what}; the file is damaged: restore it from a copy, or start anew under another --name")
+
+
+def _read(path: Path, after: int) -> Iterator[tuple[Event, int]]:
+    """Events with their checksums. Raises LedgerError where anything was changed or is missing."""
+    if path.is_file() and path.stat().st_size == 0:
+        log = path.with_name(path.name + "-wal")
+        if log.is_file() and log.stat().st_size > 0:  # SQLite would remove it
+            raise _damaged(path, f"is empty, but {log.name} is not")
+        return  # its writer died before the first byte
+    last = after
     try:
-        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=30)
-        try:
-            for seq, when, kind, trial, body in connection.execute(
-                "SELECT seq, time, kind, trial, body FROM events WHERE seq > ? ORDER BY seq", (after,)
-            ):
-                yield Event(seq, when, kind, trial, json.loads(body))
-        finally:
-            connection.close()
-    except sqlite3.DatabaseError as error:
-        raise LedgerError(f"{path}: cannot be read as a ledger ({error})") from None
+        with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=30)) as connection:
+            connection.isolation_level = None
+            connection.text_factory = bytes
+            connection.execute("BEGIN")  # one state for all that follows
+            (found,) = connection.execute("PRAGMA user_version").fetchone()
+            if found != FORMAT:
+                if found == 0 and connection.execute("SELECT name FROM sqlite_schema").fetchone() is None:
+                    return  # its writer died before the first transaction
+                raise LedgerError(f"{path}: a ledger of format {found}, this version of mmm-search reads and writes {FORMAT}; "
+                                  "go on with the version that made it, or start anew under another --name")  # fmt: skip
+            rows = connection.execute(
+                "SELECT seq, time, kind, trial, body, checksum FROM events WHERE seq >= ? ORDER BY seq", (after,)
+            )
+            checksum = 0
+            if after > 0:
+                first = rows.fetchone()
+                if first is None or first[0] != after:
+                    raise _damaged(path, f"event {after} is missing")
+                checksum = first[5]
+            while batch := rows.fetchmany(_BATCH):
+                for seq, when, kind, trial, body, found in batch:
+                    if seq != last + 1:
+                        raise _damaged(path, f"event {last + 1} is missing (the next is {seq})")
+                    checksum = _checksum(checksum, seq, when, kind, trial, body) if isinstance(body, bytes) else -1
+                    if checksum != found:
+                        raise _damaged(path, f"event {seq} is not what was written")
+                    last = seq
+                bodies = json.loads(b"[%b]" % b",".join([row[4] for row in batch]))
+                for (seq, when, kind, trial, _, found), body in zip(batch, bodies, strict=True):
+                    yield Event(seq, when, kind.decode(), trial, body), found
+            (count,) = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone() or (0,)
+            if count != last:
+                raise _damaged(path, f"ends with event {last} instead of {count}")
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # the second where SQLite quotes damaged bytes
+        what = f"cannot be read as a ledger (after event {last}: {error})"
+        if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in _NOT_DAMAGE:
+            raise LedgerError(f"{path}: {what}") from None
+        raise _damaged(path, what) from None
+
+
+def read_events(path: Path, after: int = 0) -> Iterator[Event]:
+    """The events with a number above `after`, without writing anything. Raises LedgerError."""
+    return (event._replace(body=_whole(event.body)) for event, _ in _read(path, after))
+
+
+@contextlib.contextmanager
+def _without_collecting() -> Iterator[None]:
+    # A million small dictionaries without a cycle: looking for cycles in them makes loading half as fast.
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def read_history(path: Path) -> History:
     """The state of a sweep. Raises LedgerError."""
     history = History()
-    for event in read_events(path):
-        history.apply(event)
+    with _without_collecting():
+        for event, _ in _read(path, 0):
+            history.apply(event)
     if history.spec is None:
         raise LedgerError(f"{path}: an empty ledger: the sweep never started; remove its folder")
     return history
@@ -168,60 +320,75 @@ class Ledger:
         self.folder = folder
         self.path = folder / "ledger.sqlite"
         self.history = History()
+        self.lock = Lock(folder / "lock")
+        self._last, self._checksum = 0, 0  # of the last event
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.folder / "lock", "a+")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.seek(0)
-            holder = self._lock.read().strip() or "another process"
-            self._lock.close()
+            self.lock.acquire()
+        except LockError as error:
             raise LedgerError(
-                f"sweep {self.folder.name!r} is being run by {holder}; wait for it, or choose another --name"
+                f"sweep {self.folder.name!r} is being run by {error}; wait for it, or choose another --name"
             ) from None
-        self._lock.truncate(0)
-        self._lock.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
-        self._lock.flush()
-        self._connection = sqlite3.connect(self.path, isolation_level=None)
         try:
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA synchronous=FULL")
-            self._connection.execute(
-                "CREATE TABLE IF NOT EXISTS events (seq INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, "
-                "kind TEXT NOT NULL, trial INTEGER, body TEXT NOT NULL) STRICT"
-            )
-            for event in read_events(self.path):
-                self.history.apply(event)
-        except sqlite3.DatabaseError as error:
-            self.__exit__()
-            raise LedgerError(f"{self.path}: cannot be read as a ledger ({error})") from None
+            # Read before it is opened for writing: what is refused stays as it is.
+            if self.path.is_file():
+                with _without_collecting():
+                    for event, checksum in _read(self.path, 0):
+                        self.history.apply(event)
+                        self._last, self._checksum = event.seq, checksum
+            self._connection = self._open()
         except BaseException:
-            self.__exit__()
+            self.lock.release()
             raise
         return self
 
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, isolation_level=None, timeout=30)
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            (fault,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if fault != "ok":
+                raise _damaged(self.path, f"cannot be written to ({' '.join(fault.split())})")
+            connection.execute("BEGIN IMMEDIATE")
+            if connection.execute("PRAGMA user_version").fetchone() == (0,):
+                connection.execute(_TABLE)
+            connection.execute(f"PRAGMA user_version={FORMAT}")  # each time: what cannot be written to is known now
+            connection.execute("COMMIT")
+        except BaseException as error:
+            connection.close()
+            if isinstance(error, sqlite3.DatabaseError):
+                raise LedgerError(f"{self.path}: cannot be written to ({error})") from None
+            raise
+        return connection
+
     def __exit__(self, *_: object) -> None:
         self._connection.close()
-        self._lock.truncate(0)
-        self._lock.close()
+        self.lock.release()
 
     def append(self, *entries: Entry) -> None:
         """Record (kind, trial, body) entries in one synced transaction, then fold them into the history."""
         now = time.time()
-        events = []
+        events, checksum = [], self._checksum
         self._connection.execute("BEGIN IMMEDIATE")
         try:
-            for kind, trial, body in entries:
-                cursor = self._connection.execute(
-                    "INSERT INTO events (time, kind, trial, body) VALUES (?, ?, ?, ?)",
-                    (now, kind, trial, json.dumps(body, ensure_ascii=False)),
-                )
-                events.append(Event(cursor.lastrowid or 0, now, kind, trial, body))
+            for seq, (kind, trial, body) in enumerate(entries, start=self._last + 1):
+                stored = _stored(kind, body)
+                text = _as_json(stored)
+                checksum = _checksum(checksum, seq, now, kind.encode(), trial, text.encode())
+                # With its number: had another process written in spite of the lock, SQLite would refuse it.
+                row = (seq, now, kind, trial, text, checksum)
+                self._connection.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", row)
+                events.append(Event(seq, now, kind, trial, stored))
             self._connection.execute("COMMIT")
-        except BaseException:
-            self._connection.execute("ROLLBACK")
+        except BaseException as error:
+            if self._connection.in_transaction:  # SQLite ends it itself where the disk is full
+                self._connection.execute("ROLLBACK")
+            if isinstance(error, sqlite3.IntegrityError):
+                raise LedgerError(f"{self.path}: another process writes to it as well; this one stops") from None
             raise
+        self._last, self._checksum = self._last + len(events), checksum
         for event in events:
             self.history.apply(event)

@@ -1,5 +1,6 @@
 """Everything that can be refused is refused here, before Ray starts and before anything is written."""
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from mmm.manifest import Manifest, read_manifest
 from mmm.metrics import OBJECTIVES
 from mmm.store import list_recipes
 from mmm.train import build_model
-from search.config import SweepSpec, check_name
+from search.config import REPEATS, SweepSpec, check_name
 
 
 def trial_config(settings: Mapping[str, Any], spec: SweepSpec) -> TrainConfig:
@@ -22,24 +23,31 @@ def trial_config(settings: Mapping[str, Any], spec: SweepSpec) -> TrainConfig:
 
 
 class SettingsCheck:
-    """Raises ValueError or FileNotFoundError for settings that could not be trained on this manifest and these features."""
+    """Number of parameters of a model of these settings. Raises ValueError or FileNotFoundError where it could not be trained."""
 
     def __init__(self, spec: SweepSpec) -> None:
         self.spec = spec
         self.manifest: Manifest = read_manifest(spec.manifest)
         self._features: dict[tuple[str, int], Features] = {}
-        self._built: set[tuple[Any, ...]] = set()
+        self._built: dict[tuple[Any, ...], int] = {}
 
-    def __call__(self, settings: Mapping[str, Any]) -> None:
+    def __call__(self, settings: Mapping[str, Any]) -> int:
         config = trial_config(settings, self.spec)
+        features = self.features(config)
+        shape = (config.audio_feature, config.context, config.architecture, config.masked, config.heads, config.layers,
+                 config.width, config.num_blocks, config.residual, config.classifier_hidden)  # fmt: skip
+        if shape not in self._built:
+            with torch.device("meta"):  # sizes are checked, nothing is allocated
+                model = build_model(config, dims_of(features, config))
+            self._built[shape] = sum(parameter.numel() for parameter in model.parameters())
+        return self._built[shape]
+
+    def features(self, config: TrainConfig) -> Features:
+        """What settings are trained on, loaded once."""
         key = (config.audio_feature, config.context)
         if key not in self._features:
             self._features[key] = load_features(self.manifest, Path(self.spec.features), *key)
-        shape = (*key, config.architecture, config.masked, config.heads, config.layers, config.width, config.num_blocks)
-        if shape not in self._built:
-            with torch.device("meta"):  # sizes are checked, nothing is allocated
-                build_model(config, dims_of(self._features[key], config))
-            self._built.add(shape)
+        return self._features[key]
 
 
 def check_spec(spec: SweepSpec) -> None:
@@ -49,6 +57,16 @@ def check_spec(spec: SweepSpec) -> None:
     for name, low in (("trials", 1), ("epochs", 1), ("workers", 1), ("first_rung", 1), ("factor", 2), ("keep", 1)):
         if getattr(spec, name) < low:
             faults.append(f"--{name.replace('_', '-')} {getattr(spec, name)} is too small; expected at least {low}")
+    for name in ("patience", "max_parameters", "gpu_hours", "max_ms_per_utterance", "max_memory_mb"):
+        value = getattr(spec, name)
+        if value is not None and not 0 < value < math.inf:
+            faults.append(f"--{name.replace('_', '-')} {value:g} is out of range; expected above 0")
+    if spec.target is not None and not 0 < spec.target <= 1:
+        faults.append(f"--target {spec.target:g} is no score to reach; expected above 0 and at most 1")
+    if spec.gpu_hours is not None and spec.gpus_per_trial == 0:
+        faults.append("--gpu-hours without --gpus-per-trial would never be used up; use --compute-budget")
+    if spec.repeats not in REPEATS:
+        faults.append(f"unknown --repeats {spec.repeats!r}; expected one of {', '.join(REPEATS)}")
     if spec.metric not in OBJECTIVES:
         faults.append(f"unknown --metric {spec.metric!r}; expected one of {', '.join(OBJECTIVES)}")
     if spec.gpus_per_trial < 0:

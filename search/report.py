@@ -4,7 +4,7 @@ import base64
 import html
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,11 @@ import optuna
 from matplotlib import pyplot as plt
 
 from mmm.files import write_text
-from search.config import SweepSpec
-from search.leaderboard import leaderboard
-from search.ledger import History
+from search.config import SweepSpec, duration
+from search.leaderboard import epoch_seconds, leaderboard
+from search.ledger import History, Trial
 from search.searcher import Searcher
-from search.view import counts, duration
+from search.view import counts
 from spaces import Space
 
 _COLOURS = {"vanilla_concat": "#4477aa", "three_way_concat": "#66ccee", "cross_attention": "#228833", "mlp_mixer": "#ee6677"}
@@ -81,6 +81,69 @@ def _best_so_far(history: History, metric: str) -> Callable[[Any], None]:
     return draw
 
 
+def _ms_per_utterance(trial: Trial) -> float | None:
+    """The least of its epochs', which others on the machine disturbed least."""
+    return min((entry["ms_per_utterance"] for entry in trial.epochs if entry.get("ms_per_utterance") is not None), default=None)
+
+
+# What a trial costs: the first of these that all trials have is set against the score.
+_COSTS: dict[str, Callable[[Trial], float | None]] = {
+    "milliseconds per utterance": _ms_per_utterance, "parameters": lambda trial: trial.num_parameters, "seconds per epoch": epoch_seconds,
+}  # fmt: skip
+
+
+def pareto_front(points: Iterable[tuple[float, float, int]]) -> list[tuple[float, float, int]]:
+    """Those of (cost, score, trial) that no cheaper or equally cheap one matches in score, cheapest first."""
+    front: list[tuple[float, float, int]] = []
+    for point in sorted(points, key=lambda point: (point[0], -point[1], point[2])):
+        if not front or point[1] > front[-1][1]:
+            front.append(point)
+    return front
+
+
+def _pareto(history: History, metric: str) -> tuple[str, str]:
+    """The picture of score against cost and the table of its front; both empty where no trial has a score."""
+    trials = [trial for trial in history.ranked(metric) if trial.state != "failed"]
+    if not trials:
+        return "", ""
+    costs = {name: [cost(trial) for trial in trials] for name, cost in _COSTS.items()}
+    name = next(name for name, values in costs.items() if None not in values)
+    scores = [best[1] for trial in trials if (best := trial.best(metric))]
+    points = [(cost, score, t.number) for cost, score, t in zip(costs[name], scores, trials, strict=True) if cost is not None]
+    front = pareto_front(points)
+
+    def draw(axes: Any) -> None:
+        for architecture, colour in (*_COLOURS.items(), ("other", _OTHER)):
+            mine = [point for point in points if _architecture(history.trials[point[2]]) == architecture]
+            if mine:
+                axes.plot([cost for cost, _, _ in mine], [score for _, score, _ in mine], ".", color=colour, label=architecture)
+        # To the dearest trial: nothing that costs more was better.
+        line = [*front, (max(cost for cost, _, _ in points), front[-1][1], -1)]
+        axes.step([cost for cost, _, _ in line], [score for _, score, _ in line], where="post", color="#222", linewidth=1)
+        axes.set(xscale="log", xlabel=name, ylabel=f"best validation {metric}")
+        axes.xaxis.set_major_formatter("{x:,g}")
+        axes.legend(frameon=False, fontsize=8)
+
+    rows = ""
+    for _, score, number in front:
+        trial, ms = history.trials[number], _ms_per_utterance(history.trials[number])
+        cells = (number, trial.settings["architecture"], f"{score:.4f}", f"{trial.num_parameters:,}" if trial.num_parameters else "",
+                 f"{ms:.3f}" if ms is not None else "", f"{epoch_seconds(trial):.3f}")  # fmt: skip
+        rows += (
+            "<tr>" + "".join(f'<td class="{"" if i == 1 else "number"}">{cell}</td>' for i, cell in enumerate(cells)) + "</tr>"
+        )
+    names = ("trial", "architecture", "score", "parameters", "ms per utterance", "seconds per epoch")
+    head = "".join(f'<th class="{"" if i == 1 else "number"}">{column}</th>' for i, column in enumerate(names))
+    caption = f"Score against {name}; the line joins trials that nothing cheaper matches, failed trials aside."
+    return _picture(draw, caption), f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def _architecture(trial: Trial) -> str:
+    """As in the legend."""
+    name = trial.settings.get("architecture", "")
+    return name if name in _COLOURS else "other"
+
+
 def _importances(spec: SweepSpec, space: Space, history: History) -> dict[str, float]:
     searcher = Searcher(space, spec.metric, spec.seed, history.trials)
     finished = [t for t in searcher.study.get_trials(deepcopy=False) if t.state == optuna.trial.TrialState.COMPLETE]
@@ -109,6 +172,7 @@ def write_report(path: Path, history: History, space: Space | None) -> None:
         _picture(_curves(history, spec.metric), "Every trial's learning curve; faint where it was stopped early."),
         _picture(_best_so_far(history, spec.metric), "Best score of each trial, and the best so far."),
     ]
+    pareto_picture, pareto_table = _pareto(history, spec.metric)
     importances = _importances(spec, space, history) if space is not None else {}
     if importances:
         names = list(importances)[::-1]
@@ -123,7 +187,7 @@ def write_report(path: Path, history: History, space: Space | None) -> None:
         best = history.trials[rows[0]["trial"]]
         found = best.best(spec.metric)
         assert found is not None
-        matrix = next(entry["metrics"] for entry in best.epochs if entry["epoch"] == found[0])
+        matrix = best.metrics(found[0])
         classes = list(matrix["per_class"])
 
         def confusion(axes: Any) -> None:
@@ -157,6 +221,11 @@ def write_report(path: Path, history: History, space: Space | None) -> None:
             text = f"{value:.4f}" if column in ("score", "last_score") and value != "" else str(value)
             cells.append(f'<td class="{"number" if column in numbers else ""}">{html.escape(text)}</td>')
         body += f'<tr class="{row["state"]}">{"".join(cells)}</tr>'
+    pareto = (
+        f'<h2>Score against cost</h2><div class="figures">{pareto_picture}<div>{pareto_table}</div></div>'
+        if pareto_table
+        else ""
+    )
     facts = f"{len(history.trials)} trials ({states}), {duration(seconds)}, {spec.workers} workers"
     if efficiency is not None:
         facts += f", steady efficiency {efficiency:.2f}"
@@ -168,6 +237,6 @@ Manifest <code>{html.escape(spec.manifest)}</code>, features <code>{html.escape(
 <code>{html.escape(spec.command)}</code></p>
 {best_line}
 <div class="figures">{"".join(pictures)}</div>
-<h2>Leaderboard</h2><p>The score is validation {spec.metric} of the best epoch. The test split was not read.</p>
+{pareto}<h2>Leaderboard</h2><p>The score is validation {spec.metric} of the best epoch. The test split was not read.</p>
 <table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></html>
 """)  # fmt: skip

@@ -5,8 +5,9 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Mapping
-from dataclasses import replace
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from rich.console import Console
 
 from search.conductor import Conductor
 from search.config import SweepSpec, existing_sweep, sweep_dir
+from search.enqueue import Point, as_params
 from search.export import best_trial, export_trial
 from search.leaderboard import write_leaderboard
 from search.ledger import History, Ledger, read_history
@@ -27,8 +29,26 @@ def command_line() -> str:
     return shlex.join(["mmm-search", *sys.argv[1:]])
 
 
-def check(spec: SweepSpec) -> Space:
-    """Refuse what cannot run, before Ray starts and before anything is written. Returns the space."""
+def command_started() -> float:
+    """When this process was started, in seconds since 1970; where the system does not say, now."""
+    try:
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    except OSError:
+        return time.time()
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + ticks / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A sweep that can run: its specification with the enqueued points in it, its space, what its settings were checked with."""
+
+    spec: SweepSpec
+    space: Space
+    settings_check: SettingsCheck
+
+
+def check(spec: SweepSpec, points: Sequence[Point] = ()) -> Checked:
+    """Refuse what cannot run, before Ray starts and before anything is written. `points` are enqueued after those of the spec."""
     check_spec(spec)
     space = load_space(spec.space)
     settings_check = SettingsCheck(spec)
@@ -38,43 +58,63 @@ def check(spec: SweepSpec) -> Space:
         trial_config(settings, spec)
         drawn.append(settings)
 
+    def complete(settings: Mapping[str, Any]) -> dict[str, Any]:
+        drawn.append(settings)
+        return trial_config(settings, spec).params()
+
     check_space(space, settings_alone)
+    queue = [*spec.enqueue, *(as_params(space, *point, complete) for point in points)]
     check_contexts(spec, drawn)
-    for settings in drawn:
-        settings_check(settings)
-    return space
+    smallest = min(settings_check(settings) for settings in drawn)
+    if spec.max_parameters is not None and smallest > spec.max_parameters:
+        raise ValueError(f"--max-parameters {spec.max_parameters:,}: no model that the space was seen to make is that small; "
+                         f"the smallest has {smallest:,}")  # fmt: skip
+    return Checked(replace(spec, enqueue=queue), space, settings_check)
 
 
-def start(spec: SweepSpec, runs: Path, console: Console) -> History:
-    """Run a new sweep. Raises ValueError where one of this name is there."""
+def start(
+    spec: SweepSpec, runs: Path, console: Console, points: Sequence[Point] = (), warm_start: Sequence[str] = ()
+) -> History:
+    """Run a new sweep: `points` first, and what the sweeps in `warm_start` found known to the sampler.
+
+    Raises ValueError where one of this name is there.
+    """
     folder = sweep_dir(runs, spec.name)
     if (folder / "ledger.sqlite").is_file():
         raise ValueError(
             f"sweep {spec.name!r} exists in {runs}/; go on with it: mmm-search resume {spec.name}, or choose another --name"
         )
-    space = check(spec)
-    return _run(spec, space, runs, console, is_new=True)
+    checked = check(spec, points)
+    priors: list[dict[str, Any]] = []
+    if warm_start:
+        from search.warm_start import load_priors
+
+        priors = [prior for source in warm_start for prior in load_priors(source, runs, spec.metric)]
+    return _run(checked, runs, console, priors)
 
 
-def resume(runs: Path, name: str, changes: dict[str, Any], console: Console) -> History:
-    """Go on with a sweep from its ledger. `changes` overrule the specification (more trials, another budget)."""
+def resume(runs: Path, name: str, changes: dict[str, Any], console: Console, points: Sequence[Point] = ()) -> History:
+    """Go on with a sweep from its ledger, `points` next. `changes` overrule the specification (more trials, another budget)."""
     folder = existing_sweep(runs, name)
     spec = read_history(folder / "ledger.sqlite").spec
     assert spec is not None
-    spec = replace(spec, **changes, command=command_line())
-    space = check(spec)
-    return _run(spec, space, runs, console, is_new=False)
+    return _run(check(replace(spec, **changes, command=command_line()), points), runs, console, None)
 
 
-def _run(spec: SweepSpec, space: Space, runs: Path, console: Console, *, is_new: bool) -> History:
+def _run(checked: Checked, runs: Path, console: Console, priors: Sequence[dict[str, Any]] | None) -> History:
+    """A session; `priors` are those of a new sweep, None goes on with one."""
+    spec, space = checked.spec, checked.space
     folder = sweep_dir(runs, spec.name)
     threads = max(1, len(os.sched_getaffinity(0)) // spec.workers) if spec.address is None else 1
     device = "cuda" if spec.gpus_per_trial > 0 else "cpu"
     view = View(console, spec.name)
     with Ledger(folder) as ledger, view:
-        if is_new:
-            ledger.append(("sweep", None, {"spec": spec.as_json()}))
-        conductor = Conductor(ledger, spec, space, device, view.changed)
+        if ledger.lock.replaced is not None:
+            console.print(f"took over the sweep from {ledger.lock.replaced}", highlight=False, soft_wrap=True)
+        if priors is not None:
+            ledger.append(("sweep", None, {"spec": spec.as_json()}), *(("prior", None, prior) for prior in priors))
+        conductor = Conductor(ledger, spec, space, device, view.changed, count_parameters=checked.settings_check)
+        conductor.command_started = command_started()
         conductor.open_session(spec.command)
         view.follow(conductor)
         # Ray and MLflow take seconds to import; everything that can be refused has been by now.
@@ -82,16 +122,17 @@ def _run(spec: SweepSpec, space: Space, runs: Path, console: Console, *, is_new:
         from search.tracking import Tracker
 
         tracker = Tracker(runs, spec.name, spec.tracking_uri)
-        why = "interrupted"
+        why, has_work = "interrupted", True
         try:
             _stop_politely_when_terminated()
-            if conductor.has_work:
+            has_work = conductor.has_work and not conductor.check_budgets()
+            if has_work:
                 run_trials(conductor, threads)
             unfinished = any(trial.state == "running" for trial in conductor.trials.values())
-            if conductor.is_out_of_time:
-                why = "time budget"
-            elif not unfinished and len(conductor.trials) >= spec.trials:
+            if not unfinished and len(conductor.trials) >= spec.trials:
                 why = "done"
+            elif conductor.used_up is not None:
+                why = conductor.used_up.why
         except KeyboardInterrupt:
             pass  # the session closes as interrupted, and `resume` goes on with what was running
         finally:
@@ -108,7 +149,7 @@ def _run(spec: SweepSpec, space: Space, runs: Path, console: Console, *, is_new:
 
         write_report(folder / "report.html", history, space)
         delivered = delivered and tracker.finish(history, bundle, winner.number if winner else None)
-    _say(console, conductor, folder, why, tracker.trouble if not delivered else "", winner is not None)
+    _say(console, conductor, folder, why, has_work, tracker.trouble if not delivered else "", winner is not None)
     return history
 
 
@@ -118,7 +159,9 @@ def _stop_politely_when_terminated() -> None:
         signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
 
 
-def _say(console: Console, conductor: Conductor, folder: Path, why: str, trouble: str, has_bundle: bool) -> None:
+def _say(
+    console: Console, conductor: Conductor, folder: Path, why: str, had_work: bool, trouble: str, has_bundle: bool
+) -> None:
     """The end of a session on the terminal: leaderboard, efficiency, what is left to do, where things are."""
     spec, history = conductor.spec, conductor.ledger.history
 
@@ -137,10 +180,19 @@ def _say(console: Console, conductor: Conductor, folder: Path, why: str, trouble
         first_s = conductor.first_result - conductor.session_started
         say(f"steady efficiency {efficiency:.2f} (training time / {spec.workers} workers / {wall_s:.1f} s after the first result, "
             f"which came {first_s:.1f} s after the start)")  # fmt: skip
+    first_step_s = conductor.first_step_s()
+    if first_step_s is not None:
+        say(f"first training step {first_step_s:.1f} s after the command")
     go_on = f"mmm-search resume {spec.name} --runs {shlex.quote(str(folder.parent))}"
     if trouble:
         say(f"MLflow did not take everything ({trouble}); it is safe in the ledger, send it with: {go_on}")
-    if why != "done":
+    budget = conductor.used_up
+    if why == "done" and not had_work:
+        say(f"nothing was left to train; try more settings with: {go_on} --trials {spec.trials + 20}")
+    elif budget is not None and why == budget.why:
+        ended = "ended" if had_work else "nothing was trained, for what was given is used up"
+        say(f"{ended}: {why} ({budget.text}); go on with more: {go_on} {budget.option} ...")
+    elif why != "done":
         say(f"ended: {why}; go on with: {go_on}")
     bundle = f", bundle {folder / 'bundle'}" if has_bundle else ""
     say(f"report {folder / 'report.html'}, leaderboard {folder / 'leaderboard.csv'}{bundle}")

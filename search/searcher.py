@@ -1,22 +1,24 @@
 """The searcher: Optuna's ask and tell over the ledger's history. Nothing is kept that the ledger does not hold."""
 
+import contextlib
 import hashlib
 import importlib.util
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, distribution_to_json, json_to_distribution
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
 from search.ledger import Trial
+from search.proposal import Proposer
 from spaces import SPACES, Space
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-_NUM_STARTUP_TRIALS = 10
 _NUM_DRAWS = 200
 
 
@@ -102,6 +104,22 @@ def check_space(space: Space, check: Callable[[dict[str, Any]], None]) -> list[d
     return drawn
 
 
+def draw(space: Space, num_draws: int) -> list[tuple[dict[str, Any], dict[str, str], dict[str, Any]]]:
+    """Parameters, their distributions as JSON, and settings, drawn at random, always the same ones.
+
+    Those that the space fails on are left out.
+    """
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    found = []
+    for _ in range(num_draws):
+        trial = study.ask()
+        with contextlib.suppress(Exception):
+            settings = dict(space.suggest(trial))
+            texts = {name: distribution_to_json(distribution) for name, distribution in trial.distributions.items()}
+            found.append((dict(trial.params), texts, settings))
+    return found
+
+
 def _edges(distribution: BaseDistribution) -> list[Any]:
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices)
@@ -123,15 +141,33 @@ def _point_settings(space: Space, point: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
-class Searcher:
-    """TPE (Bergstra et al. 2011) with independent parameters; trials stopped early are told as PRUNED.
+SAMPLERS = ("model", "tpe", "random")
+COST_WEIGHT = 0.0
+_TPE_STARTUP = 10
 
-    Each suggestion has a sampler of its own, seeded by (seed, number), so that the next suggestion depends on the
-    history alone and not on what this process did before.
+
+class Searcher:
+    """Suggests settings from the history of trials, through Optuna's ask and tell.
+
+    `model`: expected improvement by a Gaussian process over estimated final scores (search/proposal.py).
+    `tpe`: Optuna's TPE (Bergstra et al. 2011) with independent parameters, trials stopped early told as PRUNED.
+    `random`: what it says.
+    Each suggestion has a random generator of its own, seeded by (seed, number), so that the next suggestion depends on
+    the history alone and not on what this process did before.
     """
 
-    def __init__(self, space: Space, metric: str, seed: int, trials: Mapping[int, Trial]) -> None:
-        self.space, self.metric, self.seed = space, metric, seed
+    def __init__(
+        self, space: Space, metric: str, seed: int, trials: Mapping[int, Trial], queue: Sequence[Mapping[str, Any]] | None = None,
+        *, rungs: Sequence[int] = (), sampler: str = "model", cost_weight: float = COST_WEIGHT,
+        priors: Sequence[Mapping[str, Any]] = (),
+    ) -> None:  # fmt: skip
+        """`trials` is the ledger's, followed as it grows; `rungs` end with the last epoch; `priors` are trials of others.
+
+        `queue`: the points to suggest next, in this order; None: the known good ones of the space that `trials` has not had.
+        """
+        self.space, self.metric, self.seed, self.trials, self.sampler = space, metric, seed, trials, sampler
+        self.queue = list(space.known_good[len(trials) :] if queue is None else queue)
+        self.proposer = Proposer(space, metric, rungs, cost_weight, priors) if sampler == "model" and rungs else None
         self.study = optuna.create_study(direction="maximize")
         self._running: dict[int, optuna.Trial] = {}
         for number in sorted(trials):
@@ -157,11 +193,17 @@ class Searcher:
         Raises SpaceError where the space's function fails; that trial is to be told as failed.
         """
         digest = hashlib.blake2b(f"{self.seed} {number}".encode(), digest_size=4).digest()
-        self.study.sampler = optuna.samplers.TPESampler(
-            seed=int.from_bytes(digest, "little"), n_startup_trials=_NUM_STARTUP_TRIALS, multivariate=False
-        )
-        if number < len(self.space.known_good):
-            self.study.enqueue_trial(dict(self.space.known_good[number]))
+        seed = int.from_bytes(digest, "little")
+        if self.sampler == "tpe":
+            self.study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=_TPE_STARTUP, multivariate=False)
+        else:
+            self.study.sampler = optuna.samplers.RandomSampler(seed=seed)
+        if self.queue:
+            self.study.enqueue_trial(dict(self.queue.pop(0)))
+        elif self.proposer is not None:
+            point = self.proposer.propose(self.trials, np.random.default_rng(seed))
+            if point is not None:
+                self.study.enqueue_trial(point)
         trial = self.study.ask()
         assert trial.number == number, (trial.number, number)
         self._running[number] = trial

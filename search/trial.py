@@ -1,7 +1,9 @@
 """A trial in a Ray worker: mmm's training generator, reported in slices of about a second."""
 
+import contextlib
 import json
 import os
+import resource
 import time
 import traceback
 from pathlib import Path
@@ -16,10 +18,10 @@ from mmm.config import make_config
 from mmm.files import write_bytes
 from mmm.manifest import Manifest, read_manifest
 from mmm.train import Diverged, Run, begin, fit, load_checkpoint, resolve_device, save_checkpoint
-from search.trial_files import checkpoint_file, trial_folder
+from search.trial_files import best_file, checkpoint_file, trial_folder
 
 SLICE_S = 1.0  # short epochs are reported together: between two reports a worker waits for the driver
-CHECKPOINT_EVERY_S = 10.0
+CHECKPOINT_SHARE = 0.03  # of a trial's time at most: where one costs less than 30 ms, each report has its checkpoint
 
 
 class Slices:
@@ -46,7 +48,9 @@ class Slices:
             load_checkpoint(self.run, self.checkpoint_path, order["checkpoint"]["sha256"])
         self._epochs = fit(self.run)
         self._fault: Exception | None = None
-        self._saved = time.monotonic()
+        self._saved, self._save_s = time.monotonic(), 0.0
+        self._has_written_best = False
+        self._forget_memory()
         # On the CPU with one thread, the process's own CPU time is what the epoch would take with the core to itself.
         self._is_cpu_time = device.type == "cpu" and torch.get_num_threads() == 1
 
@@ -70,7 +74,8 @@ class Slices:
                 epochs.append({
                     "epoch": result.epoch, "train_loss": result.train_loss, "metrics": result.metrics, "seconds": result.seconds,
                     "alone_seconds": min(result.seconds, result.cpu_seconds) if self._is_cpu_time else result.seconds,
-                    "ended": time.time(),
+                    "started": (ended := time.time()) - result.seconds, "ended": ended, "memory_mb": self._memory_mb(),
+                    "ms_per_utterance": result.eval_seconds / len(self.run.dev) * 1000,
                 })  # fmt: skip
                 if result.epoch in self.order["rungs"] or time.monotonic() - started >= SLICE_S:
                     break
@@ -78,23 +83,54 @@ class Slices:
             if not epochs:
                 raise
             self._fault = error  # the epochs before it are reported first: the sampler learns from them
-        is_last = self.run.epoch >= self.run.config.epochs
+        is_last = self.is_finished
         checkpoint = None
-        # At a rung the driver may stop the trial: what it would export must be on the disk before it asks.
-        if is_last or self.run.epoch in self.order["rungs"] or time.monotonic() - self._saved >= CHECKPOINT_EVERY_S:
+        # At the end or at a rung the driver may close the trial: what it would export must be on the disk before it is told.
+        if is_last:
+            self._write_best()
+        elif self.run.epoch in self.order["rungs"] or time.monotonic() - self._saved >= self._save_s / CHECKPOINT_SHARE:
+            started_cpu = time.process_time()  # by the clock it depends on what else runs
             path = checkpoint_file(self.sweep, self.number, self.run.epoch)
             checkpoint = {"epoch": self.run.epoch, "sha256": save_checkpoint(self.run, path), "path": str(path)}
             # The driver may die before it records this one: the one that it has recorded stays until the next.
             self._remove_checkpoints(but=(path, self.checkpoint_path))
             self.checkpoint_path = path
             self._saved = time.monotonic()
+            self._save_s = time.process_time() - started_cpu
         return {"epochs": epochs, "checkpoint": checkpoint, "is_last": is_last}
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the last epoch is trained."""
+        return self.run.epoch >= self.run.config.epochs
+
+    def _forget_memory(self) -> None:
+        """Start counting the peak anew: this process has trained other trials before."""
+        if self.run.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.run.device)
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+
+    def _memory_mb(self) -> float:
+        """The most that this process (on a GPU: its tensors there) has held in this trial, in MB."""
+        if self.run.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.run.device) / 1e6
+        with contextlib.suppress(OSError, StopIteration):
+            lines = Path("/proc/self/status").read_text().splitlines()
+            return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1e3
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3  # of the whole process; Linux counts in kB
 
     def slim(self) -> None:
         """After the trial's end: keep the best weights, drop optimizer and last weights (a quarter of the size stays)."""
-        if self.checkpoint_path is not None and self.checkpoint_path.is_file():
-            write_bytes(self.checkpoint_path.with_name("best.safetensors"), save(self.run.best_weights))
+        # Where the checkpoint is gone the driver has dropped this trial's weights.
+        if not self._has_written_best and self.checkpoint_path is not None and self.checkpoint_path.is_file():
+            self._write_best()
+        if self._has_written_best:
             self._remove_checkpoints(but=())
+
+    def _write_best(self) -> None:
+        write_bytes(best_file(self.sweep, self.number), save(self.run.best_weights))
+        self._has_written_best = True
 
     def _remove_checkpoints(self, but: tuple[Path | None, ...]) -> None:
         for path in trial_folder(self.sweep, self.number).glob("checkpoint-*.safetensors"):
@@ -115,12 +151,16 @@ class TrialActor(tune.Trainable):
         os.environ["OMP_NUM_THREADS"] = str(threads)
         self._start(config)
 
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        # Tune gives the actor away only when its trial has ended.
+    def take(self, order: dict[str, Any]) -> None:
+        """The trial in hand has ended; train this one next."""
         if self.slices is not None:
             self.slices.slim()
-        self._start(new_config)
-        return True
+        self._start(order)
+
+    def cleanup(self) -> None:
+        # Also called where a budget or a person stopped the sweep: what has not ended goes on from its checkpoint.
+        if self.slices is not None and self.slices.is_finished:
+            self.slices.slim()
 
     def _start(self, order: dict[str, Any]) -> None:
         self.slices: Slices | None = None

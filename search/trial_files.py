@@ -15,12 +15,16 @@ def checkpoint_file(sweep: Path, number: int, epoch: int) -> Path:
     return trial_folder(sweep, number) / f"checkpoint-{epoch:05d}.safetensors"
 
 
+def best_file(sweep: Path, number: int) -> Path:
+    """Weights of the best epoch alone: what is left of a trial that has ended."""
+    return trial_folder(sweep, number) / "best.safetensors"
+
+
 def best_weights(sweep: Path, number: int) -> dict[str, Tensor] | None:
     """Weights of a trial's best epoch, or None where they were not kept."""
-    folder = trial_folder(sweep, number)
-    if (folder / "best.safetensors").is_file():
-        return load_file(folder / "best.safetensors")
-    if checkpoints := sorted(folder.glob("checkpoint-*.safetensors")):
+    if (best := best_file(sweep, number)).is_file():
+        return load_file(best)
+    if checkpoints := sorted(trial_folder(sweep, number).glob("checkpoint-*.safetensors")):
         found = load_file(checkpoints[-1])
         return {name[5:]: value for name, value in found.items() if name.startswith("best.")}
     return None

@@ -1,18 +1,22 @@
 """What a sweep shows while it runs: a live table in a terminal, plain lines elsewhere."""
 
 import time
+from dataclasses import replace
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from search.conductor import Conductor
+from search.config import duration
 from search.leaderboard import leaderboard
 from search.ledger import History
 
-_REFRESH_PER_S = 4
+_REFRESH_PER_S = 1
 _ROWS = 12
+_RUNNING = 6  # trials named
 _WIDE = 110  # columns
 
 
@@ -22,24 +26,19 @@ def counts(history: History) -> dict[str, int]:
     return {state: states.count(state) for state in ("running", "complete", "pruned", "failed")}
 
 
-def leaderboard_table(history: History, metric: str, rows: int, title: str, width: int) -> Table:
+def leaderboard_table(history: History, metric: str, rows: int, title: str | None, width: int) -> Table:
     """The first rows of the leaderboard, without the settings where the terminal is narrower than they need."""
     is_wide = width >= _WIDE
     table = Table(title=title, title_justify="left")
     for name in ("#", "trial", "state", metric, "at", "epochs", "architecture", "K", *(["settings"] if is_wide else []), "s"):
         is_text = name in ("state", "architecture", "settings")
         table.add_column(name, justify="left" if is_text else "right", no_wrap=name != "settings")
-    for row in leaderboard(history, metric)[:rows]:
+    for row in leaderboard(history, metric, rows):
         if "rank" in row:
             cells = [str(row["rank"]), str(row["trial"]), row["state"], f"{row['score']:.4f}", str(row["best_epoch"])]
             cells += [str(row["epochs"]), row["architecture"], str(row["context"]), *([row["settings"]] if is_wide else [])]
             table.add_row(*cells, f"{row['training_s']:.1f}")
     return table
-
-
-def duration(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes // 60}h{minutes % 60:02d}m" if minutes >= 60 else f"{minutes}m{rest:02d}s"
 
 
 class View:
@@ -49,7 +48,7 @@ class View:
         self.console, self.name = console, name
         self.conductor: Conductor | None = None
         self._told: set[int] = set()
-        self._live = Live(get_renderable=self._table, console=console, refresh_per_second=_REFRESH_PER_S, transient=True)
+        self._live = Live(get_renderable=self.picture, console=console, refresh_per_second=_REFRESH_PER_S, transient=True)
 
     def __enter__(self) -> Self:
         if self.console.is_terminal:
@@ -65,37 +64,27 @@ class View:
         # A resumed sweep has told of these before.
         self._told = {trial.number for trial in conductor.trials.values() if trial.state != "running"}
 
-    def _line(self) -> str:
+    def picture(self) -> Group | str:
+        """What a terminal shows now."""
         if self.conductor is None:
             return f"sweep {self.name}: starting"
-        spec, history = self.conductor.spec, self.conductor.ledger.history
-        count = counts(history)
-        states = ", ".join(f"{number} {state}" for state, number in count.items() if number)
-        parts = [f"sweep {self.name}: {len(history.trials)}/{spec.trials} trials ({states or 'starting workers'})"]
-        efficiency = self.conductor.efficiency()
-        if efficiency is not None:
-            parts.append(f"efficiency {efficiency:.2f}")
-        parts.append(f"{spec.workers} workers, {duration(time.time() - self.conductor.session_started)}")
-        return ", ".join(parts)
-
-    def _table(self) -> Table | str:
-        if self.conductor is None or not self.conductor.trials:
-            return self._line()
         # The driver's thread adds trials while this one reads: a copy of the dictionary is taken in one step.
-        history = self.conductor.ledger.history
-        frozen = History(history.spec, history.started, dict(history.trials), None)
-        table = leaderboard_table(frozen, self.conductor.spec.metric, _ROWS, self._line(), self.console.width)
-        running = [trial for trial in frozen.trials.values() if trial.state == "running"]
-        table.caption = "running: " + "; ".join(
-            f"#{trial.number} {trial.settings['architecture']} epoch {trial.epochs[-1]['epoch'] if trial.epochs else 0}"
-            for trial in running
-        )
-        table.caption_justify = "left"
-        return table
+        history = replace(self.conductor.ledger.history, trials=dict(self.conductor.trials))
+        metric = self.conductor.spec.metric
+        running = [trial for trial in history.trials.values() if trial.state == "running"]
+        parts: list[Text | Table] = [Text(line) for line in head_lines(self.conductor, history)]
+        if any(trial.epochs for trial in history.trials.values()):
+            parts.append(leaderboard_table(history, metric, _ROWS, None, self.console.width))
+        if running:
+            names = [f"#{trial.number} {trial.settings['architecture']} epoch {trial.epochs[-1]['epoch'] if trial.epochs else 0}"
+                     for trial in running[:_RUNNING]]  # fmt: skip
+            more = f"; and {len(running) - _RUNNING} more" if len(running) > _RUNNING else ""
+            parts.append(Text(f"running: {'; '.join(names)}{more}"))
+        return Group(*parts)
 
     def changed(self) -> None:
         """Called by the conductor after each change."""
-        if self.console.is_terminal or self.conductor is None:
+        if self.console.is_terminal or self.conductor is None or self.conductor.ledger.history.num_ended == len(self._told):
             return
         metric = self.conductor.spec.metric
         for trial in list(self.conductor.trials.values()):
@@ -103,5 +92,40 @@ class View:
                 self._told.add(trial.number)
                 best = trial.best(metric)
                 score = f"{metric} {best[1]:.4f} at epoch {best[0]}" if best else "no score"
-                self.console.print(f"trial {trial.number} {trial.state} ({trial.reason}): {trial.settings.get('architecture')}, {score}; "
-                                   f"{len(self._told)} of {self.conductor.spec.trials} done", highlight=False, soft_wrap=True)  # fmt: skip
+                line = f"trial {trial.number} {trial.state} ({trial.reason}): {trial.settings.get('architecture')}, {score}; "
+                line += f"{best_so_far(self.conductor)}; {budget_line(self.conductor)}"
+                self.console.print(line, highlight=False, soft_wrap=True)
+
+
+def head_lines(conductor: Conductor, history: History) -> list[str]:
+    """Trials by state; the best score and the workers; the budgets and when the first of them ends."""
+    states = ", ".join(f"{number} {state}" for state, number in counts(history).items() if number)
+    efficiency = conductor.efficiency()
+    workers = f"{conductor.spec.workers} workers" + ("" if efficiency is None else f" at efficiency {efficiency:.2f}")
+    return [
+        f"sweep {conductor.spec.name}: {states or 'starting workers'}, {workers}, "
+        f"{duration(conductor.clock() - conductor.session_started)}",
+        *([best_so_far(conductor)] if history.best else []),
+        f"budget: {budget_line(conductor)}",
+    ]
+
+
+def best_so_far(conductor: Conductor) -> str:
+    best = conductor.ledger.history.best
+    if best is None:
+        return "no score yet"
+    architecture = conductor.trials[best[1]].settings["architecture"]
+    return f"best {conductor.spec.metric} {best[0]:.4f} (trial {best[1]}, {architecture})"
+
+
+def budget_line(conductor: Conductor) -> str:
+    """`31 of 120 trials, 12m of 2h; ends about 14:05 (in 22m)`."""
+    line = ", ".join(budget.text for budget in conductor.budgets())
+    if conductor.used_up is not None:
+        return f"{line}; stopping: {conductor.used_up.why}"
+    left = conductor.seconds_left()
+    if left is None:
+        return line
+    end = time.localtime(conductor.clock() + left)
+    day = "" if left < 12 * 3600 else "%a "
+    return f"{line}; ends about {time.strftime(f'{day}%H:%M', end)} (in {duration(left)})"

@@ -14,8 +14,10 @@ from mmm.models.layers import Classifier, keep_real, masked_mean
 
 def sinusoids(num_positions: int, width: int) -> Tensor:
     """(num_positions, width), positions counted from 1: sines in the first half, cosines in the second."""
-    frequencies = torch.exp(torch.arange(width // 2) * -(math.log(10000) / max(width // 2 - 1, 1)))
-    angles = torch.arange(1, num_positions + 1).unsqueeze(1) * frequencies
+    # On the CPU also where a model is only sized up on the meta device, which would import a compiler for this.
+    with torch.device("cpu"):
+        frequencies = torch.exp(torch.arange(width // 2) * -(math.log(10000) / max(width // 2 - 1, 1)))
+        angles = torch.arange(1, num_positions + 1).unsqueeze(1) * frequencies
     table = torch.cat([angles.sin(), angles.cos()], dim=1)
     return functional.pad(table, (0, width - table.shape[1]))
 

@@ -1,0 +1,88 @@
+"""`--enqueue`: points that a person wants tried, as the space's parameters or as a trial's complete settings."""
+
+import itertools
+import json
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import CategoricalDistribution
+
+from spaces import Space
+
+Point = tuple[str, dict[str, Any]]  # what to call it in a message, and what was written
+Complete = Callable[[Mapping[str, Any]], dict[str, Any]]
+_NUM_WAYS = 1000  # of completing a point that says little
+_OF_THE_SWEEP = ("epochs", "seed")
+
+
+def read_points(path: Path) -> list[Point]:
+    """The points of a JSON file: one object, or a list of them. Raises ValueError or FileNotFoundError."""
+    if not path.is_file():
+        raise FileNotFoundError(f"--enqueue {path}: no such file")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"--enqueue {path}: not JSON: {error}") from None
+    points = found if isinstance(found, list) else [found]
+    if not points or not all(isinstance(point, dict) and point for point in points):
+        raise ValueError(f"--enqueue {path}: expected an object of parameters or settings, or a list of such objects")
+    return [(f"--enqueue {path}, point {number}", point) for number, point in enumerate(points, start=1)]
+
+
+def as_params(space: Space, name: str, point: Mapping[str, Any], complete: Complete) -> dict[str, Any]:
+    """The parameters that make the space suggest this point.
+
+    A point is the parameters themselves, or complete settings; epochs and seed among them are the sweep's to say.
+    `complete` makes complete settings of what a space suggests. Raises ValueError where the space cannot make the
+    point, or can in more than one way.
+    """
+    found: list[dict[str, Any]] = []
+    faults: list[str] = []
+    try:
+        for params, suggested in itertools.islice(_ways(space, dict(point)), _NUM_WAYS):
+            if params == point:
+                complete(suggested)
+                return params
+            settings = complete(suggested)
+            made = {**params, **settings}
+            wrong = [f"{key}={value!r} ({f'the space makes {made[key]!r}' if key in made else 'the space has none'})"
+                     for key, value in point.items() if key not in _OF_THE_SWEEP and made.get(key) != value]  # fmt: skip
+            if wrong:
+                faults.append(", ".join(wrong))
+            else:
+                found.append(params)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    if not found:
+        raise ValueError(f"{name}: not in the space: {min(faults, key=len)}")
+    if len(found) > 1:
+        raise ValueError(f"{name}: the space makes it of {found[0]} and of {found[1]}; give one of these")
+    return found[0]
+
+
+def _ways(space: Space, given: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Every (parameters, settings) of the space with the values in `given`, over all choices of what is not in it."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study.enqueue_trial(given)
+    trial = study.ask()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            settings = dict(space.suggest(trial))
+    except Exception as error:
+        raise ValueError(f"the space fails on it: {type(error).__name__}: {error}") from error
+    # Optuna takes a value that is out of range with no more than a warning.
+    for name, distribution in trial.distributions.items():
+        if not distribution._contains(distribution.to_internal_repr(trial.params[name])):
+            raise ValueError(f"{name}={trial.params[name]!r} is not in the space ({distribution})")
+    missing = next((name for name in trial.params if name not in given), None)
+    if missing is None:
+        yield dict(trial.params), settings
+        return
+    distribution = trial.distributions[missing]
+    if not isinstance(distribution, CategoricalDistribution):
+        raise ValueError(f"{missing} is missing ({distribution})")
+    yield from itertools.chain.from_iterable(_ways(space, {**given, missing: choice}) for choice in distribution.choices)
