@@ -65,7 +65,7 @@ def train_serially(conductor: Conductor) -> Iterator[tuple[int, dict[str, Any]]]
         if actor is None:
             actor = TrialActor(order)
         else:
-            assert actor.reset_config(order)
+            actor.take(order)
         stop = False
         while not stop:
             report = json.loads(actor.step()["report"])

@@ -1,7 +1,11 @@
 """The ledger: events are only added, one writer holds it, and folding them up gives a sweep's state."""
 
 import json
+import os
+import re
+import socket
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +13,7 @@ import pytest
 
 from search.config import SweepSpec
 from search.ledger import Event, History, Ledger, LedgerError, read_events, read_history
+from search.lock import STALE_S
 from tests.sweep_parts import METRIC, epoch_entry
 
 SPEC = SweepSpec("first", "quick", "manifest.csv", "features", trials=6, epochs=4, workers=2)
@@ -80,11 +85,81 @@ def test_an_append_that_fails_midway_leaves_nothing(tmp_path: Path) -> None:
 def test_a_second_writer_is_refused_and_told_who_holds_the_sweep(tmp_path: Path) -> None:
     with Ledger(tmp_path / "first") as ledger:
         ledger.append(SWEEP)
-        with pytest.raises(LedgerError, match=r"sweep 'first' is being run by process \d+ on .+ since \d{4}-\d\d-\d\d"):
+        with pytest.raises(LedgerError) as refused:
             Ledger(tmp_path / "first").__enter__()
+        assert re.fullmatch(
+            rf"sweep 'first' is being run by \S.*, process {os.getpid()} on {socket.gethostname()}, since \d{{4}}-\d\d-\d\d "
+            r"\d\d:\d\d:\d\d, last heartbeat \d+ s ago; wait for it, or choose another --name",
+            str(refused.value),
+        )
         ledger.append(suggest(0))
     with Ledger(tmp_path / "first") as ledger:
         assert list(ledger.history.trials) == [0]
+
+
+def holder(host: str, age_s: float) -> str:
+    """What the lock of a process that did not release it says."""
+    return json.dumps(
+        {"owner": "kim", "host": host, "process": 7, "since": "2026-01-01 10:00:00", "heartbeat": time.time() - age_s}
+    )
+
+
+def test_a_process_that_died_on_this_host_holds_nothing(tmp_path: Path) -> None:
+    (tmp_path / "lock").write_text(holder(socket.gethostname(), 1.0))
+    with Ledger(tmp_path) as ledger:
+        assert ledger.lock.replaced is None
+    assert (tmp_path / "lock").read_text() == ""
+
+
+def test_another_host_holds_the_sweep_as_long_as_it_gives_signs_of_life(tmp_path: Path) -> None:
+    (tmp_path / "lock").write_text(before := holder("node7", STALE_S - 10))
+    who = r"kim, process 7 on node7, since 2026-01-01 10:00:00, last heartbeat 50 s ago \(if it is dead: free in 10 s\)"
+    with pytest.raises(LedgerError, match=f"is being run by {who}; wait for it, or choose another --name"):
+        Ledger(tmp_path).__enter__()
+    assert (tmp_path / "lock").read_text() == before
+    (tmp_path / "lock").write_text(before[:20])  # as it is while it is written
+    with pytest.raises(LedgerError, match="is being run by someone, process unknown on another host, since just now, last"):
+        Ledger(tmp_path).__enter__()
+    (tmp_path / "lock").write_text(holder("node7", STALE_S + 10))
+    with Ledger(tmp_path) as ledger:
+        assert ledger.lock.replaced == "kim, process 7 on node7, since 2026-01-01 10:00:00, silent for 70 s"
+        assert json.loads((tmp_path / "lock").read_text())["host"] == socket.gethostname()
+
+
+def test_the_heartbeat_is_renewed_without_touching_the_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search.lock.HEARTBEAT_S", 0.001)
+    with Ledger(tmp_path) as ledger:
+        ledger.append(SWEEP)
+        files = [ledger.path, ledger.path.with_name("ledger.sqlite-wal")]
+        before = [file.read_bytes() for file in files]
+        first = time.time()
+        while float(json.loads((tmp_path / "lock").read_text())["heartbeat"]) < first + 0.01:
+            assert time.time() < first + 60
+        assert [file.read_bytes() for file in files] == before
+
+
+def test_of_two_writers_that_no_lock_kept_apart_the_second_to_write_is_stopped(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as one:
+        one.append(SWEEP)
+        (tmp_path / "lock").unlink()
+        with Ledger(tmp_path) as other:
+            other.append(suggest(0))
+            with pytest.raises(LedgerError, match=r"ledger\.sqlite: another process writes to it as well; this one stops"):
+                one.append(suggest(0))
+    assert read_history(tmp_path / "ledger.sqlite").trials.keys() == {0}
+
+
+def test_a_ledger_of_another_format_is_refused(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "ledger.sqlite")
+    connection.execute("CREATE TABLE events (seq INTEGER PRIMARY KEY, time REAL, kind TEXT, trial INTEGER, body TEXT)")
+    connection.close()
+    expected = (
+        r"ledger\.sqlite: a ledger of format 0, this version of mmm-search reads and writes 1; go on with the version that"
+    )
+    with pytest.raises(LedgerError, match=expected):
+        read_history(tmp_path / "ledger.sqlite")
+    with pytest.raises(LedgerError, match=expected):
+        Ledger(tmp_path).__enter__()
 
 
 def test_anyone_may_read_while_a_writer_holds_it(tmp_path: Path) -> None:
@@ -100,7 +175,7 @@ def test_reading_sees_no_event_of_an_open_transaction(tmp_path: Path) -> None:
         ledger.append(SWEEP, suggest(0))
         other = sqlite3.connect(ledger.path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
-        other.execute("INSERT INTO events (time, kind, trial, body) VALUES (0, 'suggest', 1, ?)", [json.dumps(suggest(1)[2])])
+        other.execute("INSERT INTO events VALUES (3, 0, 'suggest', 1, ?, 0)", [json.dumps(suggest(1)[2])])
         assert read_history(ledger.path).trials.keys() == {0}
         other.execute("ROLLBACK")
         other.close()
@@ -130,6 +205,20 @@ def test_epochs_trained_again_replace_those_after_the_checkpoint() -> None:
     history = fold(*((0.0, entry) for entry in entries))
     assert history.trials[0].scores(METRIC) == {1: 0.1, 2: 0.4}
     assert history.trials[0].best(METRIC) == (2, 0.4)
+
+
+def test_tables_among_the_metrics_come_back_and_scores_are_read_without_them(tmp_path: Path) -> None:
+    tables = {"per_class": {"기쁨": {"f1": 0.5}}, "confusion_matrix": [[1, 2], [3, 4]]}
+    entry = epoch_entry(1, 0.25)
+    entry["metrics"] |= tables
+    with Ledger(tmp_path) as ledger:
+        ledger.append(SWEEP, suggest(0), ("epoch", 0, entry))
+        written = ledger.history.trials[0]
+    read = read_history(tmp_path / "ledger.sqlite").trials[0]
+    assert written == read
+    assert read.epochs[0]["metrics"] == {METRIC: 0.25}
+    assert read.metrics(1) == written.metrics(1) == {METRIC: 0.25, **tables}
+    assert list(read_events(tmp_path / "ledger.sqlite"))[-1].body == entry
 
 
 def test_the_best_epoch_is_the_earliest_of_equal_ones() -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from mmm.models import ARCHITECTURES
+from spaces.quick import KNOWN_GOOD
 from tests.conftest import HEADER, Corpus, write_manifest
 from tests.sweep_parts import TIMEOUT_S, call, environment, write_space
 
@@ -123,6 +124,34 @@ def cases(corpus: Corpus, folder: Path) -> dict[str, tuple[str, list[str], str]]
         "--trials 0 is too small; expected at least 1; --workers 0 is too small; expected at least 1",
         more="--trials 0 --workers 0",
     )
+    sweep(
+        "budgets",
+        "--patience 0 is out of range; expected above 0; --max-parameters -5 is out of range; expected above 0; --max-ms-per-utterance nan "
+        "is out of range; expected above 0; --max-memory-mb inf is out of range; expected above 0; --target 1.2 is no score to reach; "
+        "expected above 0 and at most 1; --gpu-hours without --gpus-per-trial would never be used up; use --compute-budget; "
+        "unknown --repeats 'never'; expected one of new-seed, reuse",
+        more="--patience 0 --max-parameters -5 --max-ms-per-utterance nan --max-memory-mb inf --target 1.2 --gpu-hours 5 --repeats never",
+    )
+    sweep("compute budget", "duration '10 hours' is not understood; expected for example 90s, 45m, 2h or 1h30m")
+    found["run: compute budget"][1].extend(["--compute-budget", "10 hours"])
+    sweep(
+        "small model", "--max-parameters 10: no model that the space was seen to make is that small", more="--max-parameters 10"
+    )
+    for name, text, message in (
+        ("none", None, "no such file"),
+        ("not_json", "{", "not JSON: Expecting property name"),
+        ("no_point", "[1]", "expected an object of parameters or settings, or a list of such objects"),
+        ("lacking", '{"architecture": "mlp_mixer"}', "lacking.json, point 1: context is missing (IntDistribution("),
+        (
+            "outside",
+            json.dumps([{**KNOWN_GOOD[0]}, {**KNOWN_GOOD[0], "lr": 1.0}]),
+            "outside.json, point 2: lr=1.0 is not in the space",
+        ),
+        ("unknown", json.dumps({**KNOWN_GOOD[0], "lrr": 1.0}), "point 1: not in the space: lrr=1.0 (the space has none)"),
+    ):
+        if text is not None:
+            (folder / f"{name}.json").write_text(text)
+        sweep(f"enqueue {name}", message, more=f"--enqueue {folder / name}.json")
     sweep("factor", "--factor 1 is too small; expected at least 2", more="--factor 1")
     sweep("name", "sweep name '../up' is not usable", more="--name ../up")
     sweep("tracking", "is no URI; expected for example http://127.0.0.1:5000", more="--tracking-uri localhost:5000")

@@ -13,11 +13,12 @@ from mmm.config import make_config, published_params
 from mmm.models import ARCHITECTURES
 from search.config import SweepSpec
 from search.ledger import Ledger, State, Trial, read_history
-from search.searcher import Searcher, check_space, load_space
+from search.searcher import SAMPLERS, Searcher, check_space, load_space
 from spaces import SPACES, Space
 from tests.sweep_parts import METRIC, epoch_entry, trial_with, write_space
 
 EPOCHS = 5
+RUNGS = (3, EPOCHS)
 
 
 def outcome(number: int, params: Mapping[str, Any]) -> tuple[State, dict[int, float]]:
@@ -56,12 +57,15 @@ def ledger(tmp_path: Path) -> Any:
         yield opened
 
 
-def test_a_study_rebuilt_from_the_ledger_suggests_what_the_one_that_lived_through_it_does(ledger: Ledger) -> None:
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_searcher_rebuilt_from_the_ledger_suggests_what_the_one_that_lived_through_it_does(
+    ledger: Ledger, sampler: str
+) -> None:
     space = SPACES["quick"]
-    lived = Searcher(space, METRIC, 1, {})
+    lived = Searcher(space, METRIC, 1, ledger.history.trials, rungs=RUNGS, sampler=sampler)
     seen: set[State] = set()
-    for number in range(26):
-        rebuilt = Searcher(space, METRIC, 1, read_history(ledger.path).trials)
+    for number in range(50):
+        rebuilt = Searcher(space, METRIC, 1, read_history(ledger.path).trials, rungs=RUNGS, sampler=sampler)
         foreseen = rebuilt.suggest(number)
         live_through(ledger, lived, number)
         trial = ledger.history.trials[number]
@@ -70,16 +74,18 @@ def test_a_study_rebuilt_from_the_ledger_suggests_what_the_one_that_lived_throug
     assert seen == {"complete", "pruned", "failed"}
 
 
-def test_the_sampler_learns_from_the_history(ledger: Ledger) -> None:
+@pytest.mark.parametrize("sampler", ["model", "tpe"])
+def test_the_sampler_learns_from_the_history(ledger: Ledger, sampler: str) -> None:
     # Had the rebuilt study been empty, the test above would hold for any seeded sampler.
-    lived = Searcher(SPACES["quick"], METRIC, 1, {})
-    for number in range(20):
+    lived = Searcher(SPACES["quick"], METRIC, 1, ledger.history.trials, rungs=RUNGS, sampler=sampler)
+    for number in range(60):
         live_through(ledger, lived, number)
     reversed_scores = {number: trial_with(number, {e: -s for e, s in trial.scores(METRIC).items()}, trial.state)
                        for number, trial in ledger.history.trials.items()}  # fmt: skip
     for number, trial in reversed_scores.items():
         trial.params, trial.distributions = ledger.history.trials[number].params, ledger.history.trials[number].distributions
-    assert Searcher(SPACES["quick"], METRIC, 1, reversed_scores).suggest(20) != lived.suggest(20)
+    other = Searcher(SPACES["quick"], METRIC, 1, reversed_scores, rungs=RUNGS, sampler=sampler)
+    assert any(other.suggest(60 + n) != lived.suggest(60 + n) for n in range(3))
 
 
 def test_another_seed_suggests_something_else() -> None:

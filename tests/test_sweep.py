@@ -132,11 +132,12 @@ def test_mlflow_has_every_epoch_of_every_metric_once(sweep: Done) -> None:
     for number, run in mlflow_runs(sweep.runs).items():
         if number == "sweep":
             continue
-        epochs = sweep.history.trials[int(number)].epochs
+        trial = sweep.history.trials[int(number)]
+        epochs = trial.epochs
         for name in (METRIC, "accuracy", "loss", "f1_neutral"):
             points = [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, name)]
-            expected = [(entry["epoch"], entry["metrics"]["per_class"]["neutral"]["f1"] if name == "f1_neutral" else entry["metrics"][name])
-                        for entry in epochs]  # fmt: skip
+            expected = [(entry["epoch"], trial.metrics(entry["epoch"])["per_class"]["neutral"]["f1"] if name == "f1_neutral"
+                         else entry["metrics"][name]) for entry in epochs]  # fmt: skip
             assert sorted(points) == expected
         points = [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, "train_loss")]
         assert sorted(points) == [(entry["epoch"], entry["train_loss"]) for entry in epochs]

@@ -1,0 +1,166 @@
+"""A driver that is killed ten times: `resume` loses no more than the report that was on its way, and suggests as if nothing had been."""
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.ledger import read_events, read_history
+from tests.conftest import Corpus
+from tests.sweep_parts import call, command, environment, write_space
+from tests.test_worker_death import children, statuses
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="processes are found through /proc"),
+]
+
+NUM_KILLS = 10
+NUM_TRIALS = 16
+# Trials of several reports, whose checkpoints cost next to nothing.
+SPACE = """
+def suggest(trial):
+    return {"architecture": "mlp_mixer", "context": trial.suggest_int("context", 1, 3), "width": 24, "num_blocks": 1,
+            "lr": trial.suggest_float("lr", 1e-4, 1e-2, log=True)}
+"""
+
+
+def options(corpus: Corpus, folder: Path, name: str, workers: int, epochs: int) -> list[object]:
+    space = write_space(folder / "space.py", SPACE)
+    return ["run", space, corpus.manifest.path, "--features", corpus.features_dir, "--name", name, "--trials", NUM_TRIALS, "--epochs",
+            epochs, "--first-rung", epochs // 3, "--workers", workers, "--runs", folder / "runs"]  # fmt: skip
+
+
+def count_events(path: Path) -> int:
+    if not path.is_file():
+        return 0
+    try:
+        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
+        try:
+            return int(connection.execute("SELECT count(*) FROM events").fetchone()[0])
+        finally:
+            connection.close()
+    except sqlite3.OperationalError:  # the table is just being made
+        return 0
+
+
+def below(process: int) -> list[int]:
+    """All processes that one started, and those that these started."""
+    tree, found, todo = children(), [], [process]
+    while todo:
+        started = tree.get(todo.pop(), [])
+        found += started
+        todo += started
+    return found
+
+
+def run_and_kill(arguments: list[object], ledger: Path, num_events: int, then_s: float) -> None:
+    """Kill a driver (-9) so long after it wrote that many events. What Ray leaves of it is ended as well."""
+    wanted = count_events(ledger) + num_events
+    with subprocess.Popen(command("search", *arguments), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                          text=True) as driver:  # fmt: skip
+        try:
+            while count_events(ledger) < wanted and driver.poll() is None:
+                wait(driver, 0.05)
+            wait(driver, then_s)
+            assert driver.returncode is None, f"ended before it was killed: {driver.communicate()[1]}"
+        finally:
+            started = below(driver.pid)
+            driver.kill()
+    assert driver.returncode == -signal.SIGKILL
+    for process in started:  # Ray's own end with their driver, in some seconds
+        try:
+            os.kill(process, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def wait(driver: subprocess.Popen[str], seconds: float) -> None:
+    try:
+        driver.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return
+
+
+def kill_and_resume(corpus: Corpus, folder: Path, name: str, workers: int, epochs: int) -> Path:
+    """A sweep whose driver is killed ten times at random moments, and which then ends. Returns its ledger."""
+    ledger = folder / "runs" / name / "ledger.sqlite"
+    draw = random.Random(workers)
+    resume = ["resume", name, "--runs", folder / "runs"]
+    for kill in range(NUM_KILLS):
+        first = options(corpus, folder, name, workers, epochs)
+        # Some die before Ray is up, which writes nothing but the session.
+        run_and_kill(resume if kill else first, ledger, draw.randrange(2, 60), draw.uniform(0.0, 1.0))
+    call("search", *resume)
+    return ledger
+
+
+def recomputed(ledger: Path) -> dict[tuple[int, int], list[tuple[int, float]]]:
+    """(session, trial) -> epochs that were reported a second time, each with when it was reported before."""
+    found = defaultdict(list)
+    before: dict[tuple[Any, int], float] = {}
+    session = 0
+    for event in read_events(ledger):
+        session += event.kind == "session"
+        if event.kind == "epoch":
+            assert event.trial is not None
+            key = event.trial, event.body["epoch"]
+            if key in before:
+                found[session, event.trial].append((event.body["epoch"], before[key]))
+            before[key] = event.time
+    return dict(found)
+
+
+def check(ledger: Path) -> None:
+    """What ten kills may not have done to a sweep."""
+    events = list(read_events(ledger))
+    assert sum(event.kind == "session" for event in events) == NUM_KILLS + 1
+    history = read_history(ledger)
+    assert history.last_close is not None
+    assert history.last_close["why"] == "done"
+    assert list(history.trials) == list(range(NUM_TRIALS))
+    assert {trial.state for trial in history.trials.values()} <= {"complete", "pruned"}
+    # Nothing that had ended was run again.
+    once = Counter(range(NUM_TRIALS))
+    assert Counter(event.trial for event in events if event.kind == "suggest") == once
+    assert Counter(event.trial for event in events if event.kind == "end") == once
+    ended: set[int | None] = set()
+    for event in events:
+        assert not (event.kind == "epoch" and event.trial in ended)
+        ended |= {event.trial} if event.kind == "end" else set()
+    for trial in history.trials.values():
+        assert [entry["epoch"] for entry in trial.epochs] == list(range(1, len(trial.epochs) + 1))
+    # What was trained twice came in one report: events of one append have one time.
+    again = recomputed(ledger)
+    for (session, trial_number), epochs in again.items():
+        assert len({when for _, when in epochs}) == 1, (session, trial_number, epochs)
+    print(
+        f"{NUM_KILLS} kills, {len(events)} events; epochs reported twice: {sum(map(len, again.values()))} in {len(again)} cases"
+    )
+    found = statuses(ledger.parent.parent)
+    assert found.keys() == {"sweep", *map(str, range(NUM_TRIALS))}
+    assert found["sweep"] == "FINISHED"
+    assert "RUNNING" not in found.values()
+
+
+def test_ten_kills_of_the_driver_cost_at_most_a_report_a_trial(corpus: Corpus, tmp_path: Path) -> None:
+    check(kill_and_resume(corpus, tmp_path, "killed", workers=2, epochs=120))
+
+
+def test_a_serial_sweep_killed_ten_times_suggests_what_an_undisturbed_one_does(corpus: Corpus, tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "killed").mkdir()
+    call("search", *options(corpus, tmp_path / "whole", "sweep", workers=1, epochs=90))
+    ledger = kill_and_resume(corpus, tmp_path / "killed", "sweep", workers=1, epochs=90)
+    check(ledger)
+    whole, killed = read_history(tmp_path / "whole" / "runs" / "sweep" / "ledger.sqlite"), read_history(ledger)
+    assert [trial.settings for trial in killed.trials.values()] == [trial.settings for trial in whole.trials.values()]
+    for one, other in zip(whole.trials.values(), killed.trials.values(), strict=True):
+        assert (one.params, one.state, one.reason) == (other.params, other.state, other.reason)
+        assert one.scores("macro_f1") == other.scores("macro_f1")
