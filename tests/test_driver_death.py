@@ -5,6 +5,7 @@ import random
 import signal
 import sqlite3
 import subprocess
+import time
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
@@ -60,16 +61,21 @@ def below(process: int) -> list[int]:
     return found
 
 
-def run_and_kill(arguments: list[object], ledger: Path, num_events: int, then_s: float) -> None:
-    """Kill a driver (-9) so long after it wrote that many events. What Ray leaves of it is ended as well."""
-    wanted = count_events(ledger) + num_events
+def run_and_kill(arguments: list[object], ledger: Path, num_events: int, then_s: float, most_events: int) -> None:
+    """Kill a driver (-9) so long after it wrote that many events, or as soon as the ledger has `most_events`.
+
+    What Ray leaves of it is ended as well.
+    """
+    wanted = min(count_events(ledger) + num_events, most_events)
     with subprocess.Popen(command("search", *arguments), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                           text=True) as driver:  # fmt: skip
         try:
             while count_events(ledger) < wanted and driver.poll() is None:
                 wait(driver, 0.05)
-            wait(driver, then_s)
-            assert driver.returncode is None, f"ended before it was killed: {driver.communicate()[1]}"
+            deadline = time.monotonic() + then_s
+            while time.monotonic() < deadline and count_events(ledger) < most_events and driver.poll() is None:
+                wait(driver, 0.05)
+            assert driver.poll() is None, f"ended before it was killed: {driver.communicate()[1]}"
         finally:
             started = below(driver.pid)
             driver.kill()
@@ -93,10 +99,17 @@ def kill_and_resume(corpus: Corpus, folder: Path, name: str, workers: int, epoch
     ledger = folder / "runs" / name / "ledger.sqlite"
     draw = random.Random(workers)
     resume = ["resume", name, "--runs", folder / "runs"]
+    least = NUM_TRIALS * (epochs // 3 + 3)  # events of any such sweep: suggestion, epochs to the first rung, decision, end
     for kill in range(NUM_KILLS):
         first = options(corpus, folder, name, workers, epochs)
-        # Some die before Ray is up, which writes nothing but the session.
-        run_and_kill(resume if kill else first, ledger, draw.randrange(2, 60), draw.uniform(0.0, 1.0))
+        # Some die before Ray is up, which writes nothing but the session. However fast the machine, all ten fit into the sweep.
+        run_and_kill(
+            resume if kill else first,
+            ledger,
+            draw.randrange(2, 60),
+            draw.uniform(0.0, 1.0),
+            least * (kill + 1) // (NUM_KILLS + 1),
+        )
     call("search", *resume)
     return ledger
 
