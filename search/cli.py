@@ -64,7 +64,7 @@ def run(
         str, typer.Option(help="Settings that were trained: new-seed, or reuse what the ledger has.")
     ] = "new-seed",
     seed: Annotated[int, typer.Option(help="Of the sampler and of the trials.")] = 1,
-    first_rung: Annotated[int, typer.Option(help="ASHA: first epoch at which trials are stopped.")] = 3,
+    first_rung: Annotated[int, typer.Option(help="ASHA: first epoch at which trials are stopped.")] = 5,
     factor: Annotated[int, typer.Option(help="ASHA: one in so many goes on.")] = 3,
     keep: Annotated[int, typer.Option(help="Trials whose weights stay on disk.")] = 20,
     address: Annotated[str | None, typer.Option(help="Ray cluster to join, for example auto [a local one].")] = None,
@@ -145,7 +145,7 @@ def plan(
     gpus_per_trial: Annotated[float, typer.Option(help="GPUs of a trial; 0.25 lets four share one.")] = 0.0,
     metric: Annotated[str, typer.Option(help="Validation metric to maximise.")] = "macro_f1",
     seed: Annotated[int, typer.Option(help="Of the sampler and of the trials.")] = 1,
-    first_rung: Annotated[int, typer.Option(help="ASHA: first epoch at which trials are stopped.")] = 3,
+    first_rung: Annotated[int, typer.Option(help="ASHA: first epoch at which trials are stopped.")] = 5,
     factor: Annotated[int, typer.Option(help="ASHA: one in so many goes on.")] = 3,
     keep: Annotated[int, typer.Option(help="Trials whose weights stay on disk.")] = 20,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the same as JSON to this file.")] = None,

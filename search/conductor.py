@@ -13,7 +13,7 @@ from search.budget import Budget, broken_constraint, budgets, seconds_left, used
 from search.config import SweepSpec
 from search.ledger import Entry, Ledger, Trial
 from search.plan import trial_config
-from search.scheduler import decide
+from search.scheduler import decide, rivals
 from search.searcher import Searcher, SpaceError
 from search.trial_files import drop_weights
 from spaces import Space
@@ -166,7 +166,8 @@ class Conductor:
         epoch = trial.epochs[-1]["epoch"] if trial.epochs else 0
         if epoch not in self.spec.rungs or trial.decided >= epoch:
             return False
-        decision = decide(self.trials, number, epoch, self.spec.metric, self.spec.factor)
+        expected = self.searcher.expected(rivals(self.trials, number, epoch))
+        decision = decide(self.trials, number, epoch, self.spec.metric, self.spec.factor, expected)
         body = {"epoch": epoch, "action": "stop" if decision.stop else "continue", "reason": decision.reason}
         if decision.stop:
             self._end(number, "pruned", decision.reason, before=[("decision", number, body)])

@@ -26,7 +26,7 @@ class SweepSpec:
     metric: str = "macro_f1"
     time_budget_s: float | None = None
     seed: int = 1
-    first_rung: int = 3
+    first_rung: int = 5
     factor: int = 3
     tracking_uri: str | None = None  # None: SQLite in the runs folder
     address: str | None = None

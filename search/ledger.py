@@ -74,6 +74,7 @@ class Trial:
     checkpoint: dict[str, Any] | None = None
     decided: int = 0  # the last epoch at which it was decided whether it goes on
     ended: float | None = None
+    end_order: int | None = None  # how many trials had ended before it
     num_parameters: int | None = None
     queued: str | None = None  # which known good or enqueued point it was
 
@@ -182,6 +183,7 @@ class History:
             self.best, self.ended_since_best = (score, trial.number), 0
 
     def _count_end(self, trial: Trial) -> None:
+        trial.end_order = self.num_ended
         self.num_ended += 1
         was_best = self.best is not None and self.best[1] == trial.number
         self.ended_since_best += not was_best or trial.state == "failed"

@@ -1,9 +1,15 @@
-"""ASHA (Li et al. 2020, arXiv:1810.05934), its stopping form, as a plain function of what was recorded."""
+"""ASHA (Li et al. 2020, arXiv:1810.05934), its stopping form, as a plain function of what was recorded.
+
+Trials are compared by the final score that is expected of them (search/belief.py) as soon as anything is: some systems
+learn slowly and end best, and one epoch's score is noisy.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from search.ledger import Trial
+
+_MAX_RIVALS = 400
 
 
 @dataclass(frozen=True)
@@ -12,6 +18,15 @@ class Decision:
 
     stop: bool
     reason: str
+
+
+def rivals(trials: Mapping[int, Trial], number: int, rung: int) -> list[int]:
+    """The trials that trial `number` is compared with at a rung, itself among them: all that reached it, or many evenly spread."""
+    found = [other for other, trial in trials.items() if trial.epochs and trial.epochs[-1]["epoch"] >= rung]
+    if len(found) <= _MAX_RIVALS:
+        return found
+    spread = found[:: -(-len(found) // _MAX_RIVALS)]
+    return spread if number in spread else [*spread, number]
 
 
 def rung_scores(trials: Mapping[int, Trial], rung: int, metric: str) -> dict[int, float]:
@@ -24,15 +39,19 @@ def rung_scores(trials: Mapping[int, Trial], rung: int, metric: str) -> dict[int
     return found
 
 
-def decide(trials: Mapping[int, Trial], number: int, epoch: int, metric: str, factor: int) -> Decision:
+def decide(
+    trials: Mapping[int, Trial], number: int, epoch: int, metric: str, factor: int, expected: Mapping[int, float] | None = None
+) -> Decision:
     """Decide on trial `number` at the rung `epoch`, from the scores recorded there so far, its own included.
 
+    `expected`: the final score expected of it and of each of its rivals; without it their scores at the rung are compared.
     It goes on when it is among the best 1/factor of them, rounded up, so that the first to arrive does. Equal scores
     favour the lower number. No side effects.
     """
-    scores = rung_scores(trials, epoch, metric)
+    scores = rung_scores(trials, epoch, metric) if expected is None else expected
     own = scores[number]
     rank = 1 + sum(score > own or (score == own and other < number) for other, score in scores.items())
     promoted = -(-len(scores) // factor)
-    reason = f"rank {rank} of {len(scores)} at epoch {epoch}, best {promoted} go on"
+    by = "" if expected is None else f" by the {metric} expected at the end ({own:.4f})"
+    reason = f"rank {rank} of {len(scores)} at epoch {epoch}{by}, best {promoted} go on"
     return Decision(rank > promoted, reason)

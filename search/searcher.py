@@ -13,6 +13,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, distribution_to_json, json_to_distribution
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
+from search.belief import Belief
 from search.ledger import Trial
 from search.proposal import Proposer
 from spaces import SPACES, Space
@@ -149,7 +150,7 @@ _TPE_STARTUP = 10
 class Searcher:
     """Suggests settings from the history of trials, through Optuna's ask and tell.
 
-    `model`: expected improvement by a Gaussian process over estimated final scores (search/proposal.py).
+    `model`: expected improvement by a model of learning curves (search/proposal.py, search/belief.py).
     `tpe`: Optuna's TPE (Bergstra et al. 2011) with independent parameters, trials stopped early told as PRUNED.
     `random`: what it says.
     Each suggestion has a random generator of its own, seeded by (seed, number), so that the next suggestion depends on
@@ -167,7 +168,8 @@ class Searcher:
         """
         self.space, self.metric, self.seed, self.trials, self.sampler = space, metric, seed, trials, sampler
         self.queue = list(space.known_good[len(trials) :] if queue is None else queue)
-        self.proposer = Proposer(space, metric, rungs, cost_weight, priors) if sampler == "model" and rungs else None
+        self.belief = Belief(space, metric, rungs, priors) if sampler == "model" and rungs else None
+        self.proposer = Proposer(space, self.belief, cost_weight) if self.belief is not None else None
         self.study = optuna.create_study(direction="maximize")
         self._running: dict[int, optuna.Trial] = {}
         for number in sorted(trials):
@@ -217,6 +219,11 @@ class Searcher:
         if fault is not None:
             raise SpaceError(f"the space failed: {type(fault).__name__}: {fault}", dict(trial.params), distributions) from fault
         return dict(trial.params), distributions, settings
+
+    def expected(self, numbers: Sequence[int]) -> dict[int, float] | None:
+        """Final scores expected of trials that reached a rung; None while there is too little to go by."""
+        found = None if self.belief is None else self.belief.expected(self.trials, numbers)
+        return None if found is None else dict(zip(numbers, found.tolist(), strict=True))
 
     def tell(self, trial: Trial) -> None:
         """Tell a trial's end: all its epochs' scores, the last included, then its state."""

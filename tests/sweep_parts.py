@@ -40,7 +40,7 @@ SMALL_SPACE = Space(suggest_small)
 def small_spec(corpus: Corpus, **changes: Any) -> SweepSpec:
     return SweepSpec(**{
         "name": "small", "space": "quick", "manifest": str(corpus.manifest.path), "features": str(corpus.features_dir),
-        "trials": 6, "epochs": 4, "workers": 1, **changes,
+        "trials": 6, "epochs": 4, "workers": 1, "first_rung": 3, **changes,
     })  # fmt: skip
 
 

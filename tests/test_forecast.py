@@ -125,7 +125,19 @@ def test_a_measured_setting_has_the_size_of_the_real_one_and_of_its_checkpoint(c
 
 def test_plan_prints_it_all_writes_only_its_json_and_needs_neither_ray_nor_mlflow(corpus: Corpus, tmp_path: Path) -> None:
     space = write_space(tmp_path / "space.py", SPACE)
-    arguments = ["plan", space, corpus.manifest.path, "--features", corpus.features_dir, "--trials", 9, "--epochs", 4]
+    arguments = [
+        "plan",
+        space,
+        corpus.manifest.path,
+        "--features",
+        corpus.features_dir,
+        "--trials",
+        9,
+        "--epochs",
+        4,
+        "--first-rung",
+        3,
+    ]
     probe = "import sys\nfrom search.cli import main\ntry:\n    main()\nfinally:\n    assert not {'ray', 'mlflow'} & sys.modules.keys()"
     done = subprocess.run(
         [sys.executable, "-c", probe, *map(str, arguments), "--json", "plan.json"],

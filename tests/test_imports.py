@@ -31,7 +31,7 @@ DOORS = {
     "mlflow": {"search/tracking"},
     "optuna": {
         "search/searcher",
-        "search/proposal",
+        "search/draw",
         "search/surrogate",
         "search/enqueue",
         "search/warm_start",

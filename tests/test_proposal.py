@@ -1,20 +1,21 @@
-"""What the model-based sampler believes and proposes, without a ledger or Ray."""
+"""What the model-based sampler proposes, without a ledger or Ray."""
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pytest
 from optuna import Trial as Suggester
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution, distribution_to_json
 
+from search.belief import Belief
+from search.draw import Draw
 from search.ledger import Trial
-from search.proposal import NUM_STARTUP, Draw, Proposer, log_expected_improvement
-from search.surrogate import Encoding, GaussianProcess, extrapolated
+from search.proposal import NUM_STARTUP, Proposer, log_expected_improvement
 from spaces import SPACES, Space
 from tests.sweep_parts import METRIC, epoch_entry
 
-RUNGS = (3, 9)
+RUNGS = (3, 9)  # the last epoch is one
 
 
 def suggest_two(trial: Suggester) -> dict[str, Any]:
@@ -51,6 +52,10 @@ def peaked(number: int, rng: np.random.Generator, cost: float = 1.0, gain: float
     return ended(number, draw.params, score, seconds=cost if is_deep else 1.0)
 
 
+def proposer_of(cost_weight: float = 0.0, priors: Sequence[Mapping[str, Any]] = ()) -> Proposer:
+    return Proposer(SPACE, Belief(SPACE, METRIC, RUNGS, priors), cost_weight)
+
+
 def proposed(proposer: Proposer, trials: dict[int, Trial], count: int) -> list[dict[str, Any]]:
     """What is proposed, with other random numbers each time, where it is not left to chance."""
     proposals = (proposer.propose(trials, np.random.default_rng(seed)) for seed in range(3 * count))
@@ -60,12 +65,12 @@ def proposed(proposer: Proposer, trials: dict[int, Trial], count: int) -> list[d
 def test_nothing_is_proposed_while_there_is_too_little_to_go_by() -> None:
     rng = np.random.default_rng(0)
     trials = {number: peaked(number, rng) for number in range(NUM_STARTUP - 1)}
-    assert Proposer(SPACE, METRIC, RUNGS, 0.0).propose(trials, rng) is None
+    assert proposer_of().propose(trials, rng) is None
 
 
 def test_proposals_are_near_the_best_of_what_was_seen() -> None:
     trials = {number: peaked(number, np.random.default_rng(number)) for number in range(30)}
-    proposer = Proposer(SPACE, METRIC, RUNGS, 0.0)
+    proposer = proposer_of()
     proposals = [proposer.propose(trials, np.random.default_rng(seed)) for seed in range(20)]
     found = [proposal for proposal in proposals if proposal is not None]
     assert 10 < len(found) < 20, "some are left to chance"
@@ -78,7 +83,7 @@ def test_a_region_that_fails_is_avoided() -> None:
     for trial in trials.values():
         if trial.params["kind"] == "deep":
             trial.state, trial.epochs = "failed", []
-    proposer = Proposer(SPACE, METRIC, RUNGS, 0.0)
+    proposer = proposer_of()
     proposals = proposed(proposer, trials, 20)
     assert np.mean([proposal["kind"] == "plain" for proposal in proposals]) > 0.8
 
@@ -87,14 +92,14 @@ def test_a_hundredfold_cost_is_weighed() -> None:
     trials = {number: peaked(number, np.random.default_rng(number), cost=100.0, gain=0.005) for number in range(30)}
     deep = {}
     for weight in (0.0, 2.0):
-        proposals = proposed(Proposer(SPACE, METRIC, RUNGS, weight), trials, 15)
+        proposals = proposed(proposer_of(weight), trials, 15)
         deep[weight] = np.mean([proposal["kind"] == "deep" for proposal in proposals])
     assert deep[2.0] < deep[0.0]
 
 
 def test_running_trials_are_believed_so_that_others_are_tried_elsewhere() -> None:
     trials = {number: peaked(number, np.random.default_rng(number)) for number in range(30)}
-    proposer = Proposer(SPACE, METRIC, RUNGS, 0.0)
+    proposer = proposer_of()
     first = proposed(proposer, trials, 1)[0]
     for number in range(30, 38):
         trials[number] = ended(number, first, 0.0, epochs=0, state="running")
@@ -103,9 +108,9 @@ def test_running_trials_are_believed_so_that_others_are_tried_elsewhere() -> Non
 
 def test_a_proposer_that_lived_through_a_history_proposes_what_a_fresh_one_does() -> None:
     trials: dict[int, Trial] = {}
-    lived = Proposer(SPACE, METRIC, RUNGS, 0.5)
+    lived = proposer_of(0.5)
     for number in range(60):
-        fresh = Proposer(SPACE, METRIC, RUNGS, 0.5)
+        fresh = proposer_of(0.5)
         assert lived.propose(trials, np.random.default_rng(number)) == fresh.propose(trials, np.random.default_rng(number))
         trials[number] = peaked(number, np.random.default_rng(1000 + number))
 
@@ -118,7 +123,7 @@ def priors(source: str, shift: float) -> list[dict[str, Any]]:
 
 
 def test_the_first_proposals_of_a_warm_start_are_what_was_good_elsewhere() -> None:
-    proposer = Proposer(SPACE, METRIC, RUNGS, 0.0, priors("elsewhere", 0.2))
+    proposer = proposer_of(priors=priors("elsewhere", 0.2))
     proposals = [proposer.propose({}, np.random.default_rng(seed)) for seed in range(10)]
     assert all(proposal is not None and set(proposal) <= {"kind", "rate", "blocks"} for proposal in proposals)
     assert np.mean([proposal is not None and abs(math.log10(proposal["rate"]) + 2) < 0.75 for proposal in proposals]) > 0.8
@@ -129,7 +134,7 @@ def test_a_warm_start_that_misleads_is_overruled() -> None:
     for prior in wrong:
         prior["scores"] = {epoch: -score for epoch, score in prior["scores"].items()}
     trials = {number: peaked(number, np.random.default_rng(number)) for number in range(40)}
-    proposer = Proposer(SPACE, METRIC, RUNGS, 0.0, wrong)
+    proposer = proposer_of(priors=wrong)
     proposals = proposed(proposer, trials, 10)
     assert np.mean([abs(math.log10(proposal["rate"]) + 2) < 0.75 for proposal in proposals]) > 0.7
 
@@ -164,62 +169,6 @@ def test_every_shipped_space_can_be_drawn_from() -> None:
     for space in SPACES.values():
         draw = Draw(np.random.default_rng(0))
         assert space.suggest(draw)  # type: ignore[arg-type]
-
-
-def test_encoding_tells_categories_apart_and_scales_ranges() -> None:
-    encoding = Encoding({"kind": CategoricalDistribution(["a", "b"]), "rate": FloatDistribution(1e-4, 1e-2, log=True),
-                    "width": CategoricalDistribution([64, 128, 256]), "blocks": IntDistribution(1, 4)})  # fmt: skip
-    assert encoding.width == 5
-    a, b = (np.array(encoding({"kind": kind, "rate": 1e-3, "width": 128, "blocks": 4})) for kind in "ab")
-    assert np.linalg.norm(a - b) == pytest.approx(1.0)
-    # Columns by name: blocks, kind a, kind b, rate, width.
-    assert a == pytest.approx([1.0, math.sqrt(0.5), 0.0, 0.5, 0.5])
-    assert encoding({"kind": "a", "rate": 1e-4, "width": 256}) == pytest.approx([0.5, math.sqrt(0.5), 0.0, 0.0, 1.0])
-    assert encoding({"kind": "unknown", "rate": 1e-3, "other": 5}) == pytest.approx([0.5, 0.0, 0.0, 0.5, 0.5])
-
-
-def test_the_process_is_sure_where_it_has_seen_and_not_elsewhere() -> None:
-    rng = np.random.default_rng(0)
-    features = rng.random((40, 2))
-    target = np.sin(4 * features[:, 0]) + 0.01 * rng.standard_normal(40)
-    process = GaussianProcess(features, target, np.ones(40))
-    mean, deviation = process.predict(np.vstack([features[:1], [[5.0, 5.0]]]))
-    assert mean[0] == pytest.approx(target[0], abs=0.05)
-    assert deviation[0] < 0.1 < deviation[1]
-    assert process.theta[1] > process.theta[0] + 0.5, "the second column says nothing: a longer length scale"
-    believing = process.believing(np.array([[5.0, 5.0]]))
-    assert believing.predict(np.array([[5.0, 5.0]]))[1][0] < deviation[1]
-
-
-def test_the_gradient_of_the_likelihood_leads_to_its_maximum() -> None:
-    rng = np.random.default_rng(1)
-    features = rng.random((30, 3))
-    target = features @ np.array([1.0, -2.0, 0.0]) + 0.05 * rng.standard_normal(30)
-    process = GaussianProcess(features, target, np.ones(30))
-
-    def fit_at(theta: Any) -> float:
-        other = GaussianProcess(features, target, np.ones(30), theta)
-        prior_mean = np.array([math.log(1.5)] * 3 + [0.0, math.log(0.2)])
-        standard = (theta - prior_mean) / np.array([1.0] * 3 + [0.7, 1.0])
-        return float(0.5 * other.target @ other._weights + np.log(np.diag(other._lower)).sum() + 0.5 * standard @ standard)
-
-    best = fit_at(process.theta)
-    for place in range(5):
-        for step in (-0.2, 0.2):
-            theta = process.theta.copy()
-            theta[place] += step
-            assert fit_at(theta) > best - 1e-3, (place, step)
-
-
-def test_trials_stopped_early_are_credited_with_what_their_system_still_learns() -> None:
-    nan = math.nan
-    scores = np.array([[0.2, 0.3], [0.3, 0.4], [0.1, 0.6], [0.2, 0.7], [0.2, nan], [0.2, nan]])
-    target, variance = extrapolated(scores, ["quick", "quick", "slow", "slow", "quick", "slow"])
-    assert target[:4] == pytest.approx(scores[:4, 1])
-    assert variance[:4] == pytest.approx(0.0)
-    assert target[5] > target[4] + 0.1
-    assert 0.2 < target[4] < 0.5
-    assert (variance[4:] > 0).all()
 
 
 def test_expected_improvement_is_finite_and_falls_with_distance() -> None:

@@ -71,7 +71,7 @@ def sweep(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Done:
     folder = tmp_path_factory.mktemp("sweep")
     runs = folder / "runs"
     first = call("search", "run", write_space(folder / "mine.py", SPACE), corpus.manifest.path, "--features", corpus.features_dir,
-                 "--name", "first", "--trials", 6, "--epochs", 4, "--workers", 2, "--runs", runs)  # fmt: skip
+                 "--name", "first", "--trials", 6, "--epochs", 4, "--first-rung", 3, "--workers", 2, "--runs", runs)  # fmt: skip
     before, runs_before = read_history(runs / "first" / "ledger.sqlite"), mlflow_runs(runs)
     bundle = load_bundle(runs / "first" / "bundle").sha256
     second = call("search", "resume", "first", "--trials", 8, "--runs", runs)

@@ -1,0 +1,88 @@
+"""Points of a space drawn without a study: at random, or near others."""
+
+import contextlib
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalChoiceType,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from spaces import Space
+
+_KEEP = 0.75  # chance that a draw near a point keeps a parameter's value, or a number's neighbourhood
+_STEP = 0.1  # of a range, standard deviation
+_NUM_LOOKS = 300  # draws that show which parameters a space has
+
+
+class Draw:
+    """In a trial's place for a space's function: draws what is asked for, at random or near `around`."""
+
+    def __init__(self, rng: np.random.Generator, around: Mapping[str, Any] | None = None) -> None:
+        self._rng, self._around = rng, around or {}
+        self.params: dict[str, Any] = {}
+        self.distributions: dict[str, BaseDistribution] = {}
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
+        return float(self._number(name, FloatDistribution(low, high, log=log, step=step)))
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        return int(self._number(name, IntDistribution(low, high, log=log, step=step)))
+
+    def _number(self, name: str, distribution: FloatDistribution | IntDistribution) -> float:
+        if name not in self.params:
+            low, high, step = distribution.low, distribution.high, distribution.step or 0
+            start, end = (math.log(low), math.log(high)) if distribution.log else (low, high)
+            if name in self._around and low <= self._around[name] <= high and self._rng.random() < _KEEP:
+                if isinstance(distribution, IntDistribution):
+                    self.params[name] = self._around[name]
+                    self.distributions[name] = distribution
+                    return self.params[name]  # type: ignore[no-any-return]
+                middle = math.log(self._around[name]) if distribution.log else self._around[name]
+                place = min(max(self._rng.normal(middle, _STEP * (end - start)), start), end)
+            elif isinstance(distribution, IntDistribution):  # each whole number gets its share of the range
+                edges = (math.log(low - 0.5), math.log(high + 0.5)) if distribution.log else (low - step / 2, high + step / 2)
+                place = self._rng.uniform(*edges)
+            else:
+                place = self._rng.uniform(start, end)
+            value = math.exp(place) if distribution.log else place
+            if step:
+                value = low + round((value - low) / step) * step
+            value = min(max(value, low), high)
+            self.params[name] = int(value) if isinstance(distribution, IntDistribution) else value
+            self.distributions[name] = distribution
+        return self.params[name]  # type: ignore[no-any-return]
+
+    def suggest_categorical(self, name: str, choices: Sequence[CategoricalChoiceType]) -> Any:
+        if name not in self.params:
+            if self._around.get(name) in choices and name in self._around and self._rng.random() < _KEEP:
+                self.params[name] = self._around[name]
+            else:
+                self.params[name] = choices[int(self._rng.integers(len(choices)))]
+            self.distributions[name] = CategoricalDistribution(choices)
+        return self.params[name]
+
+
+def draws(space: Space, arounds: Sequence[Mapping[str, Any] | None], rng: np.random.Generator) -> list[Draw]:
+    """A draw near each of `arounds` (None: anywhere); fewer where the space fails on rare settings."""
+    found = []
+    for around in arounds:
+        draw = Draw(rng, around)
+        with contextlib.suppress(Exception):
+            space.suggest(draw)
+            found.append(draw)
+    return found
+
+
+def parameters_of(space: Space) -> dict[str, BaseDistribution]:
+    """Every parameter that a space was seen to have, always the same."""
+    distributions: dict[str, BaseDistribution] = {}
+    for draw in draws(space, [None] * _NUM_LOOKS, np.random.default_rng(0)):
+        distributions = {**draw.distributions, **distributions}
+    return distributions
