@@ -128,7 +128,9 @@ class Ours:
     """The project's conductor on a ledger in memory-backed storage."""
 
     def __init__(self, task: Task, seed: int, workers: int, *, first_rung: int | None = None, factor: int | None = None,
-                 known_good: bool = True, priors: list[dict[str, Any]] | None = None, **searcher: Any) -> None:  # fmt: skip
+                 known_good: bool = True, suggests: bool = True, expects: bool = True,
+                 priors: list[dict[str, Any]] | None = None, **searcher: Any) -> None:  # fmt: skip
+        """`suggests`, `expects`: whether the model of learning curves suggests settings, and tells ASHA what to expect."""
         self.task, self.now = task, 0.0
         self.is_remembered = False  # whether `priors` are wanted in the end: this sweep, for another one to start from
         root = "/dev/shm" if Path("/dev/shm").is_dir() else None
@@ -149,6 +151,10 @@ class Ours:
             rungs=[*spec.rungs, spec.epochs],
             **searcher,
         )
+        if not suggests:
+            self.conductor.searcher.proposer = None
+        if not expects:
+            self.conductor.searcher.belief = None
         self.conductor.open_session("replay")
 
     def next(self, now: float) -> tuple[int, dict[str, Any]] | None:
@@ -172,10 +178,10 @@ class Ours:
 
 
 class Stock:
-    """Ray Tune's OptunaSearch and ASHAScheduler at their defaults but for what is given. `sampler`: tpe or random."""
+    """Ray Tune's OptunaSearch and ASHAScheduler at their defaults but for what is given. `sampler`: tpe, random, or one of Optuna's."""
 
-    def __init__(self, task: Task, seed: int, *, grace_period: int = 1, reduction_factor: float = 4, sampler: str = "tpe",
-                 asha: bool = True) -> None:  # fmt: skip
+    def __init__(self, task: Task, seed: int, *, grace_period: int = 1, reduction_factor: float = 4,
+                 sampler: str | optuna.samplers.BaseSampler = "tpe", asha: bool = True) -> None:  # fmt: skip
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from ray.tune.schedulers import ASHAScheduler
@@ -183,7 +189,9 @@ class Stock:
         for name in ("ray", "ray.tune", "ray.tune.search.optuna"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         self.task = task
-        own = {"seed": seed} if sampler == "tpe" else {"sampler": optuna.samplers.RandomSampler(seed=seed)}
+        if sampler == "random":
+            sampler = optuna.samplers.RandomSampler(seed=seed)
+        own: dict[str, Any] = {"seed": seed} if sampler == "tpe" else {"sampler": sampler}
         self.searcher = OptunaSearch(space=lambda trial: dict(task.space.suggest(trial)), metric=METRIC, mode="max", **own)
         self.scheduler = None
         if asha:

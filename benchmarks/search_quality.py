@@ -22,6 +22,7 @@ from typing import Any
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
+import optuna
 
 from benchmarks.recording import NearestTask, Recording, SurrogateTask, Task, describe
 from benchmarks.replay import OptunaHyperband, Ours, Policy, Stock, Trace, simulate
@@ -58,16 +59,29 @@ def ours(**options: Any) -> Make:
 
 ABLATION: dict[str, Make] = {
     "ours": ours(),
+    "rungs by score, model suggests": ours(expects=False),
+    "random, rungs by expected score": ours(suggests=False),
+    "random, rungs by score": ours(sampler="random"),
+    "TPE, rungs by score": ours(sampler="tpe"),
     "without known good points": ours(known_good=False),
-    "TPE instead of the model": ours(sampler="tpe"),
-    "random instead of the model": ours(sampler="random"),
-    "first rung 5": ours(first_rung=5),
+    "first rung 3": ours(first_rung=3),
     "first rung 9": ours(first_rung=9),
-    "cost weight 0": ours(cost_weight=0.0),
+    "factor 2": ours(factor=2),
     "cost weight 0.5": ours(cost_weight=0.5),
-    "cost weight 1": ours(cost_weight=1.0),
-    "cost weight 0.5, no known good": ours(cost_weight=0.5, known_good=False),
 }
+# Optuna's TPE as stock uses it (stopped trials told as COMPLETE), with tuned rungs.
+TPE: dict[str, Make] = {
+    "independent": lambda task, seed, workers: tpe(task, seed),
+    "multivariate": lambda task, seed, workers: tpe(task, seed, multivariate=True),
+    "multivariate, group": lambda task, seed, workers: tpe(task, seed, multivariate=True, group=True),
+    "constant liar": lambda task, seed, workers: tpe(task, seed, constant_liar=True),
+    "25 start-up trials": lambda task, seed, workers: tpe(task, seed, n_startup_trials=25),
+    "told PRUNED": ours(sampler="tpe"),
+}
+
+
+def tpe(task: Task, seed: int, **options: Any) -> Policy:
+    return Stock(task, seed, sampler=optuna.samplers.TPESampler(seed=seed, **options), **TUNED_STOCK)
 
 
 def warm(other: str) -> Make:
@@ -98,7 +112,7 @@ def load_task(name: str) -> Task:
     return NearestTask(recording) if name.endswith("-nearest") else SurrogateTask(recording)
 
 
-TABLES = {"policies": POLICIES, "choose": CHOOSE, "ablation": ABLATION, "warm": WARM}
+TABLES = {"policies": POLICIES, "choose": CHOOSE, "ablation": ABLATION, "tpe": TPE, "warm": WARM}
 _task: dict[str, Task] = {}
 
 
@@ -148,12 +162,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=40)
     parser.add_argument("--choose", action="store_true", help="the grid of first rungs and factors")
     parser.add_argument("--ablation", action="store_true", help="our search with one choice changed")
+    parser.add_argument("--tpe", action="store_true", help="settings of Optuna's TPE")
     parser.add_argument("--warm", action="store_true", help="from a finished sweep of another corpus")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--policies", nargs="+", help="only these (substrings)")
     parser.add_argument("--json", type=Path, help="write every figure")
     arguments = parser.parse_args()
-    table = "choose" if arguments.choose else "ablation" if arguments.ablation else "warm" if arguments.warm else "policies"
+    table = "choose" if arguments.choose else "ablation" if arguments.ablation else "policies"
+    table = "tpe" if arguments.tpe else "warm" if arguments.warm else table
     policies = list(TABLES[table])
     if arguments.policies:
         policies = [name for name in policies if any(part in name for part in arguments.policies)]
