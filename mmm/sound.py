@@ -117,7 +117,9 @@ def _wav_info(file: BinaryIO) -> SoundInfo | None:
         head = file.read(8)
         name, length = struct.unpack(f"{order}4sI", head) if len(head) == 8 else (head, 0)
         if len(head) < 8 or not all(32 <= byte < 127 for byte in name):
-            raise AudioError(f"byte {end}: expected the name of a chunk, found {name!r}; the header's lengths are wrong; {_CONVERT}")
+            raise AudioError(
+                f"byte {end}: expected the name of a chunk, found {name!r}; the header's lengths are wrong; {_CONVERT}"
+            )
         if name == b"ds64" and magic[:4] == b"RF64":
             body = file.read(16)
             if len(body) < 16:
@@ -174,6 +176,6 @@ def _wav_format(body: bytes, order: str) -> tuple[int, int, int, str]:
     if not num_channels or not rate_hz:
         raise AudioError(f"{num_channels} channels at {rate_hz} Hz")
     if frame_bytes != num_channels * bits // 8 or byte_rate != rate_hz * frame_bytes:
-        raise AudioError(f"the header contradicts itself: {num_channels} channels of {bits} bits at {rate_hz} Hz, but {frame_bytes} bytes a "
-                         f"frame and {byte_rate} a second; {_CONVERT}")  # fmt: skip
+        raise AudioError(f"the header contradicts itself: {num_channels} channels of {bits} bits at {rate_hz} Hz, but "
+                         f"{frame_bytes} bytes a frame and {byte_rate} a second; {_CONVERT}")  # fmt: skip
     return rate_hz, num_channels, frame_bytes, f"WAV {_NAMES[coding]} {bits}"
