@@ -116,16 +116,25 @@ def split_by_session(sessions: Iterable[str]) -> dict[str, str]:
     return dict(zip(ordered, names, strict=True))
 
 
-def read_table(path: Path) -> tuple[pd.DataFrame, list[int]]:
-    """A CSV as strings (None for a missing field), with the line number each row starts on. Raises FileNotFoundError and ManifestError."""
+def _decode_utf8(content: bytes) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start}: not UTF-8 ({error.reason}); save it as UTF-8") from None
+
+
+def read_table(path: Path, decode: Callable[[bytes], str] = _decode_utf8) -> tuple[pd.DataFrame, list[int]]:
+    """A CSV as strings (None for a missing field), with the line number each row starts on.
+
+    `decode` raises ValueError with the place of what is no text. Raises FileNotFoundError and ManifestError.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such manifest; make one with: mmm prepare csv FILE -o manifest.csv")
 
-    content = path.read_bytes()
     try:
-        text = content.decode().removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise ManifestError(path, [f"byte {error.start}: not UTF-8 ({error.reason}); save it as UTF-8"]) from None
+        text = decode(path.read_bytes()).removeprefix("\ufeff")
+    except ValueError as error:
+        raise ManifestError(path, [str(error)]) from None
     if not text.strip():
         raise ManifestError(path, ["line 1: the file is empty; expected a header with " + ", ".join(COLUMNS)])
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)

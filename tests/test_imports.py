@@ -19,6 +19,8 @@ ROWS = {
     "mmm/train": 6,
     "mmm/bundle": 7,
     "mmm/predict": 8,
+    "mmm/corpus_report": 3, "mmm/corpus_page": 4,
+    "mmm/cli_prepare": 8,
     "mmm/cli": 9,
     "mmm/__main__": 10,
 }  # fmt: skip

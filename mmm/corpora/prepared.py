@@ -11,7 +11,8 @@ from mmm.files import write_text
 from mmm.manifest import COLUMNS, EMOTIONS, ManifestError, read_manifest
 from mmm.sound import AudioError, SoundInfo, sound_info
 
-_EMOTION_NAMES = {
+# What other corpora call the manifest's emotions.
+EMOTION_NAMES = {
     "anger": "angry", "joy": "happy", "happiness": "happy", "sadness": "sad", "fearful": "fear", "surprised": "surprise",
     "disgusted": "disgust", "disqust": "disgust",
 }  # fmt: skip
@@ -52,8 +53,8 @@ def emotion_names(text: str, account: Account, case: str) -> tuple[str, ...]:
     found = [name.strip().lower() for name in text.split(";") if name.strip()]
     for name in _MISSPELT:
         if name in found:
-            account.repair(f"label {name} read as {_EMOTION_NAMES[name]}", case)
-    return tuple(dict.fromkeys(_EMOTION_NAMES.get(name, name) for name in found))
+            account.repair(f"label {name} read as {EMOTION_NAMES[name]}", case)
+    return tuple(dict.fromkeys(EMOTION_NAMES.get(name, name) for name in found))
 
 
 def unknown_emotions(names: Iterable[str]) -> str:
