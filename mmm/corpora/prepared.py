@@ -30,13 +30,19 @@ class Account:
     noted: dict[str, list[str]] = field(default_factory=dict)
 
     def repair(self, what: str, case: str) -> None:
-        self.repaired.setdefault(what, []).append(case)
+        _add(self.repaired, what, case)
 
     def leave_out(self, why: str, case: str) -> None:
-        self.left_out.setdefault(why, []).append(case)
+        _add(self.left_out, why, case)
 
     def note(self, what: str, case: str) -> None:
-        self.noted.setdefault(what, []).append(case)
+        _add(self.noted, what, case)
+
+
+def _add(entries: dict[str, list[str]], what: str, case: str) -> None:
+    cases = entries.setdefault(what, [])
+    if cases[-1:] != [case]:  # a row may have a defect several times
+        cases.append(case)
 
 
 @dataclass

@@ -1,0 +1,347 @@
+"""A made-up corpus in KEMDy20's layout, of its size or smaller, with its class counts, durations, ties and defects.
+
+What tells an emotion is as in mmm/corpora/demo.py: the words tell the situation, the voice the excitement, both alone are not enough, and in
+half of the turns the words are fillers, so that only an earlier turn of the run tells the situation. Nine of ten utterances are neutral.
+"""
+
+import shutil
+import struct
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from mmm.corpora.demo import BRIGHTNESS, LOUDNESS_DB, PITCH_FACTOR, RATE_HZ, SITUATION, VOICE
+from mmm.corpora.kemdy20 import NUM_RATERS
+from mmm.files import write_json
+
+SAMPLE_RATE_HZ = 16_000
+MAX_SESSIONS, MAX_SCRIPTS = 40, 6
+# Of the real corpus: 13,462 segments in 40 sessions of 6 scripts.
+CLASS_COUNTS = {"neutral": 11_120, "happy": 1_183, "surprise": 156, "angry": 144, "sad": 121, "disgust": 61, "fear": 43}
+NUM_TIED = 634
+NUM_SEGMENTS = sum(CLASS_COUNTS.values()) + NUM_TIED
+MEAN_SECONDS = 5.87
+_SHORTEST_S, _LONGEST_S, _GAMMA = 0.67, 35.2, (1.3, 4.05)  # 0.6 + Gamma(shape, scale) seconds
+_VERSION = 1
+_MEAN_RUN = 2.5  # turns that an emotion other than neutral goes on for
+_FILLER_CHANCE, _MISLEADING_SHARE = 0.5, 0.05
+_TAGS_ALONE = 0.004  # of the transcripts, and one at least
+_VALENCE_AROUSAL = {"neutral": (3.0, 2.9), "happy": (3.9, 3.6), "surprise": (3.3, 3.9), "angry": (1.9, 4.0), "sad": (2.0, 2.1),
+                    "disgust": (2.1, 3.2), "fear": (2.1, 3.7)}  # fmt: skip
+# By voice: calm, loud, high. Utterances stray less than in the small demo corpus, because they are longer.
+_PITCH_SD, _LOUDNESS_SD_DB, _RATE_SD_HZ, _BRIGHTNESS_SD = 0.11, 3.6, 0.5, 0.06
+_SPEAKER_LOUDNESS_SD_DB = 2.0
+_PITCH_HZ = {"F": (165.0, 230.0), "M": (95.0, 140.0)}
+_SYLLABLES_A_WORD = 2.8
+_PAUSE_S, _PHRASE_S = 0.25, 2.5
+_COARSE = SAMPLE_RATE_HZ // 100  # samples between points of what moves slowly
+
+_FILLERS = ("응 그래", "그렇구나", "잠깐만", "글쎄", "그러니까", "맞아", "아 그래요", "그런데 말이야", "알겠어", "음 그렇지", "어디 보자", "뭐 그래서",
+            "그러게", "네 네", "그냥 그렇지", "그래서 말인데", "TV나 볼까", "10분만 기다려")  # fmt: skip
+_PHRASES = (
+    ("정원이 참 예쁘네", "저녁이 정말 맛있었어", "휴가가 시작됐어", "친구가 놀러 온대", "선물이 도착했어", "시험에 합격했대", "콘서트가 멋졌어",
+     "아침 햇살이 좋다", "아기가 웃고 있어", "우리 팀이 이겼어", "새집이 마음에 들어", "여행 사진을 보자"),
+    ("네가 망가뜨렸잖아", "그 사람이 거짓말했어", "부엌이 더러워", "또 속였다니까", "소리 좀 지르지 마", "도둑놈이야", "청소를 한 번도 안 해",
+     "내 돈을 훔쳐 갔어", "정말 뻔뻔하다", "약속을 또 어겼네", "음식이 썩었잖아", "사기를 당했어"),
+    ("할아버지가 입원하셨어", "밖에서 발소리가 나", "집을 잃게 됐어", "누가 따라오고 있어", "장례식이 내일이야", "나 혼자 남았어", "불이 다 나갔어",
+     "길을 잃어버렸어", "병원에서 전화가 왔어", "집이 너무 어두워", "태풍이 다가온대", "누가 돌아가셨대"),
+)  # fmt: skip
+_HEADERS = ("Numb,Wav, ,Segment ID,Total Evaluation, , ,"
+            + ",".join(f"Eval{rater + 1:02}{'FMMFFMFFMM'[rater]}, , " for rater in range(NUM_RATERS)),
+            " ,start,end, " + ",Emotion,Valence,Arousal" * (NUM_RATERS + 1))  # fmt: skip
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """One utterance: its labels, what is spoken and how long, and which of the labels its voice and words tell."""
+
+    identity: str
+    emotions: tuple[str, ...]
+    told: str
+    seconds: float
+    text: str
+    voice: tuple[float, float]  # the speaker's pitch in Hz and loudness in dB
+    rate_hz: float  # syllables a second
+
+
+def num_segments(num_sessions: int, num_scripts: int) -> int:
+    return round(NUM_SEGMENTS * num_sessions * num_scripts / (MAX_SESSIONS * MAX_SCRIPTS))
+
+
+def num_bytes(num_sessions: int, num_scripts: int) -> int:
+    """About how much disk the wav files take."""
+    return round(num_segments(num_sessions, num_scripts) * MEAN_SECONDS * SAMPLE_RATE_HZ * 2)
+
+
+def default_splits(num_sessions: int) -> tuple[str, str]:
+    """--dev-sessions and --test-sessions in the published proportions: 29-32 and 33-40 of 40."""
+    num_test = max(1, round(num_sessions * 0.2))
+    num_dev = max(1, round(num_sessions * 0.1))
+    last_dev = num_sessions - num_test
+    return f"{last_dev - num_dev + 1}-{last_dev}", f"{last_dev + 1}-{num_sessions}"
+
+
+def make_kemdy20_demo(out: Path, *, num_sessions: int = 40, num_scripts: int = 6, seed: int = 1) -> Iterator[tuple[int, int]]:
+    """Write annotation/ and wav/ to the new or empty folder `out`, complete or not at all; yields (done, all) utterances.
+
+    Raises ValueError for numbers out of range, a folder that is not empty, or a disk that is too full.
+    """
+    if not 3 <= num_sessions <= MAX_SESSIONS:
+        raise ValueError(f"--sessions {num_sessions} is out of range; expected 3 to {MAX_SESSIONS} in KEMDy20's layout")
+    if not 1 <= num_scripts <= MAX_SCRIPTS:
+        raise ValueError(f"--scripts {num_scripts} is out of range; expected 1 to {MAX_SCRIPTS}")
+    if seed < 0:
+        raise ValueError(f"--seed {seed} is out of range; expected at least 0")
+    target = out.resolve()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(f"{out}: not an empty folder; name a new one")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    needed, free = num_bytes(num_sessions, num_scripts) * 1.05 + 1e8, shutil.disk_usage(target.parent).free
+    if needed > free:
+        raise ValueError(f"{out}: needs about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; take fewer --sessions or --scripts")
+    dialogues = _plan(num_sessions, num_scripts, np.random.default_rng(seed))
+    total = sum(map(len, dialogues.values()))
+    # Not synced file by file as what cannot be made again is: 27 thousand syncs take longer than all the speech.
+    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        for session in range(1, num_sessions + 1):
+            (scratch / "wav" / f"Session{session:02}").mkdir(parents=True)
+        with ThreadPoolExecutor() as pool:  # numpy lets go of the interpreter's lock
+            jobs = [pool.submit(_write_dialogue, scratch, session, segments, np.random.default_rng([seed, session, script]))
+                    for (session, script), segments in dialogues.items()]  # fmt: skip
+            done = 0
+            try:
+                for job in as_completed(jobs):
+                    done += job.result()
+                    yield done, total
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        _write_annotations(scratch, dialogues, np.random.default_rng([seed, 0]))
+        for name in (".DS_Store", "Thumbs.db"):
+            (scratch / "wav" / "Session03" / name).write_bytes(b"\0\0\0\1Bud1")
+        write_json(scratch / "demo.json", {"corpus": "kemdy20-demo", "version": _VERSION, "num_sessions": num_sessions,
+                                           "num_scripts": num_scripts, "seed": seed})  # fmt: skip
+        scratch.chmod(0o755)
+        if target.exists():
+            target.rmdir()
+        scratch.rename(target)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+
+
+def _scaled(total: int) -> tuple[dict[str, int], int]:
+    """Class counts and ties of a corpus of `total` segments; every class occurs."""
+    counts = {name: max(1, round(count * total / NUM_SEGMENTS)) for name, count in CLASS_COUNTS.items()}
+    num_tied = max(1, round(NUM_TIED * total / NUM_SEGMENTS))
+    counts["neutral"] = total - num_tied - sum(count for name, count in counts.items() if name != "neutral")
+    return counts, num_tied
+
+
+def _runs(rng: np.random.Generator, counts: dict[str, int], num_tied: int) -> list[list[tuple[str, ...]]]:
+    """Runs of emotions other than neutral, tied turns at their edges where a run fades into neutral."""
+    runs: list[list[tuple[str, ...]]] = []
+    for name, count in counts.items():
+        while name != "neutral" and count:
+            length = min(count, int(rng.geometric(1 / _MEAN_RUN)))
+            runs.append([(name,)] * length)
+            count -= length
+    rng.shuffle(runs)  # type: ignore[arg-type]
+    for number in range(num_tied):
+        run = runs[number % len(runs)]
+        name = next(emotions[0] for emotions in run if len(emotions) == 1)
+        pair = (name, "neutral") if rng.random() < 0.5 else ("neutral", name)
+        run.insert(0 if rng.random() < 0.3 else len(run), pair)
+    return runs
+
+
+def _plan(num_sessions: int, num_scripts: int, rng: np.random.Generator) -> dict[tuple[int, int], list[_Segment]]:
+    """The segments of each (session, script), in order of conversation."""
+    total = num_segments(num_sessions, num_scripts)
+    counts, num_tied = _scaled(total)
+    # A low-discrepancy order of sessions, so that runs of a rare class are dealt to each split in proportion.
+    order = sorted(range(1, num_sessions + 1), key=lambda session: session * 0.6180339887 % 1)
+    blocks: dict[int, list[list[tuple[str, ...]]]] = defaultdict(list)
+    by_class: dict[str, list[list[tuple[str, ...]]]] = defaultdict(list)
+    for run in _runs(rng, counts, num_tied):
+        by_class[next(emotions[0] for emotions in run if len(emotions) == 1)].append(run)
+    place = 0
+    for runs in by_class.values():
+        for run in runs:
+            blocks[order[place % num_sessions]].append(run)
+            place += 1
+    sizes = _shares(rng, total, num_sessions, {session: sum(map(len, runs)) for session, runs in blocks.items()})
+    found: dict[tuple[int, int], list[_Segment]] = {}
+    for session in range(1, num_sessions + 1):
+        num_neutral = sizes[session - 1] - sum(map(len, blocks[session]))
+        mixed = [*blocks[session], *([[("neutral",)]] * num_neutral)]
+        turns = [turn for index in rng.permutation(len(mixed)) for turn in mixed[index]]
+        ends = np.cumsum(_shares(rng, len(turns), num_scripts, {}))
+        users = {"F": 2 * session - 1, "M": 2 * session}
+        if session == min(12, num_sessions):
+            users["F"] = 2 * num_sessions + 1  # as User081F in session 12 of 40
+        voices = {sex: (float(rng.uniform(*_PITCH_HZ[sex])), float(rng.normal(0, _SPEAKER_LOUDNESS_SD_DB))) for sex in "FM"}
+        for script in range(1, num_scripts + 1):
+            part = turns[ends[script - 2] if script > 1 else 0 : ends[script - 1]]
+            found[session, script] = _dialogue(rng, session, script, part, users, voices)
+    assert sum(map(len, found.values())) == total
+    return found
+
+
+def _shares(rng: np.random.Generator, total: int, parts: int, least: dict[int, int]) -> list[int]:
+    """`total` as uneven whole numbers, each at least 1 and with room for what `least` says of part 1, 2, ..."""
+    weights = rng.uniform(0.75, 1.25, parts)
+    room = [max(1, least.get(part, 0)) for part in range(1, parts + 1)]
+    goals = np.maximum(weights / weights.sum() * total, room)
+    sizes = [int(goal) for goal in goals]
+    while (missing := total - sum(sizes)) != 0:
+        if missing > 0:
+            sizes[int(np.argmin(np.asarray(sizes) / weights))] += 1
+        else:
+            spare = np.asarray(sizes) - room
+            sizes[int(np.argmax(spare))] -= 1
+    return sizes
+
+
+def _dialogue(
+    rng: np.random.Generator, session: int, script: int, turns: Sequence[tuple[str, ...]], users: dict[str, int],
+    voices: dict[str, tuple[float, float]],
+) -> list[_Segment]:  # fmt: skip
+    found: list[_Segment] = []
+    spoken: Counter[str] = Counter()
+    sex = "FM"[int(rng.integers(2))]
+    before: str | None = None
+    for emotions in turns:
+        told = emotions[int(rng.integers(len(emotions)))]
+        spoken[sex] += 1
+        seconds = float(np.clip(0.6 + rng.gamma(*_GAMMA), _SHORTEST_S, _LONGEST_S))
+        rate_hz = max(2.0, float(rng.normal(RATE_HZ[VOICE[told]], _RATE_SD_HZ)))
+        filler = rng.random() < (_FILLER_CHANCE if told == before else _FILLER_CHANCE / 2)
+        identity = f"Sess{session:02}_script{script:02}_User{users[sex]:03}{sex}_{spoken[sex]:03}"
+        text = _text(rng, told, round(seconds * rate_hz / _SYLLABLES_A_WORD), filler)
+        found.append(_Segment(identity, emotions, told, seconds, text, voices[sex], rate_hz))
+        before = told
+        if rng.random() < 0.85:
+            sex = "M" if sex == "F" else "F"
+    return found
+
+
+def _text(rng: np.random.Generator, told: str, num_words: int, is_filler: bool) -> str:
+    """About so many words, with KEMDy20's tags here and there."""
+    misleading = rng.random() < _MISLEADING_SHARE
+    situation = int(rng.integers(len(_PHRASES))) if misleading else SITUATION[told]
+    phrases: list[str] = []
+    while not phrases or sum(len(phrase.split()) for phrase in phrases) < num_words:
+        from_situation = not is_filler and (not phrases or rng.random() < 0.5)
+        chosen = _PHRASES[situation] if from_situation else _FILLERS
+        phrases.append(chosen[int(rng.integers(len(chosen)))])
+    text = " ".join(phrases) + (".", "?", "!", ".")[int(rng.integers(4))]
+    tag = rng.random()
+    if tag < 0.12:
+        return f"b/ {text}"
+    if tag < 0.18:
+        return f"l/ 어/ {text}"
+    if tag < 0.22:
+        return f"c/ {text.replace(' ', '+ ', 1)}"
+    if tag < 0.25:
+        return f"{text.replace(' ', '* ', 1)} n/"
+    return text
+
+
+def _write_dialogue(folder: Path, session: int, segments: Sequence[_Segment], rng: np.random.Generator) -> int:
+    for segment in segments:
+        path = folder / "wav" / f"Session{session:02}" / f"{segment.identity}.wav"
+        samples = _speech(rng, segment)
+        head = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + 2 * len(samples), b"WAVE", b"fmt ", 16, 1, 1, SAMPLE_RATE_HZ,
+                           2 * SAMPLE_RATE_HZ, 2, 16, b"data", 2 * len(samples))  # fmt: skip
+        path.write_bytes(head + samples.tobytes())
+        path.with_suffix(".txt").write_bytes(f"{segment.text}\n".encode("cp949"))
+    return len(segments)
+
+
+def _speech(rng: np.random.Generator, segment: _Segment) -> npt.NDArray[np.int16]:
+    """(S,) samples: harmonics under an envelope of syllables and phrases, breath noise beside them."""
+    voice = VOICE[segment.told]
+    pitch_hz = segment.voice[0] * PITCH_FACTOR[voice] * np.exp(rng.normal(0, _PITCH_SD))
+    loudness_db = segment.voice[1] + rng.normal(LOUDNESS_DB[voice], _LOUDNESS_SD_DB)
+    brightness = np.float32(np.clip(rng.normal(BRIGHTNESS[voice], _BRIGHTNESS_SD), 0.3, 0.92))
+    num_samples = round(segment.seconds * SAMPLE_RATE_HZ)
+    # What moves slowly is drawn 100 times a second and joined by straight lines.
+    coarse = np.arange(num_samples // _COARSE + 2) * (_COARSE / SAMPLE_RATE_HZ)
+    within = (coarse + rng.uniform(0, _PHRASE_S)) % _PHRASE_S  # pitch falls over each phrase
+    bent = pitch_hz * (1.06 - 0.12 * within / _PHRASE_S + 0.03 * np.sin(2 * np.pi * 5.0 * coarse + rng.uniform(0, 2 * np.pi)))
+    envelope = (0.25 + 0.75 * np.sin(np.pi * segment.rate_hz * coarse) ** 2) * np.clip(within / _PAUSE_S, 0.02, 1.0)
+    envelope *= np.clip(np.minimum(coarse, segment.seconds - coarse) / 0.03, 0.0, 1.0) * (0.05 * 10 ** (loudness_db / 20))
+    steps = (bent[1:] + bent[:-1]) * (np.pi * _COARSE / SAMPLE_RATE_HZ)
+    starts = np.concatenate([[0.0], np.cumsum(steps)[:-1]]) % (2 * np.pi)
+    phase = _straight(starts, steps)[:num_samples]
+    smooth = _straight(envelope[:-1], np.diff(envelope))[:num_samples]
+    noise = rng.standard_normal(num_samples, dtype=np.float32)
+    # The closed form of the sum over k of brightness^k sin(k phase): all harmonics at the price of one.
+    wave = brightness * np.sin(phase) / (1 - 2 * brightness * np.cos(phase) + brightness * brightness)
+    wave += np.float32(0.05) * noise
+    wave *= smooth
+    wave += np.float32(0.0005) * noise
+    wave *= np.float32(32767.0)
+    samples: npt.NDArray[np.int16] = np.clip(wave, -32767, 32767).astype("<i2")
+    return samples
+
+
+def _straight(starts: npt.NDArray[np.float64], steps: npt.NDArray[np.float64]) -> Floats:
+    """Lines of _COARSE samples each, from each start up by its step."""
+    ramp = np.arange(_COARSE, dtype=np.float32) / np.float32(_COARSE)
+    lines: Floats = starts.astype(np.float32)[:, None] + steps.astype(np.float32)[:, None] * ramp
+    return lines.ravel()
+
+
+def _votes(rng: np.random.Generator, emotions: tuple[str, ...]) -> list[str]:
+    """Ten votes whose most frequent classes are exactly `emotions`, in the order of their first mention."""
+    others = [name for name in CLASS_COUNTS if name not in emotions]
+    if len(emotions) == 1:
+        most = int(rng.choice([5, 6, 7, 8, 9, 10], p=[0.05, 0.1, 0.15, 0.2, 0.25, 0.25]))
+    else:
+        most = int(rng.choice([4, 5]))
+    votes = [name for name in emotions for _ in range(most)]
+    while len(votes) < NUM_RATERS:
+        name = "neutral" if "neutral" in others and rng.random() < 0.7 else others[int(rng.integers(len(others)))]
+        if votes.count(name) < most - 1:
+            votes.append(name)
+    return votes
+
+
+def _write_annotations(folder: Path, dialogues: dict[tuple[int, int], list[_Segment]], rng: np.random.Generator) -> None:
+    (folder / "annotation").mkdir()
+    sessions = sorted({session for session, _ in dialogues})
+    everything = [segment for segments in dialogues.values() for segment in segments]
+    for index in rng.permutation(len(everything))[: max(1, round(_TAGS_ALONE * len(everything)))]:
+        identity = everything[index].identity
+        (folder / "wav" / f"Session{identity[4:6]}" / f"{identity}.txt").write_bytes("n/ u/\n".encode("cp949"))
+    for session in sessions:
+        lines = list(_HEADERS)
+        for segments in (found for (number, _), found in sorted(dialogues.items()) if number == session):
+            start_s = 1.5
+            for segment in segments:
+                votes = _votes(rng, segment.emotions)
+                ratings = [[int(np.clip(round(rng.normal(np.mean([_VALENCE_AROUSAL[name][axis] for name in segment.emotions]), 0.7)), 1, 5))
+                            for axis in (0, 1)] for _ in votes]  # fmt: skip
+                means = [sum(pair[axis] for pair in ratings) / len(ratings) for axis in (0, 1)]
+                identity = segment.identity
+                if session == min(17, len(sessions) - 1):
+                    identity = f"Sess42{identity[6:]}"  # as Sess17_eval.csv names its segments
+                fields = [str(len(lines) - 1), f"{start_s:.7f}", f"{start_s + segment.seconds:.6f}", identity, ";".join(segment.emotions),
+                          *(f"{mean:.1f}" for mean in means)]  # fmt: skip
+                for vote, pair in zip(votes, ratings, strict=True):
+                    fields += [vote, *map(str, pair)]
+                lines.append(",".join(fields).replace("disgust", "disqust"))  # as the real files spell it
+                start_s += segment.seconds + float(rng.uniform(0.05, 0.6))
+        content = "\r\n".join(lines) + "\r\n"
+        (folder / "annotation" / f"Sess{session:02}_eval.csv").write_text(content, encoding="utf-8", newline="")
