@@ -1,4 +1,4 @@
-"""The commands `mmm prepare` and `mmm corpus-report`: from a corpus on a disk to a manifest, and what is in it."""
+"""The commands `mmm demo-corpus`, `mmm prepare` and `mmm corpus-report`: from a corpus to a manifest, and what is in it."""
 
 import sys
 from pathlib import Path
@@ -84,9 +84,12 @@ def prepare_kemdy20_command(
 
     if emotion and with_ai_hub is None:
         raise ValueError("--emotion names labels of AI Hub; give its folder by --with-ai-hub")
-    _write(prepare_kemdy20(folder, dev_sessions=dev_sessions, test_sessions=test_sessions, text=text, ai_hub=with_ai_hub,
-                           ai_hub_sessions=ai_hub_sessions, ai_hub_emotions=emotion_map(EMOTIONS_OF, emotion or []), seed=seed),
-           out)  # fmt: skip
+    with console.status(f"reading {folder}"):
+        prepared = prepare_kemdy20(
+            folder, dev_sessions=dev_sessions, test_sessions=test_sessions, text=text, ai_hub=with_ai_hub,
+            ai_hub_sessions=ai_hub_sessions, ai_hub_emotions=emotion_map(EMOTIONS_OF, emotion or []), seed=seed,
+        )  # fmt: skip
+    _write(prepared, out)
 
 
 @prepare.command("kemdy19")
@@ -100,7 +103,9 @@ def prepare_kemdy19_command(
     """KEMDy19: the folder with annotation/ and wav/."""
     from mmm.corpora.kemdy19 import prepare_kemdy19
 
-    _write(prepare_kemdy19(folder, dev_sessions=dev_sessions, test_sessions=test_sessions, text=text), out)
+    with console.status(f"reading {folder}"):
+        prepared = prepare_kemdy19(folder, dev_sessions=dev_sessions, test_sessions=test_sessions, text=text)
+    _write(prepared, out)
 
 
 @prepare.command("ai-hub")
@@ -116,7 +121,10 @@ def prepare_ai_hub_command(
     from mmm.corpora.ai_hub import EMOTIONS_OF, prepare_ai_hub
     from mmm.corpora.prepared import emotion_map
 
-    _write(prepare_ai_hub(folder, labels=labels, emotions=emotion_map(EMOTIONS_OF, emotion or []), text=text, seed=seed), out)
+    emotions = emotion_map(EMOTIONS_OF, emotion or [])
+    with console.status(f"reading {folder}"):
+        prepared = prepare_ai_hub(folder, labels=labels, emotions=emotions, text=text, seed=seed)
+    _write(prepared, out)
 
 
 @prepare.command("meld")
@@ -147,7 +155,9 @@ def prepare_iemocap_command(
     from mmm.corpora.prepared import emotion_map
 
     emotions = emotion_map(EMOTIONS_OF, emotion or [])
-    _write(prepare_iemocap(folder, dev_sessions=dev_sessions, test_sessions=test_sessions, emotions=emotions), out)
+    with console.status(f"reading {folder}"):
+        prepared = prepare_iemocap(folder, dev_sessions=dev_sessions, test_sessions=test_sessions, emotions=emotions)
+    _write(prepared, out)
 
 
 @prepare.command("csv")
@@ -162,6 +172,57 @@ def prepare_csv_command(
     _print_counts(out)
     for what, count in repaired.items():
         console.print(f"{what}: {count}", highlight=False)
+
+
+def demo_corpus(
+    out: Annotated[Path, typer.Argument(help="Folder to write.", show_default=False)],
+    sessions: Annotated[
+        int | None, typer.Option(help="Recording sessions of two speakers each [24; kemdy20: 40].", show_default=False)
+    ] = None,
+    scripts: Annotated[
+        int | None, typer.Option(help="kemdy20: dialogues a session, 1 to 6 [6]; implies --layout kemdy20.", show_default=False)
+    ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(help="demo (small, balanced) or kemdy20 (as KEMDy20; full size 2.5 GB) [demo].", show_default=False),
+    ] = None,
+    seed: int = 1,
+) -> None:
+    """Generate a synthetic corpus in which speech, text and context all matter, and its manifest.
+
+    In KEMDy20's layout it has the class counts, durations, ties and defects of KEMDy20, scaled to its size.
+    """
+    layout = layout or ("demo" if scripts is None else "kemdy20")
+    if layout not in ("demo", "kemdy20"):
+        raise ValueError(f"unknown --layout {layout!r}; expected demo or kemdy20")
+    if layout == "demo":
+        from mmm.corpora.demo import make_demo_corpus
+
+        if scripts is not None:
+            raise ValueError("--scripts is of --layout kemdy20")
+        with console.status("writing the corpus"):
+            manifest = make_demo_corpus(out, num_sessions=24 if sessions is None else sessions, seed=seed)
+        console.print(f"wrote {manifest}", highlight=False, soft_wrap=True)
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from mmm.corpora.kemdy20 import prepare_kemdy20
+    from mmm.corpora.kemdy20_demo import default_splits, make_kemdy20_demo
+
+    num_sessions = 40 if sessions is None else sessions
+    columns = (TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("utterances", total=None)
+        for done, total in make_kemdy20_demo(
+            out, num_sessions=num_sessions, num_scripts=6 if scripts is None else scripts, seed=seed
+        ):
+            bar.update(task, completed=done, total=total)
+    dev, test = default_splits(num_sessions)
+    console.print(f"mmm prepare kemdy20 {out} --dev-sessions {dev} --test-sessions {test} -o {out / 'manifest.csv'}", highlight=False,
+                  soft_wrap=True)  # fmt: skip
+    with console.status("reading the corpus"):
+        prepared = prepare_kemdy20(out, dev_sessions=dev, test_sessions=test)
+    _write(prepared, out / "manifest.csv")
 
 
 def corpus_report(
@@ -180,6 +241,8 @@ def corpus_report(
     clips = sorted({checked.audio_path(utterance) for utterance in checked.utterances})
     seconds = dict(track(durations(clips), total=len(clips), description="reading headers", console=console, transient=True))
     found = report(checked, seconds)
+    if out is not None:
+        write_text(out, page(found))
     for title, header, rows in tables(found):
         table = Table(*header, title=title, title_justify="left")
         for column in table.columns[1:]:
@@ -195,5 +258,4 @@ def corpus_report(
         console.print("no leaks between splits: speakers, sessions, audio files, audio content and lines of audio and text are disjoint",
                       highlight=False)  # fmt: skip
     if out is not None:
-        write_text(out, page(found))
         console.print(f"page {out}", highlight=False, soft_wrap=True)

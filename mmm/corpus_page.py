@@ -18,8 +18,10 @@ h1 { font-size: 1.5rem; margin-bottom: .2rem } h2 { font-size: 1.15rem; margin-t
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 33rem), 1fr)); gap: 1.6rem 2rem; align-items: start }
 figure { margin: 0 } figure.wide { grid-column: 1 / -1 } figcaption { color: #555; font-size: 13px; margin-top: .3rem }
 svg { width: 100%; height: auto; font: 12px system-ui, sans-serif } .scroll { overflow-x: auto; margin-bottom: 1.4rem }
-table { border-collapse: collapse; font-size: 13px } th, td { padding: .2rem .6rem; border-bottom: 1px solid #e4e4e4; text-align: right }
-th:first-child, td:first-child { text-align: left } th { background: #f5f5f5; white-space: nowrap } td { font-variant-numeric: tabular-nums }
+table { border-collapse: collapse; font-size: 13px } th, td { padding: .2rem .6rem; border-bottom: 1px solid #e4e4e4 }
+th, td { text-align: right }
+th:first-child, td:first-child { text-align: left } th { background: #f5f5f5; white-space: nowrap }
+td { font-variant-numeric: tabular-nums }
 caption { text-align: left; font-weight: 600; padding: .3rem 0 } details summary { cursor: pointer; font-weight: 600; margin: .6rem 0 }
 """
 _WIDTH = 560
@@ -170,8 +172,8 @@ def _transitions(found: Report) -> str:
                             'stroke="#e4e4e4"'),
                       _text(x + cell / 2 - 1, y + 21, f"{share:.0%}" if total else "", "middle",
                             f'fill="{"#fff" if share > 0.55 else "#333"}" font-size="11"')]  # fmt: skip
-    return _figure(parts, top + len(classes) * cell * 0.6 + 6, "How emotions follow each other from turn to turn of a dialogue (rows sum to "
-                   "100 %; train and dev, turns with one emotion).")  # fmt: skip
+    caption = "How emotions follow each other from turn to turn of a dialogue (rows sum to 100 %; train and dev, turns with one emotion)."
+    return _figure(parts, top + len(classes) * cell * 0.6 + 6, caption)
 
 
 def _affect(found: Report) -> str | None:
@@ -231,7 +233,8 @@ def page(found: Report) -> str:
     longest = max(found.seconds)
     marks = {"median": percentile(found.seconds, 50), "95 %": percentile(found.seconds, 95)}
     figures = [_classes(found),
-               _histogram(found.seconds, nice_step(longest, 50), "seconds", f"Durations: {min(found.seconds):.2f} to {longest:.2f} s.", marks),
+               _histogram(found.seconds, nice_step(longest, 50), "seconds",
+                          f"Durations: {min(found.seconds):.2f} to {longest:.2f} s.", marks),
                _transitions(found)]  # fmt: skip
     if affect := _affect(found):
         figures.append(affect)
@@ -247,7 +250,8 @@ def page(found: Report) -> str:
         )
     figures += [_stacked(found.sessions, classes, "Sessions"), _stacked(found.speakers, classes, "Speakers")]
     if found.leaks:
-        leaks = f'<div class="leaks"><b>Leaks between splits</b><ul>{"".join(f"<li>{html.escape(leak)}</li>" for leak in found.leaks)}</ul></div>'
+        items = "".join(f"<li>{html.escape(leak)}</li>" for leak in found.leaks)
+        leaks = f'<div class="leaks"><b>Leaks between splits</b><ul>{items}</ul></div>'
     else:
         leaks = '<div class="leaks clean">No leaks: splits share no speaker, session, audio file or content of one.</div>'
     parts = [_table(title, header, rows) for title, header, rows in tables(found)]

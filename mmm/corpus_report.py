@@ -226,6 +226,6 @@ def longest(found: Report) -> Table:
     order = sorted(range(len(found.seconds)), key=lambda index: -found.seconds[index])[:_LONGEST]
     utterances = found.manifest.utterances
     wordy = sorted(range(len(utterances)), key=lambda index: -len(utterances[index].text))[:_LONGEST]
-    rows = [(utterances[index].utterance_id, utterances[index].split, f"{found.seconds[index]:.2f}", str(len(utterances[index].text)),
+    rows: list[tuple[str, ...]] = [(utterances[index].utterance_id, utterances[index].split, f"{found.seconds[index]:.2f}", str(len(utterances[index].text)),
              str(len(utterances[index].text.split()))) for index in dict.fromkeys([*order, *wordy])]  # fmt: skip
     return ("longest utterances", ("", "split", "s", "characters", "words"), rows)

@@ -92,7 +92,7 @@ def _read_session(
 ) -> set[str]:
     """Add a session's rows to `prepared`; the ids of all its segments, usable or not. Raises ManifestError."""
     account, name = prepared.account, f"Sess{session:02}"
-    folder = root / "wav" / f"Session{session:02}"
+    folder = root.resolve() / "wav" / f"Session{session:02}"
     there = {child.name.lower(): child for child in folder.iterdir()} if folder.is_dir() else {}
     faults: list[str] = []
     first_line: dict[str, int] = {}
@@ -145,7 +145,7 @@ def _read_session(
             continue
         prepared.rows.append({
             "utterance_id": segment, "dialogue_id": dialogue, "turn": str(turns[dialogue]), "session": name,
-            "speaker": f"User{user}{sex}", "text": transcript, "audio": str(wav.resolve()), "emotion": ";".join(emotions),
+            "speaker": f"User{user}{sex}", "text": transcript, "audio": str(wav), "emotion": ";".join(emotions),
             "split": split, "start": fields[1], "end": fields[2], "valence": "" if valence is None else fields[5],
             "arousal": "" if arousal is None else fields[6], "votes": "|".join(";".join(rater) for rater in votes),
         })  # fmt: skip

@@ -1,7 +1,8 @@
 """A made-up corpus in KEMDy20's layout, of its size or smaller, with its class counts, durations, ties and defects.
 
-What tells an emotion is as in mmm/corpora/demo.py: the words tell the situation, the voice the excitement, both alone are not enough, and in
-half of the turns the words are fillers, so that only an earlier turn of the run tells the situation. Nine of ten utterances are neutral.
+What tells an emotion is as in mmm/corpora/demo.py: the words tell the situation, the voice the excitement, both alone are not
+enough, and in half of the turns the words are fillers, so that only an earlier turn of the run tells the situation. More than
+eight of ten utterances are neutral.
 """
 
 import shutil
@@ -42,15 +43,20 @@ _SYLLABLES_A_WORD = 2.8
 _PAUSE_S, _PHRASE_S = 0.25, 2.5
 _COARSE = SAMPLE_RATE_HZ // 100  # samples between points of what moves slowly
 
-_FILLERS = ("응 그래", "그렇구나", "잠깐만", "글쎄", "그러니까", "맞아", "아 그래요", "그런데 말이야", "알겠어", "음 그렇지", "어디 보자", "뭐 그래서",
-            "그러게", "네 네", "그냥 그렇지", "그래서 말인데", "TV나 볼까", "10분만 기다려")  # fmt: skip
+_FILLERS = (
+    "응 그래", "그렇구나", "잠깐만", "글쎄", "그러니까", "맞아", "아 그래요", "그런데 말이야", "알겠어", "음 그렇지",
+    "어디 보자", "뭐 그래서", "그러게", "네 네", "그냥 그렇지", "그래서 말인데", "TV나 볼까", "10분만 기다려",
+)  # fmt: skip
 _PHRASES = (
-    ("정원이 참 예쁘네", "저녁이 정말 맛있었어", "휴가가 시작됐어", "친구가 놀러 온대", "선물이 도착했어", "시험에 합격했대", "콘서트가 멋졌어",
-     "아침 햇살이 좋다", "아기가 웃고 있어", "우리 팀이 이겼어", "새집이 마음에 들어", "여행 사진을 보자"),
-    ("네가 망가뜨렸잖아", "그 사람이 거짓말했어", "부엌이 더러워", "또 속였다니까", "소리 좀 지르지 마", "도둑놈이야", "청소를 한 번도 안 해",
-     "내 돈을 훔쳐 갔어", "정말 뻔뻔하다", "약속을 또 어겼네", "음식이 썩었잖아", "사기를 당했어"),
-    ("할아버지가 입원하셨어", "밖에서 발소리가 나", "집을 잃게 됐어", "누가 따라오고 있어", "장례식이 내일이야", "나 혼자 남았어", "불이 다 나갔어",
-     "길을 잃어버렸어", "병원에서 전화가 왔어", "집이 너무 어두워", "태풍이 다가온대", "누가 돌아가셨대"),
+    ("정원이 참 예쁘네", "저녁이 정말 맛있었어", "휴가가 시작됐어", "친구가 놀러 온대", "선물이 도착했어",
+     "시험에 합격했대", "콘서트가 멋졌어", "아침 햇살이 좋다", "아기가 웃고 있어", "우리 팀이 이겼어",
+     "새집이 마음에 들어", "여행 사진을 보자"),
+    ("네가 망가뜨렸잖아", "그 사람이 거짓말했어", "부엌이 더러워", "또 속였다니까", "소리 좀 지르지 마", "도둑놈이야",
+     "청소를 한 번도 안 해", "내 돈을 훔쳐 갔어", "정말 뻔뻔하다", "약속을 또 어겼네", "음식이 썩었잖아",
+     "사기를 당했어"),
+    ("할아버지가 입원하셨어", "밖에서 발소리가 나", "집을 잃게 됐어", "누가 따라오고 있어", "장례식이 내일이야",
+     "나 혼자 남았어", "불이 다 나갔어", "길을 잃어버렸어", "병원에서 전화가 왔어", "집이 너무 어두워",
+     "태풍이 다가온대", "누가 돌아가셨대"),
 )  # fmt: skip
 _HEADERS = ("Numb,Wav, ,Segment ID,Total Evaluation, , ,"
             + ",".join(f"Eval{rater + 1:02}{'FMMFFMFFMM'[rater]}, , " for rater in range(NUM_RATERS)),
@@ -106,7 +112,9 @@ def make_kemdy20_demo(out: Path, *, num_sessions: int = 40, num_scripts: int = 6
     target.parent.mkdir(parents=True, exist_ok=True)
     needed, free = num_bytes(num_sessions, num_scripts) * 1.05 + 1e8, shutil.disk_usage(target.parent).free
     if needed > free:
-        raise ValueError(f"{out}: needs about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; take fewer --sessions or --scripts")
+        raise ValueError(
+            f"{out}: needs about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; take fewer --sessions or --scripts"
+        )
     dialogues = _plan(num_sessions, num_scripts, np.random.default_rng(seed))
     total = sum(map(len, dialogues.values()))
     # Not synced file by file as what cannot be made again is: 27 thousand syncs take longer than all the speech.
@@ -155,7 +163,7 @@ def _runs(rng: np.random.Generator, counts: dict[str, int], num_tied: int) -> li
             length = min(count, int(rng.geometric(1 / _MEAN_RUN)))
             runs.append([(name,)] * length)
             count -= length
-    rng.shuffle(runs)  # type: ignore[arg-type]
+    rng.shuffle(runs)
     for number in range(num_tied):
         run = runs[number % len(runs)]
         name = next(emotions[0] for emotions in run if len(emotions) == 1)
@@ -306,10 +314,11 @@ def _straight(starts: npt.NDArray[np.float64], steps: npt.NDArray[np.float64]) -
 def _votes(rng: np.random.Generator, emotions: tuple[str, ...]) -> list[str]:
     """Ten votes whose most frequent classes are exactly `emotions`, in the order of their first mention."""
     others = [name for name in CLASS_COUNTS if name not in emotions]
-    if len(emotions) == 1:
-        most = int(rng.choice([5, 6, 7, 8, 9, 10], p=[0.05, 0.1, 0.15, 0.2, 0.25, 0.25]))
-    else:
-        most = int(rng.choice([4, 5]))
+    most = (
+        int(rng.choice([5, 6, 7, 8, 9, 10], p=[0.05, 0.1, 0.15, 0.2, 0.25, 0.25]))
+        if len(emotions) == 1
+        else int(rng.choice([4, 5]))
+    )
     votes = [name for name in emotions for _ in range(most)]
     while len(votes) < NUM_RATERS:
         name = "neutral" if "neutral" in others and rng.random() < 0.7 else others[int(rng.integers(len(others)))]

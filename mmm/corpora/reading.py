@@ -42,8 +42,8 @@ def decode(content: bytes) -> str:
             except UnicodeDecodeError as error:
                 faults[encoding] = error
         if not found:
-            error = max(faults.values(), key=lambda fault: fault.start)
-            raise ValueError(f"byte {error.start}: neither UTF-8 nor cp949 ({error.reason})")
+            last = max(faults.values(), key=lambda fault: fault.start)
+            raise ValueError(f"byte {last.start}: neither UTF-8 nor cp949 ({last.reason})")
         text = found.get("utf-8-sig", "")
         if "utf-8-sig" not in found or (not text.isascii() and not _HANGUL.search(unicodedata.normalize("NFC", text))
                                         and _HANGUL.search(found.get("cp949", ""))):  # fmt: skip

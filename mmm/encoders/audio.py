@@ -30,4 +30,5 @@ def read_speech(path: Path) -> Floats:
     if (rate_hz // common) * (SAMPLE_RATE_HZ // common) > _MOST_PHASES:
         raise AudioError(f"{path}: a sample rate of {rate_hz} Hz shares no large factor with {SAMPLE_RATE_HZ}; is the header right? "
                          f"resample it, as with: ffmpeg -i IN -ar {SAMPLE_RATE_HZ} OUT.wav")  # fmt: skip
-    return torchaudio.functional.resample(torch.from_numpy(mono), rate_hz, SAMPLE_RATE_HZ).numpy()
+    resampled: Floats = torchaudio.functional.resample(torch.from_numpy(mono), rate_hz, SAMPLE_RATE_HZ).numpy()
+    return resampled
