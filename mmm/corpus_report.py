@@ -226,6 +226,8 @@ def longest(found: Report) -> Table:
     order = sorted(range(len(found.seconds)), key=lambda index: -found.seconds[index])[:_LONGEST]
     utterances = found.manifest.utterances
     wordy = sorted(range(len(utterances)), key=lambda index: -len(utterances[index].text))[:_LONGEST]
-    rows: list[tuple[str, ...]] = [(utterances[index].utterance_id, utterances[index].split, f"{found.seconds[index]:.2f}", str(len(utterances[index].text)),
-             str(len(utterances[index].text.split()))) for index in dict.fromkeys([*order, *wordy])]  # fmt: skip
+    rows: list[tuple[str, ...]] = []
+    for index in dict.fromkeys([*order, *wordy]):
+        one = utterances[index]
+        rows.append((one.utterance_id, one.split, f"{found.seconds[index]:.2f}", str(len(one.text)), str(len(one.text.split()))))
     return ("longest utterances", ("", "split", "s", "characters", "words"), rows)

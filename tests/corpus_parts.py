@@ -48,7 +48,9 @@ class Kemdy20:
         return self.folder
 
 
-def write_ai_hub(folder: Path, labels: Sequence[str] = ("기쁨", "분노", "슬픔", "불안", "당황", "상처"), *, encoding: str = "utf-8-sig") -> Path:
+def write_ai_hub(
+    folder: Path, labels: Sequence[str] = ("기쁨", "분노", "슬픔", "불안", "당황", "상처"), *, encoding: str = "utf-8-sig"
+) -> Path:
     """Two clips of each label's sentence, F and M."""
     lines = ["file,text,감정_대분류"]
     number = 0

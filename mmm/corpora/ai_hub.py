@@ -75,7 +75,7 @@ def _read_clips(
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such folder; expected the one with AI Hub's clips and their label CSV")
     file = labels or _label_file(path)
-    (_, header), *rows = read_rows(file) or [(1, [""])]
+    (_, header), *rows = read_rows(file, is_korean=True) or [(1, [""])]
     places = {}
     for column, known in _COLUMNS.items():
         found = [place for place, name in enumerate(header) if name.lower() in known]

@@ -97,7 +97,7 @@ def _read_speaker(
             account.leave_out("no transcript", where)
             continue
         try:
-            written = decode(transcript.read_bytes())
+            written = decode(transcript.read_bytes(), is_korean=True)
         except ValueError as error:
             account.leave_out(f"transcript is not text: {error}", where)
             continue

@@ -175,7 +175,7 @@ def _transcript(file: Path | None, clean: Callable[[str], str], account: Account
         account.leave_out("no transcript", where)
         return None
     try:
-        written = decode(file.read_bytes())
+        written = decode(file.read_bytes(), is_korean=True)
     except ValueError as error:
         account.leave_out(f"transcript is not text: {error}", where)
         return None

@@ -30,8 +30,9 @@ NUM_SEGMENTS = sum(CLASS_COUNTS.values()) + NUM_TIED
 MEAN_SECONDS = 5.87
 _SHORTEST_S, _LONGEST_S, _GAMMA = 0.67, 35.2, (1.3, 4.05)  # 0.6 + Gamma(shape, scale) seconds
 _VERSION = 1
-_MEAN_RUN = 2.5  # turns that an emotion other than neutral goes on for
-_FILLER_CHANCE, _MISLEADING_SHARE = 0.5, 0.05
+_MEAN_RUN = 3.0  # turns that an emotion other than neutral goes on for
+# Chance that the words tell nothing: of a turn that goes on with the emotion before it, and of one that does not.
+_FILLER_CHANCES, _MISLEADING_SHARE = (0.75, 0.2), 0.05
 _TAGS_ALONE = 0.004  # of the transcripts, and one at least
 _VALENCE_AROUSAL = {"neutral": (3.0, 2.9), "happy": (3.9, 3.6), "surprise": (3.3, 3.9), "angry": (1.9, 4.0), "sad": (2.0, 2.1),
                     "disgust": (2.1, 3.2), "fear": (2.1, 3.7)}  # fmt: skip
@@ -233,7 +234,7 @@ def _dialogue(
         spoken[sex] += 1
         seconds = float(np.clip(0.6 + rng.gamma(*_GAMMA), _SHORTEST_S, _LONGEST_S))
         rate_hz = max(2.0, float(rng.normal(RATE_HZ[VOICE[told]], _RATE_SD_HZ)))
-        filler = rng.random() < (_FILLER_CHANCE if told == before else _FILLER_CHANCE / 2)
+        filler = rng.random() < _FILLER_CHANCES[told != before]
         identity = f"Sess{session:02}_script{script:02}_User{users[sex]:03}{sex}_{spoken[sex]:03}"
         text = _text(rng, told, round(seconds * rate_hz / _SYLLABLES_A_WORD), filler)
         found.append(_Segment(identity, emotions, told, seconds, text, voices[sex], rate_hz))

@@ -23,10 +23,11 @@ _NOT_PUBLISHED = re.compile("[^가-힣ㄱ-ㅎㅏ-ㅣ !?.,]")
 _NOT_DEFAULT = re.compile("[^0-9A-Za-z가-힣ㄱ-ㅎㅏ-ㅣ !?.,]")
 
 
-def decode(content: bytes) -> str:
+def decode(content: bytes, *, is_korean: bool = False) -> str:
     """Text in UTF-8, UTF-16 with a byte order mark, or cp949, composed (NFC). Raises ValueError saying why it is none.
 
-    Bytes that are valid in both UTF-8 and cp949 are taken for what gives Hangul; the other would lose the text silently.
+    What is valid UTF-8 is UTF-8. But a few syllables of cp949 are valid UTF-8 by accident, as 째 is °: in a corpus of which we
+    know that it is Korean, what has Hangul in cp949 alone is cp949.
     """
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         try:
@@ -45,7 +46,7 @@ def decode(content: bytes) -> str:
             last = max(faults.values(), key=lambda fault: fault.start)
             raise ValueError(f"byte {last.start}: neither UTF-8 nor cp949 ({last.reason})")
         text = found.get("utf-8-sig", "")
-        if "utf-8-sig" not in found or (not text.isascii() and not _HANGUL.search(unicodedata.normalize("NFC", text))
+        if "utf-8-sig" not in found or (is_korean and not text.isascii() and not _HANGUL.search(unicodedata.normalize("NFC", text))
                                         and _HANGUL.search(found.get("cp949", ""))):  # fmt: skip
             text = found["cp949"]
     text = text.removesuffix("\x1a")  # how DOS ends a text
@@ -54,22 +55,22 @@ def decode(content: bytes) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, *, is_korean: bool = False) -> str:
     """Raises FileNotFoundError, or ManifestError naming the byte that is no text."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        return decode(path.read_bytes())
+        return decode(path.read_bytes(), is_korean=is_korean)
     except ValueError as error:
         raise ManifestError(path, [str(error)]) from None
 
 
-def read_rows(path: Path) -> list[tuple[int, list[str]]]:
+def read_rows(path: Path, *, is_korean: bool = False) -> list[tuple[int, list[str]]]:
     """The fields of a CSV, stripped, each row with the line it starts on; empty rows are left out.
 
     Raises FileNotFoundError or ManifestError.
     """
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    reader = csv.reader(io.StringIO(read_text(path, is_korean=is_korean), newline=""), strict=True)
     rows: list[tuple[int, list[str]]] = []
     line = 1
     try:
