@@ -229,5 +229,7 @@ def longest(found: Report) -> Table:
     rows: list[tuple[str, ...]] = []
     for index in dict.fromkeys([*order, *wordy]):
         one = utterances[index]
-        rows.append((one.utterance_id, one.split, f"{found.seconds[index]:.2f}", str(len(one.text)), str(len(one.text.split()))))
+        rows.append(
+            (one.utterance_id, one.split, f"{found.seconds[index]:.2f}", str(len(one.text)), str(len(one.text.split())))
+        )
     return ("longest utterances", ("", "split", "s", "characters", "words"), rows)

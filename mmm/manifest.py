@@ -143,6 +143,8 @@ def read_table(path: Path, decode: Callable[[bytes], str] = _decode_utf8) -> tup
     line = 1
     try:
         header = next(reader)
+        if not header:
+            raise ManifestError(path, ["line 1: an empty line; expected a header with " + ", ".join(COLUMNS)])
         if twice := sorted({name for name in header if header.count(name) > 1}):
             raise ManifestError(path, [f"line 1: column {name!r} occurs more than once" for name in twice])
         # A quoted field may span lines, so a row's line is not its number plus two.

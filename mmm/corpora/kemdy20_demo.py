@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from mmm.corpora.demo import BRIGHTNESS, LOUDNESS_DB, PITCH_FACTOR, RATE_HZ, SITUATION, VOICE
 from mmm.corpora.kemdy20 import NUM_RATERS
+from mmm.corpora.sessions import parse_sessions
 from mmm.files import write_json
 
 SAMPLE_RATE_HZ = 16_000
@@ -33,6 +34,7 @@ _VERSION = 1
 _MEAN_RUN = 3.0  # turns that an emotion other than neutral goes on for
 # Chance that the words tell nothing: of a turn that goes on with the emotion before it, and of one that does not.
 _FILLER_CHANCES, _MISLEADING_SHARE = (0.75, 0.2), 0.05
+_MOST_FILLERS = 2  # on end, so that of three turns one has words that tell
 _TAGS_ALONE = 0.004  # of the transcripts, and one at least
 _VALENCE_AROUSAL = {"neutral": (3.0, 2.9), "happy": (3.9, 3.6), "surprise": (3.3, 3.9), "angry": (1.9, 4.0), "sad": (2.0, 2.1),
                     "disgust": (2.1, 3.2), "fear": (2.1, 3.7)}  # fmt: skip
@@ -116,7 +118,7 @@ def make_kemdy20_demo(out: Path, *, num_sessions: int = 40, num_scripts: int = 6
         raise ValueError(
             f"{out}: needs about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; take fewer --sessions or --scripts"
         )
-    dialogues = _plan(num_sessions, num_scripts, np.random.default_rng(seed))
+    dialogues = plan(num_sessions, num_scripts, np.random.default_rng(seed))
     total = sum(map(len, dialogues.values()))
     # Not synced file by file as what cannot be made again is: 27 thousand syncs take longer than all the speech.
     scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
@@ -173,21 +175,11 @@ def _runs(rng: np.random.Generator, counts: dict[str, int], num_tied: int) -> li
     return runs
 
 
-def _plan(num_sessions: int, num_scripts: int, rng: np.random.Generator) -> dict[tuple[int, int], list[_Segment]]:
+def plan(num_sessions: int, num_scripts: int, rng: np.random.Generator) -> dict[tuple[int, int], list[_Segment]]:
     """The segments of each (session, script), in order of conversation."""
     total = num_segments(num_sessions, num_scripts)
     counts, num_tied = _scaled(total)
-    # A low-discrepancy order of sessions, so that runs of a rare class are dealt to each split in proportion.
-    order = sorted(range(1, num_sessions + 1), key=lambda session: session * 0.6180339887 % 1)
-    blocks: dict[int, list[list[tuple[str, ...]]]] = defaultdict(list)
-    by_class: dict[str, list[list[tuple[str, ...]]]] = defaultdict(list)
-    for run in _runs(rng, counts, num_tied):
-        by_class[next(emotions[0] for emotions in run if len(emotions) == 1)].append(run)
-    place = 0
-    for runs in by_class.values():
-        for run in runs:
-            blocks[order[place % num_sessions]].append(run)
-            place += 1
+    blocks = _deal_runs(_runs(rng, counts, num_tied), num_sessions)
     sizes = _shares(rng, total, num_sessions, {session: sum(map(len, runs)) for session, runs in blocks.items()})
     found: dict[tuple[int, int], list[_Segment]] = {}
     for session in range(1, num_sessions + 1):
@@ -203,6 +195,22 @@ def _plan(num_sessions: int, num_scripts: int, rng: np.random.Generator) -> dict
             part = turns[ends[script - 2] if script > 1 else 0 : ends[script - 1]]
             found[session, script] = _dialogue(rng, session, script, part, users, voices)
     assert sum(map(len, found.values())) == total
+    return found
+
+
+def _deal_runs(runs: list[list[tuple[str, ...]]], num_sessions: int) -> dict[int, list[list[tuple[str, ...]]]]:
+    """Runs by session: of each class, each split has its share and, from three runs on, one at least."""
+    dev, test = (parse_sessions(sessions, "") for sessions in default_splits(num_sessions))
+    splits = [[session for session in range(1, num_sessions + 1) if session not in {*dev, *test}], dev, test]
+    found: dict[int, list[list[tuple[str, ...]]]] = {session: [] for session in range(1, num_sessions + 1)}
+    given: dict[str, list[int]] = defaultdict(lambda: [0] * len(splits))
+    for run in runs:
+        dealt = given[next(emotions[0] for emotions in run if len(emotions) == 1)]
+        behind = [len(sessions) / num_sessions * (sum(dealt) + 1) - done for sessions, done in zip(splits, dealt, strict=True)]
+        split = sum(dealt) if sum(dealt) < len(splits) else int(np.argmax(behind))
+        dealt[split] += 1
+        session = min(splits[split], key=lambda one: sum(map(len, found[one])))
+        found[session].append(run)
     return found
 
 
@@ -229,12 +237,14 @@ def _dialogue(
     spoken: Counter[str] = Counter()
     sex = "FM"[int(rng.integers(2))]
     before: str | None = None
+    num_fillers = _MOST_FILLERS  # a dialogue opens with words that tell
     for emotions in turns:
         told = emotions[int(rng.integers(len(emotions)))]
         spoken[sex] += 1
         seconds = float(np.clip(0.6 + rng.gamma(*_GAMMA), _SHORTEST_S, _LONGEST_S))
         rate_hz = max(2.0, float(rng.normal(RATE_HZ[VOICE[told]], _RATE_SD_HZ)))
-        filler = rng.random() < _FILLER_CHANCES[told != before]
+        filler = num_fillers < _MOST_FILLERS and rng.random() < _FILLER_CHANCES[told != before]
+        num_fillers = num_fillers + 1 if filler else 0
         identity = f"Sess{session:02}_script{script:02}_User{users[sex]:03}{sex}_{spoken[sex]:03}"
         text = _text(rng, told, round(seconds * rate_hz / _SYLLABLES_A_WORD), filler)
         found.append(_Segment(identity, emotions, told, seconds, text, voices[sex], rate_hz))
