@@ -40,7 +40,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Prepared, Manifest]
 def test_the_numbers_are_those_of_the_real_corpus() -> None:
     assert NUM_SEGMENTS == num_segments(40, 6) == 13_462
     assert default_splits(40) == ("29-32", "33-40")
-    assert default_splits(3) == ("2-2", "3-3")
+    assert default_splits(3) == ("2", "3")
 
 
 def test_at_full_size_every_class_tie_and_duration_is_as_counted() -> None:

@@ -172,6 +172,7 @@ def test_meld_is_read_by_its_own_splits_and_windows_quotes_are_restored(tmp_path
     assert (first.text, first.emotions, first.split) == ("It’s line 0", ("happy",), "train")
     assert prepared.account.left_out == {"no clip": ["dev_sent_emo.csv line 5 (dia0_utt3)"]}
     assert len(prepared.account.repaired["quotes and dashes of Windows restored"]) == 11
+    assert prepared.account.noted == {"speakers in more than one split": ["Ross (dev, test, train)"]}
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed, which takes the sound out of mp4")

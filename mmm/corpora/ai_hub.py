@@ -44,7 +44,6 @@ def prepare_ai_hub(
         row["session"] = f"AIHub{session_of[row['text'] or row['utterance_id']]:02}"
         row["split"] = splits[row["session"]]
     prepared.rows = rows
-    prepared.account.note("speakers are not known beyond F and M, who are in every split", path.name)
     return prepared
 
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from mmm.corpora.demo import BRIGHTNESS, LOUDNESS_DB, PITCH_FACTOR, RATE_HZ, SITUATION, VOICE
 from mmm.corpora.kemdy20 import NUM_RATERS
-from mmm.corpora.sessions import parse_sessions
+from mmm.corpora.sessions import parse_sessions, show_sessions
 from mmm.files import write_json
 
 SAMPLE_RATE_HZ = 16_000
@@ -95,7 +95,7 @@ def default_splits(num_sessions: int) -> tuple[str, str]:
     num_test = max(1, round(num_sessions * 0.2))
     num_dev = max(1, round(num_sessions * 0.1))
     last_dev = num_sessions - num_test
-    return f"{last_dev - num_dev + 1}-{last_dev}", f"{last_dev + 1}-{num_sessions}"
+    return show_sessions(range(last_dev - num_dev + 1, last_dev + 1)), show_sessions(range(last_dev + 1, num_sessions + 1))
 
 
 def make_kemdy20_demo(out: Path, *, num_sessions: int = 40, num_scripts: int = 6, seed: int = 1) -> Iterator[tuple[int, int]]:

@@ -117,9 +117,16 @@ def write_checked(out: Path, content: str, source: Path) -> None:
 
 
 def write_prepared(prepared: Prepared, out: Path) -> None:
-    """Write the manifest; audio paths become relative to its folder. Raises ManifestError."""
+    """Write the manifest, and note what its splits share; audio paths become relative to its folder. Raises ManifestError."""
     if out.is_dir():
         raise ValueError(f"{out}: is a folder; name a file, such as {out / 'manifest.csv'}")
+    for column in ("speaker", "session"):
+        homes: dict[str, set[str]] = {}
+        for row in prepared.rows:
+            homes.setdefault(row[column], set()).add(row["split"])
+        for name, splits in homes.items():
+            if len(splits) > 1:
+                prepared.account.note(f"{column}s in more than one split", f"{name} ({', '.join(sorted(splits))})")
     home = out.parent.resolve()
     names = [*COLUMNS, "split"]
     names += [name for row in prepared.rows[:1] for name in row if name not in names]
