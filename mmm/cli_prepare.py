@@ -207,7 +207,8 @@ def demo_corpus(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from mmm.corpora.kemdy20 import prepare_kemdy20
-    from mmm.corpora.kemdy20_demo import default_splits, make_kemdy20_demo
+    from mmm.corpora.kemdy20_demo import make_kemdy20_demo
+    from mmm.corpora.kemdy20_plan import default_splits
 
     num_sessions = 40 if sessions is None else sessions
     columns = (TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -10,15 +10,8 @@ import pytest
 import soundfile
 
 from mmm.corpora.kemdy20 import prepare_kemdy20
-from mmm.corpora.kemdy20_demo import (
-    CLASS_COUNTS,
-    NUM_SEGMENTS,
-    NUM_TIED,
-    default_splits,
-    make_kemdy20_demo,
-    num_segments,
-    plan,
-)
+from mmm.corpora.kemdy20_demo import make_kemdy20_demo
+from mmm.corpora.kemdy20_plan import CLASS_COUNTS, NUM_SEGMENTS, NUM_TIED, default_splits, num_segments, plan
 from mmm.corpora.prepared import Prepared, write_prepared
 from mmm.manifest import EMOTIONS, Manifest, read_manifest
 
