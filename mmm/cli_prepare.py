@@ -46,9 +46,10 @@ def print_account(account: "Account") -> None:
 def _write(prepared: "Prepared", out: Path) -> None:
     from mmm.corpora.prepared import write_prepared
 
-    write_prepared(prepared, out)
+    account = write_prepared(prepared, out)
     _print_counts(out)
     print_account(prepared.account)
+    console.print(f"every case is in {account}", highlight=False, soft_wrap=True)
 
 
 def _print_counts(out: Path) -> None:

@@ -1,5 +1,6 @@
 """The commands themselves: what they print, what they refuse with status 2, and that a refusal leaves the old manifest alone."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -39,6 +40,12 @@ def test_prepare_prints_what_was_repaired_and_left_out(
         "│ 10 │ clips of AI Hub added (10 train, 0 dev, 0 test) │ AIHub_F_000001, ... │",
     ):
         assert line in printed, line
+    account = json.loads((tmp_path / "manifest.account.json").read_text())
+    assert account["num_utterances"] == 22
+    assert account["left_out"]["labelled 상처, left out as asked"] == [
+        "labels.csv line 7 (F_000006.wav)",
+        "labels.csv line 13 (M_000006.wav)",
+    ]
     before = out.read_bytes()
     assert run(monkeypatch, "prepare", "kemdy20", str(corpus), "-o", str(out)) == 2
     assert capsys.readouterr().err.startswith(
@@ -53,7 +60,7 @@ def test_prepare_prints_what_was_repaired_and_left_out(
         f"error: {corpus}: 1 fault\n  annotation/Sess01_eval.csv: line 5: unknown emotion 'joyful'" in capsys.readouterr().err
     )
     assert out.read_bytes() == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus", "hub", "manifest.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus", "hub", "manifest.account.json", "manifest.csv"]
 
 
 def test_a_generated_corpus_is_reported_on(

@@ -2,12 +2,12 @@
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
-from mmm.files import write_text
+from mmm.files import write_json, write_text
 from mmm.manifest import COLUMNS, EMOTIONS, ManifestError, read_manifest
 from mmm.sound import AudioError, SoundInfo, sound_info
 
@@ -116,8 +116,11 @@ def write_checked(out: Path, content: str, source: Path) -> None:
     write_text(out, content)
 
 
-def write_prepared(prepared: Prepared, out: Path) -> None:
-    """Write the manifest, and note what its splits share; audio paths become relative to its folder. Raises ManifestError."""
+def write_prepared(prepared: Prepared, out: Path) -> Path:
+    """Write the manifest, noting what its splits share, and beside it the account with every case, whose path is returned.
+
+    Audio paths become relative to the manifest's folder. Raises ManifestError.
+    """
     if out.is_dir():
         raise ValueError(f"{out}: is a folder; name a file, such as {out / 'manifest.csv'}")
     for column in ("speaker", "session"):
@@ -133,3 +136,6 @@ def write_prepared(prepared: Prepared, out: Path) -> None:
     table = pd.DataFrame(prepared.rows, columns=pd.Index(names))
     table["audio"] = [os.path.relpath(audio, home) for audio in table["audio"]]
     write_checked(out, table.to_csv(index=False, lineterminator="\n"), prepared.source)
+    account = out.with_suffix(".account.json")
+    write_json(account, {"source": str(prepared.source), "num_utterances": len(prepared.rows), **asdict(prepared.account)})
+    return account
