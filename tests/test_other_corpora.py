@@ -67,7 +67,10 @@ def test_kemdy19_accounts_for_a_speaker_without_annotations_and_refuses_faults(t
     folder = write_kemdy19(tmp_path / "k")
     (folder / "annotation" / "Session01_M_res.csv").unlink()
     prepared = prepare_kemdy19(folder, dev_sessions="2", test_sessions="3")
-    assert prepared.account.left_out == {"speaker without annotations: no SessionNN_M_res.csv": ["Session01"]}
+    assert prepared.account.left_out == {
+        "speaker without annotations: no SessionNN_M_res.csv": ["Session01"],
+        "clips without annotation": ["Sess01_impro01_M001.wav", "Sess01_impro01_M002.wav"],
+    }
     assert len(prepared.rows) == 10
     file = folder / "annotation" / "Session02_F_res.csv"
     file.write_text(file.read_text().replace("Sess02_impro01_F002", "Sess05_impro01_F002"))
@@ -251,7 +254,8 @@ def write_iemocap(folder: Path) -> Path:
 
 
 def test_iemocap_is_ordered_by_time_and_labels_without_counterpart_are_left_out(tmp_path: Path) -> None:
-    prepared = prepare_iemocap(write_iemocap(tmp_path / "i"))
+    write_wav(write_iemocap(tmp_path / "i") / "Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_M009.wav", 0.1, 200.0, 9)
+    prepared = prepare_iemocap(tmp_path / "i")
     manifest = written(prepared, tmp_path)
     assert [(one.utterance_id, one.emotions, one.turn, one.valence, one.text) for one in manifest.utterances[:2]] == [
         ("Ses01F_impro01_F000", ("happy",), 1, 4.0, "Line of F000."), ("Ses01F_impro01_F001", ("neutral",), 2, 2.5, "Line of F001."),
@@ -261,7 +265,7 @@ def test_iemocap_is_ordered_by_time_and_labels_without_counterpart_are_left_out(
         "Session1": "train", "Session2": "train", "Session3": "train", "Session4": "dev", "Session5": "test",
     }  # fmt: skip
     assert {why.split(",")[0]: len(cases) for why, cases in prepared.account.left_out.items()} == {
-        "stray files": 5, "labelled xxx": 5, "labelled fru": 5,
+        "stray files": 5, "labelled xxx": 5, "labelled fru": 5, "clips without evaluation": 1,
     }  # fmt: skip
     frustrated = prepare_iemocap(tmp_path / "i", emotions=emotion_map(EMOTIONS_OF, ["fru=angry"]))
     assert [(row["utterance_id"], row["speaker"], row["votes"]) for row in frustrated.rows[2:3]] == [

@@ -114,6 +114,9 @@ def _read_dialogue(
         found.append((float(start), row))
     if faults:
         raise ManifestError(file, faults)
+    for clip in sorted((folder / "sentences" / "wav" / dialogue).glob("*.wav")):
+        if clip.stem not in seen:
+            account.leave_out("stray files" if is_stray(clip.name) else "clips without evaluation", clip.name)
     found.sort(key=lambda one: one[0])
     return [{**row, "turn": str(turn), "votes": row.get("votes", "")} for turn, (_, row) in enumerate(found, start=1)]
 

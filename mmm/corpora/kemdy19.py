@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mmm.corpora.kemdy20 import NUM_RATERS, rows_below_headers
-from mmm.corpora.prepared import Prepared, emotion_names, unknown_emotions, usable_sound
+from mmm.corpora.prepared import Prepared, emotion_names, is_stray, unknown_emotions, usable_sound
 from mmm.corpora.reading import cleaning, decode
 from mmm.corpora.sessions import split_of_sessions
 from mmm.manifest import ManifestError
@@ -39,6 +39,7 @@ def prepare_kemdy19(
     splits = split_of_sessions(list(files), dev_sessions, test_sessions)
     prepared = Prepared(path)
     faults: list[str] = []
+    annotated: set[str] = set()
     for session, by_sex in sorted(files.items()):
         if missing := {"F", "M"} - by_sex.keys():
             prepared.account.leave_out(
@@ -47,7 +48,7 @@ def prepare_kemdy19(
         found: list[tuple[int, dict[str, str]]] = []
         for sex, file in by_sex.items():
             try:
-                found += _read_speaker(path, file, session, sex, splits[session], clean, prepared)
+                found += _read_speaker(path, file, session, sex, splits[session], clean, prepared, annotated)
             except ManifestError as error:
                 faults += [f"{file.relative_to(path)}: {fault}" for fault in error.faults]
         # Both files list all segments of the session in one order, so a line number tells when a segment was spoken.
@@ -57,13 +58,23 @@ def prepare_kemdy19(
             prepared.rows.append({**row, "turn": str(turns[row["dialogue_id"]])})
     if faults:
         raise ManifestError(path, faults)
+    for clip in sorted((path / "wav").rglob("*.wav")):
+        if clip.stem not in annotated:
+            prepared.account.leave_out("stray files" if is_stray(clip.name) else "clips without annotation", clip.name)
     return prepared
 
 
 def _read_speaker(
-    path: Path, file: Path, session: int, sex: str, split: str, clean: Callable[[str], str], prepared: Prepared
+    path: Path,
+    file: Path,
+    session: int,
+    sex: str,
+    split: str,
+    clean: Callable[[str], str],
+    prepared: Prepared,
+    annotated: set[str],
 ) -> list[tuple[int, dict[str, str]]]:
-    """The rows of a file's own speaker, with their line numbers. Raises ManifestError."""
+    """The rows of a file's own speaker, with their line numbers; their ids join `annotated`. Raises ManifestError."""
     account, name = prepared.account, f"Sess{session:02}"
     faults: list[str] = []
     first_line: dict[str, int] = {}
@@ -82,6 +93,7 @@ def _read_speaker(
         if segment in first_line:
             faults.append(f"line {line}: segment {segment} is already on line {first_line[segment]}")
         first_line.setdefault(segment, line)
+        annotated.add(segment)
         emotions = emotion_names(fields[_TOTALS], account, where)
         votes = [emotion_names(fields[_RATERS + 3 * rater], account, where) for rater in range(NUM_RATERS)]
         if wrong := unknown_emotions([*emotions, *(vote for rater in votes for vote in rater)]):
