@@ -1,6 +1,7 @@
 """What speech, text and context are each worth on the demo corpus: validation macro F1 with and without them.
 
     OMP_NUM_THREADS=1 python benchmarks/demo_ablation.py
+    OMP_NUM_THREADS=1 python benchmarks/demo_ablation.py --scripts 6 --architectures vanilla_concat   # KEMDy20's shape and size
 
 Makes the corpus in a temporary folder, encodes it with the built-in encoders and trains each system with the same
 settings but for what is left out; the mean over the seeds of the best epoch's score.
@@ -14,6 +15,9 @@ from pathlib import Path
 from mmm.batches import load_features
 from mmm.config import TrainConfig, make_config
 from mmm.corpora.demo import make_demo_corpus
+from mmm.corpora.kemdy20 import prepare_kemdy20
+from mmm.corpora.kemdy20_demo import make_kemdy20_demo
+from mmm.corpora.prepared import write_prepared
 from mmm.encoders import make_speech_encoder, make_text_encoder
 from mmm.extract import encode_speech, encode_text
 from mmm.manifest import Manifest, read_manifest
@@ -22,6 +26,16 @@ from mmm.train import begin, fit
 FRAME_RATE_HZ = 10.0
 SETTINGS = {"epochs": 9, "batch_size": 32, "lr": 1e-3, "width": 128, "classifier_hidden": 128, "dropout": 0.2}
 ABLATIONS = {"full": {}, "no speech": {"inputs": "text"}, "no text": {"inputs": "speech"}, "no context": {"context": 1}}
+
+
+def make_corpus(folder: Path, num_scripts: int, seed: int) -> Manifest:
+    """The small demo corpus, or with scripts the one in KEMDy20's layout, with its 40 sessions."""
+    if not num_scripts:
+        return read_manifest(make_demo_corpus(folder, seed=seed))
+    for _ in make_kemdy20_demo(folder, num_scripts=num_scripts, seed=seed):
+        pass
+    write_prepared(prepare_kemdy20(folder), folder / "manifest.csv")
+    return read_manifest(folder / "manifest.csv")
 
 
 def encode(manifest: Manifest, features: Path) -> None:
@@ -41,9 +55,10 @@ def main() -> None:
     parser.add_argument("--architectures", nargs="+", default=["vanilla_concat", "mlp_mixer"])
     parser.add_argument("--num-seeds", type=int, default=3)
     parser.add_argument("--corpus-seed", type=int, default=1)
+    parser.add_argument("--scripts", type=int, default=0, help="1 to 6: a corpus in KEMDy20's layout instead, 6 are 2.5 GB")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        manifest = read_manifest(make_demo_corpus(Path(folder) / "demo", seed=arguments.corpus_seed))
+        manifest = make_corpus(Path(folder) / "demo", arguments.scripts, arguments.corpus_seed)
         features = Path(folder) / "features"
         encode(manifest, features)
         print(f"{'system':<16}  {'left out':<10}  {'macro F1':>8}  {'drop':>6}")

@@ -115,7 +115,11 @@ def labelled_rows(manifest: Manifest, indices: list[int], policy: str) -> tuple[
             continue
         if policy == "soft":
             rows.append(index)
-            shares.append({place[name]: 1 / len(names) for name in names})
+            # Raters also vote for classes that no utterance is labelled with.
+            kept = {name: share for name, share in manifest.utterances[index].shares.items() if name in place}
+            total = sum(kept.values())
+            shares.append({place[name]: share / total for name, share in kept.items()} if total else
+                          {place[name]: 1 / len(names) for name in names})  # fmt: skip
         else:
             rows += [index] * len(names)
             shares += [{place[name]: 1.0} for name in names]

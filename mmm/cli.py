@@ -10,13 +10,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import mmm
+from mmm.cli_prepare import corpus_report, demo_corpus, prepare
 
 # Modules that import torch are imported inside the commands: --help and typing errors must not wait for them.
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=mmm.__doc__,
                   context_settings={"help_option_names": ["-h", "--help"]})  # fmt: skip
-prepare = typer.Typer(no_args_is_help=True, help="Turn a corpus into a manifest.")
 app.add_typer(prepare, name="prepare")
+app.command("demo-corpus")(demo_corpus)
+app.command("corpus-report")(corpus_report)
 # A pipe has no width of its own; wide enough for whole tables.
 console = Console(width=None if sys.stdout.isatty() else 140)
 PUBLISHED_AUDIO_ENCODER = "kresnik/wav2vec2-large-xlsr-korean"
@@ -59,38 +61,6 @@ def class_table(metrics: dict[str, Any]) -> Table:
         scores = (f"{own[key]:.3f}" for key in ("precision", "recall", "f1"))
         table.add_row(name, *scores, str(own["support"]), *map(str, row))
     return table
-
-
-@app.command("demo-corpus")
-def demo_corpus(
-    out: Annotated[Path, typer.Argument(help="Folder to write.", show_default=False)],
-    sessions: Annotated[int, typer.Option(help="Recording sessions of two speakers each.")] = 24,
-    seed: int = 1,
-) -> None:
-    """Generate a small synthetic corpus in which speech, text and context all matter."""
-    from mmm.corpora.demo import make_demo_corpus
-
-    console.print(f"wrote {make_demo_corpus(out, num_sessions=sessions, seed=seed)}", highlight=False, soft_wrap=True)
-
-
-@prepare.command("csv")
-def prepare_csv_command(
-    file: Annotated[Path, typer.Argument(help="A CSV with a row an utterance.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Manifest to write.")] = Path("manifest.csv"),
-) -> None:
-    """Check a CSV, bring its names to the manifest's and write the manifest."""
-    from mmm.corpora.csv_file import describe, prepare_csv
-
-    repaired = prepare_csv(file, out)
-    header, *rows = describe(out)
-    table = Table(*header, title=str(out), title_justify="left")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
-    for what, count in repaired.items():
-        console.print(f"{what}: {count}", highlight=False)
 
 
 @app.command()

@@ -3,8 +3,10 @@
 import csv
 import io
 import itertools
+import math
+import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +17,15 @@ from mmm.files import sha256_of_file
 EMOTIONS = ("neutral", "happy", "surprise", "angry", "sad", "disgust", "fear")  # the published order
 SPLITS = ("train", "dev", "test")
 COLUMNS = ("utterance_id", "dialogue_id", "turn", "session", "speaker", "text", "audio", "emotion")
+# Columns that a manifest may have beside these and `split`; others are left alone.
+RATINGS = ("valence", "arousal", "votes")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")  # but tab, newline; a carriage return is looked for on its own
+_TURN = re.compile(r"-?[0-9]{1,9}")
 _EXTRA_FIELDS = "\ue000"  # marks a row that had more fields than the header; no corpus uses this private character
 
 
 class ManifestError(ValueError):
-    """A manifest that cannot be used. `faults` holds every fault found, each with its line number."""
+    """A manifest, or a corpus to make one of, that cannot be used. `faults` holds every fault found, each with its place."""
 
     def __init__(self, path: Path, faults: Sequence[str]) -> None:
         self.path, self.faults = path, tuple(faults)
@@ -41,6 +47,22 @@ class Utterance:
     emotions: tuple[str, ...]
     split: str
     previous: int  # index in the manifest of the turn before it in its dialogue, -1 for the first
+    valence: float | None = None  # mean of the raters, on the corpus' own scale
+    arousal: float | None = None
+    votes: tuple[tuple[str, ...], ...] = ()  # what each rater chose, in the raters' order
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The share of each emotion, summing to 1: of the raters' votes where there are any, else of `emotions`.
+
+        A rater who named several emotions divides one vote among them.
+        """
+        votes = [names for names in self.votes if names] or [self.emotions]
+        found: dict[str, float] = {}
+        for names in votes:
+            for name in names:
+                found[name] = found.get(name, 0.0) + 1 / len(names) / len(votes)
+        return found
 
 
 @dataclass(frozen=True)
@@ -74,7 +96,9 @@ class Manifest:
 
 def natural_key(text: str) -> list[tuple[int, int, str]]:
     """Sorts session2 before session10."""
-    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in re.split(r"(\d+)", text)]
+    parts = re.split(r"([0-9]+)", text)
+    # Numbers by their length, then their digits: int() refuses thousands of digits.
+    return [(1, len(digits := part.lstrip("0")), digits) if place % 2 else (0, 0, part) for place, part in enumerate(parts)]
 
 
 def split_by_session(sessions: Iterable[str]) -> dict[str, str]:
@@ -92,16 +116,25 @@ def split_by_session(sessions: Iterable[str]) -> dict[str, str]:
     return dict(zip(ordered, names, strict=True))
 
 
-def read_table(path: Path) -> tuple[pd.DataFrame, list[int]]:
-    """A CSV as strings (None for a missing field), with the line number each row starts on. Raises FileNotFoundError and ManifestError."""
+def _decode_utf8(content: bytes) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start}: not UTF-8 ({error.reason}); save it as UTF-8") from None
+
+
+def read_table(path: Path, decode: Callable[[bytes], str] = _decode_utf8) -> tuple[pd.DataFrame, list[int]]:
+    """A CSV as strings (None for a missing field), with the line number each row starts on.
+
+    `decode` raises ValueError with the place of what is no text. Raises FileNotFoundError and ManifestError.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such manifest; make one with: mmm prepare csv FILE -o manifest.csv")
 
-    content = path.read_bytes()
     try:
-        text = content.decode().removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise ManifestError(path, [f"byte {error.start}: not UTF-8 ({error.reason}); save it as UTF-8"]) from None
+        text = decode(path.read_bytes()).removeprefix("\ufeff")
+    except ValueError as error:
+        raise ManifestError(path, [str(error)]) from None
     if not text.strip():
         raise ManifestError(path, ["line 1: the file is empty; expected a header with " + ", ".join(COLUMNS)])
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
@@ -110,6 +143,8 @@ def read_table(path: Path) -> tuple[pd.DataFrame, list[int]]:
     line = 1
     try:
         header = next(reader)
+        if not header:
+            raise ManifestError(path, ["line 1: an empty line; expected a header with " + ", ".join(COLUMNS)])
         if twice := sorted({name for name in header if header.count(name) > 1}):
             raise ManifestError(path, [f"line 1: column {name!r} occurs more than once" for name in twice])
         # A quoted field may span lines, so a row's line is not its number plus two.
@@ -124,6 +159,36 @@ def read_table(path: Path) -> tuple[pd.DataFrame, list[int]]:
         raise ManifestError(path, [f"line {line}: not CSV ({error}); is a quote not closed, or not doubled?"]) from None
     table = pd.DataFrame(records, columns=pd.Index(header), dtype=object)
     return table, lines
+
+
+@dataclass(frozen=True, slots=True)
+class _Ratings:
+    valence: float | None = None
+    arousal: float | None = None
+    votes: tuple[tuple[str, ...], ...] = ()
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """`happy; sad` -> ("happy", "sad")."""
+    return tuple(name.strip() for name in text.split(";") if name.strip())
+
+
+def _read_ratings(fields: dict[str, str], fault: Callable[[str], None]) -> _Ratings:
+    """The optional columns: numbers, and raters divided by | who may have named several emotions or none."""
+    numbers: dict[str, float | None] = {"valence": None, "arousal": None}
+    for column in numbers.keys() & fields.keys():
+        if fields[column]:
+            try:
+                numbers[column] = float(fields[column])
+            except ValueError:
+                numbers[column] = math.nan
+            if not math.isfinite(numbers[column] or 0.0):
+                fault(f"{column} {fields[column]!r} is not a number")
+    text = fields.get("votes", "")
+    votes = tuple(_names(rater) for rater in text.split("|")) if text else ()
+    for name in sorted({name for rater in votes for name in rater if name not in EMOTIONS}):
+        fault(f"votes name the unknown emotion {name!r}; expected {', '.join(EMOTIONS)} (raters divided by |)")
+    return _Ratings(numbers["valence"], numbers["arousal"], votes)
 
 
 def read_manifest(path: Path | str, *, check_audio: bool = True) -> Manifest:
@@ -145,9 +210,10 @@ def read_manifest(path: Path | str, *, check_audio: bool = True) -> Manifest:
     first_line: dict[str, int] = {}
     turns: dict[tuple[str, int], int] = {}
     home: dict[str, tuple[str, int]] = {}  # dialogue -> its first row's session and line
-    parsed: list[tuple[list[str], int | None, tuple[str, ...], str]] = []
+    parsed: list[tuple[list[str], int | None, tuple[str, ...], str, _Ratings]] = []
     has_split = "split" in table.columns
-    wanted = [*COLUMNS, *(["split"] if has_split else [])]
+    rated = [column for column in RATINGS if column in table.columns]
+    wanted = [*COLUMNS, *(["split"] if has_split else []), *rated]
     exists: dict[str, bool] = {}
     for line, row in zip(lines, table[wanted].itertuples(index=False, name=None), strict=True):
 
@@ -167,6 +233,9 @@ def read_manifest(path: Path | str, *, check_audio: bool = True) -> Manifest:
         if str(row[0]).startswith(_EXTRA_FIELDS):
             fault(f"more fields than the header's {len(table.columns)}; is a text with a comma not quoted?")
             continue
+        for column, value in zip(wanted, fields, strict=True):
+            if found_control := _CONTROL.search(value.replace("\r\n", "\n")):
+                fault(f"{column} holds the control character U+{ord(found_control[0]):04X}; remove it")
         utterance_id, dialogue_id, turn_text, session, _, _, audio, emotion = fields[:8]
         for column, value in zip(COLUMNS, fields, strict=False):
             if not value and column != "text":
@@ -175,14 +244,16 @@ def read_manifest(path: Path | str, *, check_audio: bool = True) -> Manifest:
             fault(f"utterance_id {utterance_id!r} is already on line {first_line[utterance_id]}; ids must be unique")
         first_line.setdefault(utterance_id, line)
         turn: int | None = None
-        if re.fullmatch(r"-?\d+", turn_text):
+        if _TURN.fullmatch(turn_text):
             turn = int(turn_text)
             if dialogue_id and (dialogue_id, turn) in turns:
                 fault(f"turn {turn} of dialogue {dialogue_id!r} is already on line {turns[dialogue_id, turn]}")
             turns.setdefault((dialogue_id, turn), line)
         elif turn_text:
-            fault(f"turn {turn_text!r} is not a whole number")
-        emotions = tuple(name.strip() for name in emotion.split(";") if name.strip())
+            fault(
+                f"turn {turn_text!r} is not a whole number" + (" of up to 9 digits" if turn_text.strip("-").isdigit() else "")
+            )
+        emotions = _names(emotion)
         if emotion and not emotions:
             fault(f"emotion {emotion!r} names no class")
         for name in emotions:
@@ -192,7 +263,8 @@ def read_manifest(path: Path | str, *, check_audio: bool = True) -> Manifest:
             fault(f"emotion {emotion!r} names one class twice")
         if audio and check_audio:
             if audio not in exists:
-                exists[audio] = (path.parent / audio).is_file()
+                # Path.is_file raises for a name that is too long for the file system.
+                exists[audio] = os.path.isfile(path.parent / audio)  # noqa: PTH113
             if not exists[audio]:
                 fault(f"audio file {audio!r} does not exist below {path.parent}/")
         split = fields[8] if has_split else ""
@@ -205,7 +277,10 @@ def read_manifest(path: Path | str, *, check_audio: bool = True) -> Manifest:
                 fault(f"dialogue {dialogue_id!r} is in {what} {key!r} here and {home[dialogue_id][0]!r} on line "
                       f"{home[dialogue_id][1]}; a dialogue must not be divided")  # fmt: skip
             home.setdefault(dialogue_id, (key, line))
-        parsed.append((fields, turn, emotions, split))
+        ratings = _Ratings()
+        if rated:
+            ratings = _read_ratings(dict(zip(rated, fields[len(wanted) - len(rated) :], strict=True)), fault)
+        parsed.append((fields, turn, emotions, split, ratings))
 
     by_session: dict[str, str] = {}
     if not has_split and not faults:
@@ -214,13 +289,13 @@ def read_manifest(path: Path | str, *, check_audio: bool = True) -> Manifest:
         except ValueError as error:
             faults.append((1, f"no split column, and {error}; add a split column (train/dev/test)"))
     if has_split and not faults:
-        empty = [name for name in ("train", "dev") if not any(split == name for *_, split in parsed)]
+        empty = [name for name in ("train", "dev") if not any(split == name for *_, split, _ in parsed)]
         faults += [(1, f"the split column leaves {name} empty; every sweep needs train and dev") for name in empty]
     if faults:
         raise ManifestError(path, [f"line {line}: {text}" for line, text in sorted(faults, key=lambda fault: fault[0])])
 
     order: dict[str, list[tuple[int, int]]] = {}
-    for index, (fields, turn, _, _) in enumerate(parsed):
+    for index, (fields, turn, *_) in enumerate(parsed):
         assert turn is not None
         order.setdefault(fields[1], []).append((turn, index))
     previous = [-1] * len(parsed)
@@ -240,8 +315,11 @@ def read_manifest(path: Path | str, *, check_audio: bool = True) -> Manifest:
             emotions=emotions,
             split=split or by_session[fields[3]],
             previous=previous[index],
+            valence=ratings.valence,
+            arousal=ratings.arousal,
+            votes=ratings.votes,
         )
-        for index, (fields, turn, emotions, split) in enumerate(parsed)
+        for index, (fields, turn, emotions, split, ratings) in enumerate(parsed)
     )
     present = {emotion for utterance in utterances for emotion in utterance.emotions}
     return Manifest(path, sha256_of_file(path), utterances, tuple(name for name in EMOTIONS if name in present))

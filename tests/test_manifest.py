@@ -309,3 +309,52 @@ def test_session2_comes_before_session10() -> None:
 def test_sessions_of_like_number_are_ordered_by_name() -> None:
     names = [f"s{'0' * zeros}1" for zeros in range(12)]
     assert list(split_by_session(reversed(names))) == sorted(names) == list(split_by_session(names))
+
+
+RATED = [*HEADER, "valence", "arousal", "votes"]
+
+
+def rated(folder: Path, valence: str, arousal: str, votes: str) -> Path:
+    rows = [[*row, "", "", ""] for row in good_rows()]
+    rows[1][-3:] = [valence, arousal, votes]
+    return write_manifest(folder / "manifest.csv", rows, header=RATED)
+
+
+def test_ratings_are_read_where_they_are_there(folder: Path) -> None:
+    one = read_manifest(rated(folder, "3.2", "2", "neutral|sad; fear||neutral")).utterances[1]
+    assert (one.valence, one.arousal) == (3.2, 2.0)
+    assert one.votes == (("neutral",), ("sad", "fear"), (), ("neutral",))
+    assert one.shares == pytest.approx({"neutral": 2 / 3, "sad": 1 / 6, "fear": 1 / 6})
+    other = read_manifest(folder / "manifest.csv").utterances[0]
+    assert (other.valence, other.arousal, other.votes, other.shares) == (None, None, (), {"neutral": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("ratings", "message"),
+    [
+        (("high", "", ""), "valence 'high' is not a number"),
+        (("", "inf", ""), "arousal 'inf' is not a number"),
+        (("", "", "neutral|meh"), "votes name the unknown emotion 'meh'; expected neutral, happy"),
+    ],
+)
+def test_faulty_ratings_are_refused(folder: Path, ratings: tuple[str, str, str], message: str) -> None:
+    (fault,) = faults_of(rated(folder, *ratings))
+    assert fault.startswith(f"line 3: {message}")
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("text", "a\x1eb", "text holds the control character U+001E; remove it"),
+        ("speaker", "A\x00", "speaker holds the control character U+0000; remove it"),
+        ("turn", "9" * 5000, f"turn '{'9' * 5000}' is not a whole number of up to 9 digits"),
+        ("audio", "a" * 5000, f"audio file '{'a' * 5000}' does not exist below"),
+    ],
+)
+def test_fields_that_would_break_a_later_step_are_refused(folder: Path, column: str, value: str, message: str) -> None:
+    (fault,) = faults_of(with_change(folder, 0, column, value))
+    assert fault.startswith(f"line 2: {message}")
+
+
+def test_sessions_may_have_any_digits_in_their_names() -> None:
+    assert list(split_by_session(["²", "9" * 5000, "٣", "1"])) == ["1", "9" * 5000, "²", "٣"]

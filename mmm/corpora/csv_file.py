@@ -3,7 +3,8 @@
 import os
 from pathlib import Path
 
-from mmm.files import write_text
+from mmm.corpora.prepared import EMOTION_NAMES, write_checked
+from mmm.corpora.reading import decode
 from mmm.manifest import COLUMNS, EMOTIONS, ManifestError, read_manifest, read_table, split_by_session
 
 # Names that other corpora's tables use.
@@ -11,10 +12,6 @@ _COLUMN_NAMES = {
     "id": "utterance_id", "utt_id": "utterance_id", "dialogue": "dialogue_id", "dialog_id": "dialogue_id",
     "turn_id": "turn", "utterance": "text", "transcript": "text", "wav": "audio", "path": "audio", "file": "audio",
     "label": "emotion", "subset": "split",
-}  # fmt: skip
-_EMOTION_NAMES = {
-    "anger": "angry", "joy": "happy", "happiness": "happy", "sadness": "sad", "fearful": "fear", "surprised": "surprise",
-    "disgusted": "disgust", "disqust": "disgust",
 }  # fmt: skip
 _SPLIT_NAMES = {"val": "dev", "valid": "dev", "validation": "dev", "development": "dev", "training": "train"}
 
@@ -25,7 +22,7 @@ def prepare_csv(source: Path, out: Path) -> dict[str, int]:
     Column names and the names of emotions and splits are brought to the manifest's; without `session` each dialogue is one; without `split`
     sessions are dealt to splits. Raises FileNotFoundError or ManifestError; `out` is written only when it is faultless.
     """
-    table, lines = read_table(source)
+    table, lines = read_table(source, decode)
     repaired = {"columns renamed": 0, "emotions renamed": 0, "splits renamed": 0, "splits added": 0, "sessions added": 0}
     renamed = {
         name: new
@@ -46,7 +43,7 @@ def prepare_csv(source: Path, out: Path) -> dict[str, int]:
     if table.isna().any(axis=None):
         bad = [line for line, broken in zip(lines, table.isna().any(axis=1), strict=True) if broken]
         raise ManifestError(source, [f"line {line}: fewer fields than the header's" for line in bad])
-    emotions = [";".join(_EMOTION_NAMES.get(name.strip().lower(), name.strip().lower()) for name in value.split(";"))
+    emotions = [";".join(EMOTION_NAMES.get(name.strip().lower(), name.strip().lower()) for name in value.split(";"))
                 for value in table["emotion"]]  # fmt: skip
     repaired["emotions renamed"] = sum(a != b for a, b in zip(emotions, table["emotion"], strict=True))
     table["emotion"] = emotions
@@ -62,17 +59,7 @@ def prepare_csv(source: Path, out: Path) -> dict[str, int]:
         repaired["splits added"] = len(table)
     base, home = source.parent.resolve(), out.parent.resolve()
     table["audio"] = [os.path.relpath(base / audio, home) if audio else "" for audio in table["audio"]]
-    content = table.to_csv(index=False, lineterminator="\n")
-    # Checked under another name in the same folder, so that audio paths mean the same and nothing faulty stays.
-    trial = out.with_name(f".{out.name}.checking")
-    try:
-        write_text(trial, content)
-        read_manifest(trial)
-    except ManifestError as error:
-        raise ManifestError(source, error.faults) from None
-    finally:
-        trial.unlink(missing_ok=True)
-    write_text(out, content)
+    write_checked(out, table.to_csv(index=False, lineterminator="\n"), source)
     return {what: count for what, count in repaired.items() if count}
 
 

@@ -31,8 +31,8 @@ _HELD_OUT_SHARE = 0.21  # of the sessions for dev, and again for test: 5 and 5 o
 _MIN_SESSIONS, _MAX_SESSIONS = 3, 999
 _ENTRIES = {"audio", "demo.json", "manifest.csv"}
 
-_SITUATION = {"neutral": 0, "happy": 0, "surprise": 0, "angry": 1, "disgust": 1, "sad": 2, "fear": 2}
-_VOICE = {"neutral": 0, "disgust": 0, "sad": 0, "happy": 1, "angry": 1, "surprise": 2, "fear": 2}
+SITUATION = {"neutral": 0, "happy": 0, "surprise": 0, "angry": 1, "disgust": 1, "sad": 2, "fear": 2}
+VOICE = {"neutral": 0, "disgust": 0, "sad": 0, "happy": 1, "angry": 1, "surprise": 2, "fear": 2}
 _SHARE = {"neutral": 7, "happy": 4, "surprise": 3, "angry": 3, "sad": 3, "disgust": 3, "fear": 3}  # neutral is 7 of 26
 
 _PERSISTENCE = 0.82  # chance that a turn keeps the emotion of the turn before it
@@ -54,10 +54,10 @@ _PHRASES = (
 )  # fmt: skip
 
 # By voice (calm, loud, high); each utterance strays from its voice's means by the deviations below.
-_PITCH_FACTOR = np.array([0.95, 1.10, 1.45])
-_LOUDNESS_DB = np.array([-6.0, 4.0, -1.0])
-_RATE_HZ = np.array([3.6, 4.6, 5.6])  # syllables a second
-_BRIGHTNESS = np.array([0.62, 0.84, 0.74])  # each harmonic's amplitude over that of the one below it
+PITCH_FACTOR = np.array([0.95, 1.10, 1.45])
+LOUDNESS_DB = np.array([-6.0, 4.0, -1.0])
+RATE_HZ = np.array([3.6, 4.6, 5.6])  # syllables a second
+BRIGHTNESS = np.array([0.62, 0.84, 0.74])  # each harmonic's amplitude over that of the one below it
 _PITCH_SD, _LOUDNESS_SD_DB, _RATE_SD_HZ, _BRIGHTNESS_SD = 0.11, 3.6, 0.5, 0.06
 _SPEAKER_LOUDNESS_SD_DB = 2.0
 _SYLLABLES_A_WORD = 1.6
@@ -86,18 +86,18 @@ def _texts(rng: np.random.Generator, emotions: list[str]) -> list[str]:
             found.append(str(rng.choice(_FILLERS)))
             continue
         num_fillers = 0
-        situation = int(rng.integers(len(_PHRASES))) if rng.random() < _MISLEADING_SHARE else _SITUATION[emotion]
+        situation = int(rng.integers(len(_PHRASES))) if rng.random() < _MISLEADING_SHARE else SITUATION[emotion]
         found.append(f"{rng.choice(_OPENERS)} {rng.choice(_PHRASES[situation])}".strip())
     return found
 
 
 def _speech(rng: np.random.Generator, emotion: str, num_words: int, pitch_hz: float, loudness_db: float) -> Floats:
     """(S,) samples: harmonics under an envelope of syllables, breath noise beside them."""
-    voice = _VOICE[emotion]
-    pitch_hz *= _PITCH_FACTOR[voice] * np.exp(rng.normal(0, _PITCH_SD))
-    loudness_db += rng.normal(_LOUDNESS_DB[voice], _LOUDNESS_SD_DB)
-    rate_hz = max(2.0, rng.normal(_RATE_HZ[voice], _RATE_SD_HZ))
-    brightness = np.clip(rng.normal(_BRIGHTNESS[voice], _BRIGHTNESS_SD), 0.3, 0.92)
+    voice = VOICE[emotion]
+    pitch_hz *= PITCH_FACTOR[voice] * np.exp(rng.normal(0, _PITCH_SD))
+    loudness_db += rng.normal(LOUDNESS_DB[voice], _LOUDNESS_SD_DB)
+    rate_hz = max(2.0, rng.normal(RATE_HZ[voice], _RATE_SD_HZ))
+    brightness = np.clip(rng.normal(BRIGHTNESS[voice], _BRIGHTNESS_SD), 0.3, 0.92)
     seconds = np.clip(_SYLLABLES_A_WORD * num_words / rate_hz, *_SECONDS)
     time = np.arange(round(seconds * SAMPLE_RATE_HZ), dtype=np.float32) / np.float32(SAMPLE_RATE_HZ)
     vibrato = 0.03 * np.sin(2 * np.pi * 5.0 * time + rng.uniform(0, 2 * np.pi))

@@ -1,0 +1,128 @@
+"""`mmm prepare iemocap`: IEMOCAP (Busso et al. 2008), by its published layout.
+
+SessionN/dialog/EmoEvaluation/DIALOGUE.txt has a line an utterance, `[start - end] TAB id TAB label TAB [valence, activation, dominance]`,
+each followed by the raters' lines, `C-E2: TAB Neutral; TAB ()`. SessionN/dialog/transcriptions/DIALOGUE.txt has `id [start-end]: text`,
+SessionN/sentences/wav/DIALOGUE/id.wav the speech.
+"""
+
+import re
+from pathlib import Path
+
+from mmm.corpora.prepared import Account, Prepared, is_stray, usable_sound
+from mmm.corpora.reading import from_windows, read_text
+from mmm.corpora.sessions import split_of_sessions
+from mmm.manifest import ManifestError
+
+# exc with hap, as is usual; what has no counterpart is left out unless it is named: fru, oth, xxx (no majority).
+EMOTIONS_OF = {
+    "neu": "neutral", "hap": "happy", "exc": "happy", "sad": "sad", "ang": "angry", "fea": "fear", "sur": "surprise",
+    "dis": "disgust", "fru": "", "oth": "", "xxx": "",
+}  # fmt: skip
+_RATED = {"neutral": "neu", "happiness": "hap", "excited": "exc", "sadness": "sad", "anger": "ang", "fear": "fea",
+          "surprise": "sur", "disgust": "dis", "frustration": "fru", "other": "oth"}  # fmt: skip
+_NUMBER = r"([0-9]+(?:\.[0-9]*)?)"
+_EVALUATION = re.compile(
+    rf"\[\s*{_NUMBER}\s*-\s*{_NUMBER}\s*\]\s+(\S+)\s+(\w+)\s+\[\s*{_NUMBER}\s*,\s*{_NUMBER}\s*,\s*{_NUMBER}\s*\]"
+)
+_RATER = re.compile(r"C-[EFM][0-9]*:\s+(.*?)\s*(?:\(.*)?")
+_UTTERANCE = re.compile(r"(Ses([0-9]{2})[FM]_\w+?)_([FM])([0-9]{3})")
+_LINE = re.compile(r"(\S+)\s+\[[^\]]*\]\s*:\s*(.*)")
+
+
+def prepare_iemocap(
+    path: Path, *, dev_sessions: str = "4", test_sessions: str = "5", emotions: dict[str, str] | None = None
+) -> Prepared:
+    """Read the corpus at `path`. Raises FileNotFoundError, ManifestError with every fault, or ValueError for options."""
+    names = EMOTIONS_OF if emotions is None else emotions
+    sessions = {int(match[1]): folder for folder in (sorted(path.iterdir()) if path.is_dir() else [])
+                if (match := re.fullmatch(r"Session([0-9]+)", folder.name)) and (folder / "dialog" / "EmoEvaluation").is_dir()}  # fmt: skip
+    if not sessions:
+        raise FileNotFoundError(f"{path}: no Session1/dialog/EmoEvaluation/ in it; expected IEMOCAP's folder")
+    splits = split_of_sessions(list(sessions), dev_sessions, test_sessions)
+    prepared = Prepared(path)
+    faults: list[str] = []
+    for session, folder in sessions.items():
+        before = len(prepared.rows)
+        for file in sorted((folder / "dialog" / "EmoEvaluation").glob("*.txt")):
+            if is_stray(file.name):
+                prepared.account.leave_out("stray files", str(file.relative_to(path)))
+                continue
+            try:
+                prepared.rows += _read_dialogue(folder, file, session, splits[session], names, prepared.account)
+            except ManifestError as error:
+                faults += [f"{error.path.relative_to(path)}: {fault}" for fault in error.faults]
+        if len(prepared.rows) == before and not faults:
+            faults.append(f"{folder.name}: no utterance that can be used; are the wav files in {folder.name}/sentences/wav/?")
+    if faults:
+        raise ManifestError(path, faults)
+    return prepared
+
+
+def _read_dialogue(
+    folder: Path, file: Path, session: int, split: str, names: dict[str, str], account: Account
+) -> list[dict[str, str]]:
+    """The usable utterances of a dialogue, in order of their start. Raises ManifestError."""
+    dialogue = file.stem
+    texts = _transcription(folder / "dialog" / "transcriptions" / file.name)
+    faults: list[str] = []
+    found: list[tuple[float, dict[str, str]]] = []
+    seen: set[str] = set()
+    row: dict[str, str] | None = None
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
+        if rater := _RATER.fullmatch(line.strip()):
+            if row is not None:
+                labels = [_RATED.get(name.strip().lower(), "oth") for name in rater[1].split(";") if name.strip()]
+                chosen = ";".join(dict.fromkeys(emotion for label in labels if (emotion := names.get(label, ""))))
+                row["votes"] = f"{row['votes']}|{chosen}" if "votes" in row else chosen
+            continue
+        if not line.startswith("["):
+            continue
+        row = None
+        evaluation = _EVALUATION.fullmatch(line.strip())
+        utterance = _UTTERANCE.fullmatch(evaluation[3]) if evaluation else None
+        if line.startswith("[START_TIME"):
+            continue
+        if not evaluation or not utterance:
+            faults.append(
+                f"line {number}: {line[:60]!r}; expected [start - end] TAB id TAB label TAB [valence, activation, dominance]"
+            )
+            continue
+        start, end, identity, label, valence, arousal, _ = evaluation.groups()
+        where = f"{file.name} line {number} ({identity})"
+        if utterance[1] != dialogue or int(utterance[2]) != session:
+            faults.append(f"line {number}: utterance {identity} in the file of {dialogue}")
+        if identity in seen:
+            faults.append(f"line {number}: utterance {identity} occurs twice")
+        seen.add(identity)
+        if label not in names:
+            faults.append(f"line {number}: unknown label {label!r}; expected {', '.join(names)}")
+            continue
+        if not names[label]:
+            account.leave_out(f"labelled {label}, which is none of the emotions (--emotion {label}=... reads it as one)", where)
+            continue
+        if identity not in texts:
+            account.leave_out("no transcription", where)
+            continue
+        wav = folder / "sentences" / "wav" / dialogue / f"{identity}.wav"
+        if usable_sound(wav, account, where) is None:
+            continue
+        row = {
+            "utterance_id": identity, "dialogue_id": dialogue, "turn": "", "session": f"Session{session}",
+            "speaker": f"Ses{utterance[2]}_{utterance[3]}", "text": texts[identity], "audio": str(wav.resolve()),
+            "emotion": names[label], "split": split, "start": start, "end": end, "valence": valence, "arousal": arousal,
+        }  # fmt: skip
+        found.append((float(start), row))
+    if faults:
+        raise ManifestError(file, faults)
+    for clip in sorted((folder / "sentences" / "wav" / dialogue).glob("*.wav")):
+        if clip.stem not in seen:
+            account.leave_out("stray files" if is_stray(clip.name) else "clips without evaluation", clip.name)
+    found.sort(key=lambda one: one[0])
+    return [{**row, "turn": str(turn), "votes": row.get("votes", "")} for turn, (_, row) in enumerate(found, start=1)]
+
+
+def _transcription(file: Path) -> dict[str, str]:
+    if not file.is_file():
+        raise ManifestError(file, ["no such file; expected the dialogue's transcription"])
+    lines = (_LINE.fullmatch(line.strip()) for line in read_text(file).splitlines())
+    return {line[1]: " ".join(from_windows(line[2]).split()) for line in lines if line}
