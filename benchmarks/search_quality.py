@@ -84,6 +84,27 @@ def tpe(task: Task, seed: int, **options: Any) -> Policy:
     return Stock(task, seed, sampler=optuna.samplers.TPESampler(seed=seed, **options), **TUNED_STOCK)
 
 
+def to_the_goal(
+    curves: dict[str, Any], points: Any, goal_of: str, rng: np.random.Generator
+) -> dict[str, tuple[float, float, float, float]]:
+    """What each policy needs to the final mean score of `goal_of`; and how many times fewer than ours, with a 95 % interval."""
+
+    def need(name: str, rows: dict[str, Any]) -> float:
+        goal = curves[goal_of][rows[goal_of]].mean(axis=0)[-1]
+        return needed(curves[name][rows[name]].mean(axis=0), points, goal)
+
+    everyone = {name: np.arange(len(of)) for name, of in curves.items()}
+    found = {}
+    for name in curves:
+        draws = []
+        for _ in range(1000):
+            rows = {one: rng.integers(len(of), size=len(of)) for one, of in curves.items()}
+            draws.append(need("ours", rows) / need(name, rows))
+        low, high = np.quantile(draws, [0.025, 0.975])
+        found[name] = (need(name, everyone), need("ours", everyone) / need(name, everyone), float(low), float(high))
+    return found
+
+
 def warm(other: str) -> Make:
     """Ours, starting from a finished sweep of another task with the same seed."""
 
@@ -222,6 +243,12 @@ def report(traces: dict[str, list[Trace]], policies: list[str], epochs: int, sec
                     entry["times_fewer"] = found
                 print(line)
                 figures[f"{score} {cost} {name}"] = entry
+            if any(name.startswith("warm") for name in policies) and "(a) stock" in policies:
+                for name, of in to_the_goal(curves, points, "(a) stock", np.random.default_rng(0)).items():
+                    print(
+                        f"{name:<30}{of[0]:9.0f} to the final score of (a); {of[1]:.2f} [{of[2]:.2f}, {of[3]:.2f}] times fewer than ours"
+                    )
+                    figures[f"{score} {cost} {name} to the goal"] = of
             print()
     for name in policies:
         share: dict[str, float] = {}

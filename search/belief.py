@@ -16,6 +16,8 @@ _GROWTH = 1.4  # the hyperparameters are fitted again when there are so many tim
 _MAX_TRIALS = 400  # that the process is started with; it grows by the newer ones
 _MAX_GROWTH = 160  # trials, after which it is started anew with others
 _MAX_PRIORS = 150  # trials of one other sweep
+# Ended trials, from which on other sweeps are left out: they help at the start, and what is best here may be elsewhere.
+_ON_ITS_OWN = 24
 
 
 class Belief:
@@ -99,7 +101,8 @@ class Belief:
         scores = [score for trial in ended for score in trial.scores(self.metric).values()]
         self._worst = min(scores, default=None)
         rows = [row for trial in _most_telling(ended, self.metric) for row in self._observed(trial)]
-        return self._elsewhere + Observations.of(rows, self.encoding.width)
+        own = Observations.of(rows, self.encoding.width)
+        return self._elsewhere + own if len(ended) < _ON_ITS_OWN else own
 
     def _observed(self, trial: Trial) -> list[tuple[list[float], float, int, int, float]]:
         """A trial's best score at each rung that it reached; one that failed ends with the worst there is."""

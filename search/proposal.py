@@ -40,7 +40,7 @@ class Proposer:
         is_told = len(belief.priors) > 0  # by other sweeps
         if process is None or (len(reached) < NUM_STARTUP and not is_told):
             return None
-        if (len(reached) >= NUM_STARTUP or not is_told) and rng.random() < _EXPLORE:
+        if rng.random() < _EXPLORE:
             return None
         anywhere = draws(self.space, [None] * (_NUM_CANDIDATES // 2), rng)
         if not anywhere:
@@ -78,7 +78,7 @@ class Proposer:
         rows = [
             (self.belief.row(trial), 1.0, trial.number, 0, math.log(trial.alone_seconds / len(trial.epochs))) for trial in timed
         ]
-        theta = np.array([math.log(1.5)] * width + [0.0, -6.0, math.log(0.05), 0.0, 0.0])
+        theta = np.array([math.log(1.5)] * width + [0.0, -6.0, math.log(0.05), 0.0, 0.0, 0.0])
         return CurveProcess(Observations.of(rows, width), theta).expected_of_settings(points)[0]
 
 

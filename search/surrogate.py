@@ -16,12 +16,13 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 _NOMINAL = math.sqrt(0.5)  # two different categories are 1 apart
 _SQRT5 = math.sqrt(5.0)
 # Priors of the hyperparameters' logarithms, mean and deviation: smooth over a parameter's whole range unless the data say
-# otherwise; variances of settings, luck and noise; ranges in progress of settings and luck.
+# otherwise; variances of settings, luck and noise; ranges in progress of settings and luck; and the odds that what settings
+# do is as in another sweep.
 _LENGTH = (math.log(1.5), 1.0)
-_OTHERS = ((0.0, 0.7), (math.log(0.1), 1.0), (math.log(0.15), 1.0), (math.log(1.5), 1.0), (math.log(0.7), 1.0))
+_OTHERS = ((0.0, 0.7), (math.log(0.1), 1.0), (math.log(0.15), 1.0), (math.log(1.5), 1.0), (math.log(0.7), 1.0),
+           (0.0, 1.5))  # fmt: skip
 _LENGTH_BOUNDS, _OTHER_BOUNDS = (-3.0, 4.0), (-6.0, 3.0)
 _CURVE, _CURVE_RANGE = 2.0, 1.5  # variance and range in progress of the curve that all trials of a sweep share
-_RELATED = 0.7  # of what settings do, how much is as in another sweep
 _JITTER = 1e-6
 _FIT_TO = 260  # observations, when hyperparameters are fitted
 _FIT_STEPS = 25
@@ -123,7 +124,8 @@ class CurveProcess:
     and third; the products are those of multi-task processes, Bonilla et al. 2007):
     a curve that all trials of a sweep have; what settings do (Matern 5/2 with a length scale a column), related between
     epochs and, less, between sweeps; a trial's luck, which its epochs share; noise.
-    Hyperparameters are logarithms: D length scales, variances of settings, luck and noise, ranges of settings and luck in progress.
+    Hyperparameters are logarithms: D length scales, variances of settings, luck and noise, ranges of settings and luck in progress,
+    odds of the correlation between sweeps.
     """
 
     def __init__(self, seen: Observations, theta: Array | None = None) -> None:
@@ -142,7 +144,7 @@ class CurveProcess:
     def _kernel(self, left: Observations, right: Observations) -> Array:
         width = self.seen.features.shape[1]
         inverse = np.exp(-self.theta[:width])
-        settings, luck, _, settings_range, luck_range = np.exp(self.theta[width:])
+        settings, luck, _, settings_range, luck_range, odds = np.exp(self.theta[width:])
         a, b = left.features * inverse, right.features * inverse
         squared = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None] - 2 * a @ b.T
         distance = np.sqrt(np.maximum(squared, 1e-12))
@@ -152,7 +154,7 @@ class CurveProcess:
         same_trial = left.trials[:, None] == right.trials[None]
         if left.sources.any() or right.sources.any():
             same_source = left.sources[:, None] == right.sources[None]
-            kernel = np.where(same_source, kernel, _RELATED * kernel)
+            kernel = np.where(same_source, kernel, odds / (1 + odds) * kernel)
             curve = _CURVE * np.exp(-apart / _CURVE_RANGE) * same_source
         else:
             curve = _CURVE * np.exp(-apart / _CURVE_RANGE)
@@ -209,13 +211,23 @@ def _standardised(seen: Observations, units: Mapping[int, tuple[float, float]]) 
     return np.asarray((seen.scores - of_each[:, 0]) / of_each[:, 1])
 
 
+def _some_of(seen: Observations, which: Any, most: int) -> Any:
+    """Which observations (N,) to take for at most about `most` of those in `which`: of whole trials, spread evenly."""
+    numbers = np.unique(seen.trials[which])
+    count = int(which.sum())
+    if count > most:
+        numbers = numbers[np.linspace(0, len(numbers) - 1, max(1, int(most * len(numbers) / count))).astype(int)]
+    return np.isin(seen.trials, numbers) & which
+
+
 def fitted(seen: Observations) -> Array:
     """The most likely hyperparameters (maximum a posteriori) of at most _FIT_TO observations of whole trials, spread evenly."""
     target = _standardised(seen, _units_of(seen))
     if len(seen) > _FIT_TO:
-        numbers = np.unique(seen.trials)
-        some = numbers[np.linspace(0, len(numbers) - 1, int(_FIT_TO * len(numbers) / len(seen))).astype(int)]
-        places = np.isin(seen.trials, some)
+        places = _some_of(seen, seen.sources == 0, _FIT_TO)
+        places |= _some_of(
+            seen, seen.sources != 0, _FIT_TO - int(places.sum()) if places.sum() < _FIT_TO // 2 else _FIT_TO // 2
+        )
         seen, target = seen.take(places), target[places]
     width = seen.features.shape[1]
     tensor = torch.from_numpy
@@ -223,13 +235,13 @@ def fitted(seen: Observations) -> Array:
     apart = tensor(np.abs(seen.progress[:, None] - seen.progress[None]))
     same_trial = tensor(np.equal.outer(seen.trials, seen.trials).astype(float))
     same_source = tensor(np.equal.outer(seen.sources, seen.sources).astype(float))
-    related = same_source + _RELATED * (1 - same_source)
     curve = _CURVE * torch.exp(-apart / _CURVE_RANGE) * same_source
     middle, deviation = (tensor(np.array([_LENGTH[i]] * width + [part[i] for part in _OTHERS])) for i in (0, 1))
 
     def loss(values: Array) -> tuple[float, Array]:
         theta = torch.tensor(values, requires_grad=True)
-        settings, luck, noise, settings_range, luck_range = theta[width:].exp()
+        settings, luck, noise, settings_range, luck_range, odds = theta[width:].exp()
+        related = same_source + odds / (1 + odds) * (1 - same_source)
         distance = (squares @ torch.exp(-2 * theta[:width])).clamp(min=1e-12).sqrt().view_as(apart)
         shape = (1 + _SQRT5 * distance + 5 / 3 * distance**2) * torch.exp(-_SQRT5 * distance)
         kernel = curve + settings * related * shape * torch.exp(-apart / settings_range)

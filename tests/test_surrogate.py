@@ -87,8 +87,8 @@ def test_seeing_more_is_as_having_seen_it_all_along() -> None:
 def test_the_hyperparameters_are_the_most_likely_ones_near_them() -> None:
     seen = curves(np.random.default_rng(1), 30, noise=0.03)
     found = fitted(seen)
-    priors = np.array([math.log(1.5)] * 2 + [0.0, math.log(0.1), math.log(0.15), math.log(1.5), math.log(0.7)])
-    spreads = np.array([1.0] * 2 + [0.7, 1.0, 1.0, 1.0, 1.0])
+    priors = np.array([math.log(1.5)] * 2 + [0.0, math.log(0.1), math.log(0.15), math.log(1.5), math.log(0.7), 0.0])
+    spreads = np.array([1.0] * 2 + [0.7, 1.0, 1.0, 1.0, 1.0, 1.5])
 
     def unlikely(theta: Any) -> float:
         process = CurveProcess(seen, theta)
