@@ -7,10 +7,12 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from mmm.files import sha256_of_file
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 EMOTIONS = ("neutral", "happy", "surprise", "angry", "sad", "disgust", "fear")  # the published order
 SPLITS = ("train", "dev", "test")
@@ -92,7 +94,7 @@ def split_by_session(sessions: Iterable[str]) -> dict[str, str]:
     return dict(zip(ordered, names, strict=True))
 
 
-def read_table(path: Path) -> tuple[pd.DataFrame, list[int]]:
+def read_table(path: Path) -> "tuple[pd.DataFrame, list[int]]":
     """A CSV as strings (None for a missing field), with the line number each row starts on. Raises FileNotFoundError and ManifestError."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such manifest; make one with: mmm prepare csv FILE -o manifest.csv")
@@ -122,6 +124,9 @@ def read_table(path: Path) -> tuple[pd.DataFrame, list[int]]:
             line = reader.line_num + 1
     except csv.Error as error:
         raise ManifestError(path, [f"line {line}: not CSV ({error}); is a quote not closed, or not doubled?"]) from None
+    # Half a second to import, which a prediction must not wait for.
+    import pandas as pd
+
     table = pd.DataFrame(records, columns=pd.Index(header), dtype=object)
     return table, lines
 
