@@ -20,8 +20,8 @@ def load(
     made. Raises FileNotFoundError, BundleError for a damaged bundle, ValueError where an encoder is not on this machine.
     """
     # torch takes a second to import, which `import mmm` must not cost.
-    from mmm.bundle import load_bundle
+    from mmm.bundle import load_bundle_or_ensemble
     from mmm.predict import Predictor
 
     folders = [None if folder is None else Path(folder) for folder in (audio_encoder, text_encoder)]
-    return Predictor(load_bundle(Path(bundle)), audio_encoder=folders[0], text_encoder=folders[1])
+    return Predictor(load_bundle_or_ensemble(Path(bundle)), audio_encoder=folders[0], text_encoder=folders[1])
