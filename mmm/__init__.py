@@ -3,17 +3,16 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmm.version import VERSION as __version__
+from mmm.version import VERSION
 
 if TYPE_CHECKING:
     from mmm.predict import Predictor
 
 __all__ = ["__version__", "load"]
+__version__ = VERSION
 
 
-def load(
-    bundle: str | Path, *, audio_encoder: str | Path | None = None, text_encoder: str | Path | None = None
-) -> "Predictor":
+def load(bundle: str | Path, *, audio_encoder: str | Path | None = None, text_encoder: str | Path | None = None) -> "Predictor":
     """A bundle (or an ensemble of bundles) ready to predict; its encoders are loaded once.
 
     `audio_encoder` and `text_encoder` say where the folder of an encoder lies now, when it moved since the features were

@@ -83,15 +83,31 @@ class Ensemble:
         return sha256_of_json([member.weights_sha256 for member in self.members])
 
 
-def check_destination(path: Path) -> None:
-    """Raise BundleError where `path` cannot be written as a bundle: a file, or a folder with something else in it."""
+def check_destination(path: Path, beside: str | None = "epoch-*") -> None:
+    """Raise BundleError where `path` cannot be written as a bundle: a file, or a folder with something else in it.
+
+    A bundle may be replaced, and so may bundles below `path` whose names match `beside`: those saved along the way
+    (--save-every) come before the one around them.
+    """
     if path.is_file():
         raise BundleError(f"{path}: is a file; choose a folder for the bundle")
-    if not path.is_dir() or (path / "checksums.json").is_file():
+    if not path.is_dir():
         return
-    # Bundles saved along the way (--save-every) come before the one around them.
-    if any(not (child / "checksums.json").is_file() for child in path.iterdir()):
-        raise BundleError(f"{path}: exists and is no bundle; choose another folder")
+    names = {file.split("/")[0] for file in _recorded(path)} | {"checksums.json"}
+    for child in sorted(path.iterdir()):
+        is_bundle = beside is not None and child.match(beside) and (child / "checksums.json").is_file()
+        if not is_bundle and child.name not in (names if (path / "checksums.json").is_file() else ()):
+            what = f"holds {child.name}, which is not the bundle's" if len(names) > 1 else "exists and is no bundle"
+            raise BundleError(f"{path}: {what}; choose another folder")
+
+
+def _recorded(path: Path) -> list[str]:
+    """Files that a folder's checksums name, as far as they can be read."""
+    try:
+        found = json.loads((path / "checksums.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return list(found) if isinstance(found, dict) else []
 
 
 def seal(folder: Path) -> None:

@@ -302,9 +302,15 @@ def predict(
     text_encoder: TextEncoderFolder = None,
 ) -> None:
     """Probabilities of all classes for an utterance, a dialogue, a folder or a stream."""
-    chosen = [name for name, given in (("--audio", audio), ("--dialogue", dialogue), ("--folder", folder), ("--jsonl", jsonl)) if given]
+    chosen = [
+        name
+        for name, given in (("--audio", audio), ("--dialogue", dialogue), ("--folder", folder), ("--jsonl", jsonl))
+        if given
+    ]
     if len(chosen) != 1:
-        raise ValueError(f"expected one of --audio with --text, --dialogue, --folder or --jsonl; found {' and '.join(chosen) or 'none'}")
+        raise ValueError(
+            f"expected one of --audio with --text, --dialogue, --folder or --jsonl; found {' and '.join(chosen) or 'none'}"
+        )
     lines, clips = history or [], history_audio or []
     if (lines or clips) and audio is None:
         raise ValueError(f"--history goes with --audio, not with {chosen[0]}")
@@ -368,7 +374,10 @@ def _show_predictions(
     labels: tuple[str, ...], utterances: list[Any], answers: list[dict[str, float] | None], as_json: bool, out: Path | None
 ) -> None:
     """A line an utterance: as a table, as JSON lines, or as CSV."""
-    rows = [(line, found, max(found, key=found.__getitem__) if found else "") for line, found in zip(utterances, answers, strict=True)]
+    rows = [
+        (line, found, max(found, key=found.__getitem__) if found else "")
+        for line, found in zip(utterances, answers, strict=True)
+    ]
     if out is not None:
         from mmm.files import write_text
 

@@ -69,7 +69,12 @@ def onnx_logits(session: Any, batch: Batch) -> npt.NDArray[np.float32]:
 
 def _check(content: bytes, bundle: Bundle) -> None:
     session, dims = open_session(content), bundle.dims
-    for size, frames, tokens in ((1, 1, 1), (1, dims.speech_positions, dims.text_positions), (2, 1, dims.text_positions), (7, 2, 2)):
+    for size, frames, tokens in (
+        (1, 1, 1),
+        (1, dims.speech_positions, dims.text_positions),
+        (2, 1, dims.text_positions),
+        (7, 2, 2),
+    ):
         batch = _random_batch(bundle.config, dims, size, min(frames, dims.speech_positions), min(tokens, dims.text_positions))
         with torch.inference_mode():
             expected = forward(bundle.model, batch).softmax(dim=-1)

@@ -118,7 +118,9 @@ class Predictor:
 
     def _answer(self, utterances: Sequence[Utterance], hear: Callable[[Audio], Speech]) -> list[dict[str, float]]:
         with torch.inference_mode():
-            found = [forward(member.model, self._inputs(member, utterances, hear)).softmax(dim=-1) for member in self.bundle.members]
+            found = [
+                forward(member.model, self._inputs(member, utterances, hear)).softmax(dim=-1) for member in self.bundle.members
+            ]
             mean = found[0] if len(found) == 1 else torch.stack(found).mean(dim=0)
         return [dict(zip(self.labels, row, strict=True)) for row in mean.tolist()]
 
@@ -145,16 +147,13 @@ class Predictor:
                 speech.append(frames)
                 speech_masks.append(np.ones(len(frames), dtype=bool))
                 words.append(tokens[: dims.text_positions])
-        if config.is_pooled:
-            text_masks = [np.ones(1, dtype=bool)] * len(words)
-        else:
-            text_masks = [np.ones(len(tokens), dtype=bool) for tokens in words]
+        text_masks = [np.ones(1 if config.is_pooled else len(tokens), dtype=bool) for tokens in words]
         tensors = [_padded(rows) for rows in (speech, speech_masks, words, text_masks)]
         if config.inputs == "text":
             tensors[:2] = without_input(tensors[0], tensors[1], config)
         elif config.inputs == "speech":
             tensors[2:] = without_input(tensors[2], tensors[3], config)
-        return Batch(*tensors, labels=torch.zeros(len(words), dims.num_classes))
+        return Batch(tensors[0], tensors[1], tensors[2], tensors[3], labels=torch.zeros(len(words), dims.num_classes))
 
 
 def _padded(rows: Sequence[npt.NDArray[Any]]) -> torch.Tensor:

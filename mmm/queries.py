@@ -48,7 +48,9 @@ def read_dialogue(path: Path) -> list[Line]:
     try:
         missing = {"audio", "text"} - set(reader.fieldnames or ())
         if missing:
-            raise ValueError(f"{path}: line 1: no column {', '.join(sorted(missing))} (found: {', '.join(reader.fieldnames or ())})")
+            raise ValueError(
+                f"{path}: line 1: no column {', '.join(sorted(missing))} (found: {', '.join(reader.fieldnames or ())})"
+            )
         for row in reader:
             where = f"line {reader.line_num}"
             if None in row or None in row.values():
@@ -96,7 +98,7 @@ class JsonLines:
 
     def __init__(self, predictor: "Predictor") -> None:
         self.predictor = predictor
-        self._dialogues: "OrderedDict[str, deque[Turn]]" = OrderedDict()
+        self._dialogues: OrderedDict[str, deque[Turn]] = OrderedDict()
 
     def answers(self, lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
         """One answer a line; empty lines are passed over."""
@@ -115,7 +117,7 @@ class JsonLines:
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         audio, text = _turn(request, "")
         name = request.get("dialogue")
-        earlier: "list[Turn]"
+        earlier: list[Turn]
         if name is None:
             turns = request.get("history", [])
             if not isinstance(turns, list):
