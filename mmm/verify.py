@@ -30,9 +30,12 @@ def in_fresh_process(bundle: Path, manifest: Path, features: Path) -> dict[str, 
 
 def main() -> None:
     bundle, manifest, features = map(Path, sys.argv[1:])
-    checked = read_manifest(manifest, check_audio=False)
-    found = load_bundle_or_ensemble(bundle)
-    print(json.dumps(evaluate_bundle(found, checked, features, checked.rows("dev"), torch.device("cpu"))))
+    try:
+        checked = read_manifest(manifest, check_audio=False)
+        found = load_bundle_or_ensemble(bundle)
+        print(json.dumps(evaluate_bundle(found, checked, features, checked.rows("dev"), torch.device("cpu"))))
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

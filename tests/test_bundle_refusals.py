@@ -10,7 +10,15 @@ import pytest
 import torch
 
 import mmm
-from mmm.bundle import BundleError, check_destination, load_bundle, load_bundle_or_ensemble, save_run_bundle, seal, write_ensemble
+from mmm.bundle import (
+    BundleError,
+    check_destination,
+    load_bundle,
+    load_bundle_or_ensemble,
+    save_run_bundle,
+    seal,
+    write_ensemble,
+)
 from mmm.files import sha256_of_file
 from tests.conftest import Corpus, trained
 
@@ -150,7 +158,9 @@ def test_every_file_of_an_ensemble_is_held_to_its_checksum(ensemble: Path, tmp_p
 
 
 def test_an_ensemble_is_refused_where_one_bundle_is_expected(ensemble: Path) -> None:
-    with pytest.raises(BundleError, match=r"ensemble: an ensemble, where one bundle is expected; name one of its members, for .*vanilla"):
+    with pytest.raises(
+        BundleError, match=r"ensemble: an ensemble, where one bundle is expected; name one of its members, for .*vanilla"
+    ):
         load_bundle(ensemble)
 
 

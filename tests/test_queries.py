@@ -73,7 +73,9 @@ def test_a_dialogue_is_predicted_turn_by_turn_with_what_was_said_before(
 
 
 @pytest.mark.parametrize("name", ["pooled", "sequence", "ensemble"])
-def test_many_utterances_at_once_are_predicted_as_one_by_one(corpus: Corpus, predictors: dict[str, Predictor], name: str) -> None:
+def test_many_utterances_at_once_are_predicted_as_one_by_one(
+    corpus: Corpus, predictors: dict[str, Predictor], name: str
+) -> None:
     predictor = predictors[name]
     utterances = corpus.manifest.utterances
     queries = [(corpus.manifest.audio_path(u), u.text, [(None, "well"), (corpus.manifest.audio_path(utterances[0]), "so")])
@@ -144,7 +146,9 @@ def test_the_command_predicts_a_dialogue(
     with open(tmp_path / "found.csv", newline="", encoding="utf-8") as file:
         written = list(csv.DictReader(file))
     assert [row["prediction"] for row in written] == [line["prediction"] for line in found]
-    assert [float(row["happy"]) for row in written] == pytest.approx([line["probabilities"]["happy"] for line in found], abs=1e-6)
+    assert [float(row["happy"]) for row in written] == pytest.approx(
+        [line["probabilities"]["happy"] for line in found], abs=1e-6
+    )
     status, out, _ = predict(bundles / "pooled", "--dialogue", path)
     assert status == 0
     assert all(word in out for word in ("speaker", "prediction", *predictors["pooled"].labels))
@@ -190,7 +194,9 @@ def test_what_does_not_go_together_is_said(predict: Call, arguments: tuple[str, 
 
 def test_every_fault_of_a_dialogue_is_listed(tmp_path: Path) -> None:
     (tmp_path / "turns.csv").write_text("audio,text\nx.wav,hello\n,well\ny.wav,a,b\nz.wav\n")
-    with pytest.raises(ValueError, match=r"turns\.csv: line 2: no such audio file .*x\.wav; line 4: more or fewer .*; line 5: more or"):
+    with pytest.raises(
+        ValueError, match=r"turns\.csv: line 2: no such audio file .*x\.wav; line 4: more or fewer .*; line 5: more or"
+    ):
         read_dialogue(tmp_path / "turns.csv")
     for content, message in ((b"text\nhi\n", "line 1: no column audio"), (b"audio,text\n", "no turns below the header"),
                              ("audio,text\n,그래\n".encode("cp949"), "not UTF-8"), (b'audio,text\n,"a\n', "not CSV")):  # fmt: skip
@@ -255,7 +261,11 @@ def test_a_line_that_cannot_be_answered_is_answered_with_its_error_and_the_strea
         assert error["line"] == 3 * place + 1
         assert answer["probabilities"] == expected
     (with_id,) = answers(predictor, {"id": "x7", "text": "hi"})
-    assert with_id == {"line": 1, "id": "x7", "error": "audio is missing; expected audio (a file) or audio_base64 (a file's content)"}
+    assert with_id == {
+        "line": 1,
+        "id": "x7",
+        "error": "audio is missing; expected audio (a file) or audio_base64 (a file's content)",
+    }
 
 
 def test_the_command_answers_lines_as_they_come(
