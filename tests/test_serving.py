@@ -90,8 +90,9 @@ def test_the_registered_model_is_served_with_the_probabilities_of_mmm_predict(
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=tmp_path, start_new_session=True)
         try:
             wait_for(port, server, tmp_path / "log")
-            rows = [{"audio": base64_of(now), "text": "그래 no!"},
-                    {"audio": base64_of(now), "text": "great", "history": ["so", "well"], "history_audio": ["", base64_of(before)]}]  # fmt: skip
+            speech, earlier = base64_of(now), base64_of(before)
+            rows = [{"audio": speech, "text": "그래 no!"},
+                    {"audio": speech, "text": "great", "history": ["so", "well"], "history_audio": ["", earlier]}]  # fmt: skip
             found = ask(port, {"dataframe_records": rows[:1]}) + ask(port, {"dataframe_records": rows[1:]})
             assert len(ask(port, {"dataframe_split": json.loads(example_input().to_json(orient="split", index=False))})) == 1
             with pytest.raises(urllib.error.HTTPError, match="400"):
