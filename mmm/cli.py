@@ -335,6 +335,11 @@ def predict(
     elif folder is not None:
         utterances = read_folder(folder, text)
     predictor = mmm.load(bundle, audio_encoder=audio_encoder, text_encoder=text_encoder)
+    if predictor.is_light:
+        import torch
+
+        # Two threads on so little work wait for each other: on a busy machine, for seconds.
+        torch.set_num_threads(1)
     if jsonl:
         _answer_stream(JsonLines(predictor))
     elif audio is not None:

@@ -67,6 +67,12 @@ class Predictor:
         """Turns that are looked at, the current one included."""
         return max(member.config.context for member in self.bundle.members)
 
+    @property
+    def is_light(self) -> bool:
+        """Whether both encoders are the built-in ones, which one thread runs in milliseconds."""
+        first = self.bundle.members[0]
+        return first.audio_recipe["encoder"] == "fbank" and first.text_recipe["encoder"] == "char-ngram"
+
     def hear(self, audio: Audio) -> Speech:
         """Encode speech, to use it for several predictions. Raises FileNotFoundError or AudioError."""
         if isinstance(audio, Speech):
