@@ -71,7 +71,7 @@ class Predictor:
     def is_light(self) -> bool:
         """Whether both encoders are the built-in ones, which one thread runs in milliseconds."""
         first = self.bundle.members[0]
-        return first.audio_recipe["encoder"] == "fbank" and first.text_recipe["encoder"] == "char-ngram"
+        return (first.audio_recipe["encoder"], first.text_recipe["encoder"]) == ("fbank", "char-ngram")
 
     def hear(self, audio: Audio) -> Speech:
         """Encode speech, to use it for several predictions. Raises FileNotFoundError or AudioError."""

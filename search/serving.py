@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 import mmm
 from mmm.queries import decode_base64
@@ -57,4 +58,7 @@ def _items(value: Any, where: str) -> list[str]:
 
 def _load_pyfunc(data_path: str) -> ServedBundle:
     """Called by MLflow with the bundle's folder."""
-    return ServedBundle(Path(data_path))
+    served = ServedBundle(Path(data_path))
+    if served.predictor.is_light:
+        torch.set_num_threads(1)  # as mmm predict does
+    return served
