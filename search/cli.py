@@ -336,4 +336,10 @@ def ui(
 
 
 def main() -> None:
-    run_app(app)
+    try:
+        run_app(app)
+    except ModuleNotFoundError as error:
+        if error.name not in ("ray", "optuna", "mlflow", "matplotlib", "scipy"):
+            raise
+        print(f"error: mmm-search needs {error.name}; install it with: pip install 'mmm-search[search]'", file=sys.stderr)
+        sys.exit(2)

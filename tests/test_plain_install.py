@@ -25,8 +25,7 @@ class Missing:
         if name.split(".")[0] in {MISSING}:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Missing())
-sys.argv = ["mmm", *sys.argv[1:]]
-runpy.run_module("mmm", run_name="__main__")
+runpy.run_module(sys.argv.pop(1), run_name="__main__")
 """
 _MODULES = {"scikit-learn": "sklearn"}  # where they are not named as their package
 
@@ -67,12 +66,23 @@ def test_a_bundle_in_another_folder_predicts_without_ray_optuna_mlflow_and_the_s
     shutil.move(tmp_path / "made", tmp_path / "elsewhere")
     missing = {"search", "spaces", "ray", "optuna", "mlflow", "matplotlib", "onnx", "onnxruntime", "gradio"}
     done = subprocess.run(
-        [sys.executable, "-c", _PLAIN.replace("{MISSING}", repr(missing)), "predict", str(tmp_path / "elsewhere"), "--audio", str(audio),
+        [sys.executable, "-c", _PLAIN.replace("{MISSING}", repr(missing)), "mmm", "predict", str(tmp_path / "elsewhere"), "--audio", str(audio),
          "--text", "great", "--json"],
         env=environment(), capture_output=True, text=True, timeout=TIMEOUT_S, check=False, cwd=_ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_search_without_its_extra_says_what_to_install() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _PLAIN.replace("{MISSING}", "{'optuna'}"), "search", "resume", "x"],
+        env=environment(), capture_output=True, text=True, timeout=TIMEOUT_S, check=False, cwd=_ROOT,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: mmm-search needs optuna; install it with: pip install 'mmm-search[search]'\n",
+    )
 
 
 def test_importing_mmm_imports_no_torch() -> None:
