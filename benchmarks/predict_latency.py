@@ -10,6 +10,7 @@ to `mmm predict BUNDLE --jsonl` to reading its answer, speech from a wav file, t
 
 import argparse
 import json
+import resource
 import statistics
 import subprocess
 import sys
@@ -50,11 +51,15 @@ def make_bundles(folder: Path) -> tuple[Manifest, dict[str, Path]]:
     return manifest, bundles
 
 
-def first_answer_s(bundle: Path, audio: Path, text: str) -> float:
+def first_answer_s(bundle: Path, audio: Path, text: str) -> tuple[float, float]:
+    """Seconds by the clock, and of CPU: on a busy machine only the second says something."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
     command = [sys.executable, "-m", "mmm", "predict", str(bundle), "--audio", str(audio), "--text", text, "--json"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - started
+    seconds = time.perf_counter() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def later_answers_ms(bundle: Path, manifest: Manifest, dialogues: list[list[Utterance]]) -> list[float]:
@@ -89,7 +94,7 @@ def main() -> None:
             by_dialogue.setdefault(utterance.dialogue_id, []).append(utterance)
         dialogues = list(by_dialogue.values())[: options.dialogues]
         audio, text = manifest.audio_path(dialogues[0][0]), dialogues[0][0].text
-        first: dict[str, list[float]] = {name: [] for name in SYSTEMS}
+        first: dict[str, list[tuple[float, float]]] = {name: [] for name in SYSTEMS}
         later: dict[str, list[float]] = {name: [] for name in SYSTEMS}
         for _ in range(options.repeats):
             for name, bundle in bundles.items():
@@ -97,12 +102,14 @@ def main() -> None:
                 later[name] += later_answers_ms(bundle, manifest, dialogues)
         seconds = statistics.median(len(read_speech(manifest.audio_path(u))) / SAMPLE_RATE_HZ for u in manifest.utterances)
     print(f"median utterance {seconds:.1f} s of speech, {options.repeats} starts a system")
-    print(f"{'system':<16} {'first answer':>13} {'slowest':>8} {'later turn':>12} {'95 %':>9} {'turns':>6}")
+    print(f"{'system':<16} {'first answer':>13} {'of CPU':>8} {'slowest':>8} {'later turn':>12} {'95 %':>9} {'turns':>6}")
+    kept = True
     for name in SYSTEMS:
+        clock, cpu = zip(*first[name], strict=True)
         worst = statistics.quantiles(later[name], n=20)[-1]
-        print(f"{name:<16} {statistics.median(first[name]):>11.2f} s {max(first[name]):>6.2f} s {statistics.median(later[name]):>9.1f} ms "
-              f"{worst:>6.1f} ms {len(later[name]):>6}")  # fmt: skip
-    kept = all(statistics.median(first[name]) < FIRST_S and statistics.median(later[name]) < LATER_MS for name in SYSTEMS)
+        print(f"{name:<16} {statistics.median(clock):>11.2f} s {statistics.median(cpu):>6.2f} s {max(clock):>6.2f} s "
+              f"{statistics.median(later[name]):>9.1f} ms {worst:>6.1f} ms {len(later[name]):>6}")  # fmt: skip
+        kept = kept and statistics.median(clock) < FIRST_S and statistics.median(later[name]) < LATER_MS
     print(f"first answer under {FIRST_S:g} s and later turns under {LATER_MS:g} ms (medians): {'yes' if kept else 'no'}")
 
 

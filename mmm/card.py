@@ -92,11 +92,12 @@ def _what(bundle: Bundle | Ensemble) -> list[str]:
         kind = f"A `{first.config.architecture}`: {described.strip().splitlines()[0]}"
         members = []
     parameters = sum(value.numel() for member in bundle.members for value in member.model.parameters())
-    turns = max(member.config.context for member in bundle.members)
+    earlier = max(member.config.context for member in bundle.members) - 1
+    context = f", its text and up to {earlier} {'turn' if earlier == 1 else 'turns'} before it" if earlier else " and its text"
     return [
         kind, "",
-        f"It gives the probability of each of {len(bundle.labels)} emotions ({classes}) for an utterance, from its speech, its text and "
-        f"up to {turns - 1} turns before it. {parameters:,} parameters, trained on frozen features: speech from "
+        f"It gives the probability of each of {len(bundle.labels)} emotions ({classes}) for an utterance, from its speech"
+        f"{context}. {parameters:,} parameters, trained on frozen features: speech from "
         f"`{first.audio_recipe['encoder']}`, text from `{first.text_recipe['encoder']}`.", "", *members,
     ]  # fmt: skip
 

@@ -65,9 +65,9 @@ def test_a_bundle_in_another_folder_predicts_without_ray_optuna_mlflow_and_the_s
     expected = mmm.load(tmp_path / "made").predict(audio, "great")
     shutil.move(tmp_path / "made", tmp_path / "elsewhere")
     missing = {"search", "spaces", "ray", "optuna", "mlflow", "matplotlib", "onnx", "onnxruntime", "gradio"}
+    arguments = ["predict", str(tmp_path / "elsewhere"), "--audio", str(audio), "--text", "great", "--json"]
     done = subprocess.run(
-        [sys.executable, "-c", _PLAIN.replace("{MISSING}", repr(missing)), "mmm", "predict", str(tmp_path / "elsewhere"), "--audio", str(audio),
-         "--text", "great", "--json"],
+        [sys.executable, "-c", _PLAIN.replace("{MISSING}", repr(missing)), "mmm", *arguments],
         env=environment(), capture_output=True, text=True, timeout=TIMEOUT_S, check=False, cwd=_ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
