@@ -3,30 +3,41 @@
 model.safetensors   weights of the head
 config.json         format, settings, sizes, labels, recipes of both encoders: all that predict needs
 provenance.json     code version, hashes of manifest and features, seed, validation metrics, how it was made
+README.md           the model card, where `mmm-search` made the bundle (mmm/card.py)
+model.onnx          the head once more, where it was asked for (mmm/onnx_head.py)
 checksums.json      SHA-256 of the other files; its own hash is the bundle's
+
+An ensemble is a folder whose config.json names `members`, bundles in folders below it; its checksums cover theirs.
 """
 
 import dataclasses
 import json
 import platform
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-import mmm
 from mmm.config import Dims, TrainConfig, make_config
-from mmm.files import new_directory, sha256_of_file, write_bytes, write_json
+from mmm.files import new_directory, sha256_of_file, sha256_of_json, write_bytes, write_json
 from mmm.store import Recipe, recipe_hash
 from mmm.train import Run, build_model
+from mmm.version import VERSION
 
 FORMAT = 1
 _FILES = ("config.json", "model.safetensors", "provenance.json")
+_ENSEMBLE_FILES = ("config.json", "provenance.json")
+_KINDS = (".safetensors", ".json", ".md", ".onnx")  # none of them is run by what reads it
+# What git, hubs and file browsers leave in a folder. Nothing reads it.
+_STRAYS = re.compile(r"\.git|\.gitattributes|\.gitignore|\.cache|\.DS_Store|epoch-\d+")
+_COPY_AGAIN = "copy the bundle again from where it was made"
 
 
 class BundleError(ValueError):
@@ -47,17 +58,104 @@ class Bundle:
     text_recipe: Recipe
     provenance: dict[str, Any]
     model: nn.Module
+    weights_sha256: str  # of the weights alone: stays the same when a bundle of the same trial is made again
+
+    @property
+    def members(self) -> tuple["Bundle", ...]:
+        """Itself alone: a bundle is an ensemble of one."""
+        return (self,)
 
 
-def check_destination(path: Path) -> None:
-    """Raise BundleError where `path` cannot be written as a bundle: a file, or a folder with something else in it."""
+@dataclass(frozen=True)
+class Ensemble:
+    """Several bundles over the same classes and encoders; their answer is the mean of their probabilities."""
+
+    path: Path
+    name: str
+    sha256: str
+    labels: tuple[str, ...]
+    provenance: dict[str, Any]
+    members: tuple[Bundle, ...]
+
+    @property
+    def weights_sha256(self) -> str:
+        """One hash over the weights of all members."""
+        return sha256_of_json([member.weights_sha256 for member in self.members])
+
+
+def check_destination(path: Path, beside: str | None = "epoch-*") -> None:
+    """Raise BundleError where `path` cannot be written as a bundle: a file, or a folder with something else in it.
+
+    A bundle may be replaced, and so may bundles below `path` whose names match `beside`: those saved along the way
+    (--save-every) come before the one around them.
+    """
     if path.is_file():
         raise BundleError(f"{path}: is a file; choose a folder for the bundle")
-    if not path.is_dir() or (path / "checksums.json").is_file():
+    if not path.is_dir():
         return
-    # Bundles saved along the way (--save-every) come before the one around them.
-    if any(not (child / "checksums.json").is_file() for child in path.iterdir()):
-        raise BundleError(f"{path}: exists and is no bundle; choose another folder")
+    names = {file.split("/")[0] for file in _recorded(path)} | {"checksums.json"}
+    for child in sorted(path.iterdir()):
+        is_bundle = beside is not None and child.match(beside) and (child / "checksums.json").is_file()
+        if not is_bundle and child.name not in (names if (path / "checksums.json").is_file() else ()):
+            what = f"holds {child.name}, which is not the bundle's" if len(names) > 1 else "exists and is no bundle"
+            raise BundleError(f"{path}: {what}; choose another folder")
+
+
+def _recorded(path: Path) -> list[str]:
+    """Files that a folder's checksums name, as far as they can be read."""
+    try:
+        found = json.loads((path / "checksums.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return list(found) if isinstance(found, dict) else []
+
+
+def seal(folder: Path) -> None:
+    """Write down the checksums of all that is in a folder; call it again after adding a file."""
+    write_json(folder / "checksums.json", {file: sha256_of_file(folder / file) for file in sorted(_files_in(folder))})
+
+
+def write_bundle(
+    folder: Path, *, name: str, config: TrainConfig, dims: Dims, weights: dict[str, Tensor], labels: tuple[str, ...],
+    audio_recipe: Recipe, text_recipe: Recipe, provenance: dict[str, Any],
+) -> None:  # fmt: skip
+    """Fill a new folder with a bundle; `save_bundle` for one that others may already see."""
+    about = {
+        "format": FORMAT, "name": name, "settings": config.params(), "dims": dataclasses.asdict(dims), "labels": list(labels),
+        "audio_recipe": audio_recipe, "text_recipe": text_recipe,
+    }  # fmt: skip
+    features = {"audio_features": recipe_hash(audio_recipe), "text_features": recipe_hash(text_recipe)}
+    write_bytes(folder / "model.safetensors", save_tensors({key: weights[key].contiguous() for key in sorted(weights)}))
+    write_json(folder / "config.json", about)
+    write_json(folder / "provenance.json", {**_made_by(), **features, **provenance})
+    seal(folder)
+
+
+def write_ensemble(folder: Path, *, name: str, members: tuple[str, ...], provenance: dict[str, Any]) -> None:
+    """Make an ensemble of a folder with bundles in its subfolders `members`.
+
+    Raises BundleError where they do not answer the same question: other classes, encoders or counting of labels.
+    """
+    bundles = [load_bundle(folder / member) for member in members]
+    for bundle in bundles[1:]:
+        if _question(bundle) != _question(bundles[0]):
+            raise BundleError(f"{bundle.name} and {bundles[0].name} cannot be one ensemble: they differ in classes, encoders or "
+                              "label policy (published or not)")  # fmt: skip
+    about = {"format": FORMAT, "name": name, "labels": list(bundles[0].labels), "members": list(members)}
+    write_json(folder / "config.json", about)
+    write_json(folder / "provenance.json", {**_made_by(), **provenance})
+    seal(folder)
+
+
+def _question(bundle: Bundle) -> tuple[Any, ...]:
+    audio = {name: value for name, value in bundle.audio_recipe.items() if name != "feature"}
+    text = {name: value for name, value in bundle.text_recipe.items() if name != "context"}
+    return bundle.labels, audio, text, bundle.config.label_policy == "published"
+
+
+def _made_by() -> dict[str, str]:
+    return {"mmm_version": VERSION, "torch_version": torch.__version__, "python_version": platform.python_version(),
+            "made": datetime.now(UTC).isoformat(timespec="seconds")}  # fmt: skip
 
 
 def save_bundle(
@@ -69,21 +167,10 @@ def save_bundle(
     Raises BundleError where `path` is a folder with something else in it.
     """
     check_destination(path)
-    about = {
-        "format": FORMAT, "name": name, "settings": config.params(), "dims": dataclasses.asdict(dims), "labels": list(labels),
-        "audio_recipe": audio_recipe, "text_recipe": text_recipe,
-    }  # fmt: skip
-    provenance = {
-        "mmm_version": mmm.__version__, "torch_version": torch.__version__, "python_version": platform.python_version(),
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "audio_features": recipe_hash(audio_recipe), "text_features": recipe_hash(text_recipe), **provenance,
-    }  # fmt: skip
     # Bundles saved along the way (--save-every) live inside this one and stay.
     with new_directory(path, keep="epoch-*") as folder:
-        write_bytes(folder / "model.safetensors", save_tensors({key: weights[key].contiguous() for key in sorted(weights)}))
-        write_json(folder / "config.json", about)
-        write_json(folder / "provenance.json", provenance)
-        write_json(folder / "checksums.json", {file: sha256_of_file(folder / file) for file in _FILES})
+        write_bundle(folder, name=name, config=config, dims=dims, weights=weights, labels=labels, audio_recipe=audio_recipe,
+                     text_recipe=text_recipe, provenance=provenance)  # fmt: skip
     return sha256_of_file(path / "checksums.json")
 
 
@@ -102,33 +189,102 @@ def save_run_bundle(run: Run, path: Path, *, name: str, provenance: dict[str, An
 
 
 def load_bundle(path: Path) -> Bundle:
-    """Check every file's checksum, then load. Raises FileNotFoundError or BundleError."""
+    """Check every file's checksum, then load. Raises FileNotFoundError or BundleError, also for an ensemble."""
+    found = load_bundle_or_ensemble(path)
+    if isinstance(found, Ensemble):
+        raise BundleError(f"{path}: an ensemble, where one bundle is expected; name one of its members, "
+                          f"for example {found.members[0].path}")  # fmt: skip
+    return found
+
+
+def load_bundle_or_ensemble(path: Path) -> Bundle | Ensemble:
+    """Check every file's checksum, then load. Nothing in the folder is run. Raises FileNotFoundError or BundleError."""
+    checksums = _checked(path)
+    about = _json_object(path / "config.json")
+    try:
+        if "members" in about:
+            return _load_ensemble(path, about, checksums)
+        config, dims = make_config(about["settings"]), Dims(**about["dims"])
+        model = build_model(config, dims)
+        model.load_state_dict(load_tensors((path / "model.safetensors").read_bytes()))
+        return Bundle(path, about["name"], sha256_of_file(path / "checksums.json"), config, dims, tuple(about["labels"]),
+                      about["audio_recipe"], about["text_recipe"], _json_object(path / "provenance.json"), model.eval(),
+                      checksums["model.safetensors"])  # fmt: skip
+    except SafetensorError as error:
+        raise BundleError(f"{path}/model.safetensors: not in the safetensors format ({error}), perhaps a pickle under another name; "
+                          "nothing in it was run; get the bundle again from where it was made") from None  # fmt: skip
+    except BundleError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        what = " ".join(str(error).split())[:300]
+        raise BundleError(f"{path}: its files do not fit each other ({type(error).__name__}: {what}); {_COPY_AGAIN}") from None
+
+
+def _load_ensemble(path: Path, about: dict[str, Any], checksums: dict[str, str]) -> Ensemble:
+    # Named in the checksums, so that no member lies outside of the folder.
+    if not all(f"{member}/config.json" in checksums for member in about["members"]):
+        raise BundleError(f"{path}/config.json: names members that are not in this folder; {_COPY_AGAIN}")
+    members = tuple(load_bundle(path / member) for member in about["members"])
+    return Ensemble(path, about["name"], sha256_of_file(path / "checksums.json"), tuple(about["labels"]),
+                    _json_object(path / "provenance.json"), members)  # fmt: skip
+
+
+def _files_in(folder: Path) -> set[str]:
+    """Relative names of all files that count as the bundle's."""
+    found = set()
+    for file in folder.rglob("*"):
+        parts = file.relative_to(folder).parts
+        if not file.is_dir() and parts != ("checksums.json",) and not any(_STRAYS.fullmatch(part) for part in parts):
+            found.add("/".join(parts))
+    return found
+
+
+def _json_object(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise BundleError(f"{file}: damaged: not a JSON object; {_COPY_AGAIN}")
+    return found
+
+
+def _checked(path: Path) -> dict[str, str]:
+    """The checksums of a bundle's files, after everything in the folder has been held against them and nothing was opened."""
     if not (path / "checksums.json").is_file():
         raise FileNotFoundError(f"{path}: no bundle here (no checksums.json); make one with mmm train or mmm-search export")
-    try:
-        checksums = json.loads((path / "checksums.json").read_text())
-        recorded = {file: checksums[file] for file in _FILES}
-    except (ValueError, KeyError, TypeError):
-        raise BundleError(f"{path}/checksums.json: damaged; copy the bundle again from where it was made") from None
-    for file, expected in recorded.items():
-        if not (path / file).is_file():
-            raise BundleError(f"{path}: {file} is missing; copy the bundle again from where it was made")
-        if sha256_of_file(path / file) != expected:
+    checksums = _json_object(path / "checksums.json")
+    if not all(isinstance(value, str) for value in checksums.values()) or not set(_ENSEMBLE_FILES) <= checksums.keys():
+        raise BundleError(f"{path}/checksums.json: damaged; {_COPY_AGAIN}")
+    there = _files_in(path)
+
+    def check(file: str) -> None:
+        if file not in there:
+            raise BundleError(f"{path}: {file} is missing; {_COPY_AGAIN}")
+        if sha256_of_file(path / file) != checksums[file]:
             raise BundleError(f"{path}/{file}: damaged: its checksum is not the recorded one; copy the bundle again")
-    about = json.loads((path / "config.json").read_text())
-    if about["format"] != FORMAT:
-        raise BundleError(f"{path}: bundle format {about['format']}, this version ({mmm.__version__}) reads {FORMAT}")
-    config, dims = make_config(about["settings"]), Dims(**about["dims"])
-    model = build_model(config, dims)
-    model.load_state_dict(load_tensors((path / "model.safetensors").read_bytes()))
-    return Bundle(path, about["name"], sha256_of_file(path / "checksums.json"), config, dims, tuple(about["labels"]),
-                  about["audio_recipe"], about["text_recipe"], json.loads((path / "provenance.json").read_text()),
-                  model.eval())  # fmt: skip
+
+    check("config.json")
+    about = _json_object(path / "config.json")
+    if about.get("format") != FORMAT:
+        raise BundleError(f"{path}: bundle format {about.get('format')}, this version ({VERSION}) reads {FORMAT}")
+    if not set(_ENSEMBLE_FILES if "members" in about else _FILES) <= checksums.keys():
+        raise BundleError(f"{path}/checksums.json: damaged; {_COPY_AGAIN}")
+    for file in sorted(there | checksums.keys()):
+        if Path(file).suffix not in _KINDS:
+            raise BundleError(f"{path}/{file}: does not belong in a bundle, which holds safetensors, JSON, ONNX and a card and "
+                              "nothing that could be a pickle; nothing was loaded; remove the file if you know it")  # fmt: skip
+        if file not in checksums:
+            raise BundleError(f"{path}/{file}: not a file of this bundle (checksums.json does not name it); remove it, or "
+                              f"{_COPY_AGAIN}")  # fmt: skip
+    for file in checksums:
+        check(file)
+    return checksums
 
 
 def find_bundles(folder: Path) -> list[Path]:
-    """Every bundle below a folder. Raises FileNotFoundError where there is none."""
-    found = sorted(file.parent for file in folder.rglob("checksums.json"))
+    """Every bundle and ensemble below a folder, members of ensembles aside. Raises FileNotFoundError where there is none."""
+    found = sorted(file.parent for file in folder.rglob("checksums.json") if file.parent.parent.name != "members")
     if not found:
         raise FileNotFoundError(f"{folder}: no bundle below this folder; make one with mmm train or mmm-search export")
     return found

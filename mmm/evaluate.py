@@ -32,7 +32,11 @@ def probabilities(model: nn.Module, data: SplitData, device: torch.device) -> Te
 
 def evaluate(model: nn.Module, data: SplitData, device: torch.device) -> dict[str, Any]:
     """Metrics of `model` on `data`, the mean cross-entropy in nats as `loss` among them."""
-    found = probabilities(model, data, device)
+    return score(probabilities(model, data, device), data)
+
+
+def score(found: Tensor, data: SplitData) -> dict[str, Any]:
+    """Metrics of (N, C) class probabilities against the split's labels."""
     metrics = classification_metrics(
         data.labels.argmax(dim=1).numpy(), found.argmax(dim=1).numpy(), data.features.manifest.classes
     )

@@ -9,10 +9,12 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from mmm.files import sha256_of_file
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 EMOTIONS = ("neutral", "happy", "surprise", "angry", "sad", "disgust", "fear")  # the published order
 SPLITS = ("train", "dev", "test")
@@ -123,7 +125,7 @@ def _decode_utf8(content: bytes) -> str:
         raise ValueError(f"byte {error.start}: not UTF-8 ({error.reason}); save it as UTF-8") from None
 
 
-def read_table(path: Path, decode: Callable[[bytes], str] = _decode_utf8) -> tuple[pd.DataFrame, list[int]]:
+def read_table(path: Path, decode: Callable[[bytes], str] = _decode_utf8) -> "tuple[pd.DataFrame, list[int]]":
     """A CSV as strings (None for a missing field), with the line number each row starts on.
 
     `decode` raises ValueError with the place of what is no text. Raises FileNotFoundError and ManifestError.
@@ -157,6 +159,9 @@ def read_table(path: Path, decode: Callable[[bytes], str] = _decode_utf8) -> tup
             line = reader.line_num + 1
     except csv.Error as error:
         raise ManifestError(path, [f"line {line}: not CSV ({error}); is a quote not closed, or not doubled?"]) from None
+    # Half a second to import, which a prediction must not wait for.
+    import pandas as pd
+
     table = pd.DataFrame(records, columns=pd.Index(header), dtype=object)
     return table, lines
 

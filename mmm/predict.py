@@ -3,72 +3,171 @@
 import copy
 import csv
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from mmm.batches import Batch, SplitData, load_features, without_input
-from mmm.bundle import Bundle
+from mmm.bundle import Bundle, Ensemble
 from mmm.encoders import Floats, SpeechEncoder, TextEncoder, speech_encoder_of, text_encoder_of
-from mmm.encoders.audio import read_speech
-from mmm.evaluate import evaluate, forward
+from mmm.encoders.audio import decode_speech, read_speech
+from mmm.evaluate import forward, probabilities, score
 from mmm.files import write_text
 from mmm.manifest import Manifest
 from mmm.store import pool
 
 OPENINGS = "test_openings.csv"
-_OPENING_COLUMNS = ("time", "bundle_sha256", "bundle", "manifest_sha256", "manifest", "utterances", "macro_f1", "accuracy")
+_OPENING_COLUMNS = ("time", "bundle_sha256", "bundle", "manifest_sha256", "manifest", "utterances", "macro_f1", "accuracy",
+                    "weights_sha256")  # fmt: skip
+_BATCH_SIZE = 32
+_REMEMBERED_CLIPS = 256  # in one call of predict_many, where earlier turns come again and again
+
+
+@dataclass(frozen=True, eq=False)
+class Speech:
+    """One utterance's speech, encoded: (T, D) frames of each audio feature, as a feature store would hold them."""
+
+    frames: dict[str, npt.NDArray[np.float16]]
+
+
+Audio = Path | Floats | bytes | Speech  # a file, 16 kHz mono samples, a file's content, or what `Predictor.hear` gave
+Turn = tuple[Audio | None, str]
+Utterance = tuple[Audio, str] | tuple[Audio, str, Sequence[Turn]]
 
 
 class Predictor:
-    """A bundle with its encoders, loaded once."""
+    """A bundle or an ensemble with its encoders, loaded once.
 
-    def __init__(self, bundle: Bundle) -> None:
+    `audio_encoder` and `text_encoder` are the folders of encoders that moved. Raises FileNotFoundError or ValueError
+    where an encoder is not on this machine, with how to get it; nothing is downloaded.
+    """
+
+    def __init__(
+        self, bundle: Bundle | Ensemble, *, audio_encoder: Path | None = None, text_encoder: Path | None = None
+    ) -> None:
         self.bundle = bundle
-        self.speech: SpeechEncoder = speech_encoder_of(bundle.audio_recipe)
-        self.text: TextEncoder = text_encoder_of(bundle.text_recipe)
+        first = bundle.members[0]  # the members of an ensemble share their encoders
+        self.speech: SpeechEncoder = speech_encoder_of(first.audio_recipe, audio_encoder)
+        self.text: TextEncoder = text_encoder_of(first.text_recipe, text_encoder)
+        self._features = sorted({member.audio_recipe["feature"] for member in bundle.members})
 
-    def _frames(self, audio: Path | Floats) -> np.ndarray[Any, np.dtype[np.float16]]:
-        feature = self.bundle.audio_recipe["feature"]
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.bundle.labels
+
+    @property
+    def context(self) -> int:
+        """Turns that are looked at, the current one included."""
+        return max(member.config.context for member in self.bundle.members)
+
+    @property
+    def is_light(self) -> bool:
+        """Whether both encoders are the built-in ones, which one thread runs in milliseconds."""
+        first = self.bundle.members[0]
+        return (first.audio_recipe["encoder"], first.text_recipe["encoder"]) == ("fbank", "char-ngram")
+
+    def hear(self, audio: Audio) -> Speech:
+        """Encode speech, to use it for several predictions. Raises FileNotFoundError or AudioError."""
+        if isinstance(audio, Speech):
+            return audio
+        if isinstance(audio, bytes):
+            audio = decode_speech(audio, "the speech")
         wave = read_speech(audio) if isinstance(audio, Path) else audio
-        return self.speech.encode(wave, [feature])[feature].astype(np.float16)
+        found = self.speech.encode(wave, self._features)
+        return Speech({feature: frames.astype(np.float16) for feature, frames in found.items()})
 
-    @torch.inference_mode()
-    def predict(
-        self, audio: Path | Floats, text: str, history: Sequence[tuple[Path | Floats | None, str]] = ()
-    ) -> dict[str, float]:
+    def predict(self, audio: Audio, text: str, history: Sequence[Turn] = ()) -> dict[str, float]:
         """Probability of each class for one utterance.
 
-        `audio` is a file or 16 kHz mono samples; `history` holds the turns before, oldest first, as (audio or None,
-        text). Turns beyond the bundle's context are not used. Raises FileNotFoundError or AudioError.
+        `history` holds the turns before, oldest first, as (audio or None, text). Turns beyond the bundle's context are not used.
+        Raises FileNotFoundError or AudioError.
         """
-        bundle, dims = self.bundle, self.bundle.dims
-        earlier = list(reversed(history))[: bundle.config.context - 1]
-        tokens = self.text.encode([text, *(line for _, line in earlier)]).astype(np.float16)
-        if bundle.config.is_pooled:
-            speech = np.zeros((1, bundle.config.context, dims.speech_width), dtype=np.float32)
-            mask = np.zeros((1, bundle.config.context), dtype=bool)
-            for place, clip in enumerate([audio, *(clip for clip, _ in earlier)]):
-                if clip is not None:
-                    speech[0, place] = pool(self._frames(clip), "audio")
-                    mask[0, place] = True
-            words, text_mask = pool(tokens, "text")[None].astype(np.float32), np.ones((1, 1), dtype=bool)
-        else:
-            speech = self._frames(audio)[None, : dims.speech_positions].astype(np.float32)
-            words = tokens[None, : dims.text_positions].astype(np.float32)
-            mask, text_mask = np.ones(speech.shape[:2], dtype=bool), np.ones(words.shape[:2], dtype=bool)
-        inputs = [torch.from_numpy(array) for array in (speech, mask, words, text_mask)]
-        if bundle.config.inputs == "text":
-            inputs[:2] = without_input(inputs[0], inputs[1], bundle.config)
-        elif bundle.config.inputs == "speech":
-            inputs[2:] = without_input(inputs[2], inputs[3], bundle.config)
-        batch = Batch(inputs[0], inputs[1], inputs[2], inputs[3], labels=torch.zeros(1, dims.num_classes))
-        found = forward(bundle.model, batch).softmax(dim=-1)[0].tolist()
-        return dict(zip(bundle.labels, found, strict=True))
+        return self._answer([(audio, text, history)], self.hear)[0]
+
+    def predict_many(self, utterances: Sequence[Utterance]) -> list[dict[str, float]]:
+        """The same for many (audio, text) or (audio, text, history), in their order; models see them in batches."""
+        remembered = functools.lru_cache(maxsize=_REMEMBERED_CLIPS)(lambda path: self.hear(path))
+
+        def hear(audio: Audio) -> Speech:
+            return remembered(audio) if isinstance(audio, Path) else self.hear(audio)
+
+        found: list[dict[str, float]] = []
+        for start in range(0, len(utterances), _BATCH_SIZE):
+            found += self._answer(utterances[start : start + _BATCH_SIZE], hear)
+        return found
+
+    def predict_dialogue(self, turns: Sequence[Turn]) -> list[dict[str, float] | None]:
+        """The same for each turn of a dialogue, oldest first, each with the turns before it; None where a turn has no speech.
+
+        Every clip is encoded once.
+        """
+        heard: list[Turn] = [(None if audio is None else self.hear(audio), text) for audio, text in turns]
+        spoken = [place for place, (audio, _) in enumerate(heard) if audio is not None]
+        earlier = [heard[max(0, place + 1 - self.context) : place] for place in spoken]
+        queries: list[Utterance] = [(audio, text, before) for place, before in zip(spoken, earlier, strict=True)
+                                    for audio, text in [heard[place]] if audio is not None]  # fmt: skip
+        found: list[dict[str, float] | None] = [None] * len(turns)
+        for place, answer in zip(spoken, self.predict_many(queries), strict=True):
+            found[place] = answer
+        return found
+
+    def inputs(self, member: Bundle, utterances: Sequence[Utterance]) -> Batch:
+        """What a member's model (or its model.onnx) takes, of (audio, text) or (audio, text, history); labels are zeros."""
+        return self._inputs(member, utterances, self.hear)
+
+    def _answer(self, utterances: Sequence[Utterance], hear: Callable[[Audio], Speech]) -> list[dict[str, float]]:
+        with torch.inference_mode():
+            found = [
+                forward(member.model, self._inputs(member, utterances, hear)).softmax(dim=-1) for member in self.bundle.members
+            ]
+            mean = found[0] if len(found) == 1 else torch.stack(found).mean(dim=0)
+        return [dict(zip(self.labels, row, strict=True)) for row in mean.tolist()]
+
+    def _inputs(self, member: Bundle, utterances: Sequence[Utterance], hear: Callable[[Audio], Speech]) -> Batch:
+        config, dims, feature = member.config, member.dims, member.audio_recipe["feature"]
+        speech: list[npt.NDArray[np.float16]] = []
+        speech_masks: list[npt.NDArray[np.bool_]] = []
+        words: list[npt.NDArray[np.float16]] = []
+        for audio, text, *rest in utterances:
+            before: Sequence[Turn] = rest[0] if rest else ()
+            earlier = list(reversed(before))[: config.context - 1]
+            tokens = self.text.encode([text, *(line for _, line in earlier)]).astype(np.float16)
+            if config.is_pooled:
+                vectors = np.zeros((config.context, dims.speech_width), dtype=np.float16)
+                mask = np.zeros(config.context, dtype=bool)
+                for place, clip in enumerate([audio, *(clip for clip, _ in earlier)]):
+                    if clip is not None:
+                        vectors[place], mask[place] = pool(hear(clip).frames[feature], "audio"), True
+                speech.append(vectors)
+                speech_masks.append(mask)
+                words.append(pool(tokens, "text"))
+            else:
+                frames = hear(audio).frames[feature][: dims.speech_positions]
+                speech.append(frames)
+                speech_masks.append(np.ones(len(frames), dtype=bool))
+                words.append(tokens[: dims.text_positions])
+        text_masks = [np.ones(1 if config.is_pooled else len(tokens), dtype=bool) for tokens in words]
+        tensors = [_padded(rows) for rows in (speech, speech_masks, words, text_masks)]
+        if config.inputs == "text":
+            tensors[:2] = without_input(tensors[0], tensors[1], config)
+        elif config.inputs == "speech":
+            tensors[2:] = without_input(tensors[2], tensors[3], config)
+        return Batch(tensors[0], tensors[1], tensors[2], tensors[3], labels=torch.zeros(len(words), dims.num_classes))
+
+
+def _padded(rows: Sequence[npt.NDArray[Any]]) -> torch.Tensor:
+    """(B, ...) with zeros behind the shorter rows, float16 as float32."""
+    whole = np.zeros((len(rows), max(map(len, rows)), *rows[0].shape[1:]), dtype=bool if rows[0].dtype == bool else np.float32)
+    for place, row in enumerate(rows):
+        whole[place, : len(row)] = row
+    return torch.from_numpy(whole)
 
 
 def check_bundle_fits(bundle: Bundle, manifest: Manifest, features_dir: Path) -> None:
@@ -87,20 +186,33 @@ def check_bundle_fits(bundle: Bundle, manifest: Manifest, features_dir: Path) ->
         raise ValueError(f"{bundle.path}: does not know the classes {', '.join(sorted(unknown))} of {manifest.path}")
 
 
+def predict_rows(
+    bundle: Bundle | Ensemble, manifest: Manifest, features_dir: Path, indices: list[int], device: torch.device
+) -> tuple[SplitData, torch.Tensor]:
+    """Chosen rows of a manifest over the bundle's classes, and the (N, C) probabilities of each; of an ensemble their mean."""
+    found = []
+    for member in bundle.members:
+        check_bundle_fits(member, manifest, features_dir)
+        features = load_features(manifest, features_dir, member.config.audio_feature, member.config.context)
+        features = dataclasses.replace(features, manifest=dataclasses.replace(manifest, classes=member.labels))
+        policy = "published" if member.config.label_policy == "published" else "expand"
+        data = SplitData(features, member.config, member.dims, indices, policy)
+        # A copy, because a bundle that moved to a GPU would no longer predict on the CPU.
+        found.append(probabilities(copy.deepcopy(member.model).to(device), data, device))
+    return data, found[0] if len(found) == 1 else torch.stack(found).mean(dim=0)
+
+
 def evaluate_bundle(
-    bundle: Bundle, manifest: Manifest, features_dir: Path, indices: list[int], device: torch.device
+    bundle: Bundle | Ensemble, manifest: Manifest, features_dir: Path, indices: list[int], device: torch.device
 ) -> dict[str, Any]:
     """Metrics of a bundle on chosen rows of a manifest, over the bundle's classes."""
-    check_bundle_fits(bundle, manifest, features_dir)
-    features = load_features(manifest, features_dir, bundle.config.audio_feature, bundle.config.context)
-    features = dataclasses.replace(features, manifest=dataclasses.replace(manifest, classes=bundle.labels))
-    policy = "published" if bundle.config.label_policy == "published" else "expand"
-    data = SplitData(features, bundle.config, bundle.dims, indices, policy)
-    # A copy, because a bundle that moved to a GPU would no longer predict on the CPU.
-    return evaluate(copy.deepcopy(bundle.model).to(device), data, device)
+    data, found = predict_rows(bundle, manifest, features_dir, indices, device)
+    return score(found, data)
 
 
-def open_test(bundles: Sequence[Bundle], manifest: Manifest, features_dir: Path, device: torch.device) -> list[dict[str, Any]]:
+def open_test(
+    bundles: Sequence[Bundle | Ensemble], manifest: Manifest, features_dir: Path, device: torch.device
+) -> list[dict[str, Any]]:
     """Metrics of each bundle on the sealed test split; the opening is written down in the features folder first.
 
     Raises ValueError where the manifest has no test split or a bundle does not fit.
@@ -109,20 +221,30 @@ def open_test(bundles: Sequence[Bundle], manifest: Manifest, features_dir: Path,
     if not indices:
         raise ValueError(f"{manifest.path}: no test split (no row has split=test)")
     for bundle in bundles:
-        check_bundle_fits(bundle, manifest, features_dir)
+        for member in bundle.members:
+            check_bundle_fits(member, manifest, features_dir)
     path = features_dir / OPENINGS
-    rows = list(csv.reader(path.read_text().splitlines())) if path.is_file() else [list(_OPENING_COLUMNS)]
+    rows = [list(_OPENING_COLUMNS), *([row[name] for name in _OPENING_COLUMNS] for row in read_openings(features_dir))]
     found = []
     for bundle in bundles:
         opening = [datetime.now(UTC).isoformat(timespec="seconds"), bundle.sha256, str(bundle.path), manifest.sha256,
                    str(manifest.path), str(len(indices))]  # fmt: skip
         # Written before it is read, so that an opening is on record even if the evaluation dies.
-        _write_rows(path, [*rows, [*opening, "", ""]])
+        _write_rows(path, [*rows, [*opening, "", "", bundle.weights_sha256]])
         metrics = evaluate_bundle(bundle, manifest, features_dir, indices, device)
-        rows.append([*opening, f"{metrics['macro_f1']:.6f}", f"{metrics['accuracy']:.6f}"])
+        rows.append([*opening, f"{metrics['macro_f1']:.6f}", f"{metrics['accuracy']:.6f}", bundle.weights_sha256])
         _write_rows(path, rows)
         found.append(metrics)
     return found
+
+
+def read_openings(features_dir: Path) -> list[dict[str, str]]:
+    """Every opening of the test split on record in a features folder, oldest first; "" where a column was not kept yet."""
+    path = features_dir / OPENINGS
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return [{name: row.get(name) or "" for name in _OPENING_COLUMNS} for row in csv.DictReader(file)]
 
 
 def _write_rows(path: Path, rows: list[list[str]]) -> None:

@@ -1,5 +1,6 @@
 """Sound files: what their headers promise, whether that can be true, and their samples."""
 
+import io
 import os
 import struct
 from dataclasses import dataclass
@@ -42,46 +43,67 @@ class SoundInfo:
 
 def sound_info(path: Path) -> SoundInfo:
     """Read a header, of a wav with all that its lengths promise. Raises FileNotFoundError, or AudioError naming file and fault."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such audio file")
-    with open(path, "rb") as file:
-        try:
-            if (found := _wav_info(file)) is None:
-                with _opened(file) as sound:
-                    found = SoundInfo(sound.frames, sound.samplerate, sound.channels, f"{sound.format} {sound.subtype}")
-        except AudioError as error:
-            raise AudioError(f"{path}: {error}") from None
-        except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
-            raise AudioError(f"{path}: cannot be read as audio ({_reason(error)})") from None
-    if not found.num_samples:
-        raise AudioError(f"{path}: no samples")
-    return found
+    with _file(path) as file:
+        return _info(file, str(path))
 
 
 def read_sound(path: Path) -> tuple[Floats, int]:
     """(S, channels) samples and their rate. Raises FileNotFoundError, or AudioError naming file and fault."""
-    promised = sound_info(path)
+    with _file(path) as file:
+        return _samples(file, str(path))
+
+
+def decode_sound(content: bytes, name: str) -> tuple[Floats, int]:
+    """The same of a file's content that is in memory; `name` is what errors call it. Raises AudioError."""
+    return _samples(io.BytesIO(content), name)
+
+
+def _file(path: Path) -> BinaryIO:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such audio file")
+    return open(path, "rb")
+
+
+def _info(file: BinaryIO, name: str) -> SoundInfo:
+    try:
+        if (found := _wav_info(file)) is None:
+            with _opened(file) as sound:
+                found = SoundInfo(sound.frames, sound.samplerate, sound.channels, f"{sound.format} {sound.subtype}")
+    except AudioError as error:
+        raise AudioError(f"{name}: {error}") from None
+    except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
+        raise AudioError(f"{name}: cannot be read as audio ({_reason(error)})") from None
+    if not found.num_samples:
+        raise AudioError(f"{name}: no samples")
+    return found
+
+
+def _samples(file: BinaryIO, name: str) -> tuple[Floats, int]:
+    promised = _info(file, name)
     blocks: list[Floats] = []
     try:
-        with open(path, "rb") as file, _opened(file) as sound:
+        with _opened(file) as sound:
             while len(block := sound.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
                 blocks.append(block)
             rate_hz = int(sound.samplerate)
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
-        raise AudioError(f"{path}: cannot be read as audio ({_reason(error)})") from None
+        raise AudioError(f"{name}: cannot be read as audio ({_reason(error)})") from None
     num_samples = sum(map(len, blocks))
     if num_samples != promised.num_samples or rate_hz != promised.rate_hz:
-        raise AudioError(f"{path}: the header promises {promised.num_samples} samples at {promised.rate_hz} Hz, "
+        raise AudioError(f"{name}: the header promises {promised.num_samples} samples at {promised.rate_hz} Hz, "
                          f"{num_samples} at {rate_hz} Hz can be read; {_CONVERT}")  # fmt: skip
     wave = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
     if not np.isfinite(wave).all():
-        raise AudioError(f"{path}: samples that are not finite numbers")
+        raise AudioError(f"{name}: samples that are not finite numbers")
     if (loudest := float(np.abs(wave).max())) > _LOUDEST:
-        raise AudioError(f"{path}: samples of up to {loudest:.4g} where 1 is full scale; were floats written unscaled?")
+        raise AudioError(f"{name}: samples of up to {loudest:.4g} where 1 is full scale; were floats written unscaled?")
     return wave, rate_hz
 
 
 def _opened(file: BinaryIO) -> soundfile.SoundFile:
+    file.seek(0)
+    if isinstance(file, io.BytesIO):
+        return soundfile.SoundFile(file)
     # By descriptor: for a name like x.raw soundfile would want to be told rate and coding.
     os.lseek(file.fileno(), 0, os.SEEK_SET)  # the file's own seek may stay within its buffer
     return soundfile.SoundFile(file.fileno(), closefd=False)

@@ -218,19 +218,88 @@ def report(name: SweepName, runs: Runs = Path("runs")) -> None:
 
 @app.command()
 def export(
-    name: SweepName,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the bundle to write.", show_default=False)],
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The sweep.", show_default=False)] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write.", show_default=False)] = None,
     trial: Annotated[int | None, typer.Option(help="Trial to export [the best].")] = None,
+    top: Annotated[
+        int | None, typer.Option(metavar="K", help="Export the K best trials, each into a folder of its own.")
+    ] = None,
+    ensemble: Annotated[
+        bool, typer.Option("--ensemble", help="The --top K trials (3) as one: the mean of their probabilities.")
+    ] = False,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write the head as ONNX too, checked against torch.")] = False,
+    register: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Put it into MLflow's model registry, as champion.")
+    ] = None,
+    data_licence: Annotated[str | None, typer.Option(metavar="TEXT", help="Licence of the data, for the card.")] = None,
+    run_id: Annotated[str | None, typer.Option(help="Instead of NAME: the bundle of this MLflow run.")] = None,
+    manifest: Annotated[Path | None, typer.Option(help="With --run-id: where the manifest is, to reproduce the score.")] = None,
+    features: Annotated[Path | None, typer.Option(help="With --run-id: where the features are.")] = None,
     runs: Runs = Path("runs"),
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow to read from and register in [the sweep's].")] = None,
 ) -> None:
-    """Write the bundle of the best trial, or of another one."""
-    from search.config import existing_sweep
-    from search.export import export_trial
-    from search.ledger import read_history
+    """Write the bundle of the best trial, of another one, of several, or of an MLflow run, with a model card."""
+    if out is None:
+        raise ValueError("--out is missing: the folder to write, for example -o best")
+    if (name is None) == (run_id is None):
+        raise ValueError("expected the NAME of a sweep, or --run-id and no name")
+    if trial is not None and (top is not None or ensemble):
+        raise ValueError("--trial names one trial; --top and --ensemble take the best ones")
+    if run_id is not None:
+        taken = (("--trial", trial is not None), ("--top", top is not None), ("--ensemble", ensemble), ("--onnx", onnx),
+                 ("--data-licence", data_licence is not None))  # fmt: skip
+        if wrong := [option for option, given in taken if given]:
+            raise ValueError(f"{', '.join(wrong)}: --run-id takes a bundle as it is; export from the sweep instead")
+    elif manifest is not None or features is not None:
+        raise ValueError("--manifest and --features go with --run-id; a sweep knows its own")
+    if top is not None and register is not None and not ensemble:
+        raise ValueError("--register takes one model: add --ensemble, or export one trial")
 
-    folder = existing_sweep(runs, name)
-    digest = export_trial(read_history(folder / "ledger.sqlite"), folder, trial, out)
-    console.print(f"bundle {out} (sha256 {digest[:16]})", highlight=False, soft_wrap=True)
+    def say(text: str) -> None:
+        console.print(text, highlight=False, soft_wrap=True)
+
+    if run_id is not None:
+        from search.registry import fetch_bundle
+
+        with console.status("fetching and checking the bundle"):
+            checked = fetch_bundle(run_id, out, runs, tracking_uri, manifest, features)
+        say(f"bundle {out}: {checked}")
+    else:
+        from search.config import existing_sweep
+        from search.export import Options, export_several, export_trial, top_trials
+        from search.ledger import read_history
+
+        assert name is not None
+        folder = existing_sweep(runs, name)
+        history = read_history(folder / "ledger.sqlite")
+        assert history.spec is not None
+        tracking_uri = tracking_uri or history.spec.tracking_uri
+        options = Options(data_licence, onnx, fresh_process=True)
+        checked = f"a fresh process reproduced its validation {history.spec.metric}"
+        with console.status("writing and checking") as status:
+            if top is None and not ensemble:
+                digest = export_trial(history, folder, trial, out, options)
+                said = f"bundle {out} (sha256 {digest[:16]}): {checked}"
+            else:
+                numbers = top_trials(history, folder, top if top is not None else 3)
+                digest = export_several(history, folder, numbers, out, options, ensemble=ensemble,
+                                        done=lambda number: status.update(f"trial {number} is written"))  # fmt: skip
+                which = f"trials {', '.join(map(str, numbers))}"
+                said = (
+                    f"ensemble {out} (sha256 {digest[:16]}) of {which}: {checked}" if ensemble else f"bundles in {out}: {which}"
+                )
+        say(said)
+    if register is not None:
+        from search.registry import ALIAS
+        from search.registry import register as put_into_registry
+
+        with console.status("registering"):
+            version = put_into_registry(out, register, runs, tracking_uri)
+        say(f"model {register!r} version {version} in MLflow's registry is its {ALIAS}; serve it with:")
+        from search.tracking import default_tracking_uri
+
+        say(f"  MLFLOW_TRACKING_URI={tracking_uri or default_tracking_uri(runs)} mlflow models serve "
+            f"-m models:/{register}@{ALIAS} --env-manager local --port 5001")  # fmt: skip
 
 
 @app.command("export-study")
@@ -267,4 +336,10 @@ def ui(
 
 
 def main() -> None:
-    run_app(app)
+    try:
+        run_app(app)
+    except ModuleNotFoundError as error:
+        if error.name not in ("ray", "optuna", "mlflow", "matplotlib", "scipy"):
+            raise
+        print(f"error: mmm-search needs {error.name}; install it with: pip install 'mmm-search[search]'", file=sys.stderr)
+        sys.exit(2)

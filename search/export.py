@@ -1,26 +1,58 @@
-"""From a trial of a sweep to a bundle that ships."""
+"""From trials of a sweep to folders that ship: a bundle, several, or an ensemble, each checked before it appears."""
 
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from mmm.batches import dims_of, load_features
-from mmm.bundle import check_destination, load_bundle, save_bundle
+from mmm.bundle import Bundle, check_destination, load_bundle_or_ensemble, seal, write_bundle, write_ensemble
+from mmm.card import Evaluation, model_card
 from mmm.config import make_config
-from mmm.manifest import read_manifest
-from mmm.predict import evaluate_bundle
+from mmm.evaluate import score
+from mmm.files import new_directory, sha256_of_file, write_bytes, write_json, write_text
+from mmm.intervals import bootstrap_intervals
+from mmm.manifest import Manifest, read_manifest
+from mmm.predict import predict_rows, read_openings
+from mmm.verify import in_fresh_process
+from search.config import SweepSpec
 from search.ledger import History, Trial
-from search.trial_files import best_weights
+from search.trial_files import best_file, best_weights, trial_folder
 
-# Another number of threads adds in another order; a validation row on the edge between two classes may flip.
-_TOLERANCE = 0.01
+# Another number of threads, or a GPU, adds in another order; a validation row on the edge between two classes may flip.
+_SCORE_TOLERANCE = 0.01
+_LOSS_TOLERANCE = 1e-3  # of the cross-entropy, relative: it moves smoothly, so other weights or data show in it
+
+
+@dataclass(frozen=True)
+class Options:
+    """What an export adds to the weights, and how it is checked.
+
+    `fresh_process`: a new Python loads the finished folder and has to reproduce the ledger's score before the folder
+    appears. The end of a sweep does without: it would take four seconds, and loads the bundle in its own process.
+    """
+
+    data_licence: str | None = None
+    onnx: bool = False
+    fresh_process: bool = False
+
+
+_PLAIN = Options()
 
 
 def best_trial(history: History) -> Trial | None:
     """The trial with the best score that still has weights to export; one that an ended session left running may be it."""
+    return next(iter(_exportable(history)), None)
+
+
+def _exportable(history: History) -> list[Trial]:
     assert history.spec is not None
-    return next((trial for trial in history.ranked(history.spec.metric) if trial.state in ("complete", "pruned")
-                 or (history.last_close is not None and _has_saved_its_best(trial, history.spec.metric))), None)  # fmt: skip
+    return [trial for trial in history.ranked(history.spec.metric) if trial.state in ("complete", "pruned")
+            or (history.last_close is not None and _has_saved_its_best(trial, history.spec.metric))]  # fmt: skip
 
 
 def _has_saved_its_best(trial: Trial, metric: str) -> bool:
@@ -30,42 +62,184 @@ def _has_saved_its_best(trial: Trial, metric: str) -> bool:
     )
 
 
-def export_trial(history: History, folder: Path, number: int | None, out: Path) -> str:
+def top_trials(history: History, folder: Path, count: int) -> list[int]:
+    """Numbers of the `count` best trials that have weights, best first, answers from the ledger (--repeats reuse) aside.
+
+    Raises ValueError where there are not so many.
+    """
+    assert history.spec is not None
+    found = [trial.number for trial in _exportable(history) if trial.copied_from is None and _has_weights(folder, trial.number)]
+    if count < 1 or len(found) < count:
+        raise ValueError(f"--top {count}: sweep {history.spec.name!r} has {len(found)} trials with weights; the best {history.spec.keep} "
+                         "are kept (--keep of mmm-search run)")  # fmt: skip
+    return found[:count]
+
+
+def _has_weights(folder: Path, number: int) -> bool:
+    return best_file(folder, number).is_file() or any(trial_folder(folder, number).glob("checkpoint-*.safetensors"))
+
+
+def export_trial(history: History, folder: Path, number: int | None, out: Path, options: Options = _PLAIN) -> str:
     """Bundle a trial's best epoch (None: the best trial's), check that it scores what the ledger says; returns its hash.
 
-    Raises ValueError where there is no such trial, its weights are gone, or it does not reproduce its score.
+    Raises ValueError where there is no such trial, its weights are gone, or it does not reproduce its score; `out` is
+    then as it was.
     """
+    trial = _chosen(history, number)
+    check_destination(out)
+    data = _Data(history)
+    with new_directory(out, keep="epoch-*") as scratch, _made_in(scratch, out):
+        _write(history, folder, trial, data.manifest, scratch)
+        _finish([trial], scratch, data, options)
+    return sha256_of_file(out / "checksums.json")
+
+
+def export_several(
+    history: History, folder: Path, numbers: Sequence[int], out: Path, options: Options = _PLAIN, *, ensemble: bool = False,
+    done: Callable[[int], None] = lambda _: None,
+) -> str:  # fmt: skip
+    """A bundle a trial in `out/trial-NNNNN`, or, with `ensemble`, one folder with them as members; all or none of them.
+
+    `done` is called with the number of each trial that is written. Returns the ensemble's hash, "" without. Raises as
+    `export_trial`, and BundleError where trials cannot be one ensemble.
+    """
+    trials = [_chosen(history, number) for number in numbers]
+    check_destination(out, beside=None if ensemble else "trial-*")
+    data = _Data(history)
+    with new_directory(out) as scratch, _made_in(scratch, out):
+        members = [f"members/{trial.number:05d}" if ensemble else f"trial-{trial.number:05d}" for trial in trials]
+        for trial, member in zip(trials, members, strict=True):
+            (scratch / member).mkdir(parents=True)
+            _write(history, folder, trial, data.manifest, scratch / member)
+            # Members are checked one by one in this process, and once more as the whole in a fresh one.
+            _finish([trial], scratch / member, data, replace(options, fresh_process=options.fresh_process and not ensemble))
+            done(trial.number)
+        if ensemble:
+            about = {**_provenance(history, trials[0], data.manifest), "trials": [trial.number for trial in trials]}
+            del about["trial"], about["trial_state"]
+            write_ensemble(
+                scratch, name=f"{data.spec.name} ensemble of {len(trials)}", members=tuple(members), provenance=about
+            )
+            _finish(trials, scratch, data, options)
+    return sha256_of_file(out / "checksums.json") if ensemble else ""
+
+
+class _Data:
+    """What a sweep was run on."""
+
+    def __init__(self, history: History) -> None:
+        assert history.spec is not None
+        self.spec: SweepSpec = history.spec
+        self.manifest = read_manifest(self.spec.manifest, check_audio=False)
+        self.features = Path(self.spec.features)
+
+
+@contextlib.contextmanager
+def _made_in(scratch: Path, out: Path) -> Iterator[None]:
+    """Errors name the folder that was asked for instead of the one it is made in."""
+    try:
+        yield
+    except ValueError as error:
+        error.args = (str(error).replace(str(scratch), str(out)),)
+        raise
+
+
+def _chosen(history: History, number: int | None) -> Trial:
     spec = history.spec
     assert spec is not None
     if number is None:
         trial = best_trial(history)
         if trial is None:
             raise ValueError(f"sweep {spec.name!r} has no trial with a score yet; see: mmm-search status {spec.name}")
-    elif number not in history.trials:
+        return trial
+    if number not in history.trials:
         raise ValueError(f"sweep {spec.name!r} has no trial {number} (it has 0 to {len(history.trials) - 1})")
-    else:
-        trial = history.trials[number]
+    return history.trials[number]
+
+
+def _provenance(history: History, trial: Trial, manifest: Manifest) -> dict[str, Any]:
+    spec = history.spec
+    assert spec is not None
+    states = Counter(trial.state for trial in history.trials.values())
+    return {
+        "sweep": spec.name, "trial": trial.number, "trial_state": trial.state, "space": spec.space, "objective": spec.metric,
+        "manifest_sha256": manifest.sha256, "trials_in_sweep": len(history.trials),
+        "search": {
+            "sweep": spec.name, "space": Path(spec.space).name if ".py:" in spec.space else spec.space,
+            "objective": f"validation {spec.metric}, best epoch",
+            "trials": f"{len(history.trials)} ({', '.join(f'{number} {state}' for state, number in sorted(states.items()))})",
+            "suggestions": "mmm-search: a Gaussian process over expected final scores, random trials among them",
+            "early_stopping": f"ASHA, factor {spec.factor}, at epochs {', '.join(map(str, spec.rungs)) or 'none'}",
+            "epochs": spec.epochs, "seed": spec.seed,
+            "training_hours": round(sum(t.alone_seconds for t in history.trials.values()) / 3600, 3),
+        },
+    }  # fmt: skip
+
+
+def _write(history: History, sweep: Path, trial: Trial, manifest: Manifest, out: Path) -> None:
+    """Fill a folder with a trial's bundle. Raises ValueError where its weights are gone."""
+    spec = history.spec
+    assert spec is not None
     best = trial.best(spec.metric)
-    weights = best_weights(folder, trial.number if trial.copied_from is None else trial.copied_from) if best else None
+    weights = best_weights(sweep, trial.number if trial.copied_from is None else trial.copied_from) if best else None
     if best is None or not weights:
         raise ValueError(f"trial {trial.number} of sweep {spec.name!r} has no weights to export ({trial.state}: {trial.reason}); "
                          f"the best {spec.keep} are kept, see: mmm-search status {spec.name}")  # fmt: skip
-    check_destination(out)
     config = make_config(trial.settings)
-    manifest = read_manifest(spec.manifest, check_audio=False)
     features = load_features(manifest, Path(spec.features), config.audio_feature, config.context)
-    metrics = trial.metrics(best[0])
-    digest = save_bundle(
+    provenance = {
+        **_provenance(history, trial, manifest), "epoch": best[0], "epochs_trained": trial.epochs[-1]["epoch"], "seed": config.seed,
+        "validation_metrics": trial.metrics(best[0]),
+    }  # fmt: skip
+    write_bundle(
         out, name=f"{config.architecture} K{config.context} #{trial.number}", config=config, dims=dims_of(features, config),
         weights=weights, labels=manifest.classes, audio_recipe=features.speech.recipe, text_recipe=features.text.recipe,
-        provenance={
-            "sweep": spec.name, "trial": trial.number, "trial_state": trial.state, "space": spec.space, "epoch": best[0],
-            "epochs_trained": trial.epochs[-1]["epoch"], "seed": config.seed, "objective": spec.metric,
-            "manifest_sha256": manifest.sha256, "validation_metrics": metrics, "trials_in_sweep": len(history.trials),
-        },
+        provenance=provenance,
     )  # fmt: skip
-    again = evaluate_bundle(load_bundle(out), manifest, Path(spec.features), manifest.rows("dev"), torch.device("cpu"))
-    if abs(again[spec.metric] - best[1]) > _TOLERANCE:
-        raise ValueError(f"{out}: the bundle's validation {spec.metric} is {again[spec.metric]:.4f}, the ledger says {best[1]:.4f}; "
-                         "were the manifest or the features changed since the sweep?")  # fmt: skip
-    return digest
+
+
+def _finish(trials: Sequence[Trial], folder: Path, data: _Data, options: Options) -> None:
+    """Evaluate what is in a folder, hold it against the ledger, add card and ONNX, seal it and check the whole.
+
+    Raises BundleError or ValueError where it does not reproduce its score.
+    """
+    metric, manifest = data.spec.metric, data.manifest
+    bundle = load_bundle_or_ensemble(folder)
+    rows, probabilities = predict_rows(bundle, manifest, data.features, manifest.rows("dev"), torch.device("cpu"))
+    metrics = score(probabilities, rows)
+    expected = metrics
+    if isinstance(bundle, Bundle):
+        best = trials[0].best(metric)
+        assert best is not None
+        expected = trials[0].metrics(best[0])
+        check_reproduced(folder, metric, metrics, expected, "the ledger says")
+    else:
+        provenance = {**bundle.provenance, "validation_metrics": metrics}
+        write_json(folder / "provenance.json", provenance)
+    if options.onnx and isinstance(bundle, Bundle):
+        from mmm.onnx_head import export_onnx
+
+        write_bytes(folder / "model.onnx", export_onnx(bundle))
+    dialogues = [manifest.utterances[row].dialogue_id for row in rows.indices.tolist()]
+    intervals = bootstrap_intervals(
+        rows.labels.argmax(dim=1).numpy(), probabilities.argmax(dim=1).numpy(), dialogues, len(bundle.labels)
+    )
+    openings = [row for row in read_openings(data.features) if row["manifest_sha256"] == manifest.sha256]
+    mine = [row for row in openings if row["weights_sha256"] == bundle.weights_sha256]
+    found = Evaluation(manifest, metrics, intervals, mine, len(openings) - len(mine))
+    write_text(folder / "README.md", model_card(bundle, found, options.data_licence))
+    seal(folder)
+    if options.fresh_process:
+        again = in_fresh_process(folder, manifest.path, data.features)
+        check_reproduced(folder, metric, again, expected, "expected in a fresh process:")
+    else:
+        load_bundle_or_ensemble(folder)
+
+
+def check_reproduced(folder: Path, metric: str, found: dict[str, Any], expected: dict[str, Any], who: str) -> None:
+    """Raise ValueError where a bundle does not score what it did when it was trained."""
+    loss = float(expected["loss"])
+    if abs(found[metric] - expected[metric]) > _SCORE_TOLERANCE or abs(found["loss"] - loss) > _LOSS_TOLERANCE * max(1.0, loss):
+        raise ValueError(f"{folder}: the bundle's validation {metric} is {found[metric]:.4f} (loss {found['loss']:.4f}), {who} "
+                         f"{expected[metric]:.4f} (loss {loss:.4f}); were the manifest, the features or the weights changed since the "
+                         "sweep? Nothing was written")  # fmt: skip

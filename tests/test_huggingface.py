@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pickle
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,38 @@ def test_an_unknown_id_is_a_clear_error_at_once() -> None:
         ):
             make("nobody/no-such-model")
     assert time.perf_counter() - started < 10
+
+
+def test_a_bundle_whose_hub_encoder_is_not_here_says_how_to_get_it() -> None:
+    speech = {
+        "kind": "audio",
+        "encoder": "nobody/no-such-model",
+        "revision": "0123abc",
+        "version": 1,
+        "feature": "hidden_state",
+    }
+    with pytest.raises(
+        FileNotFoundError, match=r"is not on this machine; get it with: hf download nobody/no-such-model --revision 0123abc"
+    ):
+        speech_encoder_of(speech)
+    with pytest.raises(FileNotFoundError, match=r"is not on this machine; get it with: hf download nobody/no-such-model"):
+        text_encoder_of({"kind": "text", "encoder": "nobody/no-such-model", "revision": None, "version": 1, "max_tokens": 128})
+
+
+def test_an_encoder_in_a_folder_may_move_and_must_be_the_same(wav2vec2: Path, electra: Path, tmp_path: Path) -> None:
+    for encoder, encoder_of, feature, option in (
+        (make_speech_encoder(str(wav2vec2)), speech_encoder_of, ["hidden_state"], "--audio-encoder"),
+        (make_text_encoder(str(electra)), text_encoder_of, [], "--text-encoder"),
+    ):
+        moved = tmp_path / option
+        shutil.copytree(encoder.recipe(*feature)["encoder"], moved)
+        recipe = {**encoder.recipe(*feature), "encoder": str(tmp_path / "gone")}
+        with pytest.raises(FileNotFoundError, match=rf"gone: the folder of the encoder .* say where it is: {option} FOLDER"):
+            encoder_of(recipe)
+        assert encoder_of(recipe, moved).recipe(*feature)["files_sha256"] == recipe["files_sha256"]
+        (moved / "config.json").write_text((moved / "config.json").read_text() + " ")
+        with pytest.raises(ValueError, match=r"is not the one that made the features \(files_sha256: "):
+            encoder_of(recipe, moved)
 
 
 def test_a_folder_without_a_model_is_a_clear_error(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ import torch
 import torchaudio.functional
 
 from mmm.encoders import Floats
-from mmm.sound import AudioError, read_sound
+from mmm.sound import AudioError, decode_sound, read_sound
 
-__all__ = ["SAMPLE_RATE_HZ", "AudioError", "read_speech"]
+__all__ = ["SAMPLE_RATE_HZ", "AudioError", "decode_speech", "read_speech"]
 
 SAMPLE_RATE_HZ = 16_000
 _RATES_HZ = (4_000, 768_000)  # of what can be speech
@@ -20,15 +20,23 @@ _MOST_PHASES = 12_000_000
 
 def read_speech(path: Path) -> Floats:
     """(S,) samples at 16 kHz, channels averaged. Raises FileNotFoundError, or AudioError naming file and fault."""
-    wave, rate_hz = read_sound(path)
+    return _as_speech(*read_sound(path), str(path))
+
+
+def decode_speech(content: bytes, name: str) -> Floats:
+    """The same of a file's content that is in memory; `name` is what errors call it. Raises AudioError."""
+    return _as_speech(*decode_sound(content, name), name)
+
+
+def _as_speech(wave: Floats, rate_hz: int, name: str) -> Floats:
     mono: Floats = np.ascontiguousarray(wave.mean(axis=1, dtype=np.float32))
     if rate_hz == SAMPLE_RATE_HZ:
         return mono
     if not _RATES_HZ[0] <= rate_hz <= _RATES_HZ[1]:
-        raise AudioError(f"{path}: a sample rate of {rate_hz} Hz; expected {_RATES_HZ[0]} to {_RATES_HZ[1]}")
+        raise AudioError(f"{name}: a sample rate of {rate_hz} Hz; expected {_RATES_HZ[0]} to {_RATES_HZ[1]}")
     common = math.gcd(rate_hz, SAMPLE_RATE_HZ)
     if (rate_hz // common) * (SAMPLE_RATE_HZ // common) > _MOST_PHASES:
-        raise AudioError(f"{path}: a sample rate of {rate_hz} Hz shares no large factor with {SAMPLE_RATE_HZ}; is the header right? "
+        raise AudioError(f"{name}: a sample rate of {rate_hz} Hz shares no large factor with {SAMPLE_RATE_HZ}; is the header right? "
                          f"resample it, as with: ffmpeg -i IN -ar {SAMPLE_RATE_HZ} OUT.wav")  # fmt: skip
     resampled: Floats = torchaudio.functional.resample(torch.from_numpy(mono), rate_hz, SAMPLE_RATE_HZ).numpy()
     return resampled

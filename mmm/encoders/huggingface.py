@@ -28,9 +28,9 @@ _LOADED_FILES = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model")
 transformers_logging.disable_progress_bar()
 
 
-def _load(loader: Any, name: str, revision: str | None) -> Any:
+def _load(loader: Any, name: str, revision: str | None, only_local: bool) -> Any:
     try:
-        return loader.from_pretrained(name, revision=revision, trust_remote_code=False)
+        return loader.from_pretrained(name, revision=revision, trust_remote_code=False, local_files_only=only_local)
     except (EOFError, RuntimeError, SafetensorError, UnpicklingError) as error:
         # Not torch's own message: it advises to load the file without care.
         raise ValueError(
@@ -39,17 +39,21 @@ def _load(loader: Any, name: str, revision: str | None) -> Any:
         ) from error
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
+        if only_local and not Path(name).is_dir():
+            pinned = f" --revision {revision}" if revision else ""
+            raise FileNotFoundError(f"encoder {name!r}, which the features were made with, is not on this machine; get it with: "
+                                    f"hf download {name}{pinned}") from error  # fmt: skip
         raise ValueError(
             f"encoder {name!r} cannot be loaded: {reason}; give a Hugging Face id that can be downloaded or is cached, "
             "the folder of a downloaded model, or a built-in encoder (fbank, char-ngram)"
         ) from error
 
 
-def _identity(name: str, revision: str | None) -> Recipe:
+def _identity(name: str, revision: str | None, only_local: bool) -> Recipe:
     """What pins the weights: the commit of a hub model, the hash of the files of a local one."""
     folder = Path(name)
     if not folder.is_dir():
-        config = _load(AutoConfig, name, revision)
+        config = _load(AutoConfig, name, revision, only_local)
         return {"encoder": name, "revision": getattr(config, "_commit_hash", None) or revision}
     digest = hashlib.sha256()
     for file in sorted({file for pattern in _LOADED_FILES for file in folder.glob(pattern)}):
@@ -60,13 +64,13 @@ def _identity(name: str, revision: str | None) -> Recipe:
 class HuggingFaceSpeech:
     """Frames of a frozen speech model: `hidden_state` its last layer, `extract_feature` its convolutions."""
 
-    def __init__(self, name: str, *, revision: str | None = None) -> None:
-        self.identity = _identity(name, revision)
+    def __init__(self, name: str, *, revision: str | None = None, only_local: bool = False) -> None:
+        self.identity = _identity(name, revision, only_local)
         pinned = self.identity["revision"]
-        self.extractor = _load(AutoFeatureExtractor, name, pinned)
+        self.extractor = _load(AutoFeatureExtractor, name, pinned, only_local)
         if self.extractor.sampling_rate != SAMPLE_RATE_HZ:
             raise ValueError(f"encoder {name!r} wants {self.extractor.sampling_rate} Hz speech; expected {SAMPLE_RATE_HZ} Hz")
-        self.model = _load(AutoModel, name, pinned).eval().float()
+        self.model = _load(AutoModel, name, pinned, only_local).eval().float()
 
     def recipe(self, feature: str) -> Recipe:
         return {"kind": "audio", **self.identity, "version": _VERSION, "feature": feature, "sample_rate_hz": SAMPLE_RATE_HZ}
@@ -89,14 +93,14 @@ class HuggingFaceSpeech:
 class HuggingFaceText:
     """Tokens of a frozen text model: [CLS] first, turns joined by its separator, at most 128."""
 
-    def __init__(self, name: str, *, revision: str | None = None) -> None:
-        self.identity = _identity(name, revision)
+    def __init__(self, name: str, *, revision: str | None = None, only_local: bool = False) -> None:
+        self.identity = _identity(name, revision, only_local)
         pinned = self.identity["revision"]
-        self.tokenizer = _load(AutoTokenizer, name, pinned)
+        self.tokenizer = _load(AutoTokenizer, name, pinned, only_local)
         self.separator = self.tokenizer.sep_token or self.tokenizer.eos_token
         if self.separator is None:
             raise ValueError(f"encoder {name!r} has no separator token to join turns with; use another text encoder")
-        self.model = _load(AutoModel, name, pinned).eval().float()
+        self.model = _load(AutoModel, name, pinned, only_local).eval().float()
 
     def recipe(self) -> Recipe:
         return {"kind": "text", **self.identity, "version": _VERSION, "max_tokens": MAX_TOKENS}
