@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.progress import MofNCompleteColumn, Progress
 
 from mmm.cli import console, run_app
 
@@ -49,6 +50,9 @@ def run(
     gpus_per_trial: Annotated[float, typer.Option(help="GPUs of a trial; 0.25 lets four share one.")] = 0.0,
     runs: Runs = Path("runs"),
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow's tracking URI [SQLite in the runs folder].")] = None,
+    system_metrics: Annotated[
+        bool, typer.Option("--system-metrics", help="Send CPU, GPU and memory use to MLflow, too.")
+    ] = False,
     metric: Annotated[str, typer.Option(help="Validation metric to maximise.")] = "macro_f1",
     time_budget: TimeBudget = None,
     compute_budget: ComputeBudget = None,
@@ -94,6 +98,7 @@ def run(
         tracking_uri=tracking_uri, address=address, keep=keep, command=command_line(),
         compute_budget_s=compute_s, gpu_hours=gpu_hours, target=target, patience=patience, max_parameters=max_parameters,
         max_ms_per_utterance=max_ms_per_utterance, max_memory_mb=max_memory_mb, repeats=repeats,
+        system_metrics=system_metrics,
     )  # fmt: skip
     points = [point for file in enqueue or [] for point in read_points(file)]
     _finish(start(spec, runs, console, points, warm_start or []))
@@ -317,6 +322,36 @@ def export_study(
     console.print(
         f"study {name!r} in {out}; look at it with: optuna-dashboard sqlite:///{out}", highlight=False, soft_wrap=True
     )
+
+
+@app.command("mlflow-sync")
+def mlflow_sync(
+    name: SweepName,
+    runs: Runs = Path("runs"),
+    tracking_uri: Annotated[str | None, typer.Option(help="Where to [where the sweep went].")] = None,
+) -> None:
+    """Send a whole sweep to MLflow again, or to another one; what is there already stays as it is."""
+    from search.config import check_tracking_uri, existing_sweep, without_password
+    from search.ledger import read_history
+    from search.lock import is_held
+    from search.tracking import default_tracking_uri, page_base, sync
+
+    folder = existing_sweep(runs, name)
+    spec = read_history(folder / "ledger.sqlite").spec
+    assert spec is not None
+    if is_held(folder / "lock"):
+        raise ValueError(f"sweep {name!r} is running and sends what happens by itself; wait until it has ended")
+    uri = tracking_uri or spec.tracking_uri
+    if uri is not None:
+        check_tracking_uri(uri)
+    shown = without_password(uri or default_tracking_uri(runs))
+    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console, transient=True) as progress:
+        task = progress.add_task("sending runs")
+        done = sync(runs, name, uri, lambda sent, total: progress.update(task, completed=sent, total=total))
+    console.print(f"sent {done.num_runs} runs ({done.made} of them new) and {done.points} points of sweep {name} to {shown}",
+                  highlight=False, soft_wrap=True)  # fmt: skip
+    if (page := done.comparison(page_base(uri, 5000))) is not None:
+        console.print(f"compare the best of each architecture: {page}", highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 REPEATS = ("new-seed", "reuse")
@@ -43,6 +44,7 @@ class SweepSpec:
     max_memory_mb: float | None = None
     repeats: str = "new-seed"  # of settings that were trained: one of REPEATS
     enqueue: list[dict[str, Any]] = field(default_factory=list)  # parameter points that run before the space's known good ones
+    system_metrics: bool = False  # in MLflow, beside what is learned
 
     def as_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -100,3 +102,22 @@ def existing_sweep(runs: Path, name: str) -> Path:
             f"no sweep {name!r} in {runs}/ (found: {', '.join(there) or 'none'}); start one with mmm-search run"
         )
     return folder
+
+
+def check_tracking_uri(uri: str) -> None:
+    """Raises ValueError where a sweep could not be kept there exactly once, or a password would end up in files."""
+    parts = urlsplit(uri)
+    if "://" not in uri:
+        raise ValueError(f"--tracking-uri {uri!r} is no URI; expected for example http://127.0.0.1:5000 or sqlite:///path.db")
+    if parts.scheme == "file":
+        raise ValueError(f"--tracking-uri {uri!r}: MLflow's file store keeps a point twice where it is sent twice; "
+                         "use sqlite:///path.db or a server")  # fmt: skip
+    if parts.scheme in ("http", "https") and parts.username is not None:
+        raise ValueError("--tracking-uri with a user name in it would be written to files; "
+                         "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead")  # fmt: skip
+
+
+def without_password(uri: str) -> str:
+    """As files and messages name a store."""
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=re.sub(r":[^@]*@", "@", parts.netloc))) if parts.password else uri

@@ -36,7 +36,11 @@ class Lock:
         try:
             found, age_s = self._read()
             try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                try:
+                    fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    time.sleep(0.05)  # somebody may just be looking whether it is held
+                    fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise LockError(f"{_who(found)}, last heartbeat {age_s:.0f} s ago") from None
             if found and found.get("host") != socket.gethostname():
@@ -81,6 +85,24 @@ class Lock:
         except (ValueError, TypeError, KeyError):  # half written
             found, heartbeat = {"host": "another host"}, os.fstat(self._file).st_mtime
         return found, max(0.0, time.time() - heartbeat)
+
+
+def is_held(path: Path) -> bool:
+    """Whether anyone holds a sweep's lock; of other hosts' by their heartbeat."""
+    try:
+        file = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        text = os.pread(file, 4096, 0)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        found = json.loads(text) if text else {}
+        age_s = time.time() - float(found.get("heartbeat", 0.0))
+        return found.get("host") not in (None, socket.gethostname()) and age_s < STALE_S
+    except (BlockingIOError, ValueError):  # the second: it is just being written
+        return True
+    finally:
+        os.close(file)
 
 
 def _who(found: dict[str, Any]) -> str:

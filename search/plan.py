@@ -1,5 +1,6 @@
 """Everything that can be refused is refused here, before Ray starts and before anything is written."""
 
+import json
 import math
 import os
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from mmm.manifest import Manifest, read_manifest
 from mmm.metrics import OBJECTIVES
 from mmm.store import list_recipes
 from mmm.train import build_model
-from search.config import REPEATS, SweepSpec, check_name
+from search.config import REPEATS, SweepSpec, check_name, check_tracking_uri
 
 
 def trial_config(settings: Mapping[str, Any], spec: SweepSpec) -> TrainConfig:
@@ -42,12 +43,27 @@ class SettingsCheck:
             self._built[shape] = sum(parameter.numel() for parameter in model.parameters())
         return self._built[shape]
 
+    def data(self) -> dict[str, Any]:
+        """What the ledger says of the data: the manifest and the feature stores by their digests."""
+        manifest, folder = self.manifest, Path(self.spec.features)
+        sizes = {split: len(manifest.rows(split)) for split in ("train", "dev")}
+        return {
+            "manifest": {"name": manifest.path.parent.name or "manifest", "path": str(manifest.path), "sha256": manifest.sha256,
+                         "profile": json.dumps({**sizes, "classes": list(manifest.classes)})},
+            "stores": [_about(path, recipe) for path, recipe in list_recipes(folder).items()],
+        }  # fmt: skip
+
     def features(self, config: TrainConfig) -> Features:
         """What settings are trained on, loaded once."""
         key = (config.audio_feature, config.context)
         if key not in self._features:
             self._features[key] = load_features(self.manifest, Path(self.spec.features), *key)
         return self._features[key]
+
+
+def _about(path: Path, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    of = recipe["feature"] if recipe["kind"] == "audio" else recipe["context"]
+    return {"kind": recipe["kind"], "of": of, "encoder": recipe["encoder"], "digest": path.name, "path": str(path)}
 
 
 def check_spec(spec: SweepSpec) -> None:
@@ -78,10 +94,11 @@ def check_spec(spec: SweepSpec) -> None:
         if spec.gpus_per_trial > there:
             faults.append(f"--gpus-per-trial {spec.gpus_per_trial:g}: this machine has {there} usable GPUs; leave it out, or "
                           "name a cluster that has some with --address")  # fmt: skip
-    if spec.tracking_uri is not None and "://" not in spec.tracking_uri:
-        faults.append(
-            f"--tracking-uri {spec.tracking_uri!r} is no URI; expected for example http://127.0.0.1:5000 or sqlite:///path.db"
-        )
+    if spec.tracking_uri is not None:
+        try:
+            check_tracking_uri(spec.tracking_uri)
+        except ValueError as error:
+            faults.append(str(error))
     if faults:
         raise ValueError("; ".join(faults))
 

@@ -16,6 +16,7 @@ from matplotlib import pyplot as plt
 
 from mmm.files import write_text
 from search.config import SweepSpec, duration
+from search.figures import draw_confusion
 from search.leaderboard import epoch_seconds, leaderboard
 from search.ledger import History, Trial
 from search.searcher import Searcher
@@ -187,21 +188,10 @@ def write_report(path: Path, history: History, space: Space | None) -> None:
         best = history.trials[rows[0]["trial"]]
         found = best.best(spec.metric)
         assert found is not None
-        matrix = best.metrics(found[0])
-        classes = list(matrix["per_class"])
+        metrics = best.metrics(found[0])
 
         def confusion(axes: Any) -> None:
-            counts_ = matrix["confusion_matrix"]
-            shares = [[value / max(1, sum(row)) for value in row] for row in counts_]
-            axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-            for i, row in enumerate(counts_):
-                for j, value in enumerate(row):
-                    axes.text(
-                        j, i, value, ha="center", va="center", fontsize=8, color="white" if shares[i][j] > 0.5 else "#222"
-                    )
-            axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
-            axes.set_yticks(range(len(classes)), classes)
-            axes.set(xlabel="predicted", ylabel="true")
+            draw_confusion(axes, metrics)
 
         pictures.append(_picture(confusion, f"Validation confusion of trial {best.number} at epoch {found[0]}.", (4.8, 4.2)))
         best_line = (f"<p>Best: trial {best.number}, {html.escape(best.settings['architecture'])}, validation {spec.metric} "

@@ -19,6 +19,7 @@ from search.enqueue import Point, as_params
 from search.export import best_trial, export_trial
 from search.leaderboard import write_leaderboard
 from search.ledger import History, Ledger, read_history
+from search.outbox import Outbox
 from search.plan import SettingsCheck, check_contexts, check_spec, trial_config
 from search.searcher import check_space, load_space
 from search.view import View, counts, leaderboard_table
@@ -116,12 +117,12 @@ def _run(checked: Checked, runs: Path, console: Console, priors: Sequence[dict[s
         conductor = Conductor(ledger, spec, space, device, view.changed, count_parameters=checked.settings_check)
         conductor.command_started = command_started()
         conductor.open_session(spec.command)
+        ledger.append(("note", None, {"about": "data", **checked.settings_check.data()}))
         view.follow(conductor)
-        # Ray and MLflow take seconds to import; everything that can be refused has been by now.
+        outbox = Outbox(runs, spec.name)
+        # Ray takes seconds to import; everything that can be refused has been by now.
         from search.sweep import run_trials
-        from search.tracking import Tracker
 
-        tracker = Tracker(runs, spec.name, spec.tracking_uri)
         why, has_work = "interrupted", True
         try:
             _stop_politely_when_terminated()
@@ -139,17 +140,19 @@ def _run(checked: Checked, runs: Path, console: Console, priors: Sequence[dict[s
             conductor.close_session(why)
             history = ledger.history
             write_leaderboard(folder / "leaderboard.csv", history, spec.metric)
-            delivered = tracker.close()
         winner = best_trial(history)
-        bundle = None
         if winner is not None:
             export_trial(history, folder, winner.number, folder / "bundle")
-            bundle = folder / "bundle"
         from search.report import write_report
 
         write_report(folder / "report.html", history, space)
-        delivered = delivered and tracker.finish(history, bundle, winner.number if winner else None)
-    _say(console, conductor, folder, why, has_work, tracker.trouble if not delivered else "", winner is not None)
+        with console.status("sending the rest to MLflow"):
+            trouble = outbox.close()
+    _say(console, conductor, folder, why, has_work, trouble, winner is not None)
+    if outbox.comparison is not None:
+        where = "" if spec.tracking_uri else f" (while this runs: mmm-search ui --runs {shlex.quote(str(runs))})"
+        say = f"compare the best of each architecture{where}: {outbox.comparison}"
+        console.print(say, highlight=False, soft_wrap=True)
     return history
 
 
@@ -185,7 +188,8 @@ def _say(
         say(f"first training step {first_step_s:.1f} s after the command")
     go_on = f"mmm-search resume {spec.name} --runs {shlex.quote(str(folder.parent))}"
     if trouble:
-        say(f"MLflow did not take everything ({trouble}); it is safe in the ledger, send it with: {go_on}")
+        sync = f"mmm-search mlflow-sync {spec.name} --runs {shlex.quote(str(folder.parent))}"
+        say(f"MLflow did not take everything ({trouble}); it is safe in the ledger, send it with: {sync}")
     budget = conductor.used_up
     if why == "done" and not had_work:
         say(f"nothing was left to train; try more settings with: {go_on} --trials {spec.trials + 20}")

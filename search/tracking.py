@@ -1,8 +1,9 @@
-"""MLflow as a projection of the ledger: a thread reads the ledger's new events and sends them in batches.
+"""MLflow: the client, and the delivery of a sweep's projection into a store, exactly once.
 
-One parent run a sweep, one child run a trial. Where delivery stands is kept in `runs/NAME/mlflow.json`, so that a
-resumed sweep goes on from there; run ids are found again by their tags, and a point sent twice is one point, because
-it carries the ledger's time.
+`runs/NAME/mlflow.json` has, for each store that the sweep was ever sent to, up to which event of the ledger it has
+everything, and which run is which trial: written before a run is used for the first time. What is not in it, because a
+process died or an answer was lost, is found again by tags; a point that is sent twice is one point, because it carries
+the ledger's time and MLflow's SQL stores have (run, name, time, step, value) as key.
 """
 
 import contextlib
@@ -12,20 +13,32 @@ import logging
 import os
 import subprocess
 import sys
-import threading
-import uuid
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from mmm.files import write_json
-from mmm.metrics import scalar_metrics
-from search.ledger import Event, History, read_events
+from search.config import without_password
+from search.ledger import read_events
+from search.lock import is_held
+from search.projection import SWEEP, Change, Projection, Run
 
 EXPERIMENT = "mmm-search"
-_STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
-_POLL_S = 0.5
+REQUEST_S = 10  # MLflow's own default is 120 s, and 7 retries on top
 _BATCH = 1000  # MLflow's limit of metrics a request
+_CREATED_TOGETHER = 50  # runs, before their ids are written down
+_TRAINING = "workflowType=machine_learning"  # of MLflow's two kinds of pages; the other is for language models
+_FINALISTS = 3  # trials with figures
+
+
+class Busy(ValueError):
+    """Another process sends this sweep to MLflow."""
+
+
+class Undelivered(ValueError):
+    """A store that did not take a sweep."""
 
 
 def default_tracking_uri(runs: Path) -> str:
@@ -46,233 +59,411 @@ def open_client(runs: Path, tracking_uri: str | None) -> tuple[Any, str]:
     # MLflow asks its makers' server for news unless it is told not to.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    # A request that fails is ours to repeat.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(REQUEST_S))
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # a request for each run that ends
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     logging.getLogger("alembic").setLevel(logging.ERROR)
     from mlflow import MlflowClient
 
-    uri = tracking_uri or default_tracking_uri(runs)
     runs.mkdir(parents=True, exist_ok=True)
-    with _store_lock(runs):
-        client = MlflowClient(tracking_uri=uri)
+    with _store_lock(runs) if tracking_uri is None or tracking_uri.startswith("sqlite") else contextlib.nullcontext():
+        client = MlflowClient(tracking_uri=tracking_uri or default_tracking_uri(runs))
         found = client.get_experiment_by_name(EXPERIMENT)
-        if found is not None:
-            return client, str(found.experiment_id)
-        location = (runs / "mlartifacts").resolve().as_uri() if tracking_uri is None else None
-        return client, str(client.create_experiment(EXPERIMENT, artifact_location=location))
+        if found is None:
+            location = (runs / "mlartifacts").resolve().as_uri() if tracking_uri is None else None
+            kind = {"mlflow.experimentKind": "custom_model_development"}  # what MLflow's page would guess and ask about
+            return client, str(client.create_experiment(EXPERIMENT, artifact_location=location, tags=kind))
+    if found.lifecycle_stage != "active":
+        raise ValueError(f"MLflow's experiment {EXPERIMENT!r} was deleted; bring it back: "
+                         f"mlflow experiments restore --experiment-id {found.experiment_id}")  # fmt: skip
+    return client, str(found.experiment_id)
 
 
-def run_name(settings: dict[str, Any], number: int) -> str:
-    """`mlp_mixer K3 b2 #17`."""
-    blocks = f" b{settings['num_blocks']}" if "num_blocks" in settings else ""
-    context = f" K{settings['context']}" if "context" in settings else ""
-    return f"{settings.get('architecture', 'invalid')}{context}{blocks} #{number}"
+class Delivery:
+    """Brings one sweep to one store. Whatever raises can be called again and goes on where it stood.
 
+    With `anew`, everything is sent again: what a store has lost comes back, what it has stays as it is.
+    """
 
-class Projection:
-    """Sends a ledger's events to MLflow. `state` says up to which event, and which run is which trial."""
-
-    def __init__(self, runs: Path, name: str, tracking_uri: str | None) -> None:
+    def __init__(self, runs: Path, name: str, tracking_uri: str | None, *, anew: bool = False) -> None:
+        self.runs, self.name, self.tracking_uri = runs, name, tracking_uri
         self.folder = runs / name
-        self.name = name
-        self.client, self.experiment = open_client(runs, tracking_uri)
-        self.path = self.folder / "mlflow.json"
-        uri = tracking_uri or default_tracking_uri(runs)
-        self.state: dict[str, Any] = {
-            "uri": uri,
-            "delivered": 0,
-            "parent": None,
-            "runs": {},
-            "epochs": {},
-            "sweep_id": uuid.uuid4().hex,
-        }
-        if self.path.is_file():
-            found = json.loads(self.path.read_text())
-            # Another store than before starts anew: everything is in the ledger.
-            self.state = found if found["uri"] == uri else {**self.state, "sweep_id": found["sweep_id"]}
-        self._save()
-        self._metric = "macro_f1"
+        self.projection = Projection()
+        self.points = 0  # sent by this process
+        self.made = 0  # runs
+        self.left_behind: dict[str, str] = {}  # run -> why MLflow refuses what it is told
+        self._path = self.folder / "mlflow.json"
+        self._uri = without_password(tracking_uri or default_tracking_uri(runs))
+        self._client: Any = None
+        self._experiment = ""
+        self._file: Any = None
+        self._state: dict[str, Any] = {"delivered": 0, "runs": {}, "deleted": [], "bundle": "", "figures": {}}
+        if not anew:
+            self._state |= self._all_states().get(self._uri, {})
+
+    def __enter__(self) -> "Delivery":
+        self._file = open(self.folder / ".mlflow.lock", "w")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise Busy(f"another process is sending sweep {self.name!r} to MLflow; wait for it") from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def _all_states(self) -> dict[str, Any]:
+        try:
+            return dict(json.loads(self._path.read_text())["stores"])
+        except (FileNotFoundError, KeyError):  # none yet, or of a version that kept one store
+            return {}
 
     def _save(self) -> None:
-        write_json(self.path, self.state)
+        write_json(self._path, {"stores": {**self._all_states(), self._uri: self._state}})
 
-    def _run(self, trial: int | None, name: str, started: float, tags: dict[str, str]) -> str:
-        """The id of the run of a trial (None: the sweep), found by its tags or made."""
-        key = "sweep" if trial is None else str(trial)
-        mark = {"mmm.sweep_id": self.state["sweep_id"], "mmm.trial": key}
-        query = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in mark.items())
-        found = self.client.search_runs([self.experiment], filter_string=query, max_results=1)
-        if found:
-            return str(found[0].info.run_id)
-        tags = {**tags, **mark, "mmm.sweep": self.name, "mlflow.source.name": "mmm-search"}
-        if trial is not None:
-            tags["mlflow.parentRunId"] = self.state["parent"]
-        made = self.client.create_run(self.experiment, start_time=int(started * 1000), tags=tags, run_name=name)
-        return str(made.info.run_id)
+    def read(self) -> None:
+        """Take in what the ledger has gained."""
+        for event in read_events(self.folder / "ledger.sqlite", after=self.projection.seq):
+            self.projection.apply(event)
+            if event.seq <= self._state["delivered"]:
+                self.projection.changes.clear()
 
-    def send(self, events: list[Event]) -> None:
-        """Deliver events in their order. Raises what MLflow raises; then nothing counts as delivered."""
-        from mlflow.entities import Metric, Param, RunTag
+    @property
+    def left(self) -> int:
+        """Runs that MLflow has not been told everything about."""
+        return len(self.projection.changes)
 
-        metrics: dict[str, list[Any]] = {}
-        ends: list[tuple[str, str, float]] = []
-        epochs: dict[str, int] = dict(self.state["epochs"])
-        for event in events:
-            when = int(event.time * 1000)
-            run = self.state["runs"].get(str(event.trial)) if event.trial is not None else self.state["parent"]
-            if event.kind in ("sweep", "session"):
-                spec = event.body["spec"]
-                self._metric = spec["metric"]
-                if self.state["parent"] is None:
-                    about = {"mlflow.note.content": f"`{spec['command']}`", "mmm.state": "running"}
-                    self.state["parent"] = self._run(None, self.name, event.time, about)
-                    wanted = (
-                        "space",
-                        "manifest",
-                        "features",
-                        "trials",
-                        "epochs",
-                        "metric",
-                        "seed",
-                        "workers",
-                        "first_rung",
-                        "factor",
-                    )
-                    self.client.log_batch(self.state["parent"], params=[Param(name, str(spec[name])) for name in wanted])
-                self.client.update_run(self.state["parent"], status="RUNNING")
-            elif event.kind == "suggest":
-                settings = event.body["settings"]
-                tags = {"mmm.state": "running", "mmm.architecture": str(settings.get("architecture", "invalid"))}
-                run = self._run(event.trial, run_name(settings, event.trial or 0), event.time, tags)
-                self.state["runs"][str(event.trial)] = run
-                self.client.log_batch(run, params=[Param(name, str(value)) for name, value in settings.items()])
-            elif event.kind == "epoch":
-                # A trial that went on from its last checkpoint trains some epochs again: each is one point all the same.
-                if event.body["epoch"] <= epochs.get(str(event.trial), 0):
-                    continue
-                epochs[str(event.trial)] = event.body["epoch"]
-                values = {
-                    "train_loss": event.body["train_loss"],
-                    **scalar_metrics(event.body["metrics"]),
-                    "epoch_seconds": event.body["seconds"],
-                }
-                metrics.setdefault(run, []).extend(
-                    Metric(name, value, when, event.body["epoch"]) for name, value in values.items()
-                )
-            elif event.kind == "end":
-                state, reason = event.body["state"], event.body["reason"]
-                tags = {"mmm.state": state, "mmm.reason": reason[:5000]}
-                self.client.log_batch(run, tags=[RunTag(tag, value) for tag, value in tags.items()])
-                ends.append((run, _STATUS[state], event.time))
-            elif event.kind == "close":
-                if event.body["efficiency"] is not None:
-                    metrics.setdefault(run, []).append(Metric("steady_efficiency", event.body["efficiency"], when, 0))
-                self.client.set_tag(run, "mmm.state", event.body["why"])
-                ends.append((run, "FINISHED" if event.body["why"] == "done" else "KILLED", event.time))
-        for run, points in metrics.items():
-            for start in range(0, len(points), _BATCH):
-                self.client.log_batch(run, metrics=points[start : start + _BATCH])
-        for run, status, ended in ends:
-            self.client.set_terminated(run, status, end_time=int(ended * 1000))
-        if events:
-            self.state |= {"delivered": events[-1].seq, "epochs": epochs}
+    @property
+    def num_runs(self) -> int:
+        return len(self._state["runs"])
+
+    def send(self, on_progress: Callable[[], None] = lambda: None) -> None:
+        """Tell MLflow all changes. Raises what MLflow raises."""
+        if not self.projection.changes:
+            return
+        if self._client is None:
+            self._client, self._experiment = open_client(self.runs, self.tracking_uri)
+            self._find()
+            self._close_dead_sweeps()
+        changes = self.projection.changes
+        while waiting := [key for key in changes if key not in self.left_behind]:
+            together = waiting[:_CREATED_TOGETHER]
+            self._make([key for key in together if key not in self._state["deleted"]])
+            for key in together:
+                if key not in self._state["deleted"]:
+                    self._tell(key, changes[key])
+                if key not in self.left_behind:
+                    del changes[key]
+                on_progress()
+        self.left_behind, reasons = {}, self.left_behind
+        if reasons:
+            raise ValueError("; ".join(sorted(set(reasons.values()))))
+        self._state["delivered"] = self.projection.seq
         self._save()
 
-    def finish(
-        self, best: dict[int, dict[str, float]], interrupted: list[int], bundle: Path | None, winner: int | None
-    ) -> None:
-        """After a session: best scores a run, runs that a dead or stopped session left open, the best bundle."""
-        from mlflow.entities import Metric, RunTag
+    def _find(self) -> None:
+        """Runs of this sweep by their tags: those that were made and not written down. Spare ones are removed."""
+        kept: dict[str, str] = {}
+        for run in self._search(f"tags.`mmm.sweep_id` = '{self.projection.sweep_id}'"):
+            key, run_id = run.data.tags["mmm.trial"], run.info.run_id
+            known = self._state["runs"].get(key)
+            if key in kept or (known is not None and known != run_id and not self._is_deleted(known)):
+                # The answer to its creation was lost, and it was made again.
+                self._client.delete_run(run_id)
+            else:
+                kept[key] = run_id
+        self._state["runs"] |= kept
+        self._state["uncertain"] = False
+        self._save()
 
-        for trial, values in best.items():
-            run = self.state["runs"][str(trial)]
-            # A fixed time, so that finishing twice adds nothing.
-            self.client.log_batch(run, metrics=[Metric(name, value, 0, 0) for name, value in values.items()])
-        for trial in interrupted:
-            run = self.state["runs"][str(trial)]
-            self.client.set_tag(run, "mmm.state", "interrupted")
-            self.client.set_terminated(run, "KILLED")
-        if bundle is not None and winner is not None:
-            for run in (self.state["runs"][str(winner)], self.state["parent"]):
-                self.client.log_artifacts(run, str(bundle), "bundle")
-            earlier = self.client.get_run(self.state["parent"]).data.tags.get("mmm.best_trial")
-            if earlier not in (None, str(winner)):
-                self.client.set_tag(self.state["runs"][earlier], "mmm.best", "false")
-            tags = [RunTag("mmm.best_trial", str(winner))]
-            self.client.log_batch(self.state["parent"], tags=tags,
-                                  metrics=[Metric(name, value, 0, 0) for name, value in best[winner].items()])  # fmt: skip
-            self.client.set_tag(self.state["runs"][str(winner)], "mmm.best", "true")
+    def _search(self, query: str) -> Iterator[Any]:
+        """Oldest first."""
+        token = None
+        while True:
+            page = self._client.search_runs([self._experiment], filter_string=query, max_results=1000,
+                                            order_by=["attributes.start_time ASC"], page_token=token)  # fmt: skip
+            yield from page
+            token = page.token
+            if not token:
+                return
 
+    def _is_deleted(self, run_id: str) -> bool:
+        """Whether a person removed the run, or its store has lost it."""
+        from mlflow.exceptions import MlflowException
 
-class Tracker:
-    """The thread. MLflow's trouble never becomes the sweep's: what cannot be sent stays in the ledger and is tried again."""
-
-    def __init__(self, runs: Path, name: str, tracking_uri: str | None) -> None:
-        self.runs, self.name, self.tracking_uri = runs, name, tracking_uri
-        self.ledger = runs / name / "ledger.sqlite"
-        self.projection: Projection | None = None
-        self.trouble = ""
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="mlflow", daemon=True)
-        self._thread.start()
-
-    def _loop(self) -> None:
-        wait_s = _POLL_S
-        while not self._stop.wait(wait_s):
-            wait_s = _POLL_S if self.flush() else min(wait_s * 2, 30.0)
-
-    def flush(self) -> bool:
-        """Send what is new; False where it could not be sent."""
         try:
-            if self.projection is None:
-                self.projection = Projection(self.runs, self.name, self.tracking_uri)
-            events = list(read_events(self.ledger, after=self.projection.state["delivered"]))
-            if events:
-                self.projection.send(events)
-        except Exception as error:  # whatever a store or network does, training goes on; `trouble` is shown to the user
-            self.trouble = f"{type(error).__name__}: {error}".splitlines()[0]
-            return False
-        self.trouble = ""
-        return True
+            return bool(self._client.get_run(run_id).info.lifecycle_stage == "deleted")
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return True
+            raise
 
-    def close(self) -> bool:
-        """Stop the thread and send the rest; False where something is left."""
-        self._stop.set()
-        self._thread.join()
-        return self.flush()
-
-    def finish(self, history: History, bundle: Path | None, winner: int | None) -> bool:
-        """After `close`: best scores, the bundle, and an end for what nobody trains any more; False where it failed."""
-        assert history.spec is not None
-        best = {
-            trial.number: {f"best_{history.spec.metric}": found[1], "best_epoch": float(found[0])}
-            for trial in history.trials.values()
-            if (found := trial.best(history.spec.metric))
-        }
-        unfinished = [trial.number for trial in history.trials.values() if trial.state == "running"]
+    def _make(self, keys: list[str]) -> None:
+        """Make the runs that are missing, parents first, and write their ids down before anything is sent to them."""
+        missing: list[Run] = []
+        for key in keys:
+            run: Run | None = self.projection.runs[key]
+            chain: list[Run] = []
+            while run is not None and run.key not in self._state["runs"] and run not in missing:
+                chain.insert(0, run)
+                run = None if run.parent is None else self.projection.runs[run.parent]
+            missing += chain
+        if not missing:
+            return
+        if self._state.get("uncertain"):
+            self._find()
         try:
-            assert self.projection is not None
-            self.projection.finish(best, unfinished, bundle, winner)
-        except Exception as error:  # as in flush
-            self.trouble = f"{type(error).__name__}: {error}".splitlines()[0]
-            return False
-        return True
+            for run in missing:
+                if run.key not in self._state["runs"]:
+                    self._state["runs"][run.key] = self._create(run)
+        except Exception:
+            self._state["uncertain"] = True  # it may have been made in spite of the error
+            raise
+        finally:
+            self._save()
+
+    def _create(self, run: Run) -> str:
+        # What has happened since, if anything, saves a request later.
+        change = self.projection.changes.get(run.key, Change())
+        tags = {**run.tags, **change.tags, "mmm.sweep_id": self.projection.sweep_id, "mmm.trial": run.key, "mmm.sweep": self.name,
+                "mmm.folder": str(self.folder.resolve()), "mlflow.source.name": "mmm-search"}  # fmt: skip
+        if run.parent is not None:
+            tags["mlflow.parentRunId"] = self._state["runs"][run.parent]
+        start = int(run.started * 1000)
+        made = self._client.create_run(self._experiment, start_time=start, tags=tags, run_name=run.name)
+        self.made += 1
+        change.tags = {}
+        return str(made.info.run_id)
+
+    def _tell(self, key: str, change: Change) -> None:
+        """Send one run's change, what has arrived taken out of it."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+        from mlflow.exceptions import MlflowException
+
+        run = self._state["runs"][key]
+        try:
+            if change.inputs:
+                inputs = [DatasetInput(Dataset(found.name, found.digest, "local", json.dumps({"uri": found.source}),
+                                               profile=found.profile or None),
+                                       [InputTag("mlflow.data.context", found.context)]) for found in change.inputs]  # fmt: skip
+                self._client.log_inputs(run, inputs)
+                change.inputs = []
+            while change.points or change.params or change.tags:
+                points = change.points[: _BATCH - len(change.params) - len(change.tags)]
+                self._client.log_batch(
+                    run, [Metric(*point) for point in points], [Param(*pair) for pair in change.params.items()],
+                    [RunTag(*pair) for pair in change.tags.items()],
+                )  # fmt: skip
+                self.points += len(points)
+                change.points, change.params, change.tags = change.points[len(points) :], {}, {}
+            if change.status == "RUNNING":
+                self._client.update_run(run, "RUNNING")
+            elif change.status is not None:
+                assert change.ended is not None
+                self._client.set_terminated(run, change.status, end_time=int(change.ended * 1000))
+        except MlflowException as error:
+            if error.error_code not in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "BAD_REQUEST"):
+                raise
+            # Not the store's trouble but this run's: the others must not wait for it.
+            if self._is_deleted(run):
+                self._state["deleted"].append(key)
+            else:
+                self.left_behind[key] = f"{self.projection.runs[key].name}: {error}".splitlines()[0]
+
+    def finish(self) -> None:
+        """After a session: nothing is left running, and the best trial has its mark, figures and the bundle."""
+        self.read()
+        if not self.projection.is_closed and self._has_no_driver():
+            self.projection.close("interrupted, its driver died", time.time())
+        self.send()
+        if self._client is None or self._state.get("uncertain"):
+            self._client, self._experiment = open_client(self.runs, self.tracking_uri)
+            self._find()
+        self._mark_best()
+        self._send_bundle()
+        self._send_figures()
+        self._save_views()
+
+    def _has_no_driver(self) -> bool:
+        # A process that is killed closes its files one after the other: the pipe to us may be gone before its lock.
+        for _ in range(20):
+            if not is_held(self.folder / "lock"):
+                return True
+            time.sleep(0.1)
+        return False
+
+    def _alive(self, key: str) -> str | None:
+        """The id of a run that nobody removed."""
+        return None if key in self._state["deleted"] else self._state["runs"].get(key)
+
+    def _mark_best(self) -> None:
+        from mlflow.entities import RunTag
+
+        bundled = self._bundle()
+        ranked = self.projection.ranked()
+        best = str(bundled["trial"]) if bundled else ranked[0].key if ranked else None
+        parent = self._alive(SWEEP)
+        if best is None or parent is None or best == self._state.get("best"):
+            return
+        earlier = self._client.get_run(parent).data.tags.get("mmm.best_trial")
+        if earlier not in (None, best) and (run := self._alive(earlier)) is not None:
+            self._client.set_tag(run, "mmm.best", "false")
+        if (run := self._alive(best)) is not None:
+            self._client.set_tag(run, "mmm.best", "true")
+        self._client.log_batch(parent, tags=[RunTag("mmm.best_trial", best)])
+        self._state["best"] = best
+        self._save()
+
+    def _bundle(self) -> dict[str, Any] | None:
+        """Where the sweep's bundle comes from."""
+        try:
+            found: dict[str, Any] = json.loads((self.folder / "bundle" / "provenance.json").read_text())
+        except FileNotFoundError:
+            return None
+        return found
+
+    def _send_bundle(self) -> None:
+        checksums = self.folder / "bundle" / "checksums.json"
+        bundled = self._bundle()
+        if bundled is None or not checksums.is_file() or checksums.read_text() == self._state["bundle"]:
+            return
+        for key in (str(bundled["trial"]), SWEEP):
+            if (run := self._alive(key)) is not None:
+                self._client.log_artifacts(run, str(self.folder / "bundle"), "bundle")
+        self._state["bundle"] = checksums.read_text()
+        self._save()
+
+    def _send_figures(self) -> None:
+        """Learning curve and confusion matrix of the best few trials."""
+        finalists = [run for run in self.projection.ranked()[:_FINALISTS] if self._state["figures"].get(run.key) != run.epoch]
+        finalists = [run for run in finalists if self._alive(run.key) is not None]
+        if not finalists:
+            return
+        from search.figures import figures_of
+        from search.ledger import read_history
+
+        history = read_history(self.folder / "ledger.sqlite")
+        for run in finalists:
+            for name, figure in figures_of(history, history.trials[int(run.key)]).items():
+                self._client.log_figure(self._state["runs"][run.key], figure, f"figures/{name}.png")
+            self._state["figures"][run.key] = run.epoch
+            self._save()
+
+    def _close_dead_sweeps(self) -> None:
+        """End the runs of other sweeps that nobody runs any more."""
+        query = f"attributes.status = 'RUNNING' and tags.`mmm.sweep_id` != '{self.projection.sweep_id}'"
+        is_dead: dict[str, bool] = {}
+        for run in self._search(query):
+            folder = run.data.tags.get("mmm.folder", "")
+            if folder not in is_dead:
+                # Where its folder cannot be seen from here, nothing is known.
+                is_dead[folder] = bool(folder) and Path(folder).is_dir() and not is_held(Path(folder) / "lock")
+            if is_dead[folder]:
+                self._client.set_tag(run.info.run_id, "mmm.state", "interrupted")
+                self._client.set_tag(run.info.run_id, "mmm.reason", "its driver died")
+                self._client.set_terminated(run.info.run_id, "KILLED")
+
+    def _save_views(self) -> None:
+        """Two views that MLflow's page opens by address: the sweep with its trials, and learning curves side by side."""
+        assert self.projection.spec is not None
+        metric = self.projection.spec.metric
+        best = [
+            f"'{run_id}'" for run in self.projection.best_of_each_architecture() if (run_id := self._alive(run.key)) is not None
+        ]
+        columns = ["tags.`mmm.state`", f"metrics.`best_{metric}`", "metrics.`best_epoch`", "params.`architecture`", "params.`context`",
+                   "params.`lr`", "params.`dropout`"]  # fmt: skip
+        view = {"orderByAsc": False, "startTime": "ALL", "lifecycleFilter": "Active",
+                "datasetsFilter": [], "modelVersionFilter": "All Runs", "selectedColumns": columns}  # fmt: skip
+        filters = {self.projection.sweep_id: f"tags.`mmm.sweep_id` = '{self.projection.sweep_id}'"}
+        if best:
+            filters[f"{self.projection.sweep_id}-best"] = f"attributes.run_id IN ({', '.join(best)})"
+        for key, wanted in filters.items():
+            # Sorted by a metric, MLflow's list is no tree: right for a few trials side by side.
+            order = f"metrics.`best_{metric}`" if key.endswith("-best") else "attributes.start_time"
+            content = json.dumps({**view, "searchFilter": wanted, "orderByKey": order})
+            if self._state.setdefault("views", {}).get(key) != content:
+                self._client.set_experiment_tag(self._experiment, f"mlflow.sharedViewState.{key}", content)
+                self._state["views"][key] = content
+        self._save()
+
+    def tree(self, base: str) -> str:
+        """The address of the page that lists the sweep and below it its trials."""
+        return f"{base}/#/experiments/{self._experiment}/runs?{_TRAINING}&viewStateShareKey={self.projection.sweep_id}"
+
+    def chart(self, base: str) -> str:
+        """The address of the page with the learning curves of the best trial of each architecture."""
+        return f"{self.tree(base)}-best&compareRunsMode=CHART"
+
+    def comparison(self, base: str) -> str | None:
+        """The address of MLflow's page that compares the best trial of each architecture; None where there are no two."""
+        best = [run_id for run in self.projection.best_of_each_architecture() if (run_id := self._alive(run.key)) is not None]
+        if len(best) < 2:
+            return None
+        wanted, experiments = (quote(json.dumps(value, separators=(",", ":"))) for value in (best, [self._experiment]))
+        return f"{base}/#/compare-runs?runs={wanted}&experiments={experiments}&{_TRAINING}"
+
+
+def sync(runs: Path, name: str, tracking_uri: str | None, on_progress: Callable[[int, int], None] = lambda done, total: None,
+         ) -> Delivery:  # fmt: skip
+    """Send a whole sweep, whatever the store has of it already. `on_progress` gets runs told and runs in all.
+
+    Raises Undelivered, and Busy where another process is at it.
+    """
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    with Delivery(runs, name, tracking_uri, anew=True) as delivery:
+        delivery.read()
+        total = delivery.left
+        try:
+            delivery.send(lambda: on_progress(total - delivery.left, total))
+            delivery.finish()
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            uri = without_password(tracking_uri or default_tracking_uri(runs))
+            reason = str(error).splitlines()[0]
+            raise Undelivered(
+                f"{uri} did not take everything ({reason}); what arrived stays, run the same command again"
+            ) from None
+    return delivery
+
+
+def page_base(tracking_uri: str | None, port: int) -> str:
+    """Where MLflow's pages of a store are: at its server, or at `mmm-search ui` on this machine."""
+    is_server = tracking_uri is not None and tracking_uri.startswith("http")
+    return str(tracking_uri).rstrip("/") if is_server else f"http://127.0.0.1:{port}"
 
 
 def page_of_runs(runs: Path, port: int) -> str:
     """The address of the page that lists all sweeps."""
     _, experiment = open_client(runs, None)
-    return f"http://127.0.0.1:{port}/#/experiments/{experiment}/runs"
+    return f"http://127.0.0.1:{port}/#/experiments/{experiment}/runs?{_TRAINING}"
+
+
+def server_command(store: str, port: int, artifacts: Path | None = None) -> list[str]:
+    """MLflow's server on loopback. It has no authentication: it answers only requests that name this machine."""
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
+               "--allowed-hosts", f"127.0.0.1:{port},localhost:{port}", "--backend-store-uri", store, "--workers", "1"]  # fmt: skip
+    return command if artifacts is None else [*command, "--artifacts-destination", str(artifacts)]
+
+
+def server_environment() -> Mapping[str, str]:
+    # Its job runners (seven processes) are for judging language models.
+    return {
+        **os.environ,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
 
 
 def serve(runs: Path, port: int) -> int:
     """Run MLflow's server on loopback until it is interrupted; returns its exit status."""
-    # MLflow has no authentication: it listens to this machine alone, and answers only requests that name it so.
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
-               "--allowed-hosts", f"127.0.0.1:{port},localhost:{port}",
-               "--backend-store-uri", default_tracking_uri(runs), "--workers", "1"]  # fmt: skip
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
     try:
-        return subprocess.run(command, env=environment, check=False).returncode
+        command = server_command(default_tracking_uri(runs), port)
+        return subprocess.run(command, env=server_environment(), check=False).returncode
     except KeyboardInterrupt:
         return 0

@@ -36,6 +36,7 @@ DOORS = {
     "onnxruntime": {"mmm/onnx_head"},
     "onnxscript": {"mmm/onnx_head"},
     "gradio": {"mmm/demo_page"},
+    "matplotlib": {"search/report", "search/figures"},
     "optuna": {
         "search/searcher",
         "search/draw",

@@ -1,7 +1,6 @@
 """One real sweep on Ray, then resumed: what is on the disk, in MLflow and in the bundle, and what the other commands make of it."""
 
 import csv
-import json
 import re
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from mlflow.entities import Run
 from mmm.bundle import load_bundle
 from mmm.predict import evaluate_bundle
 from search.ledger import History, read_events, read_history
-from search.tracking import EXPERIMENT, Projection, default_tracking_uri
+from search.tracking import EXPERIMENT, default_tracking_uri
 from tests.conftest import Corpus
 from tests.sweep_parts import METRIC, call, call_here, environment, write_space
 
@@ -124,7 +123,14 @@ def test_mlflow_has_one_parent_and_one_child_a_trial_and_nothing_is_left_running
             assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
             assert (child.data.tags["mmm.state"], child.info.status) == (trial.state, STATUS[trial.state])
             assert child.data.tags["mmm.reason"] == trial.reason
-            assert child.data.params == {name: str(value) for name, value in trial.settings.items()}
+            assert child.data.params.items() <= {name: str(value) for name, value in trial.settings.items()}.items()
+            assert child.data.params.keys() >= {*trial.params, *trial.settings} & {
+                "architecture",
+                "context",
+                "seed",
+                "lr",
+                "dropout",
+            }
 
 
 def test_mlflow_has_every_epoch_of_every_metric_once(sweep: Done) -> None:
@@ -134,9 +140,9 @@ def test_mlflow_has_every_epoch_of_every_metric_once(sweep: Done) -> None:
             continue
         trial = sweep.history.trials[int(number)]
         epochs = trial.epochs
-        for name in (METRIC, "accuracy", "loss", "f1_neutral"):
+        for name in (METRIC, "accuracy", "loss", "f1/neutral"):
             points = [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, name)]
-            expected = [(entry["epoch"], trial.metrics(entry["epoch"])["per_class"]["neutral"]["f1"] if name == "f1_neutral"
+            expected = [(entry["epoch"], trial.metrics(entry["epoch"])["per_class"]["neutral"]["f1"] if name == "f1/neutral"
                          else entry["metrics"][name]) for entry in epochs]  # fmt: skip
             assert sorted(points) == expected
         points = [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, "train_loss")]
@@ -170,21 +176,39 @@ def test_resuming_adds_trials_and_runs_none_again(sweep: Done) -> None:
     assert suggested == list(range(8))
 
 
-def test_sending_the_whole_ledger_again_adds_no_run(sweep: Done) -> None:
-    path = sweep.folder / "mlflow.json"
-    content = path.read_text()
-    try:
-        path.write_text(json.dumps({**json.loads(content), "delivered": 0, "parent": None, "runs": {}}))
-        before = mlflow_runs(sweep.runs)
-        Projection(sweep.runs, "first", None).send(list(read_events(sweep.folder / "ledger.sqlite")))
-        after = mlflow_runs(sweep.runs)
-        assert {n: (r.info.run_id, r.info.status, r.data.params) for n, r in after.items()} == {
-            n: (r.info.run_id, r.info.status, r.data.params) for n, r in before.items()
-        }
-        client = MlflowClient(tracking_uri=default_tracking_uri(sweep.runs))
-        assert len(client.get_metric_history(after["0"].info.run_id, METRIC)) == len(sweep.history.trials[0].epochs)
-    finally:
-        path.write_text(content)
+def test_mlflow_sync_adds_nothing_where_everything_is_and_moves_a_sweep_elsewhere(
+    sweep: Done, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = mlflow_runs(sweep.runs)
+    _, told, _ = call_here(capsys, monkeypatch, "mlflow-sync", "first", "--runs", sweep.runs)
+    assert re.search(r"^sent 9 runs \(0 of them new\) and \d+ points of sweep first to sqlite:///", told, re.MULTILINE)
+    assert "/#/compare-runs?runs=" in told
+    after = mlflow_runs(sweep.runs)
+    assert {n: (r.info.run_id, r.info.status, r.data.params) for n, r in after.items()} == {
+        n: (r.info.run_id, r.info.status, r.data.params) for n, r in before.items()
+    }
+    client = MlflowClient(tracking_uri=default_tracking_uri(sweep.runs))
+    assert len(client.get_metric_history(after["0"].info.run_id, METRIC)) == len(sweep.history.trials[0].epochs)
+    # Into another store: the same runs, states and figures.
+    elsewhere = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    _, told, _ = call_here(capsys, monkeypatch, "mlflow-sync", "first", "--runs", sweep.runs, "--tracking-uri", elsewhere)
+    assert "sent 9 runs (9 of them new)" in told
+    moved = mlflow_runs(tmp_path)
+    assert {n: (r.info.status, r.data.params, r.data.metrics) for n, r in moved.items()} == {
+        n: (r.info.status, r.data.params, r.data.metrics) for n, r in after.items()
+    }
+
+
+def test_finalists_have_figures_and_every_run_its_data_and_host(sweep: Done) -> None:
+    client = MlflowClient(tracking_uri=default_tracking_uri(sweep.runs))
+    runs = mlflow_runs(sweep.runs)
+    best = str(sweep.history.ranked(METRIC)[0].number)
+    figures = [file.path for file in client.list_artifacts(runs[best].info.run_id, "figures")]
+    assert figures == ["figures/confusion_matrix.png", "figures/learning_curve.png"]
+    for run in runs.values():
+        assert run.inputs.dataset_inputs[0].dataset.digest == sweep.corpus.manifest.sha256[:32]
+        assert run.data.tags["mmm.host"]
+    assert runs["sweep"].data.tags["mlflow.note.content"].startswith("`mmm-search ")
 
 
 def validation_score(bundle: Path, corpus: Corpus) -> float:

@@ -1,0 +1,119 @@
+"""The outbox: a process beside the driver that follows the ledger and sends what is new to MLflow.
+
+A process and not a thread, so that neither MLflow's import nor its work holds Python's lock in the driver, and so that
+it can be left behind when a server does not answer. It only reads the ledger: what it could not send stays there.
+"""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import IO, Any
+
+from search.ledger import LedgerError, read_events
+from search.tracking import Busy, Delivery, page_base
+
+_POLL_S = 1.0
+_LONGEST_PAUSE_S = 15.0
+_GRACE_S = 5.0  # for a store's trouble, once the sweep has ended
+_LONGEST_WAIT_S = 30.0  # of the driver; after that the outbox goes on alone
+
+
+class Outbox:
+    """The driver's side: starts the process, and at the end waits for it as long as it gets on."""
+
+    def __init__(self, runs: Path, name: str) -> None:
+        with open(runs / name / "mlflow.log", "w") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "search.outbox", str(runs), name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+                start_new_session=True,  # Ctrl-C is for the driver
+            )  # fmt: skip
+        self.comparison: str | None = None  # the address of a page
+
+    def close(self) -> str:
+        """After the session's end is in the ledger: wait for the rest to be sent, but not for long.
+
+        Returns what kept it from arriving, empty where everything has.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        last: dict[str, Any] = {}
+
+        def listen(stream: IO[bytes]) -> None:
+            for line in stream:
+                last.update(json.loads(line))
+
+        listener = threading.Thread(target=listen, args=(self._process.stdout,), name="outbox", daemon=True)
+        listener.start()
+        listener.join(_LONGEST_WAIT_S)
+        if listener.is_alive():
+            return "it is being sent in the background"
+        status = self._process.wait()
+        self.comparison = last.get("comparison")
+        return str(last.get("trouble") or ("" if status == 0 else f"the outbox ended with status {status}, see mlflow.log"))
+
+
+def _say(**what: object) -> None:
+    try:
+        print(json.dumps(what), flush=True)
+    except BrokenPipeError:  # the driver was killed; what it began is sent all the same
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _driver_has_ended(wait_s: float) -> bool:
+    """Whether the driver has closed our standard input, which a killed one does too; waits for it."""
+    readable, _, _ = select.select([sys.stdin], [], [], wait_s)
+    return bool(readable)
+
+
+def follow(runs: Path, name: str) -> int:
+    """Send until the driver has ended and everything has arrived; 1 where it could not be sent."""
+    first = next(event for event in read_events(runs / name / "ledger.sqlite") if event.kind == "sweep")
+    uri = first.body["spec"]["tracking_uri"]
+    pause_s, ended, trouble = 0.0, False, ""
+    last_success = time.monotonic()
+    delivery = Delivery(runs, name, uri)
+    is_mine = False
+    while True:
+        if not ended:
+            ended = _driver_has_ended(pause_s)
+            if ended:
+                last_success = time.monotonic()
+        else:
+            time.sleep(min(pause_s, _POLL_S))
+        try:
+            if not is_mine:
+                delivery.__enter__()
+                is_mine = True
+            delivery.read()
+            delivery.send(lambda: _say(left=delivery.left))
+            if ended:
+                delivery.finish()
+                _say(comparison=delivery.comparison(page_base(uri, 5000)))
+                return 0
+            pause_s, trouble, last_success = _POLL_S, "", time.monotonic()
+        except Busy as error:  # an earlier session's outbox is still at it
+            pause_s, trouble = _POLL_S, str(error)
+        except LedgerError as error:
+            _say(trouble=str(error))
+            return 1
+        except Exception as error:  # whatever a store or network does, training goes on; the user is told at the end
+            trouble = f"{type(error).__name__}: {error}".splitlines()[0]
+            pause_s = min(max(pause_s, _POLL_S) * 2, _LONGEST_PAUSE_S)
+            print(time.strftime("%H:%M:%S"), trouble, file=sys.stderr, flush=True)
+        if ended and trouble and time.monotonic() - last_success > _GRACE_S:
+            _say(trouble=trouble)
+            return 1
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Behind the driver, but ahead of Ray's workers (15), which would starve it on a busy machine: it needs little.
+    os.nice(5)
+    sys.exit(follow(Path(sys.argv[1]), sys.argv[2]))

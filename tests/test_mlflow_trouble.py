@@ -1,0 +1,117 @@
+"""A real MLflow server that is killed, frozen and answers 500 while a sweep goes on: nobody waits, and every point is there once."""
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.mlflow_server import Proxy, Server, failing
+from mmm.config import make_config
+from search.config import SweepSpec
+from search.ledger import Entry, Ledger
+from search.outbox import Outbox
+from tests.sweep_parts import METRIC
+
+pytestmark = pytest.mark.slow
+EPOCHS = 6
+PATIENCE_S = 120.0
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Wait for another process; an error where that takes too long."""
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end, f"waited in vain until {what}"
+        time.sleep(0.05)
+
+
+def trials(first: int, count: int) -> Iterator[list[Entry]]:
+    """The events of some whole trials, an epoch at a time."""
+    for number in range(first, first + count):
+        settings = make_config({"architecture": "vanilla_concat", "lr": 0.001 * (1 + number)}).params()
+        yield [("suggest", number, {"params": {"lr": 0.0}, "distributions": {}, "settings": settings})]
+        for epoch in range(1, EPOCHS + 1):
+            metrics: dict[str, Any] = {METRIC: number + epoch / 10, "per_class": {}}
+            body = {"epoch": epoch, "train_loss": 1.0, "metrics": metrics, "seconds": 0.1, "alone_seconds": 0.1, "ended": 0.0}
+            yield [("epoch", number, body)]
+        yield [("end", number, {"state": "complete", "reason": "all epochs", "traceback": ""})]
+
+
+def rows(server: Server, query: str) -> list[tuple[Any, ...]]:
+    """Straight from the store's file, whatever state its server is in."""
+    with contextlib.closing(sqlite3.connect(server.folder / "server.db", timeout=30)) as connection:
+        return connection.execute(query).fetchall()
+
+
+def num_ended(server: Server) -> int:
+    (found,) = rows(server, "SELECT COUNT(*) FROM runs WHERE status = 'FINISHED' AND lifecycle_stage = 'active'")
+    return int(found[0])
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+def test_a_server_in_trouble_holds_up_nobody_and_misses_nothing(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    log = tmp_path / "first" / "mlflow.log"
+    with Proxy(server) as proxy, Ledger(tmp_path / "first") as ledger:
+        spec = SweepSpec("first", "quick", "m", "f", trials=20, epochs=EPOCHS, workers=1, tracking_uri=proxy.uri).as_json()
+        ledger.append(("sweep", None, {"spec": spec}), ("session", None, {"spec": spec, "host": "here", "command": ""}))
+        outbox = Outbox(tmp_path, "first")
+
+        def go_on(first: int, count: int) -> None:
+            for entries in trials(first, count):
+                ledger.append(*entries)
+
+        go_on(0, 4)
+        until(lambda: num_ended(server) == 4, "the first trials have arrived")
+
+        server.kill()
+        go_on(4, 4)
+        until(lambda: "502" in log.read_text(), "the outbox has noticed that the server is gone")
+        server.start()
+        server.wait()
+        until(lambda: num_ended(server) == 8, "what happened meanwhile has arrived")
+
+        server.freeze()
+        go_on(8, 4)
+        until(lambda: "timed out" in log.read_text(), "the outbox has given up a request")
+        server.thaw()
+        until(lambda: num_ended(server) == 12, "what happened meanwhile has arrived")
+
+        with failing(proxy):
+            go_on(12, 4)
+            # Some of what failed was carried out all the same, the making of runs among it.
+            until(lambda: proxy.carried_out >= 2, "requests were answered 500")
+        go_on(16, 4)
+        ledger.append(("close", None, {"why": "done", "seconds": 1.0, "efficiency": None}))
+        assert outbox.close() == ""
+
+    keys = rows(server, "SELECT t.value, r.status FROM runs r JOIN tags t ON t.run_uuid = r.run_uuid AND t.key = 'mmm.trial' "
+                        "WHERE r.lifecycle_stage = 'active'")  # fmt: skip
+    assert sorted(keys) == sorted([("sweep", "FINISHED"), *((str(number), "FINISHED") for number in range(20))])
+    points = rows(server, "SELECT t.value, m.key, m.step, m.value FROM metrics m JOIN runs r ON r.run_uuid = m.run_uuid "
+                          "JOIN tags t ON t.run_uuid = r.run_uuid AND t.key = 'mmm.trial' WHERE r.lifecycle_stage = 'active'")  # fmt: skip
+    expected = [(str(number), METRIC, epoch, number + epoch / 10) for number in range(20) for epoch in range(1, EPOCHS + 1)]
+    assert sorted(point for point in points if point[1] == METRIC) == sorted(expected)
+    names = {METRIC, "train_loss", "epoch_seconds"}
+    assert len(points) == 20 * (EPOCHS * len(names) + 4) + 2  # best and final of each trial, best of the sweep
+    assert len(set(points)) == len(points)
+
+
+def test_a_server_that_is_gone_at_the_end_is_named_and_what_is_left_is_kept(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "first") as ledger:
+        spec = SweepSpec("first", "quick", "m", "f", trials=1, epochs=1, workers=1, tracking_uri="http://127.0.0.1:1").as_json()
+        ledger.append(("sweep", None, {"spec": spec}), ("session", None, {"spec": spec, "host": "here", "command": ""}))
+        outbox = Outbox(tmp_path, "first")
+        ledger.append(("close", None, {"why": "done", "seconds": 1.0, "efficiency": None}))
+        assert "127.0.0.1" in outbox.close()
