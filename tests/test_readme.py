@@ -93,7 +93,7 @@ def _commands(app: typer.Typer, program: str) -> set[str]:
 
 def test_the_table_of_commands_is_complete() -> None:
     exist = _commands(mmm.cli.app, "mmm") | _commands(search.cli.app, "mmm-search")
-    table = set(re.findall(r"^\| `(mmm(?:-search)? (?:prepare )?[a-z-]+)", _README, re.MULTILINE))
+    table = set(re.findall(r"^\| `(mmm(?:-search)? (?:prepare )?[a-z0-9-]+)", _README, re.MULTILINE))
     assert table == exist
 
 
