@@ -20,6 +20,8 @@ from search.tracking import Busy, Delivery, page_base
 
 _POLL_S = 1.0
 _LONGEST_PAUSE_S = 15.0
+_SHARE = 0.1  # of a core, at most, while training needs every core; what waits is sent when it has ended
+_LONGEST_YIELD_S = 60.0
 _GRACE_S = 5.0  # for a store's trouble, once the sweep has ended
 _LONGEST_WAIT_S = 30.0  # of the driver; after that the outbox goes on alone
 
@@ -72,6 +74,12 @@ def _driver_has_ended(wait_s: float) -> bool:
     return bool(readable)
 
 
+def _yielding_s(used_s: float) -> float:
+    """How long to leave the cores to others after so many seconds of work."""
+    is_busy = os.getloadavg()[0] >= len(os.sched_getaffinity(0))
+    return min(used_s / _SHARE, _LONGEST_YIELD_S) if is_busy else 0.0
+
+
 def follow(runs: Path, name: str) -> int:
     """Send until the driver has ended and everything has arrived; 1 where it could not be sent."""
     first = next(event for event in read_events(runs / name / "ledger.sqlite") if event.kind == "sweep")
@@ -91,13 +99,15 @@ def follow(runs: Path, name: str) -> int:
             if not is_mine:
                 delivery.__enter__()
                 is_mine = True
+            used_s = time.process_time()
             delivery.read()
             delivery.send(lambda: _say(left=delivery.left))
+            used_s = time.process_time() - used_s
             if ended:
                 delivery.finish()
                 _say(comparison=delivery.comparison(page_base(uri, 5000)))
                 return 0
-            pause_s, trouble, last_success = _POLL_S, "", time.monotonic()
+            pause_s, trouble, last_success = max(_POLL_S, _yielding_s(used_s)), "", time.monotonic()
         except Busy as error:  # an earlier session's outbox is still at it
             pause_s, trouble = _POLL_S, str(error)
         except LedgerError as error:
