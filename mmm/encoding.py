@@ -91,9 +91,7 @@ def default_threads() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def run_here(
-    threads: int = 1,
-) -> Runner:
+def run_here(threads: int = 1) -> Runner:
     """A runner in this process: `threads` jobs at a time, each on one core.
 
     Several files side by side, one core each, are faster than one file on several cores, and features then do not depend on the number

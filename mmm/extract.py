@@ -18,7 +18,6 @@ from mmm.sound import read_sound, sound_info
 from mmm.store import FeatureStore, Recipe, list_recipes, open_store, recipe_hash, utterance_key
 
 _TURN_BREAK = "\x1e"
-_TOKENS_PER_SECOND = 50.0  # of a batch's budget: a token costs a text model what a frame costs a speech model
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ def encode_speech(
             yield Progress("checking audio", number, len(missing))
         if bad:
             raise BadFiles(manifest.path, bad, len(clips))
-        encoder.load()
+        encoder.load(weights=False)
         names = list(clips)
         samples = [num_speech_samples(path := manifest.path.parent / name, sound_info(path)) for name in names]
         of_clip = {name: place for place, name in enumerate(names)}
@@ -146,7 +145,9 @@ def encode_speech(
         stores, finished = {}, []
         for feature in todo:
             lengths = [encoder.num_frames(count, feature) for count in samples]
-            plan, old = _plan(paths[feature], recipes[feature], encoder.width(feature), keys, stamps, [lengths[row] for row in rows])
+            plan, old = _plan(
+                paths[feature], recipes[feature], encoder.width(feature), keys, stamps, [lengths[row] for row in rows]
+            )
             stores[feature] = PartialStore(paths[feature], plan)
             finished.append(old)
         # Planned over what the finished stores lack and not over what a killed run left: the same batches, so the same bytes.
@@ -156,8 +157,12 @@ def encode_speech(
         batches = [[fresh[member] for member in batch] for batch in plan_batches(seconds, batch_s, encoder.batching)]
 
         def job(batch: Sequence[int]) -> Job:
-            named = [f"utterance {manifest.utterances[clips[names[place]][0]].utterance_id!r} ({names[place]})" for place in batch]
-            return SpeechJob(tuple((manifest.path.parent / names[place]).absolute() for place in batch), tuple(named), tuple(todo))
+            named = [
+                f"utterance {manifest.utterances[clips[names[place]][0]].utterance_id!r} ({names[place]})" for place in batch
+            ]
+            return SpeechJob(
+                tuple((manifest.path.parent / names[place]).absolute() for place in batch), tuple(named), tuple(todo)
+            )
 
         members = [[clips[names[place]] for place in batch] for batch in batches]
         seconds = [sum(samples[place] for place in batch) / SAMPLE_RATE_HZ for batch in batches]
@@ -172,7 +177,7 @@ def encode_speech(
 
 
 def encode_text(
-    manifest: Manifest, features_dir: Path, encoder: TextEncoder, contexts: Sequence[int], *, batch_s: float = 0.0,
+    manifest: Manifest, features_dir: Path, encoder: TextEncoder, contexts: Sequence[int], *, batch_tokens: int = 0,
     run: Runner | None = None,
 ) -> Iterator[Progress]:  # fmt: skip
     """Write a store for each of `contexts`. Raises ValueError. Killed, it goes on where it was when called again."""
@@ -185,13 +190,13 @@ def encode_text(
             if _holds(path, keys, stamps):
                 yield Progress(task, len(keys), len(keys))
                 continue
-            encoder.load()
+            encoder.load(weights=False)
             turns = [turns_of(manifest, index, context) for index in range(len(keys))]
             lengths = encoder.num_tokens(turns)
             plan, old = _plan(path, recipe, encoder.width(), keys, stamps, lengths)
             stores = {"text": PartialStore(path, plan)}
             fresh = [row for row, key in enumerate(keys) if (key, 0, 0) not in old]
-            planned = plan_batches([lengths[row] for row in fresh], batch_s * _TOKENS_PER_SECOND, encoder.batching)
+            planned = plan_batches([lengths[row] for row in fresh], batch_tokens, encoder.batching)
             batches = [[fresh[member] for member in batch] for batch in planned]
             members = [[[row] for row in batch] for batch in batches]
 
@@ -223,7 +228,11 @@ def _plan(
                 all_keys.append(key)
                 all_stamps.append((size, mtime_ns))
                 all_lengths.append(own_lengths[row])
-    arrays = (np.asarray(all_keys, dtype=np.uint64), np.asarray(all_stamps, dtype=np.int64), np.asarray(all_lengths, dtype=np.int64))
+    arrays = (
+        np.asarray(all_keys, dtype=np.uint64),
+        np.asarray(all_stamps, dtype=np.int64),
+        np.asarray(all_lengths, dtype=np.int64),
+    )
     return Plan(recipe, width, *arrays), old
 
 

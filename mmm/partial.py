@@ -134,8 +134,8 @@ class PartialStore:
                     break
         self._close()
         done.tofile(fresh / "done")
-        for file in fresh.rglob("*"):
-            sync(file)
+        for path in fresh.rglob("*"):
+            sync(path)
         write_json(fresh / "plan.json", {"digest": digest})
         if self.folder.exists():
             (self.folder / "plan.json").unlink()
@@ -153,8 +153,11 @@ class PartialStore:
 
     def _write(self, row: int, values: npt.NDArray[np.float16]) -> None:
         width = 2 * self.plan.width
-        for name, place, array in (("values", int(self.offsets[row]), values), ("pooled", row, pool(values, self.plan.recipe["kind"]))):
-            data = memoryview(np.ascontiguousarray(array)).cast("B")
+        for name, place, array in (
+            ("values", int(self.offsets[row]), values),
+            ("pooled", row, pool(values, self.plan.recipe["kind"])),
+        ):
+            data = memoryview(np.ascontiguousarray(array).tobytes())
             offset = len(self._headers[name]) + width * place
             while data:  # a call writes 2 GiB at most, and less on a disk that fills up
                 written = os.pwrite(self._files[name], data, offset)
@@ -168,7 +171,9 @@ class PartialStore:
         if not len(rounded) or not np.isfinite(rounded).all():
             raise ValueError(f"encoder {encoder!r} gave no frame or a value that float16 cannot hold")
         if rounded.shape != expected:
-            raise ValueError(f"encoder {encoder!r} gave features of shape {rounded.shape}, {expected} were expected; was the file changed?")
+            raise ValueError(
+                f"encoder {encoder!r} gave features of shape {rounded.shape}, {expected} were expected; was the file changed?"
+            )
         self._write(row, rounded)
         self._unmarked.append(row)
 

@@ -22,6 +22,8 @@ import numpy.typing as npt
 from mmm.files import sha256_of_json
 
 Recipe = dict[str, Any]
+AUDIO_FEATURES = ("hidden_state", "extract_feature")
+MAX_CONTEXT = 5  # utterances, the current one included
 
 
 def utterance_key(utterance_id: str, source: str) -> int:

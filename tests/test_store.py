@@ -68,7 +68,9 @@ def test_a_folder_is_named_by_its_recipe_whatever_the_order_of_its_entries(tmp_p
 
 
 @pytest.mark.parametrize(
-    "bad", [np.full((3, 6), np.nan), np.full((3, 6), np.inf), np.full((3, 6), 1e6), np.zeros((0, 6))], ids=["nan", "inf", "1e6", "none"]
+    "bad",
+    [np.full((3, 6), np.nan), np.full((3, 6), np.inf), np.full((3, 6), 1e6), np.zeros((0, 6))],
+    ids=["nan", "inf", "1e6", "none"],
 )
 def test_features_that_float16_cannot_hold_are_refused(tmp_path: Path, bad: np.ndarray[Any, np.dtype[np.float64]]) -> None:
     partial = PartialStore(tmp_path / "store", plan_of(ragged(), AUDIO))

@@ -26,20 +26,25 @@ class Running:
     chunk_s: float = DEFAULT_CHUNK_S  # longer speech is cut
 
 
+ON_CPU = Running()
+
+
 class SpeechEncoder(Protocol):
     """Turns 16 kHz mono speech into frames."""
 
     batching: Batching
 
-    def load(self) -> None:
-        """Read the weights, once; what is below `recipe` needs it. Raises ValueError."""
+    def load(self, *, weights: bool = True) -> None:
+        """Read what `width` and `num_frames` need, and the weights, once. Raises ValueError."""
         ...
 
     def recipe(self, feature: str) -> Recipe:
         """What makes `feature`, complete enough to build the same encoder again."""
         ...
 
-    def width(self, feature: str) -> int: ...
+    def width(self, feature: str) -> int:
+        """Raises ValueError where the encoder does not have the feature."""
+        ...
 
     def num_frames(self, num_samples: int, feature: str) -> int:
         """Frames of so many 16 kHz samples, before they are encoded."""
@@ -59,7 +64,9 @@ class TextEncoder(Protocol):
 
     batching: Batching
 
-    def load(self) -> None: ...
+    def load(self, *, weights: bool = True) -> None:
+        """Read what `width` and `num_tokens` need, and the weights, once. Raises ValueError."""
+        ...
 
     def recipe(self) -> Recipe:
         """What makes the features, the context apart."""
@@ -80,7 +87,7 @@ class TextEncoder(Protocol):
 
 def make_speech_encoder(
     name: str, *, frame_rate: float = 25.0, num_mels: int = 64, layer: str = "last", revision: str | None = None,
-    running: Running = Running(), lazy: bool = False,
+    running: Running = ON_CPU, lazy: bool = False,
 ) -> SpeechEncoder:  # fmt: skip
     """`fbank`, or a Hugging Face id or folder; `lazy` leaves the weights on the disk. Raises ValueError or FileNotFoundError."""
     if name == "fbank":
@@ -98,7 +105,7 @@ def make_speech_encoder(
 
 
 def make_text_encoder(
-    name: str, *, width: int = 256, max_tokens: int = 128, revision: str | None = None, running: Running = Running(),
+    name: str, *, width: int = 256, max_tokens: int = 128, revision: str | None = None, running: Running = ON_CPU,
     lazy: bool = False,
 ) -> TextEncoder:  # fmt: skip
     """`char-ngram`, or a Hugging Face id or folder; `lazy` leaves the weights on the disk. Raises ValueError or FileNotFoundError."""
@@ -133,7 +140,11 @@ def text_encoder_of(recipe: Recipe) -> TextEncoder:
     if recipe["encoder"] == "char-ngram":
         options = {"width": recipe["width"], "max_tokens": recipe["max_tokens"]}
     else:
-        options = {"revision": recipe["revision"], "running": Running(precision=recipe.get("precision", "float32")), "lazy": True}
+        options = {
+            "revision": recipe["revision"],
+            "running": Running(precision=recipe.get("precision", "float32")),
+            "lazy": True,
+        }
     encoder = make_text_encoder(recipe["encoder"], **options)
     _same(encoder.recipe(), {name: value for name, value in recipe.items() if name != "context"})
     encoder.load()

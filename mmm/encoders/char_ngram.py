@@ -65,7 +65,7 @@ class CharNgram:
     def width(self) -> int:
         return self._width
 
-    def load(self) -> None:
+    def load(self, *, weights: bool = True) -> None:
         """Nothing: there are no weights."""
 
     def num_tokens(self, all_turns: Sequence[Sequence[str]]) -> list[int]:

@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Sequence
-
 from functools import cached_property
 from typing import Any
 
@@ -44,7 +43,7 @@ class Fbank:
             hop_length=round(_HOP_S * SAMPLE_RATE_HZ), f_min=20.0, n_mels=self.num_mels, pad_mode="constant",
         )  # fmt: skip
 
-    def load(self) -> None:
+    def load(self, *, weights: bool = True) -> None:
         """Filters alone."""
         _ = self.mel
 

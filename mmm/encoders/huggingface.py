@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mmm.encoders import Batching, Floats, Running
+from mmm.encoders import ON_CPU, Batching, Floats, Running
 from mmm.encoders.layers import parse_layers
 from mmm.encoders.pretrained import find_pretrained, load_part
 from mmm.encoders.windows import Convolutions, Window, stitch, windows
@@ -24,11 +24,12 @@ _OVERLAP_S = 4.0  # of two chunks: a cut is 2 s away from every frame that is ke
 class HuggingFaceSpeech:
     """Frames of a frozen speech model: `hidden_state` its last layer or those of `layer`, `extract_feature` its convolutions."""
 
-    def __init__(self, name: str, *, revision: str | None = None, layer: str = "last", running: Running = Running()) -> None:
+    def __init__(self, name: str, *, revision: str | None = None, layer: str = "last", running: Running = ON_CPU) -> None:
         self.name, self.running, self.layers = name, running, parse_layers(layer)
         if running.chunk_s <= _OVERLAP_S:
             raise ValueError(f"--chunk-seconds {running.chunk_s:g} is too short; chunks overlap by {_OVERLAP_S:g} s")
         self.pretrained = find_pretrained(name, revision)
+        self.config: Any = None
         self.model: Any = None
         self.batching: Batching = "equal"
 
@@ -38,13 +39,22 @@ class HuggingFaceSpeech:
         return {"kind": "audio", **self.pretrained.identity, "version": _VERSION, "feature": feature, **layer,
                 "precision": self.running.precision, "chunk_s": self.running.chunk_s, "sample_rate_hz": SAMPLE_RATE_HZ}  # fmt: skip
 
-    def load(self) -> None:
-        if self.model is not None:
-            return
-        from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
-        from transformers.utils import logging as transformers_logging
+    def load(self, *, weights: bool = True) -> None:
+        if self.config is None:
+            self._load_config()
+        if weights and self.model is None:
+            from transformers import AutoModel
+            from transformers.utils import logging as transformers_logging
 
-        transformers_logging.disable_progress_bar()
+            transformers_logging.disable_progress_bar()
+            model = load_part(AutoModel, self.name, self.pretrained.folder)
+            model = model.encoder if self.is_whisper else model  # Whisper's decoder writes text
+            self._keep_layers(model if self.is_whisper else model.encoder)
+            self.model = model.eval().float().to(self.running.device)
+
+    def _load_config(self) -> None:
+        from transformers import AutoConfig, AutoFeatureExtractor
+
         folder = self.pretrained.folder
         self.config = load_part(AutoConfig, self.name, folder)
         family = self.config.model_type
@@ -52,26 +62,24 @@ class HuggingFaceSpeech:
             raise ValueError(f"encoder {self.name!r} is a {family}; expected one of {', '.join(_FAMILIES)}")
         self.extractor = load_part(AutoFeatureExtractor, self.name, folder)
         if self.extractor.sampling_rate != SAMPLE_RATE_HZ:
-            raise ValueError(f"encoder {self.name!r} wants {self.extractor.sampling_rate} Hz speech; expected {SAMPLE_RATE_HZ} Hz")
-        model = load_part(AutoModel, self.name, folder)
+            raise ValueError(
+                f"encoder {self.name!r} wants {self.extractor.sampling_rate} Hz speech; expected {SAMPLE_RATE_HZ} Hz"
+            )
         self.is_whisper = family == "whisper"
         if self.is_whisper:
-            model = model.encoder  # the decoder writes text
             self.window = self.config.max_source_positions * 2 * self.extractor.hop_length  # its second convolution halves
             self.convolutions = Convolutions((2 * self.extractor.hop_length,), (2 * self.extractor.hop_length,))
             self.batching = "masked"  # every window is as long: it was trained on speech padded to 30 s
         else:
             self.convolutions = Convolutions(tuple(self.config.conv_kernel), tuple(self.config.conv_stride))
             self.batching = _batching(self.config)
-        self._keep_layers(model if self.is_whisper else model.encoder)
-        self.model = model.eval().float().to(self.running.device)
+        top = self.config.encoder_layers if self.is_whisper else self.config.num_hidden_layers
+        if self.layers.numbers and max(self.layers.numbers) > top:
+            raise ValueError(f"--layer {self.layers}: encoder {self.name!r} has layers 0 to {top}")
 
     def _keep_layers(self, stack: Any) -> None:
         if not self.layers.numbers:
             return
-        top = len(stack.layers)
-        if max(self.layers.numbers) > top:
-            raise ValueError(f"--layer {self.layers}: encoder {self.name!r} has layers 0 to {top}")
         # One more block than is read, because what comes out of the last one may be normalised once more.
         stack.layers = stack.layers[: max(self.layers.numbers) + 1]
 
@@ -81,6 +89,8 @@ class HuggingFaceSpeech:
 
     def width(self, feature: str) -> int:
         if feature == "extract_feature":
+            if self.config.model_type in ("hubert", "whisper"):
+                raise ValueError(f"encoder {self.name!r} gives no convolutional features; use --audio-feature hidden_state")
             return int(self.config.conv_dim[-1])
         width = int(self.config.output_hidden_size if self._num_adapters else self.config.hidden_size)
         return width * (1 if self.layers.mean else max(1, len(self.layers.numbers)))
@@ -101,6 +111,8 @@ class HuggingFaceSpeech:
         """(S,) samples each -> (T, D) each. Speech beyond the chunk limit is cut, encoded in pieces and stitched."""
         if self.model is None:
             self.load()
+        for feature in features:
+            self.width(feature)  # refuses what the model does not have
         if self.is_whisper:
             return self._whisper(waves, features)
         limit = round(self.running.chunk_s * SAMPLE_RATE_HZ)
@@ -111,7 +123,9 @@ class HuggingFaceSpeech:
         for wave in normal:
             cut = windows(len(wave), self.convolutions, limit=limit, overlap=round(_OVERLAP_S * SAMPLE_RATE_HZ))
             if len(cut) > 1 and self._num_adapters:
-                raise ValueError(f"encoder {self.name!r} has an adapter, whose frames cannot be stitched; use a longer --chunk-seconds")
+                raise ValueError(
+                    f"encoder {self.name!r} has an adapter, whose frames cannot be stitched; use a longer --chunk-seconds"
+                )
             parts = [self._run([wave[w.start_sample : w.end_sample]], features)[0] for w in cut]
             found.append({feature: stitch([part[feature] for part in parts], cut) for feature in features})
         return found
@@ -136,8 +150,6 @@ class HuggingFaceSpeech:
             mask = torch.arange(max(lengths))[None] < torch.tensor(lengths)[:, None]
             mask = mask.long().to(self.running.device)
         output = self._forward(torch.from_numpy(padded), attention_mask=mask)
-        if "extract_feature" in features and getattr(output, "extract_features", None) is None:
-            raise ValueError(f"encoder {self.name!r} gives no convolutional features; use --audio-feature hidden_state")
         found = {"hidden_state": self._hidden(output)} if "hidden_state" in features else {}
         if "extract_feature" in features:
             found["extract_feature"] = output.extract_features
@@ -147,14 +159,14 @@ class HuggingFaceSpeech:
         """In windows of 30 s, one after another, as the model was trained; frames of padding are dropped."""
         import torch
 
-        if "extract_feature" in features:
-            raise ValueError(f"encoder {self.name!r} gives no convolutional features; use --audio-feature hidden_state")
         cut = [[Window(start, min(start + self.window, len(wave)), 0, 0, 0) for start in range(0, max(1, len(wave)), self.window)]
                for wave in waves]  # fmt: skip
         found = []
         pieces = [wave[w.start_sample : w.end_sample] for wave, own in zip(waves, cut, strict=True) for w in own]
         outputs: list[Floats] = []
-        for start in range(0, len(pieces), max(1, len(waves))):  # a long recording's windows are no larger batch than the plan's
+        for start in range(
+            0, len(pieces), max(1, len(waves))
+        ):  # a long recording's windows are no larger batch than the plan's
             group = pieces[start : start + max(1, len(waves))]
             mel = self.extractor(group, sampling_rate=SAMPLE_RATE_HZ, return_tensors="np", max_length=self.window,
                                  padding="max_length", truncation=True)["input_features"]  # fmt: skip

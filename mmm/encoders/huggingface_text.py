@@ -6,7 +6,7 @@ By default beomi/KcELECTRA-base, as published. Loaded as mmm/encoders/huggingfac
 from collections.abc import Sequence
 from typing import Any
 
-from mmm.encoders import Batching, Floats, Running
+from mmm.encoders import ON_CPU, Batching, Floats, Running
 from mmm.encoders.pretrained import find_pretrained, load_part
 from mmm.store import Recipe
 
@@ -19,31 +19,33 @@ class HuggingFaceText:
 
     batching: Batching = "masked"
 
-    def __init__(self, name: str, *, revision: str | None = None, running: Running = Running()) -> None:
+    def __init__(self, name: str, *, revision: str | None = None, running: Running = ON_CPU) -> None:
         self.name, self.running = name, running
         self.pretrained = find_pretrained(name, revision)
+        self.tokenizer: Any = None
         self.model: Any = None
 
     def recipe(self) -> Recipe:
         return {"kind": "text", **self.pretrained.identity, "version": _VERSION, "precision": self.running.precision,
                 "max_tokens": MAX_TOKENS}  # fmt: skip
 
-    def load(self) -> None:
-        if self.model is not None:
-            return
-        from transformers import AutoModel, AutoTokenizer
+    def load(self, *, weights: bool = True) -> None:
+        from transformers import AutoConfig, AutoModel, AutoTokenizer
         from transformers.utils import logging as transformers_logging
 
-        transformers_logging.disable_progress_bar()
         folder = self.pretrained.folder
-        self.tokenizer = load_part(AutoTokenizer, self.name, folder)
+        if self.tokenizer is None:
+            self.config = load_part(AutoConfig, self.name, folder)
+            self.tokenizer = load_part(AutoTokenizer, self.name, folder)
         self.separator = self.tokenizer.sep_token or self.tokenizer.eos_token
         if self.separator is None:
             raise ValueError(f"encoder {self.name!r} has no separator token to join turns with; use another text encoder")
-        self.model = load_part(AutoModel, self.name, folder).eval().float().to(self.running.device)
+        if weights and self.model is None:
+            transformers_logging.disable_progress_bar()
+            self.model = load_part(AutoModel, self.name, folder).eval().float().to(self.running.device)
 
     def width(self) -> int:
-        return int(self.model.config.hidden_size)
+        return int(self.config.hidden_size)
 
     def _tokens(self, all_turns: Sequence[Sequence[str]], **options: Any) -> Any:
         texts = [self.separator.join(turns) for turns in all_turns]

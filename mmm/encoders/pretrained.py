@@ -65,7 +65,9 @@ def _has_weights(folder: Path) -> bool:
 
 def cannot_load(name: str, error: Exception) -> ValueError:
     """What to tell of a model that cannot be loaded."""
-    return ValueError(f"encoder {name!r} cannot be loaded: {(str(error).strip() or type(error).__name__).splitlines()[0]}; {_WHAT_TO_GIVE}")
+    return ValueError(
+        f"encoder {name!r} cannot be loaded: {(str(error).strip() or type(error).__name__).splitlines()[0]}; {_WHAT_TO_GIVE}"
+    )
 
 
 def load_part(loader: Any, name: str, folder: Path) -> Any:

@@ -62,7 +62,7 @@ def windows(num_samples: int, convolutions: Convolutions, *, limit: int, overlap
     starts = [0]
     while num_samples > limit and starts[-1] + limit < num_samples:
         starts.append(starts[-1] + step)
-    found = []
+    found: list[Window] = []
     for number, start in enumerate(starts):
         last = number == len(starts) - 1
         end_sample = num_samples if last else start + limit
