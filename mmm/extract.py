@@ -170,6 +170,7 @@ def encode_speech(
         total_s = sum(seconds[number] for number in numbers)
         done = len(keys) - sum(len(rows) for number in numbers for rows in members[number])
         done_s = 0.0
+        yield Progress("speech", done, len(keys), 0.0, total_s)
         for number in _fill(stores, encoder, members, numbers, lambda number: job(batches[number]), run):
             done += sum(map(len, members[number]))
             done_s += seconds[number]
