@@ -108,7 +108,8 @@ def compare(model: str, total_s: float, rounds: int, budget_s: float) -> None:
     for way, times in took.items():
         median = statistics.median(times)
         print(
-            f"  {way:<20} {median:8.2f} s  {whole / median:8.1f} audio hours/h  {first / median:5.2f} times  ({min(times):.2f} to {max(times):.2f})"
+            f"  {way:<20} {median:8.2f} s  {whole / median:8.1f} audio hours/h  {first / median:5.2f} times  "
+            f"({min(times):.2f} to {max(times):.2f})"
         )
     many = durations(rng, 13_462).tolist()
     print("padding, of what is computed, at 13,462 utterances of these durations:")
@@ -131,10 +132,8 @@ def write_corpus(folder: Path, number: int, *, empty_audio: bool) -> Path:
     write_wavs(folder / "wav", seconds, rng)
     rows = ["utterance_id,dialogue_id,turn,session,speaker,text,audio,emotion,split"]
     for i in range(number):
-        split = ("train", "dev")[i // 10 % 10 == 0]
-        rows.append(
-            f"u{i},d{i // 10},{i % 10},s{i // 1000},p{i % 2},turn number {i},wav/{i:06}.wav,{('neutral', 'happy')[i % 3 == 0]},{split}"
-        )
+        split, label = ("train", "dev")[i // 10 % 10 == 0], ("neutral", "happy")[i % 3 == 0]
+        rows.append(f"u{i},d{i // 10},{i % 10},s{i // 1000},p{i % 2},turn number {i},wav/{i:06}.wav,{label},{split}")
     (folder / "manifest.csv").write_text("\n".join(rows) + "\n")
     return folder / "manifest.csv"
 
@@ -163,7 +162,7 @@ def main() -> None:
             manifest = write_corpus(Path(name) / "corpus", options.reencode, empty_audio=True)
             first, _ = encode(manifest)
             again = [encode(manifest)[0] for _ in range(3)]
-        print(f"{options.reencode:,} utterances, fbank and char-ngram, five contexts: {first:.1f} s, again {statistics.median(again):.2f} s "
+        print(f"{options.reencode:,} utterances, built-in encoders, five contexts: {first:.1f} s, again {statistics.median(again):.2f} s "
               f"({min(again):.2f} to {max(again):.2f}), starting Python included")  # fmt: skip
     elif options.memory:
         found = []
