@@ -16,6 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import mmm
+from mmm.cli_encode import DeviceName, FeaturesDir, ManifestPath, encode
+from mmm.cli_encode import console as console
 from mmm.cli_prepare import corpus_report, demo_corpus, prepare
 
 # Modules that import torch are imported inside the commands: --help and typing errors must not wait for them.
@@ -25,22 +27,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.add_typer(prepare, name="prepare")
 app.command("demo-corpus")(demo_corpus)
 app.command("corpus-report")(corpus_report)
-# A pipe has no width of its own; wide enough for whole tables.
-console = Console(width=None if sys.stdout.isatty() else 140)
-PUBLISHED_AUDIO_ENCODER = "kresnik/wav2vec2-large-xlsr-korean"
-PUBLISHED_TEXT_ENCODER = "beomi/KcELECTRA-base"
-
-ManifestPath = Annotated[Path, typer.Argument(help="manifest.csv", show_default=False)]
-FeaturesDir = Annotated[Path, typer.Option("--features", help="Folder of feature stores.", show_default=False)]
-DeviceName = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")]
-
-
-def comma_list(text: str, option: str) -> list[str]:
-    """`a,b` -> ["a", "b"]. Raises ValueError where nothing is named."""
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not parts:
-        raise ValueError(f"{option} is empty; expected names divided by commas")
-    return list(dict.fromkeys(parts))
+app.command("encode")(encode)
 
 
 def metrics_table(title: str, rows: list[tuple[str, dict[str, Any]]]) -> Table:
@@ -67,56 +54,6 @@ def class_table(metrics: dict[str, Any]) -> Table:
         scores = (f"{own[key]:.3f}" for key in ("precision", "recall", "f1"))
         table.add_row(name, *scores, str(own["support"]), *map(str, row))
     return table
-
-
-@app.command()
-def encode(
-    manifest: ManifestPath,
-    features: FeaturesDir,
-    audio_encoder: Annotated[str, typer.Option(help="fbank (built in), published, a Hugging Face id, or a folder.")] = "fbank",
-    text_encoder: Annotated[
-        str, typer.Option(help="char-ngram (built in), published, a Hugging Face id, or a folder.")
-    ] = "char-ngram",
-    context: Annotated[
-        str, typer.Option(help="Utterances of context K to encode text for, the current one included.")
-    ] = "1,2,3,4,5",
-    audio_feature: Annotated[str, typer.Option(help="Speech features to keep.")] = "hidden_state,extract_feature",
-    frame_rate: Annotated[float, typer.Option(help="fbank: frames a second.")] = 25.0,
-    num_mels: Annotated[int, typer.Option(help="fbank: mel bands.")] = 64,
-    text_width: Annotated[int, typer.Option(help="char-ngram: numbers a word.")] = 256,
-    max_tokens: Annotated[int, typer.Option(help="char-ngram: words kept, the latest turns first.")] = 128,
-) -> None:
-    """Encode every utterance once; what is already there is kept."""
-    from mmm.manifest import read_manifest
-
-    checked = read_manifest(manifest)  # before torch is imported: faults are listed at once
-    from mmm.config import AUDIO_FEATURES, MAX_CONTEXT
-
-    kept = comma_list(audio_feature, "--audio-feature")
-    for name in kept:
-        if name not in AUDIO_FEATURES:
-            raise ValueError(f"--audio-feature {name!r} is none of {', '.join(AUDIO_FEATURES)}")
-    contexts = []
-    for part in comma_list(context, "--context"):
-        if not part.isdigit() or not 1 <= int(part) <= MAX_CONTEXT:
-            raise ValueError(f"--context {part!r} is out of range; expected whole numbers from 1 to {MAX_CONTEXT}")
-        contexts.append(int(part))
-    from mmm.encoders import make_speech_encoder, make_text_encoder
-    from mmm.extract import encode_speech, encode_text
-
-    audio_name = PUBLISHED_AUDIO_ENCODER if audio_encoder == "published" else audio_encoder
-    text_name = PUBLISHED_TEXT_ENCODER if text_encoder == "published" else text_encoder
-    speech = make_speech_encoder(audio_name, frame_rate=frame_rate, num_mels=num_mels)
-    text = make_text_encoder(text_name, width=text_width, max_tokens=max_tokens)
-    columns = (TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
-        tasks: dict[str, Any] = {}
-        for steps in (encode_speech(checked, features, speech, kept), encode_text(checked, features, text, contexts)):
-            for step in steps:
-                if step.task not in tasks:
-                    tasks[step.task] = bar.add_task(step.task, total=step.total)
-                bar.update(tasks[step.task], completed=step.done)
-    console.print(f"{len(checked.utterances)} utterances encoded in {features}", highlight=False, soft_wrap=True)
 
 
 @app.command()

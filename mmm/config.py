@@ -7,13 +7,13 @@ from typing import Any
 
 from mmm.models import ARCHITECTURES
 from mmm.models.mlp_mixer import RESIDUALS
+from mmm.store import AUDIO_FEATURES as AUDIO_FEATURES
+from mmm.store import MAX_CONTEXT as MAX_CONTEXT
 
-AUDIO_FEATURES = ("hidden_state", "extract_feature")
 CLASS_WEIGHTS = ("none", "inverse", "sqrt_inverse")
 LABEL_POLICIES = ("expand", "first", "drop", "soft", "published")
 ACCUMULATIONS = ("exact", "published")
 INPUTS = ("both", "speech", "text")
-MAX_CONTEXT = 5
 PUBLISHED_SPEECH_POSITIONS = 512  # about 10 s of Wav2Vec2 frames
 PUBLISHED_TEXT_POSITIONS = 128
 # Settings that only some architectures have; elsewhere they must be left out.

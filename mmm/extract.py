@@ -2,25 +2,52 @@
 
 import contextlib
 import fcntl
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from mmm.encoders import SpeechEncoder, TextEncoder
-from mmm.encoders.audio import read_speech
+from mmm.encoders.audio import SAMPLE_RATE_HZ, num_speech_samples
+from mmm.encoding import Job, Runner, SpeechJob, TextJob, default_threads, plan_batches, run_here
 from mmm.manifest import Manifest
-from mmm.store import FeatureStore, Recipe, StoreWriter, list_recipes, open_store, recipe_hash, utterance_key
+from mmm.partial import PartialStore, Plan, all_rows, rows_there
+from mmm.sound import read_sound, sound_info
+from mmm.store import FeatureStore, Recipe, list_recipes, open_store, recipe_hash, utterance_key
 
 _TURN_BREAK = "\x1e"
 
 
 @dataclass(frozen=True)
 class Progress:
-    """`done` of `total` utterances of one `task` are in their store."""
+    """`done` of `total` utterances of one `task` are in their store; of them `seconds` of speech were encoded now."""
 
     task: str
     done: int
     total: int
+    seconds: float = 0.0
+    seconds_total: float = 0.0
+
+
+@dataclass(frozen=True)
+class BadFile:
+    """A clip that cannot be used, and why."""
+
+    audio: str
+    utterance_ids: tuple[str, ...]
+    reason: str
+
+
+class BadFiles(ValueError):
+    """Clips that cannot be used, found before the encoder started."""
+
+    def __init__(self, manifest: Path, files: Sequence[BadFile], num_clips: int) -> None:
+        self.files = tuple(files)
+        lines = [f"  utterance {file.utterance_ids[0]!r} ({file.audio}): {file.reason}" for file in files]
+        super().__init__(f"{manifest}: {len(files)} of {num_clips} audio files cannot be used; repair them, or leave them out with "
+                         "mmm encode --skip-bad\n" + "\n".join(lines))  # fmt: skip
 
 
 def turns_of(manifest: Manifest, index: int, context: int) -> list[str]:
@@ -48,80 +75,209 @@ def _only_writer(features: Path) -> Iterator[None]:
         yield
 
 
-def _existing(path: Path) -> FeatureStore | None:
-    return open_store(path) if (path / "recipe.json").is_file() else None
+def _clips(manifest: Manifest) -> dict[str, list[int]]:
+    """Each clip with its utterances: one clip may serve several lines of a corpus."""
+    found: dict[str, list[int]] = {}
+    for index, utterance in enumerate(manifest.utterances):
+        found.setdefault(utterance.audio, []).append(index)
+    return found
 
 
-def encode_speech(
-    manifest: Manifest, features_dir: Path, encoder: SpeechEncoder, features: Sequence[str]
-) -> Iterator[Progress]:
-    """Write a store for each of `features`. Raises FileNotFoundError, AudioError or ValueError; nothing half-written."""
-    keys = [speech_key(manifest, index) for index in range(len(manifest.utterances))]
+def _stamps(manifest: Manifest) -> list[tuple[int, int]]:
+    """(size, mtime in ns) of each utterance's clip. Raises FileNotFoundError."""
     try:
         stats = {name: (manifest.path.parent / name).stat() for name in {u.audio for u in manifest.utterances}}
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error.filename}: no such audio file") from None
-    stamps = [(stats[u.audio].st_size, stats[u.audio].st_mtime_ns) for u in manifest.utterances]
+    return [(stats[u.audio].st_size, stats[u.audio].st_mtime_ns) for u in manifest.utterances]
+
+
+def find_bad_files(manifest: Manifest, clips: dict[str, list[int]] | None = None) -> Iterator[tuple[int, BadFile | None]]:
+    """Read clips (all, unless `clips` says which) from end to end; yields how many were read, and a fault where there is one."""
+
+    def check(item: tuple[str, list[int]]) -> BadFile | None:
+        audio, indices = item
+        path = manifest.path.parent / audio
+        try:
+            num_speech_samples(path, sound_info(path))
+            read_sound(path)
+        except (ValueError, OSError) as error:
+            return BadFile(audio, tuple(manifest.utterances[index].utterance_id for index in indices), str(error))
+        return None
+
+    with ThreadPoolExecutor(default_threads()) as pool:
+        yield from enumerate(pool.map(check, (_clips(manifest) if clips is None else clips).items()), start=1)
+
+
+def encode_speech(
+    manifest: Manifest, features_dir: Path, encoder: SpeechEncoder, features: Sequence[str], *, batch_s: float = 0.0,
+    run: Runner | None = None,
+) -> Iterator[Progress]:  # fmt: skip
+    """Write a store for each of `features`; files that share a batch add up to `batch_s` seconds, 0 is one file at a time.
+
+    Raises FileNotFoundError, BadFiles before anything is encoded, or ValueError. Killed, it goes on where it was when called again.
+    """
+    keys = [speech_key(manifest, index) for index in range(len(manifest.utterances))]
+    stamps = _stamps(manifest)
     recipes = {feature: encoder.recipe(feature) for feature in features}
-    with _only_writer(features_dir), contextlib.ExitStack() as stack:
-        old = {feature: _existing(features_dir / recipe_hash(recipe)) for feature, recipe in recipes.items()}
-        todo = [f for f in features if (store := old[f]) is None or not _holds(store, keys, stamps)]
-        writers = {f: stack.enter_context(StoreWriter(features_dir / recipe_hash(recipes[f]), recipes[f])) for f in todo}
-        for feature, writer in writers.items():
-            _keep_others(writer, old[feature], set(keys))
-        # One clip may serve several lines of a corpus: lines of one clip are encoded together.
-        by_clip: dict[str, list[int]] = {}
-        for index, utterance in enumerate(manifest.utterances):
-            by_clip.setdefault(utterance.audio, []).append(index)
-        done = 0
-        for audio, indices in by_clip.items():
-            found = {}
-            if writers:
-                try:
-                    found = encoder.encode(read_speech(manifest.path.parent / audio), todo)
-                    for feature, writer in writers.items():
-                        for index in indices:
-                            writer.append(keys[index], stamps[index], found[feature])
-                except ValueError as error:
-                    raise ValueError(
-                        f"utterance {manifest.utterances[indices[0]].utterance_id!r} ({audio}): {error}"
-                    ) from error
-            done += len(indices)
-            yield Progress("speech", done, len(keys))
+    with _only_writer(features_dir):
+        paths = {feature: features_dir / recipe_hash(recipe) for feature, recipe in recipes.items()}
+        todo = [feature for feature in features if not _holds(paths[feature], keys, stamps)]
+        if not todo:
+            yield Progress("speech", len(keys), len(keys))
+            return
+        clips = _clips(manifest)
+        there = [set(all_rows(paths[feature])) for feature in todo]
+        missing = {audio: indices for audio, indices in clips.items()
+                   if not all((keys[index], *stamps[index]) in found for found in there for index in indices)}  # fmt: skip
+        bad = []
+        for number, fault in find_bad_files(manifest, missing):
+            if fault:
+                bad.append(fault)
+            yield Progress("checking audio", number, len(missing))
+        if bad:
+            raise BadFiles(manifest.path, bad, len(clips))
+        encoder.load(weights=False)
+        names = list(clips)
+        samples = [num_speech_samples(path := manifest.path.parent / name, sound_info(path)) for name in names]
+        of_clip = {name: place for place, name in enumerate(names)}
+        rows = [of_clip[utterance.audio] for utterance in manifest.utterances]
+        stores, finished = {}, []
+        for feature in todo:
+            lengths = [encoder.num_frames(count, feature) for count in samples]
+            plan, old = _plan(
+                paths[feature], recipes[feature], encoder.width(feature), keys, stamps, [lengths[row] for row in rows]
+            )
+            stores[feature] = PartialStore(paths[feature], plan)
+            finished.append(old)
+        # Planned over what the finished stores lack and not over what a killed run left: the same batches, so the same bytes.
+        fresh = [place for place, name in enumerate(names)
+                 if not all((keys[index], *stamps[index]) in old for old in finished for index in clips[name])]  # fmt: skip
+        seconds = [samples[place] / SAMPLE_RATE_HZ for place in fresh]
+        batches = [[fresh[member] for member in batch] for batch in plan_batches(seconds, batch_s, encoder.batching)]
+
+        def job(batch: Sequence[int]) -> Job:
+            named = [
+                f"utterance {manifest.utterances[clips[names[place]][0]].utterance_id!r} ({names[place]})" for place in batch
+            ]
+            return SpeechJob(
+                tuple((manifest.path.parent / names[place]).absolute() for place in batch), tuple(named), tuple(todo)
+            )
+
+        members = [[clips[names[place]] for place in batch] for batch in batches]
+        seconds = [sum(samples[place] for place in batch) / SAMPLE_RATE_HZ for batch in batches]
+        numbers = _lacking(stores, members)
+        total_s = sum(seconds[number] for number in numbers)
+        done = len(keys) - sum(len(rows) for number in numbers for rows in members[number])
+        done_s = 0.0
+        yield Progress("speech", done, len(keys), 0.0, total_s)
+        for number in _fill(stores, encoder, members, numbers, lambda number: job(batches[number]), run):
+            done += sum(map(len, members[number]))
+            done_s += seconds[number]
+            yield Progress("speech", done, len(keys), done_s, total_s)
 
 
-def encode_text(manifest: Manifest, features_dir: Path, encoder: TextEncoder, contexts: Sequence[int]) -> Iterator[Progress]:
-    """Write a store for each of `contexts`. Raises ValueError; nothing half-written."""
+def encode_text(
+    manifest: Manifest, features_dir: Path, encoder: TextEncoder, contexts: Sequence[int], *, batch_tokens: int = 0,
+    run: Runner | None = None,
+) -> Iterator[Progress]:  # fmt: skip
+    """Write a store for each of `contexts`. Raises ValueError. Killed, it goes on where it was when called again."""
     for context in contexts:
         recipe: Recipe = {**encoder.recipe(), "context": context}
-        path = features_dir / recipe_hash(recipe)
+        path, task = features_dir / recipe_hash(recipe), f"text, context {context}"
         keys = [text_key(manifest, index, context) for index in range(len(manifest.utterances))]
         stamps = [(0, 0)] * len(keys)
-        with _only_writer(features_dir), contextlib.ExitStack() as stack:
-            store = _existing(path)
-            if store is not None and _holds(store, keys, stamps):
-                yield Progress(f"text, context {context}", len(keys), len(keys))
+        with _only_writer(features_dir):
+            if _holds(path, keys, stamps):
+                yield Progress(task, len(keys), len(keys))
                 continue
-            writer = stack.enter_context(StoreWriter(path, recipe))
-            _keep_others(writer, store, set(keys))
-            for index, key in enumerate(keys):
-                writer.append(key, stamps[index], encoder.encode(turns_of(manifest, index, context)))
-                yield Progress(f"text, context {context}", index + 1, len(keys))
+            encoder.load(weights=False)
+            turns = [turns_of(manifest, index, context) for index in range(len(keys))]
+            lengths = encoder.num_tokens(turns)
+            plan, old = _plan(path, recipe, encoder.width(), keys, stamps, lengths)
+            stores = {"text": PartialStore(path, plan)}
+            fresh = [row for row, key in enumerate(keys) if (key, 0, 0) not in old]
+            planned = plan_batches([lengths[row] for row in fresh], batch_tokens, encoder.batching)
+            batches = [[fresh[member] for member in batch] for batch in planned]
+            members = [[[row] for row in batch] for batch in batches]
+
+            def job(number: int, batches: list[list[int]] = batches, turns: list[list[str]] = turns) -> Job:
+                return TextJob(tuple(tuple(turns[row]) for row in batches[number]))
+
+            numbers = _lacking(stores, members)
+            done = len(keys) - sum(len(batches[number]) for number in numbers)
+            for number in _fill(stores, encoder, members, numbers, job, run):
+                done += len(batches[number])
+                yield Progress(task, done, len(keys))
 
 
-def _holds(store: FeatureStore, keys: Sequence[int], stamps: Sequence[tuple[int, int]]) -> bool:
+def _plan(
+    path: Path, recipe: Recipe, width: int, keys: Sequence[int], stamps: Sequence[tuple[int, int]], lengths: Sequence[int]
+) -> tuple[Plan, set[tuple[int, int, int]]]:
+    """The store to be: the manifest's rows in its order, then those of other manifests; and the rows that a finished store has."""
+    mine, old = set(keys), set()
+    all_keys, all_stamps, all_lengths = list(keys), list(stamps), list(lengths)
+    for rows in rows_there(path):
+        if rows.store.path != path:
+            continue
+        old = set(rows.places())
+        own_lengths = np.diff(rows.store.offsets).tolist()
+        for row, key in enumerate(rows.store.keys.tolist()):
+            # Encoding a second corpus must not lose the first one's features.
+            if key not in mine:
+                size, mtime_ns = rows.store.stamps[row].tolist()
+                all_keys.append(key)
+                all_stamps.append((size, mtime_ns))
+                all_lengths.append(own_lengths[row])
+    arrays = (
+        np.asarray(all_keys, dtype=np.uint64),
+        np.asarray(all_stamps, dtype=np.int64),
+        np.asarray(all_lengths, dtype=np.int64),
+    )
+    return Plan(recipe, width, *arrays), old
+
+
+def _lacking(stores: dict[str, PartialStore], members: Sequence[Sequence[Sequence[int]]]) -> list[int]:
+    """Batches of which a store lacks something: whole batches, so that they give the same bytes as the first time."""
+    done = np.logical_and.reduce([store.done for store in stores.values()])
+    return [number for number, batch in enumerate(members) if not all(done[row] for rows in batch for row in rows)]
+
+
+def _fill(
+    stores: dict[str, PartialStore], encoder: SpeechEncoder | TextEncoder, members: Sequence[Sequence[Sequence[int]]],
+    numbers: Sequence[int], job: Callable[[int], Job], run: Runner | None,
+) -> Iterator[int]:  # fmt: skip
+    """Encode batches; yields the number of each that is in the stores, and moves them to their place at the end."""
+    runner = run or run_here(default_threads())
+    try:
+        for number, result in runner(encoder, ((number, job(number)) for number in numbers)) if numbers else ():
+            for place, (rows, found) in enumerate(zip(members[number], result, strict=True)):
+                for feature, store in stores.items():
+                    for row in rows:
+                        try:
+                            store.put(row, found[feature])
+                        except ValueError as error:
+                            named = job(number)
+                            what = f"{named.names[place]}: " if isinstance(named, SpeechJob) else ""
+                            raise ValueError(f"{what}{error}") from error
+            for store in stores.values():
+                store.mark()
+            yield number
+    except BaseException:
+        for store in stores.values():
+            store.close()
+        raise
+    for store in stores.values():
+        store.finish()
+
+
+def _holds(path: Path, keys: Sequence[int], stamps: Sequence[tuple[int, int]]) -> bool:
+    """Whether a finished store has it all."""
+    if not (path / "recipe.json").is_file():
+        return False
+    store = open_store(path)
     rows = store.find(keys)
     return bool((rows >= 0).all() and (store.stamps[rows] == stamps).all())
-
-
-def _keep_others(writer: StoreWriter, store: FeatureStore | None, replaced: set[int]) -> None:
-    """Copy the utterances of other manifests, so that encoding a second corpus does not lose the first one's."""
-    if store is None:
-        return
-    for row, key in enumerate(store.keys.tolist()):
-        if key not in replaced:
-            size, mtime_ns = store.stamps[row].tolist()
-            writer.append(key, (size, mtime_ns), store.values[store.offsets[row] : store.offsets[row + 1]])
 
 
 def find_store(features_dir: Path, kind: str, **wanted: object) -> FeatureStore:

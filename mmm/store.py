@@ -9,20 +9,21 @@
   stamps.npy    (N, 2) int64: size in bytes and mtime in ns of the audio read (zeros for text)
 """
 
-import contextlib
 import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mmm.files import new_directory, sha256_of_json, write_json
+from mmm.files import sha256_of_json
 
 Recipe = dict[str, Any]
+AUDIO_FEATURES = ("hidden_state", "extract_feature")
+MAX_CONTEXT = 5  # utterances, the current one included
 
 
 def utterance_key(utterance_id: str, source: str) -> int:
@@ -80,59 +81,6 @@ def open_store(path: Path) -> FeatureStore:
     if offsets[-1] != len(values) or not len(keys) == len(pooled) == len(stamps) == len(offsets) - 1:
         raise ValueError(f"{path}: the feature store's files disagree; remove the folder and run mmm encode again")
     return FeatureStore(path, recipe, values, offsets, pooled, keys, stamps)
-
-
-class StoreWriter:
-    """Writes a store row by row, so that memory does not grow with the corpus; complete or not at all.
-
-    Use it in a `with` block: the folder appears, or replaces the one before it, when the block ends well.
-    """
-
-    def __init__(self, path: Path, recipe: Recipe) -> None:
-        self.path, self.recipe = path, recipe
-        self._pooled: list[npt.NDArray[np.float16]] = []
-        self._lengths: list[int] = []
-        self._keys: list[int] = []
-        self._stamps: list[tuple[int, int]] = []
-
-    def __enter__(self) -> Self:
-        self._stack = contextlib.ExitStack()
-        self._folder = self._stack.enter_context(new_directory(self.path))
-        self._file = self._stack.enter_context(open(self._folder / "values.npy", "wb"))
-        # On the stack, so that the folder goes when what is written last fails, as on a full disk.
-        self._stack.push(self._finish)
-        return self
-
-    def append(self, key: int, stamp: tuple[int, int], values: npt.NDArray[np.floating]) -> None:
-        """Add an utterance's (T, D) features, rounded to float16. Raises ValueError where one is not finite."""
-        row = values.astype(np.float16)
-        if not len(row) or not np.isfinite(row).all():
-            raise ValueError(f"encoder {self.recipe['encoder']!r} gave no frame or a value that float16 cannot hold")
-        if not self._keys:
-            self._write_header(0, row.shape[1])
-        self._file.write(np.ascontiguousarray(row).tobytes())
-        self._pooled.append(pool(row, self.recipe["kind"]))
-        self._lengths.append(len(row))
-        self._keys.append(key)
-        self._stamps.append(stamp)
-
-    def _write_header(self, length: int, width: int) -> None:
-        # numpy pads the header so that the first axis can grow in place.
-        np.lib.format.write_array_header_1_0(self._file, {"descr": "<f2", "fortran_order": False, "shape": (length, width)})
-
-    def _finish(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        if kind is None:
-            offsets = np.concatenate([[0], np.cumsum(self._lengths)]).astype(np.int64)
-            self._file.seek(0)
-            self._write_header(int(offsets[-1]), len(self._pooled[0]))
-            write_json(self._folder / "recipe.json", self.recipe)
-            np.save(self._folder / "pooled.npy", np.stack(self._pooled))
-            np.save(self._folder / "offsets.npy", offsets)
-            np.save(self._folder / "keys.npy", np.asarray(self._keys, dtype=np.uint64))
-            np.save(self._folder / "stamps.npy", np.asarray(self._stamps, dtype=np.int64))
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        self._stack.__exit__(kind, error, trace)
 
 
 def list_recipes(features: Path) -> dict[Path, Recipe]:

@@ -2,7 +2,7 @@
 
 import fcntl
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,9 @@ from mmm.batches import load_features
 from mmm.config import AUDIO_FEATURES
 from mmm.encoders import make_speech_encoder, make_text_encoder, speech_encoder_of, text_encoder_of
 from mmm.encoders.audio import AudioError, read_speech
-from mmm.extract import encode_speech, encode_text, find_store, turns_of
+from mmm.extract import BadFiles, Progress, encode_speech, encode_text, find_store, turns_of
 from mmm.manifest import Manifest, read_manifest
-from mmm.store import FeatureStore
+from mmm.store import FeatureStore, list_recipes
 from tests.conftest import (
     CONTEXTS,
     SAMPLE_RATE_HZ,
@@ -160,7 +160,8 @@ def test_a_spoilt_wav_is_refused_by_name_and_leaves_no_folder(
     with pytest.raises(AudioError, match=rf"{utterance.audio}: {message}"):
         read_speech(path)
     features_dir = tmp_path / "features"
-    with pytest.raises(ValueError, match=rf"utterance '{utterance.utterance_id}' \({utterance.audio}\): .*{message}"):
+    with pytest.raises(BadFiles, match=rf"1 of 40 audio files cannot be used; repair them, or leave them out with mmm encode --skip-bad\n"
+                                       rf"  utterance '{utterance.utterance_id}' \({utterance.audio}\): .*{message}"):  # fmt: skip
         list(encode_speech(own.manifest, features_dir, small_speech_encoder(), AUDIO_FEATURES))
     assert visible(features_dir) == []
 
@@ -176,14 +177,27 @@ def test_a_missing_wav_is_refused_by_name_and_leaves_no_folder(own: Corpus, tmp_
 
 
 @pytest.mark.parametrize("encode_one", ["speech", "text"])
-def test_encoding_that_is_abandoned_leaves_no_folder(corpus: Corpus, tmp_path: Path, encode_one: str) -> None:
-    if encode_one == "speech":
-        progress = encode_speech(corpus.manifest, tmp_path / "features", small_speech_encoder(), AUDIO_FEATURES)
-    else:
-        progress = encode_text(corpus.manifest, tmp_path / "features", small_text_encoder(), CONTEXTS)
-    assert next(progress).done < 40
+def test_encoding_that_is_abandoned_shows_no_store_and_goes_on_where_it_was(
+    corpus: Corpus, tmp_path: Path, encode_one: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmm.encoding._LOOP_BUDGET", 2.0)  # a batch is small: 40 utterances are several
+
+    def start() -> Iterator[Progress]:
+        if encode_one == "speech":
+            return encode_speech(corpus.manifest, tmp_path / "features", small_speech_encoder(), AUDIO_FEATURES)
+        return encode_text(corpus.manifest, tmp_path / "features", small_text_encoder(), CONTEXTS)
+
+    progress = start()
+    first = next(step for step in progress if step.task != "checking audio" and step.done)
+    assert 0 < first.done < 40
     progress.close()  # type: ignore[attr-defined]
-    assert visible(tmp_path / "features") == []
+    assert list_recipes(tmp_path / "features") == {}
+    rest = [step for step in start() if step.task == first.task]
+    assert first.done <= rest[0].done < rest[-1].done == 40
+    for path in list_recipes(tmp_path / "features"):
+        for file in names_in(path):
+            assert (path / file).read_bytes() == (corpus.features_dir / path.name / file).read_bytes(), file
+    assert visible(tmp_path / "features") == sorted(path.name for path in list_recipes(tmp_path / "features"))
 
 
 def test_a_second_writer_is_refused(corpus: Corpus, tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """Frozen encoders behind two small interfaces, and the way from a recipe back to its encoder."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -10,52 +11,121 @@ import numpy.typing as npt
 from mmm.store import Recipe
 
 Floats = npt.NDArray[np.float32]
+# Which utterances may share a batch: of any lengths, of one length only (padding would change their features), or it makes no
+# difference because they are encoded one after another anyway.
+Batching = Literal["masked", "equal", "loop"]
+PRECISIONS = ("auto", "float32", "bf16", "fp16")
+DEFAULT_CHUNK_S = 35.0
+
+
+@dataclass(frozen=True)
+class Running:
+    """How a pretrained encoder runs. Only `precision` and `chunk_s` can be seen in the features, so they are in the recipe."""
+
+    device: str = "cpu"
+    precision: str = "float32"
+    chunk_s: float = DEFAULT_CHUNK_S  # longer speech is cut
+
+
+ON_CPU = Running()
 
 
 class SpeechEncoder(Protocol):
     """Turns 16 kHz mono speech into frames."""
 
+    batching: Batching
+
+    def load(self, *, weights: bool = True) -> None:
+        """Read what `width` and `num_frames` need, and the weights, once. Raises ValueError."""
+        ...
+
     def recipe(self, feature: str) -> Recipe:
         """What makes `feature`, complete enough to build the same encoder again."""
+        ...
+
+    def width(self, feature: str) -> int:
+        """Raises ValueError where the encoder does not have the feature."""
+        ...
+
+    def num_frames(self, num_samples: int, feature: str) -> int:
+        """Frames of so many 16 kHz samples, before they are encoded."""
         ...
 
     def encode(self, wave: Floats, features: Sequence[str]) -> dict[str, Floats]:
         """(S,) samples -> (T, D) for each of `features`, T at least 1."""
         ...
 
+    def encode_batch(self, waves: Sequence[Floats], features: Sequence[str]) -> list[dict[str, Floats]]:
+        """The same for several at once."""
+        ...
+
 
 class TextEncoder(Protocol):
     """Turns an utterance with its history into tokens; position 0 stands for the whole."""
 
+    batching: Batching
+
+    def load(self, *, weights: bool = True) -> None:
+        """Read what `width` and `num_tokens` need, and the weights, once. Raises ValueError."""
+        ...
+
     def recipe(self) -> Recipe:
         """What makes the features, the context apart."""
+        ...
+
+    def width(self) -> int: ...
+
+    def num_tokens(self, all_turns: Sequence[Sequence[str]]) -> list[int]:
+        """Tokens of each utterance with its history, before they are encoded."""
         ...
 
     def encode(self, turns: Sequence[str]) -> Floats:
         """The current utterance, then those before it, most recent first -> (T, D), T from 1 to 128."""
         ...
 
+    def encode_batch(self, all_turns: Sequence[Sequence[str]]) -> list[Floats]: ...
 
-def make_speech_encoder(name: str, *, frame_rate: float = 25.0, num_mels: int = 64) -> SpeechEncoder:
-    """`fbank`, or a Hugging Face id or folder. Raises ValueError or FileNotFoundError."""
+
+def make_speech_encoder(
+    name: str, *, frame_rate: float = 25.0, num_mels: int = 64, layer: str = "last", revision: str | None = None,
+    running: Running = ON_CPU, lazy: bool = False, only_local: bool = False,
+) -> SpeechEncoder:  # fmt: skip
+    """`fbank`, or a Hugging Face id or folder; `lazy` leaves the weights on the disk, `only_local` asks no network.
+
+    Raises ValueError or FileNotFoundError.
+    """
     if name == "fbank":
+        if layer != "last":
+            raise ValueError(f"--layer {layer} is for pretrained speech models; fbank has no layers")
         from mmm.encoders.fbank import Fbank
 
         return Fbank(frame_rate=frame_rate, num_mels=num_mels)
-    from mmm.encoders.huggingface import HuggingFaceSpeech  # transformers takes seconds to import
+    from mmm.encoders.huggingface import HuggingFaceSpeech
 
-    return HuggingFaceSpeech(name)
+    encoder = HuggingFaceSpeech(name, revision=revision, layer=layer, running=running, only_local=only_local)
+    if not lazy:
+        encoder.load()
+    return encoder
 
 
-def make_text_encoder(name: str, *, width: int = 256, max_tokens: int = 128) -> TextEncoder:
-    """`char-ngram`, or a Hugging Face id or folder. Raises ValueError or FileNotFoundError."""
+def make_text_encoder(
+    name: str, *, width: int = 256, max_tokens: int = 128, revision: str | None = None, running: Running = ON_CPU,
+    lazy: bool = False, only_local: bool = False,
+) -> TextEncoder:  # fmt: skip
+    """`char-ngram`, or a Hugging Face id or folder; `lazy` leaves the weights on the disk, `only_local` asks no network.
+
+    Raises ValueError or FileNotFoundError.
+    """
     if name == "char-ngram":
         from mmm.encoders.char_ngram import CharNgram
 
         return CharNgram(width=width, max_tokens=max_tokens)
-    from mmm.encoders.huggingface import HuggingFaceText
+    from mmm.encoders.huggingface_text import HuggingFaceText
 
-    return HuggingFaceText(name)
+    encoder = HuggingFaceText(name, revision=revision, running=running, only_local=only_local)
+    if not lazy:
+        encoder.load()
+    return encoder
 
 
 def speech_encoder_of(recipe: Recipe, folder: Path | None = None) -> SpeechEncoder:
@@ -66,24 +136,28 @@ def speech_encoder_of(recipe: Recipe, folder: Path | None = None) -> SpeechEncod
     if recipe["encoder"] == "fbank":
         encoder = make_speech_encoder("fbank", frame_rate=recipe["frame_rate_hz"], num_mels=recipe["num_mels"])
     else:
-        from mmm.encoders.huggingface import HuggingFaceSpeech
-
         where = _place(recipe, folder, "--audio-encoder")
-        encoder = HuggingFaceSpeech(where, revision=recipe["revision"], only_local=True)
+        running = Running(precision=recipe.get("precision", "float32"), chunk_s=recipe.get("chunk_s", DEFAULT_CHUNK_S))
+        encoder = make_speech_encoder(where, revision=recipe["revision"], layer=recipe.get("layer", "last"), running=running,
+                                      lazy=True, only_local=True)  # fmt: skip
     _same(encoder.recipe(recipe["feature"]), recipe, folder)
+    encoder.load()
     return encoder
 
 
 def text_encoder_of(recipe: Recipe, folder: Path | None = None) -> TextEncoder:
     """As `speech_encoder_of`."""
+    options: dict[str, Any] = {}
+    where = str(recipe["encoder"])
     if recipe["encoder"] == "char-ngram":
-        encoder = make_text_encoder("char-ngram", width=recipe["width"], max_tokens=recipe["max_tokens"])
+        options = {"width": recipe["width"], "max_tokens": recipe["max_tokens"]}
     else:
-        from mmm.encoders.huggingface import HuggingFaceText
-
         where = _place(recipe, folder, "--text-encoder")
-        encoder = HuggingFaceText(where, revision=recipe["revision"], only_local=True)
+        running = Running(precision=recipe.get("precision", "float32"))
+        options = {"revision": recipe["revision"], "running": running, "lazy": True, "only_local": True}
+    encoder = make_text_encoder(where, **options)
     _same(encoder.recipe(), {name: value for name, value in recipe.items() if name != "context"}, folder)
+    encoder.load()
     return encoder
 
 

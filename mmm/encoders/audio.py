@@ -4,13 +4,11 @@ import math
 from pathlib import Path
 
 import numpy as np
-import torch
-import torchaudio.functional
 
 from mmm.encoders import Floats
-from mmm.sound import AudioError, decode_sound, read_sound
+from mmm.sound import AudioError, SoundInfo, decode_sound, read_sound
 
-__all__ = ["SAMPLE_RATE_HZ", "AudioError", "decode_speech", "read_speech"]
+__all__ = ["SAMPLE_RATE_HZ", "AudioError", "decode_speech", "num_speech_samples", "read_speech"]
 
 SAMPLE_RATE_HZ = 16_000
 _RATES_HZ = (4_000, 768_000)  # of what can be speech
@@ -32,11 +30,26 @@ def _as_speech(wave: Floats, rate_hz: int, name: str) -> Floats:
     mono: Floats = np.ascontiguousarray(wave.mean(axis=1, dtype=np.float32))
     if rate_hz == SAMPLE_RATE_HZ:
         return mono
+    _check_rate(name, rate_hz)
+    import torch
+    import torchaudio.functional
+
+    resampled: Floats = torchaudio.functional.resample(torch.from_numpy(mono), rate_hz, SAMPLE_RATE_HZ).numpy()
+    return resampled
+
+
+def num_speech_samples(path: Path, info: SoundInfo) -> int:
+    """How many samples `read_speech` will give. Raises AudioError for a rate that it refuses."""
+    if info.rate_hz == SAMPLE_RATE_HZ:
+        return info.num_samples
+    _check_rate(str(path), info.rate_hz)
+    return -(-info.num_samples * SAMPLE_RATE_HZ // info.rate_hz)
+
+
+def _check_rate(name: str, rate_hz: int) -> None:
     if not _RATES_HZ[0] <= rate_hz <= _RATES_HZ[1]:
         raise AudioError(f"{name}: a sample rate of {rate_hz} Hz; expected {_RATES_HZ[0]} to {_RATES_HZ[1]}")
     common = math.gcd(rate_hz, SAMPLE_RATE_HZ)
     if (rate_hz // common) * (SAMPLE_RATE_HZ // common) > _MOST_PHASES:
         raise AudioError(f"{name}: a sample rate of {rate_hz} Hz shares no large factor with {SAMPLE_RATE_HZ}; is the header right? "
                          f"resample it, as with: ffmpeg -i IN -ar {SAMPLE_RATE_HZ} OUT.wav")  # fmt: skip
-    resampled: Floats = torchaudio.functional.resample(torch.from_numpy(mono), rate_hz, SAMPLE_RATE_HZ).numpy()
-    return resampled

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from mmm.encoders import Floats
+from mmm.encoders import Batching, Floats
 from mmm.store import Recipe
 
 _VERSION = 1
@@ -44,33 +44,48 @@ class CharNgram:
     Position 0 adds the current utterance's words and, hashed to other places and halved, those of the turns before it.
     """
 
+    batching: Batching = "loop"
+
     def __init__(self, *, width: int = 256, max_tokens: int = MAX_TOKENS) -> None:
         if not 16 <= width <= 4096:
             raise ValueError(f"--text-width {width} is out of range; expected 16 to 4096")
         if not 2 <= max_tokens <= MAX_TOKENS:
             raise ValueError(f"--max-tokens {max_tokens} is out of range; expected 2 to {MAX_TOKENS}")
-        self.width, self.max_tokens = width, max_tokens
+        self._width, self.max_tokens = width, max_tokens
 
     def recipe(self) -> Recipe:
         return {
             "kind": "text",
             "encoder": "char-ngram",
             "version": _VERSION,
-            "width": self.width,
+            "width": self._width,
             "max_tokens": self.max_tokens,
         }
 
+    def width(self) -> int:
+        return self._width
+
+    def load(self, *, weights: bool = True) -> None:
+        """Nothing: there are no weights."""
+
+    def num_tokens(self, all_turns: Sequence[Sequence[str]]) -> list[int]:
+        counts = (sum(len(_WORDS.findall(turn.lower())) for turn in turns) + len(turns) for turns in all_turns)
+        return [min(count, self.max_tokens) for count in counts]
+
+    def encode_batch(self, all_turns: Sequence[Sequence[str]]) -> list[Floats]:
+        return [self.encode(turns) for turns in all_turns]
+
     def encode(self, turns: Sequence[str]) -> Floats:
         words = [_WORDS.findall(turn.lower()) for turn in turns]
-        whole = np.zeros(self.width, dtype=np.float32)
+        whole = np.zeros(self._width, dtype=np.float32)
         for salt, weight, chosen in (("now ", 1.0, words[0]), ("before ", 0.5, [w for turn in words[1:] for w in turn])):
-            total = sum((_word(word, self.width, salt) for word in chosen), start=np.zeros(self.width, dtype=np.float32))
+            total = sum((_word(word, self._width, salt) for word in chosen), start=np.zeros(self._width, dtype=np.float32))
             whole += np.float32(weight / max(float(np.linalg.norm(total)), 1e-6)) * total
         # Unit vectors have components near 1 / sqrt(D); scaled to about one, as learned embeddings are.
         rows = [whole]
         for distance, turn in enumerate(words):
-            marker = np.float32(0.5) * _hashed([f"turn {distance}"], self.width) if distance else np.float32(0.0)
+            marker = np.float32(0.5) * _hashed([f"turn {distance}"], self._width) if distance else np.float32(0.0)
             if distance:
-                rows.append(_hashed(["separator"], self.width) + marker)
-            rows += [_word(word, self.width, "") + marker for word in turn]
-        return np.stack(rows[: self.max_tokens]) * np.float32(self.width**0.5)
+                rows.append(_hashed(["separator"], self._width) + marker)
+            rows += [_word(word, self._width, "") + marker for word in turn]
+        return np.stack(rows[: self.max_tokens]) * np.float32(self._width**0.5)

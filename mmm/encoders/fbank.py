@@ -4,17 +4,15 @@
 """
 
 from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
 
 import numpy as np
-import torch
-import torchaudio.functional
-import torchaudio.transforms
-from torch.nn import functional
 
-from mmm.encoders import Floats
-from mmm.encoders.audio import SAMPLE_RATE_HZ
+from mmm.encoders import Batching, Floats
 from mmm.store import Recipe
 
+SAMPLE_RATE_HZ = 16_000
 _VERSION = 1  # raise it when the numbers change, so that old features are not taken for new ones
 _HOP_S, _WINDOW_S = 0.010, 0.025  # the usual framing of speech recognition
 _ANALYSIS_RATE_HZ = round(1 / _HOP_S)
@@ -26,6 +24,8 @@ _SHIFT, _SCALE = 6.0, 4.0
 class Fbank:
     """Log-mel frames at `frame_rate` a second: means over blocks of 10 ms frames."""
 
+    batching: Batching = "loop"
+
     def __init__(self, *, frame_rate: float = 25.0, num_mels: int = 64) -> None:
         block = _ANALYSIS_RATE_HZ / frame_rate if frame_rate > 0 else 0.0
         if block < 1 or block != int(block):
@@ -33,16 +33,38 @@ class Fbank:
         if not 8 <= num_mels <= 128:
             raise ValueError(f"--num-mels {num_mels} is out of range; expected 8 to 128")
         self.frame_rate, self.num_mels, self.block = float(frame_rate), num_mels, int(block)
-        self.mel = torchaudio.transforms.MelSpectrogram(
+
+    @cached_property
+    def mel(self) -> Any:
+        import torchaudio.transforms  # here, because features that are there need none of it
+
+        return torchaudio.transforms.MelSpectrogram(
             SAMPLE_RATE_HZ, n_fft=512, win_length=round(_WINDOW_S * SAMPLE_RATE_HZ),
-            hop_length=round(_HOP_S * SAMPLE_RATE_HZ), f_min=20.0, n_mels=num_mels, pad_mode="constant",
+            hop_length=round(_HOP_S * SAMPLE_RATE_HZ), f_min=20.0, n_mels=self.num_mels, pad_mode="constant",
         )  # fmt: skip
+
+    def load(self, *, weights: bool = True) -> None:
+        """Filters alone."""
+        _ = self.mel
+
+    def width(self, feature: str) -> int:
+        return self.num_mels * (3 if feature == "hidden_state" else 1)
+
+    def num_frames(self, num_samples: int, feature: str) -> int:
+        return -(-(num_samples // round(_HOP_S * SAMPLE_RATE_HZ) + 1) // self.block)
+
+    def encode_batch(self, waves: Sequence[Floats], features: Sequence[str]) -> list[dict[str, Floats]]:
+        return [self.encode(wave, features) for wave in waves]
 
     def recipe(self, feature: str) -> Recipe:
         return {"kind": "audio", "encoder": "fbank", "version": _VERSION, "feature": feature,
                 "frame_rate_hz": self.frame_rate, "num_mels": self.num_mels, "sample_rate_hz": SAMPLE_RATE_HZ}  # fmt: skip
 
     def encode(self, wave: Floats, features: Sequence[str]) -> dict[str, Floats]:
+        import torch
+        import torchaudio.functional
+        from torch.nn import functional
+
         mel = (self.mel(torch.from_numpy(wave)) + _FLOOR).log()  # (num_mels, T)
         mel = (mel + _SHIFT) / _SCALE
         mel = functional.avg_pool1d(mel[None], self.block, ceil_mode=True)[0]

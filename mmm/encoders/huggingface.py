@@ -1,112 +1,214 @@
-"""Hugging Face encoders: any Wav2Vec2-like speech model, any text encoder with last_hidden_state.
+"""Pretrained speech models of transformers: Wav2Vec2, HuBERT, WavLM, data2vec-audio, and Whisper's encoder.
 
-By default kresnik/wav2vec2-large-xlsr-korean and beomi/KcELECTRA-base, as published. Never remote code; safetensors
-where they exist, otherwise torch.load with weights_only (transformers' own default since 5.0).
+By default kresnik/wav2vec2-large-xlsr-korean, as published. Never remote code; safetensors where they exist, otherwise
+torch.load with weights_only (transformers' own default since 5.0).
 """
 
-import hashlib
 from collections.abc import Sequence
-from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
-import torch
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoTokenizer
-from transformers.utils import logging as transformers_logging
 
-from mmm.encoders import Floats
-from mmm.encoders.audio import SAMPLE_RATE_HZ
-from mmm.files import sha256_of_file
+from mmm.encoders import ON_CPU, Batching, Floats, Running
+from mmm.encoders.layers import parse_layers
+from mmm.encoders.pretrained import find_pretrained, load_part
+from mmm.encoders.windows import Convolutions, Window, stitch, windows
 from mmm.store import Recipe
 
-MAX_TOKENS = 128  # published
-_VERSION = 1
-_MIN_SAMPLES = 400  # the receptive field of Wav2Vec2's convolutions: shorter speech has no frame
-_LOADED_FILES = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model")
-transformers_logging.disable_progress_bar()
-
-
-def _load(loader: Any, name: str, revision: str | None, only_local: bool) -> Any:
-    try:
-        return loader.from_pretrained(name, revision=revision, trust_remote_code=False, local_files_only=only_local)
-    except (EOFError, RuntimeError, SafetensorError, UnpicklingError) as error:
-        # Not torch's own message: it advises to load the file without care.
-        raise ValueError(
-            f"encoder {name!r} cannot be loaded: its weights file is damaged, or holds more than weights, which could run code "
-            f"({type(error).__name__}); download it again from a source you trust"
-        ) from error
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        if only_local and not Path(name).is_dir():
-            pinned = f" --revision {revision}" if revision else ""
-            raise FileNotFoundError(f"encoder {name!r}, which the features were made with, is not on this machine; get it with: "
-                                    f"hf download {name}{pinned}") from error  # fmt: skip
-        raise ValueError(
-            f"encoder {name!r} cannot be loaded: {reason}; give a Hugging Face id that can be downloaded or is cached, "
-            "the folder of a downloaded model, or a built-in encoder (fbank, char-ngram)"
-        ) from error
-
-
-def _identity(name: str, revision: str | None, only_local: bool) -> Recipe:
-    """What pins the weights: the commit of a hub model, the hash of the files of a local one."""
-    folder = Path(name)
-    if not folder.is_dir():
-        config = _load(AutoConfig, name, revision, only_local)
-        return {"encoder": name, "revision": getattr(config, "_commit_hash", None) or revision}
-    digest = hashlib.sha256()
-    for file in sorted({file for pattern in _LOADED_FILES for file in folder.glob(pattern)}):
-        digest.update(f"{file.name}\0{sha256_of_file(file)}\n".encode())
-    return {"encoder": str(folder.resolve()), "revision": None, "files_sha256": digest.hexdigest()}
+SAMPLE_RATE_HZ = 16_000
+_VERSION = 2
+_FAMILIES = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "whisper")
+_OVERLAP_S = 4.0  # of two chunks: a cut is 2 s away from every frame that is kept
 
 
 class HuggingFaceSpeech:
-    """Frames of a frozen speech model: `hidden_state` its last layer, `extract_feature` its convolutions."""
+    """Frames of a frozen speech model: `hidden_state` its last layer or those of `layer`, `extract_feature` its convolutions."""
 
-    def __init__(self, name: str, *, revision: str | None = None, only_local: bool = False) -> None:
-        self.identity = _identity(name, revision, only_local)
-        pinned = self.identity["revision"]
-        self.extractor = _load(AutoFeatureExtractor, name, pinned, only_local)
-        if self.extractor.sampling_rate != SAMPLE_RATE_HZ:
-            raise ValueError(f"encoder {name!r} wants {self.extractor.sampling_rate} Hz speech; expected {SAMPLE_RATE_HZ} Hz")
-        self.model = _load(AutoModel, name, pinned, only_local).eval().float()
+    def __init__(self, name: str, *, revision: str | None = None, layer: str = "last", running: Running = ON_CPU,
+                 only_local: bool = False) -> None:  # fmt: skip
+        self.name, self.running, self.layers = name, running, parse_layers(layer)
+        if running.chunk_s <= _OVERLAP_S:
+            raise ValueError(f"--chunk-seconds {running.chunk_s:g} is too short; chunks overlap by {_OVERLAP_S:g} s")
+        self.pretrained = find_pretrained(name, revision, only_local=only_local)
+        self.config: Any = None
+        self.model: Any = None
+        self.batching: Batching = "equal"
 
     def recipe(self, feature: str) -> Recipe:
-        return {"kind": "audio", **self.identity, "version": _VERSION, "feature": feature, "sample_rate_hz": SAMPLE_RATE_HZ}
+        # Features of the convolutions have no layer: one store serves all.
+        layer = {"layer": str(self.layers)} if feature == "hidden_state" else {}
+        return {"kind": "audio", **self.pretrained.identity, "version": _VERSION, "feature": feature, **layer,
+                "precision": self.running.precision, "chunk_s": self.running.chunk_s, "sample_rate_hz": SAMPLE_RATE_HZ}  # fmt: skip
+
+    def load(self, *, weights: bool = True) -> None:
+        if self.config is None:
+            self._load_config()
+        if weights and self.model is None:
+            from transformers import AutoModel
+            from transformers.utils import logging as transformers_logging
+
+            transformers_logging.disable_progress_bar()
+            model = load_part(AutoModel, self.name, self.pretrained.folder)
+            model = model.encoder if self.is_whisper else model  # Whisper's decoder writes text
+            self._keep_layers(model if self.is_whisper else model.encoder)
+            self.model = model.eval().float().to(self.running.device)
+
+    def _load_config(self) -> None:
+        from transformers import AutoConfig, AutoFeatureExtractor
+
+        folder = self.pretrained.folder
+        self.config = load_part(AutoConfig, self.name, folder)
+        family = self.config.model_type
+        if family not in _FAMILIES:
+            raise ValueError(f"encoder {self.name!r} is a {family}; expected one of {', '.join(_FAMILIES)}")
+        self.extractor = load_part(AutoFeatureExtractor, self.name, folder)
+        if self.extractor.sampling_rate != SAMPLE_RATE_HZ:
+            raise ValueError(
+                f"encoder {self.name!r} wants {self.extractor.sampling_rate} Hz speech; expected {SAMPLE_RATE_HZ} Hz"
+            )
+        self.is_whisper = family == "whisper"
+        if self.is_whisper:
+            self.window = self.config.max_source_positions * 2 * self.extractor.hop_length  # its second convolution halves
+            self.convolutions = Convolutions((2 * self.extractor.hop_length,), (2 * self.extractor.hop_length,))
+            self.batching = "masked"  # every window is as long: it was trained on speech padded to 30 s
+        else:
+            self.convolutions = Convolutions(tuple(self.config.conv_kernel), tuple(self.config.conv_stride))
+            self.batching = _batching(self.config)
+        top = self.config.encoder_layers if self.is_whisper else self.config.num_hidden_layers
+        if self.layers.numbers and max(self.layers.numbers) > top:
+            raise ValueError(f"--layer {self.layers}: encoder {self.name!r} has layers 0 to {top}")
+
+    def _keep_layers(self, stack: Any) -> None:
+        if not self.layers.numbers:
+            return
+        # One more block than is read, because what comes out of the last one may be normalised once more.
+        stack.layers = stack.layers[: max(self.layers.numbers) + 1]
+
+    @property
+    def _num_adapters(self) -> int:
+        return self.config.num_adapter_layers if getattr(self.config, "add_adapter", False) and not self.layers.numbers else 0
+
+    def width(self, feature: str) -> int:
+        if feature == "extract_feature":
+            if self.config.model_type in ("hubert", "whisper"):
+                raise ValueError(f"encoder {self.name!r} gives no convolutional features; use --audio-feature hidden_state")
+            return int(self.config.conv_dim[-1])
+        width = int(self.config.output_hidden_size if self._num_adapters else self.config.hidden_size)
+        return width * (1 if self.layers.mean else max(1, len(self.layers.numbers)))
+
+    def num_frames(self, num_samples: int, feature: str) -> int:
+        if self.is_whisper:
+            return max(1, -(-num_samples // self.convolutions.hop))
+        frames = self.convolutions.num_frames(num_samples)
+        if feature == "hidden_state":
+            for _ in range(self._num_adapters):
+                frames = (frames - 1) // self.config.adapter_stride + 1
+        return frames
 
     def encode(self, wave: Floats, features: Sequence[str]) -> dict[str, Floats]:
-        if len(wave) < _MIN_SAMPLES:
-            wave = np.pad(wave, (0, _MIN_SAMPLES - len(wave)))
-        inputs = self.extractor(wave, sampling_rate=SAMPLE_RATE_HZ, return_tensors="pt")
-        with torch.inference_mode():
-            output = self.model(**inputs)
-        found = {"hidden_state": output.last_hidden_state}
+        return self.encode_batch([wave], features)[0]
+
+    def encode_batch(self, waves: Sequence[Floats], features: Sequence[str]) -> list[dict[str, Floats]]:
+        """(S,) samples each -> (T, D) each. Speech beyond the chunk limit is cut, encoded in pieces and stitched."""
+        if self.model is None:
+            self.load()
+        for feature in features:
+            self.width(feature)  # refuses what the model does not have
+        if self.is_whisper:
+            return self._whisper(waves, features)
+        limit = round(self.running.chunk_s * SAMPLE_RATE_HZ)
+        normal = [self._normal(wave) for wave in waves]
+        if all(len(wave) <= limit for wave in normal):
+            return self._run(normal, features)
+        found = []
+        for wave in normal:
+            cut = windows(len(wave), self.convolutions, limit=limit, overlap=round(_OVERLAP_S * SAMPLE_RATE_HZ))
+            if len(cut) > 1 and self._num_adapters:
+                raise ValueError(
+                    f"encoder {self.name!r} has an adapter, whose frames cannot be stitched; use a longer --chunk-seconds"
+                )
+            parts = [self._run([wave[w.start_sample : w.end_sample]], features)[0] for w in cut]
+            found.append({feature: stitch([part[feature] for part in parts], cut) for feature in features})
+        return found
+
+    def _normal(self, wave: Floats) -> Floats:
+        if len(wave) < self.convolutions.receptive:
+            wave = np.pad(wave, (0, self.convolutions.receptive - len(wave)))
+        values: Floats = self.extractor(wave, sampling_rate=SAMPLE_RATE_HZ, return_tensors="np")["input_values"][0]
+        return values.astype(np.float32, copy=False)
+
+    def _run(self, waves: Sequence[Floats], features: Sequence[str]) -> list[dict[str, Floats]]:
+        """One forward pass. Waves of different lengths are padded under a mask."""
+        import torch
+
+        lengths = [len(wave) for wave in waves]
+        padded = np.zeros((len(waves), max(lengths)), dtype=np.float32)
+        for row, wave in zip(padded, waves, strict=True):
+            row[: len(wave)] = wave
+        mask = None
+        if min(lengths) < max(lengths):
+            assert self.batching == "masked", "this model gives other features in a padded batch"
+            mask = torch.arange(max(lengths))[None] < torch.tensor(lengths)[:, None]
+            mask = mask.long().to(self.running.device)
+        output = self._forward(torch.from_numpy(padded), attention_mask=mask)
+        found = {"hidden_state": self._hidden(output)} if "hidden_state" in features else {}
         if "extract_feature" in features:
-            if getattr(output, "extract_features", None) is None:
-                name = self.identity["encoder"]
-                raise ValueError(f"encoder {name!r} gives no convolutional features; use --audio-feature hidden_state")
             found["extract_feature"] = output.extract_features
-        return {feature: found[feature][0].float().numpy() for feature in features}
+        return _rows(found, [{feature: self.num_frames(length, feature) for feature in features} for length in lengths])
+
+    def _whisper(self, waves: Sequence[Floats], features: Sequence[str]) -> list[dict[str, Floats]]:
+        """In windows of 30 s, one after another, as the model was trained; frames of padding are dropped."""
+        import torch
+
+        cut = [[Window(start, min(start + self.window, len(wave)), 0, 0, 0) for start in range(0, max(1, len(wave)), self.window)]
+               for wave in waves]  # fmt: skip
+        found = []
+        pieces = [wave[w.start_sample : w.end_sample] for wave, own in zip(waves, cut, strict=True) for w in own]
+        outputs: list[Floats] = []
+        for start in range(
+            0, len(pieces), max(1, len(waves))
+        ):  # a long recording's windows are no larger batch than the plan's
+            group = pieces[start : start + max(1, len(waves))]
+            mel = self.extractor(group, sampling_rate=SAMPLE_RATE_HZ, return_tensors="np", max_length=self.window,
+                                 padding="max_length", truncation=True)["input_features"]  # fmt: skip
+            hidden = self._hidden(self._forward(torch.from_numpy(np.asarray(mel, dtype=np.float32))))
+            lengths = [{"hidden_state": self.num_frames(len(piece), "hidden_state")} for piece in group]
+            outputs += [row["hidden_state"] for row in _rows({"hidden_state": hidden}, lengths)]
+        for own in cut:
+            found.append({"hidden_state": np.concatenate([outputs.pop(0) for _ in own])})
+        return found
+
+    def _forward(self, inputs: Any, **options: Any) -> Any:
+        import torch
+
+        from mmm.encoders.precision import autocast
+
+        options = {name: value for name, value in options.items() if value is not None}
+        if self.layers.numbers:
+            options["output_hidden_states"] = True
+        with torch.inference_mode(), autocast(self.running.precision, self.running.device):
+            return self.model(inputs.to(self.running.device), **options)
+
+    def _hidden(self, output: Any) -> Any:
+        import torch
+
+        if not self.layers.numbers:
+            return output.last_hidden_state
+        chosen = [output.hidden_states[number].float() for number in self.layers.numbers]
+        return torch.stack(chosen).mean(dim=0) if self.layers.mean else torch.cat(chosen, dim=-1)
 
 
-class HuggingFaceText:
-    """Tokens of a frozen text model: [CLS] first, turns joined by its separator, at most 128."""
+def _batching(config: Any) -> Batching:
+    """Which files may share a batch and still give what each gives alone.
 
-    def __init__(self, name: str, *, revision: str | None = None, only_local: bool = False) -> None:
-        self.identity = _identity(name, revision, only_local)
-        pinned = self.identity["revision"]
-        self.tokenizer = _load(AutoTokenizer, name, pinned, only_local)
-        self.separator = self.tokenizer.sep_token or self.tokenizer.eos_token
-        if self.separator is None:
-            raise ValueError(f"encoder {name!r} has no separator token to join turns with; use another text encoder")
-        self.model = _load(AutoModel, name, pinned, only_local).eval().float()
+    Models with `feat_extract_norm="layer"` were trained under masks. A group norm is over all of a file's time, padding included,
+    and data2vec-audio's stack of positional convolutions, like an adapter's, carries padding back into speech: equal lengths only.
+    """
+    masked = getattr(config, "feat_extract_norm", "group") == "layer" and config.model_type != "data2vec-audio"
+    return "masked" if masked and not getattr(config, "add_adapter", False) else "equal"
 
-    def recipe(self) -> Recipe:
-        return {"kind": "text", **self.identity, "version": _VERSION, "max_tokens": MAX_TOKENS}
 
-    def encode(self, turns: Sequence[str]) -> Floats:
-        inputs = self.tokenizer(self.separator.join(turns), truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
-        with torch.inference_mode():
-            output: Floats = self.model(**inputs).last_hidden_state[0].float().numpy()
-        return output
+def _rows(values: dict[str, Any], lengths: Sequence[dict[str, int]]) -> list[dict[str, Floats]]:
+    """(B, T, D) on a device -> each file's (T_i, D) here."""
+    arrays = {feature: tensor.float().cpu().numpy() for feature, tensor in values.items()}
+    return [{feature: arrays[feature][row, : own[feature]] for feature in arrays} for row, own in enumerate(lengths)]

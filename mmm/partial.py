@@ -1,0 +1,225 @@
+"""A feature store in the making: rows arrive in any order and land in their place, and a killed writer goes on where it was.
+
+`features/.<recipe hash>.partial/` holds
+  store/     the files of a feature store at their final size, rows that are missing are holes
+  done       one byte a row: 1 where the row is on the disk
+  plan.json  digest of the recipe, keys, stamps and lengths; written last, without it the folder is rubbish
+  replaced/  for a moment at the end: the store that `store/` takes the place of
+
+Sizes and places are known before the first row, so memory does not grow with the corpus, no row is written twice, and the bytes do
+not depend on who wrote which row when.
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from mmm.files import sha256_of_json, sync, write_json
+from mmm.store import FeatureStore, Recipe, open_store, pool
+
+_SYNC_S = 2.0  # what is written is marked as done, after a sync, this often
+_FILES = ("values", "pooled")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The rows of a store before they are there."""
+
+    recipe: Recipe
+    width: int
+    keys: npt.NDArray[np.uint64]  # (N,)
+    stamps: npt.NDArray[np.int64]  # (N, 2)
+    lengths: npt.NDArray[np.int64]  # (N,) frames or tokens
+
+    @property
+    def digest(self) -> str:
+        arrays = [sha256_of_json(array.tolist()) for array in (self.keys, self.stamps, self.lengths)]
+        return sha256_of_json([self.recipe, self.width, *arrays])
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows that are there already: of a finished store, or done ones of a partial store."""
+
+    store: FeatureStore
+    done: npt.NDArray[np.bool_]
+
+    def places(self) -> dict[tuple[int, int, int], int]:
+        """(key, size, mtime) -> row."""
+        stamps = self.store.stamps.tolist()
+        return {(key, *stamps[row]): row for row, key in enumerate(self.store.keys.tolist()) if self.done[row]}
+
+    def row(self, place: int) -> npt.NDArray[np.float16]:
+        return self.store.values[self.store.offsets[place] : self.store.offsets[place + 1]]
+
+
+def partial_folder(path: Path) -> Path:
+    return path.parent / f".{path.name}.partial"
+
+
+def rows_there(path: Path) -> list[Rows]:
+    """What a store that is to be written at `path` can start from. Finishes what a kill interrupted."""
+    _tidy(path)
+    found = []
+    if (path / "recipe.json").is_file():
+        store = open_store(path)
+        found.append(Rows(store, np.ones(len(store.keys), dtype=bool)))
+    folder = partial_folder(path)
+    if folder.is_dir():
+        done = np.fromfile(folder / "done", dtype=np.uint8) == 1
+        found.append(Rows(open_store(folder / "store"), done))
+    return found
+
+
+def _tidy(path: Path) -> None:
+    folder, fresh = partial_folder(path), path.parent / f".{path.name}.fresh"
+    if (folder / "replaced").is_dir() and (folder / "store").is_dir() and not path.exists():
+        (folder / "store").rename(path)
+    if folder.exists() and not ((folder / "plan.json").is_file() and (folder / "store").is_dir()):
+        shutil.rmtree(folder)
+    if fresh.exists():
+        if (fresh / "plan.json").is_file() and not folder.exists():
+            fresh.rename(folder)
+        else:
+            shutil.rmtree(fresh)
+
+
+class PartialStore:
+    """Opens the partial store of a plan, or makes it and copies the rows there are. Not for two writers at once."""
+
+    def __init__(self, path: Path, plan: Plan) -> None:
+        self.path, self.plan, self.folder = path, plan, partial_folder(path)
+        self.offsets = np.concatenate([[0], np.cumsum(plan.lengths)]).astype(np.int64)
+        self._headers = {"values": _header(int(self.offsets[-1]), plan.width), "pooled": _header(len(plan.keys), plan.width)}
+        sources = rows_there(path)
+        digest = plan.digest
+        goes_on = self.folder.is_dir() and json.loads((self.folder / "plan.json").read_text())["digest"] == digest
+        if not goes_on:
+            self._make(digest, sources)
+        self._open(self.folder)
+        self.done = np.fromfile(self.folder / "done", dtype=np.uint8) == 1
+        self._unmarked: list[int] = []
+        self._synced = time.monotonic()
+
+    def _make(self, digest: str, sources: Sequence[Rows]) -> None:
+        plan, fresh = self.plan, self.path.parent / f".{self.path.name}.fresh"
+        needed = 2 * plan.width * int(self.offsets[-1] + len(plan.keys))
+        free = shutil.disk_usage(self.path.parent).free
+        if needed > free:
+            raise ValueError(f"{self.path.parent}: the features need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
+        (fresh / "store").mkdir(parents=True)
+        write_json(fresh / "store" / "recipe.json", plan.recipe)
+        for name, array in (("offsets", self.offsets), ("keys", plan.keys), ("stamps", plan.stamps)):
+            np.save(fresh / "store" / f"{name}.npy", array)
+        for name, header in self._headers.items():
+            with open(fresh / "store" / f"{name}.npy", "wb") as file:
+                file.write(header)
+                file.truncate(len(header) + 2 * plan.width * (int(self.offsets[-1]) if name == "values" else len(plan.keys)))
+        done = np.zeros(len(plan.keys), dtype=np.uint8)
+        self._open(fresh)
+        places = [source.places() for source in sources]
+        for row, (key, stamp, length) in enumerate(zip(plan.keys.tolist(), plan.stamps.tolist(), plan.lengths, strict=True)):
+            for source, known in zip(sources, places, strict=True):
+                place = known.get((key, *stamp))
+                if place is not None and source.store.width == plan.width and len(values := source.row(place)) == length:
+                    self._write(row, values)
+                    done[row] = 1
+                    break
+        self._close()
+        done.tofile(fresh / "done")
+        for path in fresh.rglob("*"):
+            sync(path)
+        write_json(fresh / "plan.json", {"digest": digest})
+        if self.folder.exists():
+            (self.folder / "plan.json").unlink()
+            shutil.rmtree(self.folder)
+        fresh.rename(self.folder)
+        sync(self.path.parent)
+
+    def _open(self, folder: Path) -> None:
+        self._files = {name: os.open(folder / "store" / f"{name}.npy", os.O_RDWR) for name in _FILES}
+
+    def _close(self) -> None:
+        for descriptor in self._files.values():
+            os.close(descriptor)
+        self._files = {}
+
+    def _write(self, row: int, values: npt.NDArray[np.float16]) -> None:
+        width = 2 * self.plan.width
+        for name, place, array in (
+            ("values", int(self.offsets[row]), values),
+            ("pooled", row, pool(values, self.plan.recipe["kind"])),
+        ):
+            data = memoryview(np.ascontiguousarray(array).tobytes())
+            offset = len(self._headers[name]) + width * place
+            while data:  # a call writes 2 GiB at most, and less on a disk that fills up
+                written = os.pwrite(self._files[name], data, offset)
+                data, offset = data[written:], offset + written
+
+    def put(self, row: int, values: npt.NDArray[np.floating]) -> None:
+        """Write a row's (T, D) features, rounded to float16. Raises ValueError where they are none."""
+        encoder, expected = self.plan.recipe["encoder"], (int(self.plan.lengths[row]), self.plan.width)
+        with np.errstate(over="ignore"):
+            rounded = values.astype(np.float16)
+        if not len(rounded) or not np.isfinite(rounded).all():
+            raise ValueError(f"encoder {encoder!r} gave no frame or a value that float16 cannot hold")
+        if rounded.shape != expected:
+            raise ValueError(
+                f"encoder {encoder!r} gave features of shape {rounded.shape}, {expected} were expected; was the file changed?"
+            )
+        self._write(row, rounded)
+        self._unmarked.append(row)
+
+    def mark(self, *, now: bool = False) -> None:
+        """Rows put so far are done, once they are synced; every few seconds, or `now`. Call it after a whole batch."""
+        if not self._unmarked or not (now or time.monotonic() - self._synced > _SYNC_S):
+            return
+        for descriptor in self._files.values():
+            os.fdatasync(descriptor)
+        self.done[self._unmarked] = True
+        with open(self.folder / "done", "r+b") as file:
+            file.write(self.done.astype(np.uint8).tobytes())
+            file.flush()
+            os.fdatasync(file.fileno())
+        self._unmarked.clear()
+        self._synced = time.monotonic()
+
+    def close(self) -> None:
+        """Mark what is there and leave the rest for another time."""
+        self.mark(now=True)
+        self._close()
+
+    def finish(self) -> None:
+        """Move the complete store to its place."""
+        self.close()
+        assert self.done.all(), "rows are missing"
+        for file in (self.folder / "store").iterdir():
+            sync(file)
+        sync(self.folder / "store")
+        if self.path.exists():
+            # A folder cannot be renamed over a full one: the old one steps aside first.
+            self.path.rename(self.folder / "replaced")
+        (self.folder / "store").rename(self.path)
+        sync(self.path.parent)
+        shutil.rmtree(self.folder)
+
+
+def _header(length: int, width: int) -> bytes:
+    import io
+
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": "<f2", "fortran_order": False, "shape": (length, width)})
+    return buffer.getvalue()
+
+
+def all_rows(path: Path) -> Iterator[tuple[int, int, int]]:
+    """(key, size, mtime) of each row that need not be encoded."""
+    for rows in rows_there(path):
+        yield from rows.places()

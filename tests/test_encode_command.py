@@ -1,0 +1,151 @@
+"""`mmm encode` and `mmm-search encode` as they are typed: killed, resumed, with bad files, on Ray."""
+
+import contextlib
+import multiprocessing
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmm.manifest import read_manifest
+from mmm.partial import partial_folder
+from mmm.store import list_recipes, open_store
+from tests.conftest import Corpus, names_in
+
+SMALL = ["--frame-rate", "10", "--num-mels", "16", "--text-width", "32", "--context", "1,2,3"]
+
+
+def command(*words: str | Path, module: str = "mmm") -> list[str]:
+    return [sys.executable, "-m", module, *map(str, words)]
+
+
+def run(*words: str | Path, module: str = "mmm") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*words, module=module), capture_output=True, text=True, timeout=300)
+
+
+def contents(features: Path) -> dict[str, bytes]:
+    """Every file of every store."""
+    return {f"{path.name}/{file}": (path / file).read_bytes() for path in list_recipes(features) for file in names_in(path)}
+
+
+def test_encode_writes_what_the_library_writes_and_again_says_so_at_once(corpus: Corpus, tmp_path: Path) -> None:
+    for _ in range(2):
+        done = run("encode", corpus.manifest.path, "--features", tmp_path / "features", *SMALL)
+        assert done.returncode == 0, done.stderr
+        assert f"40 utterances encoded in {tmp_path / 'features'}" in done.stdout
+        assert contents(tmp_path / "features") == contents(corpus.features_dir)
+    assert "audio hours an hour" not in done.stdout
+
+
+def encode_in_small_batches(words: list[str]) -> None:
+    """`mmm encode`, whose progress is on the disk after each second of speech."""
+    import mmm.cli
+
+    mmm.encoding._LOOP_BUDGET, mmm.partial._SYNC_S = 1.0, 0.0
+    sys.argv = ["mmm", *words]
+    mmm.cli.main()
+
+
+def num_done(features: Path) -> int:
+    """Rows that are on the disk, of unfinished stores too."""
+    found = 40 * len(list_recipes(features)) if features.is_dir() else 0
+    for file in features.glob(".*.partial/done"):
+        with contextlib.suppress(FileNotFoundError):  # moved between the listing and the look
+            found += file.read_bytes().count(1)
+    return found
+
+
+@pytest.mark.slow  # eleven processes; the kills have to be real
+def test_encode_killed_at_ten_moments_ends_in_the_same_bytes(corpus: Corpus, tmp_path: Path) -> None:
+    """Each kill is by progress: as soon as so many more rows are on the disk as chance says."""
+    features = tmp_path / "features"
+    words = ["encode", str(corpus.manifest.path), "--features", str(features), *SMALL]
+    forks = multiprocessing.get_context("forkserver")  # torch is imported once
+    forks.set_forkserver_preload(["mmm.cli", "mmm.extract", "torch", "torchaudio.transforms", "tests.test_encode_command"])
+    generator = np.random.default_rng(5)
+    for _ in range(10):
+        goal = num_done(features) + int(generator.integers(1, 12))
+        process = forks.Process(target=encode_in_small_batches, args=(words,))
+        process.start()
+        while process.is_alive() and num_done(features) < goal:
+            pass
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        for path in list_recipes(features):
+            assert len(open_store(path).keys) == 40
+    assert 0 < num_done(features) < 200
+    process = forks.Process(target=encode_in_small_batches, args=(words,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    # The small batches above change no byte: built-in encoders take one utterance after another.
+    found, expected = contents(features), contents(corpus.features_dir)
+    assert found.keys() == expected.keys()
+    assert [name for name in found if found[name] != expected[name]] == []
+    assert [name for name in names_in(features) if name.startswith(".") and name != ".lock"] == []
+
+
+def test_bad_files_are_refused_together_before_anything_is_encoded(corpus: Corpus, tmp_path: Path) -> None:
+    shutil.copytree(corpus.manifest.path.parent, tmp_path / "own", ignore=shutil.ignore_patterns("features"))
+    manifest = tmp_path / "own" / "manifest.csv"
+    for number in (3, 11):
+        wav = tmp_path / "own" / "wav" / f"{number:02}.wav"
+        wav.write_bytes(wav.read_bytes()[:-500])
+    words = ["encode", manifest, "--features", tmp_path / "features", *SMALL]
+    refused = run(*words)
+    assert refused.returncode == 2
+    assert "2 of 40 audio files cannot be used; repair them, or leave them out with mmm encode --skip-bad" in refused.stderr
+    assert all(f"utterance 'u{number:02}' (wav/{number:02}.wav)" in refused.stderr for number in (3, 11))
+    assert list_recipes(tmp_path / "features") == {}
+    assert not any(partial_folder(tmp_path / "features" / name).exists() for name in names_in(tmp_path / "features"))
+
+    done = run(*words, "--skip-bad")
+    assert done.returncode == 0, done.stderr
+    good = tmp_path / "own" / "manifest.good.csv"
+    assert "left out: 2 of 40 utterances whose audio cannot be used" in done.stdout
+    assert f"from here on use the manifest without them: {good}" in done.stdout
+    left = {u.utterance_id for u in corpus.manifest.utterances} - {u.utterance_id for u in read_manifest(good).utterances}
+    assert left == {"u03", "u11"}
+    reasons = (tmp_path / "own" / "manifest.bad_files.csv").read_text().splitlines()
+    assert reasons[0] == "utterance_id,audio,reason"
+    assert [line.split(",")[0] for line in reasons[1:]] == ["u03", "u11"]
+    assert all("truncated: the header promises" in line for line in reasons[1:])
+    trained = run("train", manifest, "--features", tmp_path / "features", "--out", tmp_path / "bundle")
+    assert trained.returncode == 2
+    assert "no speech features for 2 of 40 utterances" in trained.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--layer", "9"], "--layer 9 is for pretrained speech models; fbank has no layers"),
+        (["--layer", "nine"], "--layer nine is for pretrained speech models"),
+        (["--precision", "int8"], "--precision 'int8' is none of auto, float32, bf16, fp16"),
+        (["--precision", "fp16"], "--precision fp16 needs a GPU; on a CPU use bf16 or float32"),
+        (["--batch-seconds", "-1"], "--batch-seconds -1 is out of range; expected 0 (one file at a time) or more"),
+        (["--device", "tpu"], "device"),
+        (["--context", "9"], "--context '9' is out of range"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(corpus: Corpus, tmp_path: Path, words: list[str], message: str) -> None:
+    from typer.testing import CliRunner
+
+    from mmm.cli import app
+
+    done = CliRunner().invoke(app, ["encode", str(corpus.manifest.path), "--features", str(tmp_path / "features"), *words])
+    assert message in str(done.exception)
+    assert not (tmp_path / "features").exists()
+
+
+@pytest.mark.slow  # starts a Ray
+def test_encoding_on_two_actors_gives_the_same_bytes(corpus: Corpus, tmp_path: Path) -> None:
+    words = ["encode", corpus.manifest.path, "--features", tmp_path / "features", *SMALL, "--workers", "2"]
+    done = run(*words, module="search")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert contents(tmp_path / "features") == contents(corpus.features_dir)
+    assert names_in(tmp_path) == ["features"]
