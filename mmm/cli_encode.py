@@ -28,7 +28,7 @@ console = Console(width=None if sys.stdout.isatty() else 140)
 _PUBLISHED = {"speech": "kresnik/wav2vec2-large-xlsr-korean", "text": "beomi/KcELECTRA-base"}
 # Seconds of speech a batch. On a CPU one file at a time is faster than padded batches (benchmarks/encode.py).
 _BATCH_S = {"cpu": 0.0, "cuda": 120.0}
-# Texts are short: on a CPU too a few at a time are faster than one.
+# Tokens a batch. Texts are short, about 20 tokens: one at a time would read the weights from memory for each (not measured yet).
 _BATCH_TOKENS = {"cpu": 512, "cuda": 8192}
 
 ManifestPath = Annotated[Path, typer.Argument(help="manifest.csv", show_default=False)]
