@@ -89,6 +89,7 @@ class Projection:
         self.runs: dict[str, Run] = {}
         self.changes: dict[str, Change] = {}
         self.seq = 0  # of the last event
+        self.last_time = 0.0  # when it happened, seconds since 1970
         self.is_closed = False
         self._host = ""
         self._sessions = 0
@@ -102,7 +103,7 @@ class Projection:
         return self.changes.setdefault(key, Change())
 
     def apply(self, event: Event) -> None:
-        self.seq = event.seq
+        self.seq, self.last_time = event.seq, event.time
         key = SWEEP if event.trial is None else str(event.trial)
         match event.kind:
             case "sweep":

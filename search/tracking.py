@@ -278,7 +278,8 @@ class Delivery:
         """After a session: nothing is left running, and the best trial has its mark, figures and the bundle."""
         self.read()
         if not self.projection.is_closed and self._has_no_driver():
-            self.projection.close("interrupted, its driver died", time.time())
+            # The same, whenever and wherever it is told.
+            self.projection.close("interrupted, its driver died", self.projection.last_time)
         self.send()
         if self._client is None or self._state.get("uncertain"):
             self._client, self._experiment = open_client(self.runs, self.tracking_uri)

@@ -23,6 +23,7 @@ pytestmark = [
 ]
 
 NUM_KILLS = 10
+NUM_KILLS_OF_TWO_WORKERS = 5  # of half a minute each
 NUM_TRIALS = 16
 # Trials of several reports, whose checkpoints cost next to nothing.
 SPACE = """
@@ -94,21 +95,21 @@ def wait(driver: subprocess.Popen[str], seconds: float) -> None:
         return
 
 
-def kill_and_resume(corpus: Corpus, folder: Path, name: str, workers: int, epochs: int) -> Path:
-    """A sweep whose driver is killed ten times at random moments, and which then ends. Returns its ledger."""
+def kill_and_resume(corpus: Corpus, folder: Path, name: str, workers: int, epochs: int, num_kills: int) -> Path:
+    """A sweep whose driver is killed so many times at random moments, and which then ends. Returns its ledger."""
     ledger = folder / "runs" / name / "ledger.sqlite"
     draw = random.Random(workers)
     resume = ["resume", name, "--runs", folder / "runs"]
     least = NUM_TRIALS * (epochs // 3 + 3)  # events of any such sweep: suggestion, epochs to the first rung, decision, end
-    for kill in range(NUM_KILLS):
+    for kill in range(num_kills):
         first = options(corpus, folder, name, workers, epochs)
-        # Some die before Ray is up, which writes nothing but the session. However fast the machine, all ten fit into the sweep.
+        # Some die before Ray is up, which writes nothing but the session. However fast the machine, all of them fit into the sweep.
         run_and_kill(
             resume if kill else first,
             ledger,
             draw.randrange(2, 60),
             draw.uniform(0.0, 1.0),
-            least * (kill + 1) // (NUM_KILLS + 1),
+            least * (kill + 1) // (num_kills + 1),
         )
     call("search", *resume)
     return ledger
@@ -130,10 +131,10 @@ def recomputed(ledger: Path) -> dict[tuple[int, int], list[tuple[int, float]]]:
     return dict(found)
 
 
-def check(ledger: Path) -> None:
-    """What ten kills may not have done to a sweep."""
+def check(ledger: Path, num_kills: int) -> None:
+    """What kills may not have done to a sweep."""
     events = list(read_events(ledger))
-    assert sum(event.kind == "session" for event in events) == NUM_KILLS + 1
+    assert sum(event.kind == "session" for event in events) == num_kills + 1
     history = read_history(ledger)
     assert history.last_close is not None
     assert history.last_close["why"] == "done"
@@ -154,7 +155,7 @@ def check(ledger: Path) -> None:
     for (session, trial_number), epochs in again.items():
         assert len({when for _, when in epochs}) == 1, (session, trial_number, epochs)
     print(
-        f"{NUM_KILLS} kills, {len(events)} events; epochs reported twice: {sum(map(len, again.values()))} in {len(again)} cases"
+        f"{num_kills} kills, {len(events)} events; epochs reported twice: {sum(map(len, again.values()))} in {len(again)} cases"
     )
     found = statuses(ledger.parent.parent)
     assert found.keys() == {"sweep", *map(str, range(NUM_TRIALS))}
@@ -162,16 +163,17 @@ def check(ledger: Path) -> None:
     assert "RUNNING" not in found.values()
 
 
-def test_ten_kills_of_the_driver_cost_at_most_a_report_a_trial(corpus: Corpus, tmp_path: Path) -> None:
-    check(kill_and_resume(corpus, tmp_path, "killed", workers=2, epochs=120))
+def test_kills_of_the_driver_cost_at_most_a_report_a_trial(corpus: Corpus, tmp_path: Path) -> None:
+    num_kills = NUM_KILLS_OF_TWO_WORKERS
+    check(kill_and_resume(corpus, tmp_path, "killed", workers=2, epochs=120, num_kills=num_kills), num_kills)
 
 
 def test_a_serial_sweep_killed_ten_times_suggests_what_an_undisturbed_one_does(corpus: Corpus, tmp_path: Path) -> None:
     (tmp_path / "whole").mkdir()
     (tmp_path / "killed").mkdir()
     call("search", *options(corpus, tmp_path / "whole", "sweep", workers=1, epochs=90))
-    ledger = kill_and_resume(corpus, tmp_path / "killed", "sweep", workers=1, epochs=90)
-    check(ledger)
+    ledger = kill_and_resume(corpus, tmp_path / "killed", "sweep", workers=1, epochs=90, num_kills=NUM_KILLS)
+    check(ledger, NUM_KILLS)
     whole, killed = read_history(tmp_path / "whole" / "runs" / "sweep" / "ledger.sqlite"), read_history(ledger)
     assert [trial.settings for trial in killed.trials.values()] == [trial.settings for trial in whole.trials.values()]
     for one, other in zip(whole.trials.values(), killed.trials.values(), strict=True):

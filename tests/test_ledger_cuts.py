@@ -16,7 +16,7 @@ from search.conductor import Conductor
 from search.ledger import Entry, Event, Ledger, LedgerError, read_events, read_history
 from search.scheduler import rung_scores
 from search.searcher import Searcher
-from search.tracking import EXPERIMENT, Projection, default_tracking_uri
+from search.tracking import EXPERIMENT, default_tracking_uri, sync
 from tests.conftest import Corpus
 from tests.sweep_parts import METRIC, SMALL_SPACE, epoch_entry, small_spec, train_serially
 from tests.test_ledger import SWEEP, end, session, suggest
@@ -240,7 +240,11 @@ def mlflow_content(runs: Path) -> dict[str, Any]:
     assert experiment is not None
     found = {}
     for run in client.search_runs([experiment.experiment_id]):
-        tags = {tag: value for tag, value in run.data.tags.items() if tag not in ("mmm.sweep_id", "mlflow.parentRunId")}
+        tags = {
+            tag: value
+            for tag, value in run.data.tags.items()
+            if tag not in ("mmm.sweep_id", "mmm.folder", "mlflow.parentRunId")
+        }
         points = {name: [(point.step, point.timestamp, point.value) for point in client.get_metric_history(run.info.run_id, name)]
                   for name in run.data.metrics}  # fmt: skip
         about = (run.info.run_name, run.info.status, run.info.start_time, run.info.end_time)
@@ -253,8 +257,7 @@ def test_sending_a_ledger_to_two_stores_gives_both_the_same_content(swept: Path,
     contents = []
     for name in ("one", "other"):
         shutil.copytree(swept, tmp_path / name / "small")
-        projection = Projection(tmp_path / name, "small", None)
-        projection.send(list(read_events(tmp_path / name / "small" / "ledger.sqlite")))
+        sync(tmp_path / name, "small", None)
         contents.append(mlflow_content(tmp_path / name))
     assert contents[0] == contents[1]
     trials = read_history(swept / "ledger.sqlite").trials
