@@ -85,7 +85,7 @@ def ours(folder: Path, uri: str | None, with_outbox: bool = True) -> tuple[float
                 reports.append(time.perf_counter() - before)
             if with_outbox and outbox is None:
                 outbox = Outbox(folder, "bench")
-        trouble = outbox.close() if outbox is not None else ""
+        trouble = outbox.close(longest_wait_s=900) if outbox is not None else ""
         assert trouble == "", trouble
         return time.perf_counter() - started, reports
 

@@ -37,7 +37,7 @@ class Outbox:
             )  # fmt: skip
         self.comparison: str | None = None  # the address of a page
 
-    def close(self) -> str:
+    def close(self, longest_wait_s: float = _LONGEST_WAIT_S) -> str:
         """After the session's end is in the ledger: wait for the rest to be sent, but not for long.
 
         Returns what kept it from arriving, empty where everything has.
@@ -53,7 +53,7 @@ class Outbox:
 
         listener = threading.Thread(target=listen, args=(self._process.stdout,), name="outbox", daemon=True)
         listener.start()
-        listener.join(_LONGEST_WAIT_S)
+        listener.join(longest_wait_s)
         if listener.is_alive():
             return "it is being sent in the background"
         status = self._process.wait()
