@@ -17,7 +17,8 @@ import torch
 from mmm.batches import load_features
 from mmm.config import make_config
 from mmm.manifest import read_manifest
-from mmm.train import begin, fit
+from mmm.run import begin
+from mmm.train import fit
 from search.ledger import read_history
 
 

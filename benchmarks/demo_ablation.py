@@ -21,7 +21,8 @@ from mmm.corpora.prepared import write_prepared
 from mmm.encoders import make_speech_encoder, make_text_encoder
 from mmm.extract import encode_speech, encode_text
 from mmm.manifest import Manifest, read_manifest
-from mmm.train import begin, fit
+from mmm.run import begin
+from mmm.train import fit
 
 FRAME_RATE_HZ = 10.0
 SETTINGS = {"epochs": 9, "batch_size": 32, "lr": 1e-3, "width": 128, "classifier_hidden": 128, "dropout": 0.2}

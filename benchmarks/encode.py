@@ -30,8 +30,8 @@ from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
 from mmm.encoders import Running, make_speech_encoder
 from mmm.encoders.huggingface import HuggingFaceSpeech
-from mmm.encoders.precision import resolve_precision
 from mmm.encoding import SpeechJob, default_threads, padding_waste, plan_batches, run_here
+from mmm.precision import resolve_precision
 
 RATE_HZ = 16_000
 FEATURES = ("hidden_state", "extract_feature")

@@ -26,7 +26,8 @@ from mmm.encoders import make_speech_encoder, make_text_encoder
 from mmm.encoders.audio import SAMPLE_RATE_HZ, read_speech
 from mmm.extract import encode_speech, encode_text
 from mmm.manifest import Manifest, Utterance, read_manifest
-from mmm.train import begin, fit
+from mmm.run import begin
+from mmm.train import fit
 
 CONTEXT = 3
 SYSTEMS = ("vanilla_concat", "mlp_mixer")

@@ -33,7 +33,8 @@ from mmm.corpora.demo import make_demo_corpus
 from mmm.encoders import make_speech_encoder, make_text_encoder
 from mmm.extract import encode_speech, encode_text
 from mmm.manifest import Manifest, read_manifest
-from mmm.train import Diverged, begin, fit
+from mmm.run import begin
+from mmm.train import Diverged, fit
 from spaces import SPACES
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -124,7 +124,8 @@ def epoch_seconds(manifest: Path, features: Path, settings: dict[str, Any]) -> f
     from mmm.batches import load_features
     from mmm.config import make_config
     from mmm.manifest import read_manifest
-    from mmm.train import begin, fit
+    from mmm.run import begin
+    from mmm.train import fit
 
     torch.set_num_threads(1)
     config = make_config({**settings, "epochs": 6})
@@ -194,7 +195,8 @@ def stock(task: Task) -> None:
         from mmm.config import make_config
         from mmm.manifest import read_manifest
         from mmm.metrics import scalar_metrics
-        from mmm.train import begin, fit
+        from mmm.run import begin
+        from mmm.train import fit
 
         torch.set_num_threads(1)
         config = make_config({**config, "epochs": task.epochs})

@@ -1,6 +1,7 @@
 """From feature stores to batches: index arithmetic on memory maps, no Python loop over utterances or frames."""
 
 import contextlib
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from mmm.store import FeatureStore
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs as mmm.models wants them, and labels (B, C): the share of each class, rows sum to 1."""
+    """Inputs as mmm.models wants them, and labels (B, C): the share of each class, rows sum to 1. Of a pack all are (M, B, ...)."""
 
     speech: Tensor
     speech_mask: Tensor
@@ -28,6 +29,11 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def for_members(self, number: int) -> "Batch":
+        """The same batch for each of so many members of a pack, (M, B, ...), without copying it."""
+        tensors = (self.speech, self.speech_mask, self.text, self.text_mask, self.labels)
+        return Batch(*(tensor.expand(number, *tensor.shape) for tensor in tensors))
 
 
 @dataclass(frozen=True)
@@ -146,8 +152,14 @@ class SplitData:
     def class_counts(self) -> Tensor:
         return self.labels.sum(dim=0)
 
+    def part(self, rows: Tensor) -> "SplitData":
+        """Some of the rows (n,) as a split of its own."""
+        part = copy.copy(self)
+        part.indices, part.labels = self.indices[rows], self.labels[rows]
+        return part
+
     def batch(self, rows: Tensor, device: torch.device) -> Batch:
-        """The batch of rows (B,) of this split."""
+        """The batch of rows (B,) of this split; of rows (M, B), one for each member of a pack."""
         features, config = self.features, self.config
         utterances = self.indices[rows]
         text_rows = features.text_rows[utterances]
@@ -157,7 +169,7 @@ class SplitData:
             speech = _pooled(features.speech, features.speech_rows[turns.clamp(min=0)])
             speech = torch.where(speech_mask.unsqueeze(-1), speech, 0.0)
             text = _pooled(features.text, text_rows)
-            text_mask = torch.ones(len(text), 1, dtype=torch.bool)
+            text_mask = torch.ones(*text_rows.shape, 1, dtype=torch.bool)
         else:
             speech, speech_mask = _sequences(features.speech, features.speech_rows[utterances], self.dims.speech_positions)
             text, text_mask = _sequences(features.text, text_rows, self.dims.text_positions)
@@ -177,21 +189,21 @@ def without_input(values: Tensor, mask: Tensor, config: TrainConfig) -> tuple[Te
     """An ablated input: zeros, and of a sequence one position alone, because its length would tell something too."""
     if config.is_pooled:
         return torch.zeros_like(values), mask
-    return torch.zeros_like(values[:, :1]), mask[:, :1]
+    return torch.zeros_like(values[..., :1, :]), mask[..., :1]
 
 
 def _pooled(store: FeatureStore, rows: Tensor) -> Tensor:
-    return torch.from_numpy(store.pooled)[rows].float()
+    return torch.from_numpy(store.pooled).index_select(0, rows.flatten()).float().unflatten(0, rows.shape)
 
 
 def _sequences(store: FeatureStore, rows: Tensor, max_length: int) -> tuple[Tensor, Tensor]:
-    """(B, L, D) zero-padded features and (B, L) mask, L the longest of the batch up to `max_length`."""
+    """(..., L, D) zero-padded features and (..., L) mask of rows (...), L the longest of them up to `max_length`."""
     offsets = torch.from_numpy(store.offsets)
     starts = offsets[rows]
     lengths = (offsets[rows + 1] - starts).clamp(max=max_length)
     position = torch.arange(int(lengths.max()))
-    mask = position < lengths.unsqueeze(1)
+    mask = position < lengths.unsqueeze(-1)
     # Padding reads the utterance's first frame again, which is there and warm, and is then zeroed.
-    frames = starts.unsqueeze(1) + torch.where(mask, position, 0)
+    frames = starts.unsqueeze(-1) + torch.where(mask, position, 0)
     values = torch.from_numpy(store.values).index_select(0, frames.flatten()).float().unflatten(0, mask.shape)
     return torch.where(mask.unsqueeze(-1), values, 0.0), mask

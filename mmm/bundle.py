@@ -27,8 +27,8 @@ from torch import Tensor, nn
 
 from mmm.config import Dims, TrainConfig, make_config
 from mmm.files import new_directory, sha256_of_file, sha256_of_json, write_bytes, write_json
+from mmm.run import Run, build_model
 from mmm.store import Recipe, recipe_hash
-from mmm.train import Run, build_model
 from mmm.version import VERSION
 
 FORMAT = 1

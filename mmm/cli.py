@@ -114,7 +114,8 @@ def train(
     from mmm.bundle import check_destination, load_bundle, save_run_bundle
     from mmm.manifest import read_manifest
     from mmm.metrics import OBJECTIVES
-    from mmm.train import Diverged, begin, fit, resolve_device
+    from mmm.run import begin, resolve_device
+    from mmm.train import Diverged, fit
 
     if metric not in OBJECTIVES:
         raise ValueError(f"unknown --metric {metric!r}; expected one of {', '.join(OBJECTIVES)}")
@@ -169,7 +170,7 @@ def test(
     from mmm.bundle import find_bundles, load_bundle_or_ensemble
     from mmm.manifest import read_manifest
     from mmm.predict import OPENINGS, open_test
-    from mmm.train import resolve_device
+    from mmm.run import resolve_device
 
     where = resolve_device(device)
     bundles = [load_bundle_or_ensemble(path) for path in [*bundle_paths, *(find_bundles(all_below) if all_below else [])]]

@@ -14,8 +14,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mmm.encoders import DEFAULT_CHUNK_S as DEFAULT_CHUNK_S
 from mmm.encoders import Running, SpeechEncoder, TextEncoder, make_speech_encoder, make_text_encoder
-from mmm.encoders.precision import resolve_precision
 from mmm.files import write_text
+from mmm.precision import resolve_precision
 from mmm.store import AUDIO_FEATURES, MAX_CONTEXT
 
 if TYPE_CHECKING:  # pandas and torch are imported inside the commands: --help must not wait for them
@@ -165,7 +165,7 @@ def encode(
     if threads is not None and threads < 1:
         raise ValueError(f"--threads {threads} is too small; expected at least 1")
     if device != "cpu":
-        from mmm.train import resolve_device
+        from mmm.run import resolve_device
 
         resolve_device(device)
     options = check_options(

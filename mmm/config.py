@@ -10,7 +10,7 @@ from mmm.models.mlp_mixer import RESIDUALS
 from mmm.store import AUDIO_FEATURES as AUDIO_FEATURES
 from mmm.store import MAX_CONTEXT as MAX_CONTEXT
 
-CLASS_WEIGHTS = ("none", "inverse", "sqrt_inverse")
+CLASS_WEIGHTS = ("none", "inverse", "sqrt_inverse", "effective_number")
 LABEL_POLICIES = ("expand", "first", "drop", "soft", "published")
 ACCUMULATIONS = ("exact", "published")
 INPUTS = ("both", "speech", "text")
@@ -54,6 +54,7 @@ class TrainConfig:
     shuffle: bool = True
     class_weight: str = "none"
     label_policy: str = "expand"
+    label_smoothing: float = 0.0
     inputs: str = "both"
     seed: int = 1024
 
@@ -124,6 +125,7 @@ def make_config(params: dict[str, Any]) -> TrainConfig:
     for name in ("num_blocks", "layers", "heads", "width", "classifier_hidden", "epochs", "batch_size", "accumulate"):
         number(name, int, 1)
     number("dropout", float, 0, 0.99)
+    number("label_smoothing", float, 0, 0.99)
     number("lr", float, 0, above=True)
     number("weight_decay", float, 0)
     number("seed", int, 0, 2**62)
@@ -149,7 +151,7 @@ def make_config(params: dict[str, Any]) -> TrainConfig:
         faults.append("weighted sampling already balances the classes, so class_weight must be none")
     if faults:
         raise ConfigError("; ".join(faults))
-    for name in ("dropout", "lr", "weight_decay"):
+    for name in ("dropout", "label_smoothing", "lr", "weight_decay"):
         if name in given:
             given[name] = float(given[name])
     return TrainConfig(**given)

@@ -1,5 +1,6 @@
 """Predictions and metrics of a model on a split."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -7,8 +8,10 @@ from torch import Tensor, nn
 
 from mmm.batches import Batch, SplitData
 from mmm.metrics import classification_metrics
+from mmm.pack import Pack
 
 _BATCH_SIZE = 256
+_POOLED_BATCH_SIZE = 1024
 
 
 def forward(model: nn.Module, batch: Batch) -> Tensor:
@@ -17,16 +20,27 @@ def forward(model: nn.Module, batch: Batch) -> Tensor:
     return logits
 
 
-@torch.inference_mode()
 def probabilities(model: nn.Module, data: SplitData, device: torch.device) -> Tensor:
     """(N, C) class probabilities in the split's order, on the CPU."""
-    model.eval()
+    return _probabilities(lambda batch: forward(model, batch).unsqueeze(0), 1, data, device)[0]
+
+
+def pack_probabilities(pack: Pack, data: SplitData, device: torch.device) -> Tensor:
+    """(M, N, C) class probabilities of a pack's M members, in the split's order, on the CPU."""
+    if len(pack.runs) == 1:
+        return probabilities(pack.runs[0].model, data, device).unsqueeze(0)
+    return _probabilities(lambda batch: pack.forward(batch.for_members(len(pack.runs))), len(pack.runs), data, device)
+
+
+@torch.inference_mode()
+def _probabilities(forward_all: Callable[[Batch], Tensor], num_members: int, data: SplitData, device: torch.device) -> Tensor:
     # Utterances of like length share a batch: less padding to compute on.
     lengths = torch.from_numpy(data.features.speech.offsets).diff()[data.features.speech_rows[data.indices]]
     order = torch.arange(len(data)) if data.config.is_pooled else lengths.argsort(stable=True)
-    found = torch.empty(len(data), data.dims.num_classes)
-    for rows in order.split(_BATCH_SIZE):
-        found[rows] = forward(model, data.batch(rows, device)).float().softmax(dim=-1).cpu()
+    size = _POOLED_BATCH_SIZE if data.config.is_pooled else max(_BATCH_SIZE // num_members, 16)
+    found = torch.empty(num_members, len(data), data.dims.num_classes)
+    for rows in order.split(size):
+        found[:, rows] = forward_all(data.batch(rows, device)).float().softmax(dim=-1).cpu()
     return found
 
 

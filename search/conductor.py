@@ -9,9 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from mmm.config import make_config
+from mmm.pack import pack_shape
 from search.budget import Budget, broken_constraint, budgets, seconds_left, used_up
 from search.config import SweepSpec
+from search.draw import fixing
 from search.ledger import Entry, Ledger, Trial
+from search.packs import PackSizes
 from search.plan import trial_config
 from search.scheduler import decide, rivals
 from search.searcher import Searcher, SpaceError
@@ -57,6 +61,9 @@ class Conductor:
         self.trained_s: list[tuple[float, float, float]] = []  # (ended, seconds by the clock, seconds alone) of each epoch
         self.used_up: Budget | None = None
         self.is_interrupted = False
+        self.packs = PackSizes(spec)
+        self._fixed: dict[int, dict[str, Any] | None] = {}
+        self.warnings: list[str] = []  # for whoever started the sweep
 
     @property
     def trials(self) -> dict[int, Trial]:
@@ -67,20 +74,48 @@ class Conductor:
         """Whether anything is left to train."""
         return bool(self.unfinished) or len(self.trials) < self.spec.trials
 
-    def next_order(self) -> dict[str, Any] | None:
-        """The next trial to train, an interrupted one first; None when there is none any more."""
+    def next_orders(self, seat: Sequence[int] = ()) -> list[dict[str, Any]]:
+        """What a worker is to train next beside the trials `seat` that it has: one trial, or several of the same shape."""
+        orders: list[dict[str, Any]] = []
+        if not seat:
+            first = self.next_order()
+            if first is None:
+                return []
+            orders.append(first)
+        trial = self.trials[seat[0] if seat else orders[0]["number"]]
+        size = self.packs.size(trial.settings, self.spec.trials - len(self.trials))
+        while len(seat) + len(orders) < size and (order := self.next_order(like=trial)) is not None:
+            orders.append(order)
+        if not seat:
+            orders[0]["largest_pack"] = self.packs.to_measure(trial.settings)
+        return orders
+
+    def next_order(self, like: Trial | None = None) -> dict[str, Any] | None:
+        """The next trial to train, an interrupted one first; None when there is none any more.
+
+        `like`: only one that can train in a pack with that trial.
+        """
         if self.check_budgets() or self.is_interrupted:
             return None
-        while self.unfinished:
-            number = self.unfinished.pop(0)
+        fixed = None
+        if like is not None:
+            shape = pack_shape(make_config(like.settings))
+        for number in list(self.unfinished):
+            if like is not None and pack_shape(make_config(self.trials[number].settings)) != shape:
+                continue
+            self.unfinished.remove(number)
             if not self._stops_at_rung(number):  # a killed driver may have recorded a report and not yet decided
                 return self._order(self.trials[number])
+        if like is not None:
+            fixed = self._fixed_by(like)
+            if fixed is None:
+                return None
         # Trials that cannot be made (a space that fails on rare settings) are failures, not the sweep's end.
         while (number := len(self.trials)) < self.spec.trials and not self.check_budgets():
             suggested: dict[str, Any] = {}
-            about: dict[str, Any] = {"queued": self.queued.pop(0)} if self.queued else {}
+            about: dict[str, Any] = {"queued": self.queued.pop(0)} if self.queued and fixed is None else {}
             try:
-                params, distributions, suggested = self.searcher.suggest(number)
+                params, distributions, suggested = self.searcher.suggest(number, fixed)
                 settings = trial_config(suggested, self.spec).params()
                 if self.count_parameters is not None:
                     about["num_parameters"] = self.count_parameters(suggested)
@@ -107,9 +142,20 @@ class Conductor:
             else:
                 self.ledger.append(*before)
                 self.on_change()
-                return self._order(self.trials[number])
+                if like is None or pack_shape(make_config(settings)) == shape:
+                    return self._order(self.trials[number])
+                self.unfinished.append(number)  # a parameter that mattered after all: another worker's
+                return None
             self.on_change()
         return None
+
+    def _fixed_by(self, trial: Trial) -> dict[str, Any] | None:
+        """The parameters that a companion of a trial has in common with it; None where it would be the same trial."""
+        if trial.number not in self._fixed:
+            self._fixed = {
+                trial.number: fixing(self.space, trial.params, lambda settings: pack_shape(trial_config(settings, self.spec)))
+            }
+        return self._fixed[trial.number]
 
     def _answer_of(self, earlier: Sequence[int]) -> Trial | None:
         """The first of these trials that was trained and did not fail."""
@@ -120,15 +166,13 @@ class Conductor:
         spec = self.spec
         return {"sweep": str(self.ledger.folder.resolve()), "number": trial.number, "settings": trial.settings,
                 "manifest": spec.manifest, "features": spec.features, "metric": spec.metric, "device": self.device,
-                "rungs": spec.rungs, "checkpoint": trial.checkpoint}  # fmt: skip
+                "rungs": spec.rungs, "precision": spec.precision,
+                "checkpoints": [found for found in (trial.checkpoint, trial.earlier_checkpoint) if found is not None]}  # fmt: skip
 
     def report(self, number: int, report: dict[str, Any]) -> bool:
         """Record what a trial reported; True when it has to stop."""
         now = self.clock()
         trial = self.trials[number]
-        if report["failure"] is not None:
-            self.fail(number, report["failure"]["reason"], report["failure"]["traceback"])
-            return True
         if report["epochs"]:
             if self.first_result is None:
                 self.first_result = now
@@ -140,7 +184,16 @@ class Conductor:
         entries: list[Entry] = [("epoch", number, entry) for entry in report["epochs"]]
         if report["checkpoint"] is not None:
             entries.append(("checkpoint", number, report["checkpoint"]))
+        for text in report.get("warnings", ()):
+            self.warnings.append(f"trial {number}: {text}")
+            entries.append(("note", None, {"about": "warning", "trial": number, "text": text}))
+        if report.get("packs") is not None:
+            self.packs.measured(trial.settings, report["packs"]["size"])
+            entries.append(("note", None, {"about": "packs", **self.packs.key(trial.settings), **report["packs"]}))
         self.ledger.append(*entries)
+        if report["failure"] is not None:
+            self.fail(number, report["failure"]["reason"], report["failure"]["traceback"])
+            return True
         epoch = trial.epochs[-1]["epoch"] if trial.epochs else 0
         stop = True
         if (broken := broken_constraint(self.spec, trial.num_parameters, trial.epochs)) is not None:

@@ -45,6 +45,8 @@ class SweepSpec:
     repeats: str = "new-seed"  # of settings that were trained: one of REPEATS
     enqueue: list[dict[str, Any]] = field(default_factory=list)  # parameter points that run before the space's known good ones
     system_metrics: bool = False  # in MLflow, beside what is learned
+    packs: int | None = None  # trials of one shape that a worker trains as one model; None: as measured
+    precision: str = "auto"  # of training; auto: bf16 where the device is good at it
 
     def as_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -1,7 +1,6 @@
 """What a trial costs, measured: a little training of a few drawn settings of each architecture, on the real features."""
 
 import contextlib
-import copy
 import math
 import re
 import resource
@@ -19,7 +18,8 @@ from mmm.batches import Features, SplitData
 from mmm.config import TrainConfig
 from mmm.evaluate import evaluate
 from mmm.models import ARCHITECTURES
-from mmm.train import EpochResult, Run, begin, fit
+from mmm.run import Run, begin
+from mmm.train import EpochResult, fit
 from search.plan import SettingsCheck
 
 _QUANTILES = (1 / 2, 1 / 6, 5 / 6)  # of the settings of an architecture, by size: their mean is that of all
@@ -93,9 +93,7 @@ def _some(data: SplitData, num_rows: int, *, is_window: bool) -> SplitData:
         rows = order[start : start + num_rows]
     else:
         rows = order[((torch.arange(num_rows) + 0.5) / num_rows * len(data)).long()]
-    part = copy.copy(data)
-    part.indices, part.labels = data.indices[rows], data.labels[rows]
-    return part
+    return data.part(rows)
 
 
 def measure(config: TrainConfig, features: Features, device: torch.device) -> Measured:

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,15 +18,19 @@ from spaces import Space
 
 _KEEP = 0.75  # chance that a draw near a point keeps a parameter's value, or a number's neighbourhood
 _STEP = 0.1  # of a range, standard deviation
+_NUM_TRIED = 8  # other values of a parameter that show whether it matters
 _NUM_LOOKS = 300  # draws that show which parameters a space has
 
 
 class Draw:
-    """In a trial's place for a space's function: draws what is asked for, at random or near `around`."""
+    """In a trial's place for a space's function: draws what is asked for, at random or near `around`, `fixed` as given."""
 
-    def __init__(self, rng: np.random.Generator, around: Mapping[str, Any] | None = None) -> None:
-        self._rng, self._around = rng, around or {}
+    def __init__(
+        self, rng: np.random.Generator, around: Mapping[str, Any] | None = None, fixed: Mapping[str, Any] | None = None
+    ) -> None:
+        self._rng, self._around, self._fixed = rng, around or {}, fixed or {}
         self.params: dict[str, Any] = {}
+        self.settings: dict[str, Any] = {}  # what the space makes of them
         self.distributions: dict[str, BaseDistribution] = {}
 
     def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
@@ -36,6 +40,8 @@ class Draw:
         return int(self._number(name, IntDistribution(low, high, log=log, step=step)))
 
     def _number(self, name: str, distribution: FloatDistribution | IntDistribution) -> float:
+        if name in self._fixed:
+            self.params[name], self.distributions[name] = self._fixed[name], distribution
         if name not in self.params:
             low, high, step = distribution.low, distribution.high, distribution.step or 0
             start, end = (math.log(low), math.log(high)) if distribution.log else (low, high)
@@ -60,6 +66,8 @@ class Draw:
         return self.params[name]  # type: ignore[no-any-return]
 
     def suggest_categorical(self, name: str, choices: Sequence[CategoricalChoiceType]) -> Any:
+        if name in self._fixed:
+            self.params[name], self.distributions[name] = self._fixed[name], CategoricalDistribution(choices)
         if name not in self.params:
             if self._around.get(name) in choices and name in self._around and self._rng.random() < _KEEP:
                 self.params[name] = self._around[name]
@@ -69,15 +77,40 @@ class Draw:
         return self.params[name]
 
 
-def draws(space: Space, arounds: Sequence[Mapping[str, Any] | None], rng: np.random.Generator) -> list[Draw]:
-    """A draw near each of `arounds` (None: anywhere); fewer where the space fails on rare settings."""
+def draws(
+    space: Space, arounds: Sequence[Mapping[str, Any] | None], rng: np.random.Generator, fixed: Mapping[str, Any] | None = None
+) -> list[Draw]:
+    """A draw near each of `arounds` (None: anywhere), with the `fixed` parameters; fewer where the space fails on rare settings."""
     found = []
     for around in arounds:
-        draw = Draw(rng, around)
+        draw = Draw(rng, around, fixed)
         with contextlib.suppress(Exception):
-            space.suggest(draw)
+            draw.settings = dict(space.suggest(draw))
             found.append(draw)
     return found
+
+
+def fixing(space: Space, params: Mapping[str, Any], shape_of: Callable[[Mapping[str, Any]], Hashable]) -> dict[str, Any] | None:
+    """The parameters that settings of one shape have in common: those of `params` whose change changes `shape_of` the settings.
+
+    None where nothing else is left to vary.
+    """
+    rng = np.random.default_rng(0)
+    shapes = {_shape(draw, shape_of) for draw in draws(space, [None], rng, params)}
+    found: dict[str, Any] = {}
+    for name in params:
+        others = {key: value for key, value in params.items() if key != name}
+        tried = draws(space, [None] * _NUM_TRIED, rng, others)
+        if {_shape(draw, shape_of) for draw in tried} != shapes:
+            found[name] = params[name]
+    return found if len(found) < len(params) else None
+
+
+def _shape(draw: Draw, shape_of: Callable[[Mapping[str, Any]], Hashable]) -> Hashable:
+    try:
+        return shape_of(draw.settings)
+    except ValueError:
+        return None
 
 
 def parameters_of(space: Space) -> dict[str, BaseDistribution]:

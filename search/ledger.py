@@ -72,6 +72,7 @@ class Trial:
     reason: str = ""
     epochs: list[dict[str, Any]] = field(default_factory=list)
     checkpoint: dict[str, Any] | None = None
+    earlier_checkpoint: dict[str, Any] | None = None  # the one before it, which is still on the disk
     decided: int = 0  # the last epoch at which it was decided whether it goes on
     ended: float | None = None
     end_order: int | None = None  # how many trials had ended before it
@@ -163,7 +164,8 @@ class History:
                 trial.add_epoch(body)
                 self._count_epoch(trial, body)
             case "checkpoint":
-                self._trial(event).checkpoint = body
+                trial = self._trial(event)
+                trial.earlier_checkpoint, trial.checkpoint = trial.checkpoint, body
             case "decision":
                 self._trial(event).decided = body["epoch"]
             case "end":

@@ -13,8 +13,8 @@ from mmm.batches import Features, dims_of, load_features
 from mmm.config import TrainConfig, make_config
 from mmm.manifest import Manifest, read_manifest
 from mmm.metrics import OBJECTIVES
+from mmm.run import build_model
 from mmm.store import list_recipes
-from mmm.train import build_model
 from search.config import REPEATS, SweepSpec, check_name, check_tracking_uri
 
 

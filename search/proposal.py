@@ -32,8 +32,10 @@ class Proposer:
     def __init__(self, space: Space, belief: Belief, cost_weight: float) -> None:
         self.space, self.belief, self.cost_weight = space, belief, cost_weight
 
-    def propose(self, trials: Mapping[int, Trial], rng: np.random.Generator) -> dict[str, Any] | None:
-        """Parameters for the next trial; None where they are to be drawn at random."""
+    def propose(
+        self, trials: Mapping[int, Trial], rng: np.random.Generator, fixed: Mapping[str, Any] | None = None
+    ) -> dict[str, Any] | None:
+        """Parameters for the next trial, the `fixed` ones among them; None where they are to be drawn at random."""
         belief = self.belief
         process = belief.process(trials)
         reached = [trial for trial in trials.values() if trial.state == "failed" or belief.reached(trial)]
@@ -42,13 +44,14 @@ class Proposer:
             return None
         if rng.random() < _EXPLORE:
             return None
-        anywhere = draws(self.space, [None] * (_NUM_CANDIDATES // 2), rng)
+        anywhere = draws(self.space, [None] * (_NUM_CANDIDATES // 2), rng, fixed)
         if not anywhere:
             return None
         seen, params = self._seen(process, reached)
         mean, _ = process.expected_of_settings(seen)
         around = [params[place] for place in np.argsort(-mean, kind="stable")[:_NUM_BEST]]
-        near = draws(self.space, [around[place] for place in rng.integers(len(around), size=_NUM_CANDIDATES // 2)], rng)
+        places = rng.integers(len(around), size=_NUM_CANDIDATES // 2)
+        near = draws(self.space, [around[place] for place in places], rng, fixed)
         candidates = [draw.params for draw in anywhere + near]
         if running := [trial for trial in trials.values() if trial.state == "running"]:
             rows = [(belief.row(trial), 1.0, -trial.number - 2, 0, 0.0) for trial in running]

@@ -189,8 +189,12 @@ class Searcher:
             user_attrs={"state": trial.state},
         ))  # fmt: skip
 
-    def suggest(self, number: int) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
+    def suggest(
+        self, number: int, fixed: Mapping[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
         """Parameters, their distributions as JSON, and the settings the space makes of them, for trial `number`.
+
+        With `fixed` parameters it is a companion of another trial, and the queue waits.
 
         Raises SpaceError where the space's function fails; that trial is to be told as failed.
         """
@@ -200,10 +204,14 @@ class Searcher:
             self.study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=_TPE_STARTUP, multivariate=False)
         else:
             self.study.sampler = optuna.samplers.RandomSampler(seed=seed)
-        if self.queue:
+        if self.queue and fixed is None:
             self.study.enqueue_trial(dict(self.queue.pop(0)))
-        elif self.proposer is not None:
-            point = self.proposer.propose(self.trials, np.random.default_rng(seed))
+        else:
+            point = None
+            if self.proposer is not None:
+                point = self.proposer.propose(self.trials, np.random.default_rng(seed), fixed)
+            if point is None and fixed is not None:
+                point = {**fixed}  # the sampler draws the rest
             if point is not None:
                 self.study.enqueue_trial(point)
         trial = self.study.ask()

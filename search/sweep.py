@@ -1,6 +1,6 @@
 """Runs a sweep on Ray: starts or joins a cluster, lets Ray Tune schedule workers, leaves decisions to the conductor.
 
-A trial of Ray Tune is a seat here: a worker that trains one trial of the ledger after the other. To end one of Tune's
+A trial of Ray Tune is a seat here: a worker that trains one trial of the ledger after the other, or several together. To end one of Tune's
 trials for each of ours would cost about 20 ms of the driver's time and another round trip.
 """
 
@@ -43,8 +43,8 @@ class ConductedSearcher(TuneSearcher):
         self.conductor, self.threads = conductor, threads
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        order = self.conductor.next_order()
-        return TuneSearcher.FINISHED if order is None else {**order, "threads": self.threads}  # type: ignore[no-any-return,unused-ignore]
+        orders = self.conductor.next_orders()
+        return {"orders": orders, "threads": self.threads} if orders else TuneSearcher.FINISHED  # type: ignore[no-any-return,unused-ignore]
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The scheduler has seen the end already."""
@@ -60,34 +60,40 @@ class ConductedSearcher(TuneSearcher):
 
 
 class ConductedScheduler(FIFOScheduler):
-    """Ray Tune shows the conductor every result; a seat whose trial has ended gets the next one, or is given up."""
+    """Ray Tune shows the conductor every result; a seat whose trials have ended gets the next ones, or is given up."""
 
     def __init__(self, conductor: Conductor) -> None:
         super().__init__()
         self.conductor = conductor
-        self.numbers: dict[str, int] = {}  # Tune's id of a seat -> our trial in it, from the second on
+        self.seats: dict[str, list[int]] = {}  # Tune's id of a seat -> our trials in it
 
-    def _number(self, seat: Any) -> int:
-        return int(self.numbers.get(seat.trial_id, seat.config["number"]))
+    def _numbers(self, seat: Any) -> list[int]:
+        return self.seats.setdefault(seat.trial_id, [order["number"] for order in seat.config["orders"]])
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        if self.conductor.report(self._number(trial), json.loads(result["report"])):
-            order = self.conductor.next_order()
-            if order is None:
-                return TrialScheduler.STOP  # type: ignore[no-any-return,unused-ignore]
-            self.numbers[trial.trial_id] = order["number"]
+        numbers = self._numbers(trial)
+        ended = [
+            report["number"] for report in json.loads(result["reports"]) if self.conductor.report(report["number"], report)
+        ]
+        numbers[:] = [number for number in numbers if number not in ended]
+        orders = self.conductor.next_orders(numbers)
+        numbers += [order["number"] for order in orders]
+        if not numbers:
+            return TrialScheduler.STOP  # type: ignore[no-any-return,unused-ignore]
+        if ended or orders:
             # An actor does what it is told in the order it is told: this comes before the step that Tune asks for next.
-            trial.temporary_state.ray_actor.take.remote(order)
+            trial.temporary_state.ray_actor.change.remote(ended, orders)
         return TrialScheduler.CONTINUE  # type: ignore[no-any-return,unused-ignore]
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         # Only a worker that died comes here: what a trial raises is in its report.
         text = Path(trial.error_file).read_text() if trial.error_file and Path(trial.error_file).is_file() else ""
         last = text.strip().splitlines()[-1] if text.strip() else "no trace was left"
-        self.conductor.fail(self._number(trial), f"the worker died: {last}", text)
+        for number in self._numbers(trial):
+            self.conductor.fail(number, f"the worker died: {last}", text)
 
 
 @contextlib.contextmanager

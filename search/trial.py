@@ -1,4 +1,7 @@
-"""A trial in a Ray worker: mmm's training generator, reported in slices of about a second."""
+"""Trials in a Ray worker: mmm's training generator, reported in slices of about a second.
+
+A worker trains one trial, or several of one shape as one batched model (mmm/pack.py).
+"""
 
 import contextlib
 import json
@@ -6,6 +9,7 @@ import os
 import resource
 import time
 import traceback
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,81 +18,93 @@ from ray import tune
 from safetensors.torch import save
 
 from mmm.batches import Features, load_features
+from mmm.checkpoint import load_checkpoint, save_checkpoint
 from mmm.config import make_config
 from mmm.files import write_bytes
 from mmm.manifest import Manifest, read_manifest
-from mmm.train import Diverged, Run, begin, fit, load_checkpoint, resolve_device, save_checkpoint
+from mmm.pack_size import measure_pack_sizes
+from mmm.precision import training_precision
+from mmm.run import Run, begin, resolve_device
+from mmm.train import Diverged, EpochResult, fit_pack
 from search.trial_files import best_file, checkpoint_file, trial_folder
 
 SLICE_S = 1.0  # short epochs are reported together: between two reports a worker waits for the driver
 CHECKPOINT_SHARE = 0.03  # of a trial's time at most: where one costs less than 30 ms, each report has its checkpoint
 
+_cache: dict[tuple[str, str, str, int], Features] = {}  # one worker process serves many trials
+_manifests: dict[str, Manifest] = {}
 
-class Slices:
-    """One trial's training, cut into reports that never pass a rung. Knows nothing of Ray.
+
+def _features(manifest: str, features: str, audio_feature: str, context: int) -> Features:
+    if manifest not in _manifests:
+        _manifests[manifest] = read_manifest(manifest, check_audio=False)
+    key = (manifest, features, audio_feature, context)
+    if key not in _cache:
+        _cache[key] = load_features(_manifests[manifest], Path(features), audio_feature, context)
+    return _cache[key]
+
+
+class Member:
+    """One trial in a worker's hands: its run, and what of it is on the disk.
 
     `order` is what the driver wants done: sweep (folder), number, settings, manifest, features, metric, device, rungs,
-    and checkpoint (path and sha256, or None).
+    precision, and checkpoints (path, epoch and sha256 of the last two, the newer first).
     """
-
-    _cache: dict[tuple[str, str, str, int], Features] = {}  # noqa: RUF012 (one worker process serves many trials)
-    _manifests: dict[str, Manifest] = {}  # noqa: RUF012
 
     def __init__(self, order: dict[str, Any]) -> None:
         self.order = order
         self.sweep, self.number = Path(order["sweep"]), order["number"]
-        self.checkpoint_path: Path | None = None
         config = make_config(order["settings"])
         device = resolve_device(order["device"])
+        features = _features(order["manifest"], order["features"], config.audio_feature, config.context)
         self.run: Run = begin(
-            config, self._features(config.audio_feature, config.context), objective=order["metric"], device=device
+            config,
+            features,
+            objective=order["metric"],
+            device=device,
+            precision=training_precision(order["precision"], order["device"]),
         )
-        if order["checkpoint"] is not None:
-            self.checkpoint_path = checkpoint_file(self.sweep, self.number, order["checkpoint"]["epoch"])
-            load_checkpoint(self.run, self.checkpoint_path, order["checkpoint"]["sha256"])
-        self._epochs = fit(self.run)
-        self._fault: Exception | None = None
+        self.warnings: list[str] = []
+        self.checkpoint_path: Path | None = self._go_on()
+        self.epochs: list[dict[str, Any]] = []  # since the last report
         self._saved, self._save_s = time.monotonic(), 0.0
         self._has_written_best = False
-        self._forget_memory()
-        # On the CPU with one thread, the process's own CPU time is what the epoch would take with the core to itself.
-        self._is_cpu_time = device.type == "cpu" and torch.get_num_threads() == 1
 
-    def _features(self, audio_feature: str, context: int) -> Features:
-        manifest, features = self.order["manifest"], self.order["features"]
-        if manifest not in self._manifests:
-            self._manifests[manifest] = read_manifest(manifest, check_audio=False)
-        key = (manifest, features, audio_feature, context)
-        if key not in self._cache:
-            self._cache[key] = load_features(self._manifests[manifest], Path(features), audio_feature, context)
-        return self._cache[key]
+    def _go_on(self) -> Path | None:
+        """Bring the run to its last checkpoint, or where that is damaged to the one before."""
+        *_, last = [None, *self.order["checkpoints"]]
+        for checkpoint in self.order["checkpoints"]:
+            path = checkpoint_file(self.sweep, self.number, checkpoint["epoch"])
+            try:
+                load_checkpoint(self.run, path, checkpoint["sha256"])
+            except (FileNotFoundError, ValueError) as error:
+                if checkpoint is last:
+                    raise
+                self.warnings.append(f"{error}; went on from the checkpoint before it")
+            else:
+                return path
+        return None
 
-    def next(self) -> dict[str, Any]:
-        """Train for about a second, at least one epoch, at most to the next rung; the report of it."""
-        started = time.monotonic()
-        epochs: list[dict[str, Any]] = []
-        if self._fault is not None:
-            raise self._fault
-        try:
-            for result in self._epochs:
-                epochs.append({
-                    "epoch": result.epoch, "train_loss": result.train_loss, "metrics": result.metrics, "seconds": result.seconds,
-                    "alone_seconds": min(result.seconds, result.cpu_seconds) if self._is_cpu_time else result.seconds,
-                    "started": (ended := time.time()) - result.seconds, "ended": ended, "memory_mb": self._memory_mb(),
-                    "ms_per_utterance": result.eval_seconds / len(self.run.dev) * 1000,
-                })  # fmt: skip
-                if result.epoch in self.order["rungs"] or time.monotonic() - started >= SLICE_S:
-                    break
-        except Exception as error:
-            if not epochs:
-                raise
-            self._fault = error  # the epochs before it are reported first: the sampler learns from them
-        is_last = self.is_finished
+    def add(self, result: EpochResult, is_cpu_time: bool, memory_mb: float, elapsed_s: float) -> None:
+        """Take note of an epoch that took `elapsed_s` by the clock, other members' share included."""
+        self.epochs.append({
+            "epoch": result.epoch, "train_loss": result.train_loss, "metrics": result.metrics, "seconds": result.seconds,
+            "alone_seconds": min(result.seconds, result.cpu_seconds) if is_cpu_time else result.seconds,
+            "started": (ended := time.time()) - elapsed_s, "ended": ended, "memory_mb": memory_mb,
+            "ms_per_utterance": result.eval_seconds / len(self.run.dev) * 1000,
+        })  # fmt: skip
+
+    @property
+    def is_at_rung(self) -> bool:
+        return self.run.epoch in self.order["rungs"]
+
+    def report(self) -> dict[str, Any]:
+        """The epochs since the last report, with a checkpoint where one is due."""
         checkpoint = None
         # At the end or at a rung the driver may close the trial: what it would export must be on the disk before it is told.
-        if is_last:
+        if self.run.is_finished:
             self._write_best()
-        elif self.run.epoch in self.order["rungs"] or time.monotonic() - self._saved >= self._save_s / CHECKPOINT_SHARE:
+        elif self.epochs and (self.is_at_rung or time.monotonic() - self._saved >= self._save_s / CHECKPOINT_SHARE):
             started_cpu = time.process_time()  # by the clock it depends on what else runs
             path = checkpoint_file(self.sweep, self.number, self.run.epoch)
             checkpoint = {"epoch": self.run.epoch, "sha256": save_checkpoint(self.run, path), "path": str(path)}
@@ -97,28 +113,9 @@ class Slices:
             self.checkpoint_path = path
             self._saved = time.monotonic()
             self._save_s = time.process_time() - started_cpu
-        return {"epochs": epochs, "checkpoint": checkpoint, "is_last": is_last}
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether the last epoch is trained."""
-        return self.run.epoch >= self.run.config.epochs
-
-    def _forget_memory(self) -> None:
-        """Start counting the peak anew: this process has trained other trials before."""
-        if self.run.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.run.device)
-        with contextlib.suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")
-
-    def _memory_mb(self) -> float:
-        """The most that this process (on a GPU: its tensors there) has held in this trial, in MB."""
-        if self.run.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.run.device) / 1e6
-        with contextlib.suppress(OSError, StopIteration):
-            lines = Path("/proc/self/status").read_text().splitlines()
-            return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1e3
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3  # of the whole process; Linux counts in kB
+        told = {"epochs": self.epochs, "checkpoint": checkpoint, "is_last": self.run.is_finished, "warnings": self.warnings}
+        self.epochs, self.warnings = [], []
+        return told
 
     def slim(self) -> None:
         """After the trial's end: keep the best weights, drop optimizer and last weights (a quarter of the size stays)."""
@@ -138,6 +135,113 @@ class Slices:
                 path.unlink(missing_ok=True)  # the driver may just be dropping this trial's weights
 
 
+class Slices:
+    """The trials of one worker, trained together and cut into reports that never pass a rung. Knows nothing of Ray.
+
+    What goes wrong with a trial is in its report, and does not touch the others.
+    """
+
+    def __init__(self, orders: Sequence[dict[str, Any]]) -> None:
+        self.members: dict[int, Member] = {}
+        self._failures: dict[int, dict[str, str]] = {}  # not reported yet
+        self._sizes: dict[str, Any] | None = None  # what was measured of packs, not reported yet
+        self._runs: list[Run] = []  # fit_pack's, which drops those that end
+        self._epochs: Iterator[Any] = iter(())
+        self.join(orders)
+
+    def join(self, orders: Sequence[dict[str, Any]]) -> None:
+        """Trials that are trained with the others from the next epoch on."""
+        self._forget_memory()
+        for order in orders:
+            try:
+                self.members[order["number"]] = member = Member(order)
+                if order.get("largest_pack", 1) > 1:
+                    self._sizes = measure_pack_sizes(member.run, order["largest_pack"])
+                self._runs.append(member.run)
+            except Exception as error:
+                self._fail(order["number"], error)
+        if self._runs:
+            self._epochs = fit_pack(self._runs)
+
+    def leave(self, numbers: Sequence[int]) -> None:
+        """Trials that the driver has ended, or that failed."""
+        for number in numbers:
+            member = self.members.pop(number, None)
+            if member is not None:
+                self._runs[:] = [run for run in self._runs if run is not member.run]
+                member.slim()
+
+    def next(self) -> list[dict[str, Any]]:
+        """Train for about a second, at least one epoch, at most to the next rung or end of one; a report for each trial."""
+        started = time.monotonic()
+        try:
+            while self._runs and not self._failures:
+                epoch_started = time.perf_counter()
+                outcomes = next(self._epochs, None)
+                if outcomes is None:
+                    break
+                elapsed_s, memory_mb = time.perf_counter() - epoch_started, self._memory_mb()
+                by_run = {id(member.run): member for member in self.members.values()}
+                trained = [by_run[id(run)] for run, _ in outcomes]
+                for member, (_, outcome) in zip(trained, outcomes, strict=True):
+                    if isinstance(outcome, Diverged):
+                        self._fail(member.number, outcome)
+                    else:
+                        member.add(outcome, self._is_cpu_time, memory_mb, elapsed_s)
+                if (
+                    any(member.is_at_rung or member.run.is_finished for member in trained)
+                    or time.monotonic() - started >= SLICE_S
+                ):
+                    break
+        except Exception as error:  # of the batched model: nobody can tell whose it is
+            for number in self.members:
+                self._fail(number, error)
+            self._runs.clear()
+        return self._report()
+
+    def _report(self) -> list[dict[str, Any]]:
+        reports = []
+        for number, member in self.members.items():
+            try:
+                report = {"number": number, **member.report(), "failure": self._failures.pop(number, None)}
+            except Exception as error:  # a full disk
+                report = {"number": number, "epochs": [], "checkpoint": None, "is_last": False, "warnings": [],
+                          "failure": _failure(error)}  # fmt: skip
+            reports.append(report)
+        for number, failure in self._failures.items():  # what could not even begin
+            reports.append(
+                {"number": number, "epochs": [], "checkpoint": None, "is_last": False, "warnings": [], "failure": failure}
+            )
+        self._failures = {}
+        if reports and self._sizes is not None:
+            reports[0]["packs"], self._sizes = self._sizes, None
+        return reports
+
+    def _fail(self, number: int, error: Exception) -> None:
+        self._failures[number] = _failure(error)
+
+    @property
+    def _is_cpu_time(self) -> bool:
+        """On the CPU with one thread, the process's own CPU time is what the epoch would take with the core to itself."""
+        return self._runs[0].device.type == "cpu" and torch.get_num_threads() == 1 if self._runs else False
+
+    def _forget_memory(self) -> None:
+        """Start counting the peak anew: this process has trained other trials before."""
+        if torch.cuda.is_initialized():
+            torch.cuda.reset_peak_memory_stats()
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+
+    def _memory_mb(self) -> float:
+        """The most that this process (on a GPU: its tensors there) has held in these trials, in MB."""
+        if self._runs and self._runs[0].device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._runs[0].device) / 1e6
+        with contextlib.suppress(OSError, StopIteration):
+            lines = Path("/proc/self/status").read_text().splitlines()
+            return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1e3
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3  # of the whole process; Linux counts in kB
+
+
 class TrialActor(tune.Trainable):
     """Ray Tune's wrapper around `Slices`. One actor runs many trials, so torch is imported once.
 
@@ -149,40 +253,24 @@ class TrialActor(tune.Trainable):
         threads = config["threads"]
         torch.set_num_threads(threads)
         os.environ["OMP_NUM_THREADS"] = str(threads)
-        self._start(config)
+        self.slices = Slices(config["orders"])
 
-    def take(self, order: dict[str, Any]) -> None:
-        """The trial in hand has ended; train this one next."""
-        if self.slices is not None:
-            self.slices.slim()
-        self._start(order)
+    def change(self, ended: Sequence[int], orders: Sequence[dict[str, Any]]) -> None:
+        """The trials `ended` are over; train these too from now on."""
+        self.slices.leave(ended)
+        if orders:
+            self.slices.join(orders)
 
     def cleanup(self) -> None:
         # Also called where a budget or a person stopped the sweep: what has not ended goes on from its checkpoint.
-        if self.slices is not None and self.slices.is_finished:
-            self.slices.slim()
-
-    def _start(self, order: dict[str, Any]) -> None:
-        self.slices: Slices | None = None
-        self.failure: dict[str, str] | None = None
-        try:
-            self.slices = Slices(order)
-        except Exception as error:
-            self.failure = _failure(error)
+        self.slices.leave([number for number, member in self.slices.members.items() if member.run.is_finished])
 
     def step(self) -> dict[str, Any]:
-        report: dict[str, Any] = {"epochs": [], "checkpoint": None, "is_last": False}
-        if self.failure is None:
-            assert self.slices is not None
-            try:
-                report = self.slices.next()
-            except Exception as error:
-                self.failure = _failure(error)
         # Never `done`: Tune would end the trial without showing the result to the scheduler. As JSON, because Tune
         # flattens nested dictionaries.
-        return {"report": json.dumps({**report, "failure": self.failure})}
+        return {"reports": json.dumps(self.slices.next())}
 
 
 def _failure(error: Exception) -> dict[str, str]:
     reason = str(error) if isinstance(error, Diverged) else f"{type(error).__name__}: {error}"
-    return {"reason": reason, "traceback": traceback.format_exc()}
+    return {"reason": reason, "traceback": "".join(traceback.format_exception(error))}

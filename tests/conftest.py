@@ -19,7 +19,8 @@ from mmm.config import AUDIO_FEATURES, TrainConfig, make_config
 from mmm.encoders import SpeechEncoder, TextEncoder, make_speech_encoder, make_text_encoder
 from mmm.extract import Progress, encode_speech, encode_text
 from mmm.manifest import COLUMNS, Manifest, read_manifest
-from mmm.train import Run, begin, fit
+from mmm.run import Run, begin
+from mmm.train import fit
 
 torch.set_num_threads(1)
 

@@ -60,15 +60,16 @@ def train_serially(conductor: Conductor) -> Iterator[tuple[int, dict[str, Any]]]
     Whoever stops iterating leaves the sweep as a killed driver would.
     """
     actor: TrialActor | None = None
+    ended = -1
     while (order := conductor.next_order()) is not None:
-        order = {**json.loads(json.dumps(order)), "threads": 1}
+        order = json.loads(json.dumps(order))
         if actor is None:
-            actor = TrialActor(order)
+            actor = TrialActor({"orders": [order], "threads": 1})
         else:
-            actor.take(order)
-        stop = False
+            actor.change([ended], [order])
+        stop, ended = False, order["number"]
         while not stop:
-            report = json.loads(actor.step()["report"])
+            (report,) = json.loads(actor.step()["reports"])
             stop = conductor.report(order["number"], report)
             yield order["number"], report
 

@@ -146,9 +146,9 @@ def test_a_score_without_weights_does_not_reach_the_target(
     conductor = sweep.conductor(target=1e-6)
     order = conductor.next_order()
     assert order is not None
-    slices = Slices(order)
+    slices = Slices([order])
     for epoch in (1, 2, 3):
-        report = {**slices.next(), "failure": None}
+        report = slices.next()[0]
         if epoch < 3:
             report["checkpoint"] = None  # as where the last one is young
         assert conductor.report(0, report) == (epoch == 3)
@@ -223,7 +223,7 @@ def test_a_model_that_is_too_large_fails_without_training(corpus: Corpus, tmp_pa
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_parameters_are_those_of_the_model_that_is_trained(corpus: Corpus, architecture: str) -> None:
-    from mmm.train import begin
+    from mmm.run import begin
 
     spec = small_spec(corpus)
     count = SettingsCheck(spec)

@@ -12,7 +12,7 @@ import optuna
 import pytest
 import torch
 
-from mmm.train import Diverged
+from mmm.train import Diverged, fit
 from search.conductor import Conductor
 from search.config import SweepSpec
 from search.export import export_trial
@@ -177,9 +177,9 @@ def test_a_checkpoint_written_but_never_recorded_does_not_fail_the_trial(corpus:
     conductor = sweep.conductor()
     order = conductor.next_order()
     assert order is not None
-    slices = Slices(order)
-    assert not conductor.report(0, {**slices.next(), "failure": None})
-    assert slices.next()["checkpoint"]["epoch"] == 6  # never reported
+    slices = Slices([order])
+    assert not conductor.report(0, slices.next()[0])
+    assert slices.next()[0]["checkpoint"]["epoch"] == 6  # never reported
     assert told(sweep.run()) == told(Sweep(tmp_path / "undisturbed", spec).run())
 
 
@@ -194,7 +194,7 @@ def test_a_driver_killed_before_it_decided_at_a_rung_decides_when_it_goes_on(cor
         next(reports)
     order_of = conductor.next_order()
     assert order_of is not None
-    report = Slices(order_of).next()
+    report = Slices([order_of]).next()[0]
     conductor.ledger.append(
         *(("epoch", number, entry) for entry in report["epochs"]), ("checkpoint", number, report["checkpoint"])
     )
@@ -207,7 +207,7 @@ def test_a_driver_killed_before_it_recorded_a_trials_end_ends_it_when_it_goes_on
     conductor = sweep.conductor()
     order = conductor.next_order()
     assert order is not None
-    report = Slices(order).next()
+    report = Slices([order]).next()[0]
     conductor.ledger.append(*(("epoch", 0, entry) for entry in report["epochs"]), ("checkpoint", 0, report["checkpoint"]))
     assert told(sweep.run()) == told(Sweep(tmp_path / "undisturbed", spec).run())
 
@@ -236,8 +236,7 @@ def test_a_diverging_trial_fails_with_its_scores_and_the_sweep_goes_on(corpus: C
     end = next(e.body for e in read_events(sweep.folder / "ledger.sqlite") if e.kind == "end" and e.trial == 1)
     assert "mmm.train.Diverged" in end["traceback"]
     with pytest.raises(Diverged):
-        for _ in Slices({**_order(sweep, 1), "rungs": list(range(9))})._epochs:
-            pass
+        list(fit(Slices([_order(sweep, 1)]).members[1].run))
     # It lived for some epochs, and the sampler is to learn where it was.
     assert trials[1].epochs
 
@@ -245,7 +244,8 @@ def test_a_diverging_trial_fails_with_its_scores_and_the_sweep_goes_on(corpus: C
 def _order(sweep: Sweep, number: int) -> dict[str, Any]:
     spec = sweep.spec
     return {"sweep": str(sweep.folder), "number": number, "settings": sweep.history.trials[number].settings, "manifest": spec.manifest,
-            "features": spec.features, "metric": spec.metric, "device": "cpu", "rungs": spec.rungs, "checkpoint": None}  # fmt: skip
+            "features": spec.features, "metric": spec.metric, "device": "cpu", "rungs": spec.rungs, "checkpoints": [],
+            "precision": "float32"}  # fmt: skip
 
 
 def test_settings_that_no_model_can_be_built_with_fail_their_trial_only(corpus: Corpus, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from mmm.corpora.demo import SAMPLE_RATE_HZ, make_demo_corpus
 from mmm.encoders import make_speech_encoder, make_text_encoder
 from mmm.extract import encode_speech, encode_text
 from mmm.manifest import EMOTIONS, Manifest, read_manifest
-from mmm.train import begin, fit
+from mmm.run import begin
+from mmm.train import fit
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from mmm.train import fit, save_checkpoint
+from mmm.checkpoint import save_checkpoint
+from mmm.train import fit
 from search.cost import measure
 from search.forecast import expected_rungs
 from search.searcher import draw

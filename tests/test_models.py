@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mmm.config import Dims, make_config, published_params
+from mmm.dropout import Dropout
 from mmm.models import ARCHITECTURES
 from mmm.models.mlp_mixer import Block, MlpMixer
-from mmm.train import build_model
+from mmm.run import build_model
 
 SPEECH_WIDTH, TEXT_WIDTH, CLASSES = 10, 16, 5
 SPEECH_POSITIONS, TEXT_POSITIONS, CONTEXT = 12, 7, 3
@@ -22,7 +23,7 @@ Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
 
 def build(name: str, seed: int = 0, **changes: Any) -> nn.Module:
     settings: dict[str, Any] = {"speech_width": SPEECH_WIDTH, "text_width": TEXT_WIDTH, "num_classes": CLASSES,
-                                "classifier_hidden": 9, "dropout": 0.1, "masked": True}  # fmt: skip
+                                "classifier_hidden": 9, "masked": True}  # fmt: skip
     if name in POOLED:
         settings |= {"context": CONTEXT, "width": 8}
     else:
@@ -158,14 +159,10 @@ def test_one_seed_gives_the_same_model_and_another_a_different_one(name: str) ->
 
 
 @every_architecture
-def test_dropout_follows_the_seed_and_is_off_in_evaluation(name: str) -> None:
-    model, inputs = build(name, dropout=0.5), ragged(name)
+def test_dropout_follows_its_seed_and_is_off_where_none_is_given(name: str) -> None:
+    model, inputs = build(name), ragged(name)
     assert torch.equal(model(*inputs), model(*inputs))
-    model.train()
-    found = []
-    for seed in (1, 1, 2):
-        torch.manual_seed(seed)
-        found.append(model(*inputs))
+    found = [model(*inputs, Dropout([0.5], [seed], torch.device("cpu"))) for seed in (1, 1, 2)]
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
 
@@ -213,7 +210,7 @@ def test_published_sizes_have_the_published_number_of_parameters(name: str, chan
 
 def test_standard_block_is_tolstikhins_when_nothing_is_padded() -> None:
     torch.manual_seed(0)
-    block = Block(6, 4, 0.0, masked=True, residual="standard").double()
+    block = Block(6, 4, masked=True, residual="standard").double()
     nn.init.normal_(block.token_norm.weight)
     nn.init.normal_(block.channel_norm.bias)
     x = torch.randn(3, 6, 4, dtype=torch.float64)

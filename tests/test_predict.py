@@ -17,7 +17,7 @@ from mmm.extract import encode_speech, encode_text
 from mmm.manifest import read_manifest
 from mmm.models import ARCHITECTURES
 from mmm.predict import OPENINGS, Predictor, check_bundle_fits, evaluate_bundle, open_test
-from mmm.train import Run
+from mmm.run import Run
 from tests.conftest import Corpus, encode, make_speech_encoder, make_text_encoder, trained, write_corpus
 
 CPU = torch.device("cpu")

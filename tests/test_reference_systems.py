@@ -42,7 +42,7 @@ def test_published_settings_compute_the_reference_logits(name: str, case: dict[s
         shape["width"] = settings["width"]
     if name == "mlp_mixer":
         shape["residual"] = "published"
-    model = ARCHITECTURES[name](speech_width=speech.shape[-1], text_width=text.shape[-1], num_classes=7, dropout=0.1,
+    model = ARCHITECTURES[name](speech_width=speech.shape[-1], text_width=text.shape[-1], num_classes=7,
                                 masked=False, **shape).double().eval()  # fmt: skip
     model.load_state_dict({key: weight(key, size) for key, size in case["weights"].items()})
     with torch.no_grad():

@@ -14,7 +14,6 @@ Floats = npt.NDArray[np.float32]
 # Which utterances may share a batch: of any lengths, of one length only (padding would change their features), or it makes no
 # difference because they are encoded one after another anyway.
 Batching = Literal["masked", "equal", "loop"]
-PRECISIONS = ("auto", "float32", "bf16", "fp16")
 DEFAULT_CHUNK_S = 35.0
 
 

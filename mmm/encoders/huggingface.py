@@ -181,7 +181,7 @@ class HuggingFaceSpeech:
     def _forward(self, inputs: Any, **options: Any) -> Any:
         import torch
 
-        from mmm.encoders.precision import autocast
+        from mmm.precision import autocast
 
         options = {name: value for name, value in options.items() if value is not None}
         if self.layers.numbers:

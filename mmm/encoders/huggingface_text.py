@@ -60,7 +60,7 @@ class HuggingFaceText:
     def encode_batch(self, all_turns: Sequence[Sequence[str]]) -> list[Floats]:
         import torch
 
-        from mmm.encoders.precision import autocast
+        from mmm.precision import autocast
 
         if self.model is None:
             self.load()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmm.models.layers import Classifier, keep_real, masked_mean
+from mmm.models.layers import Classifier, Drop, LayerNorm, Linear, keep_all, keep_real, linear, masked_mean
 
 
 def sinusoids(num_positions: int, width: int) -> Tensor:
@@ -31,7 +31,7 @@ class Projection(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width_out))
 
     def forward(self, values: Tensor) -> Tensor:
-        return functional.linear(values, self.weight, self.bias)
+        return linear(values, self.weight, self.bias)
 
 
 class Attention(nn.Module):
@@ -44,16 +44,16 @@ class Attention(nn.Module):
         self.out_projection = Projection(width, width)
 
     def forward(self, query_BQD: Tensor, other_BSD: Tensor, other_mask_BS: Tensor | None) -> Tensor:
-        num_utterances, num_queries, width = query_BQD.shape
-        weight_q, weight_kv = self.in_projection.weight.split([width, 2 * width])
-        bias_q, bias_kv = self.in_projection.bias.split([width, 2 * width])
-        query = functional.linear(query_BQD, weight_q, bias_q)
-        key, value = functional.linear(other_BSD, weight_kv, bias_kv).chunk(2, dim=-1)
-        query, key, value = (x.unflatten(2, (self.heads, -1)).transpose(1, 2) for x in (query, key, value))
-        mask = None if other_mask_BS is None else other_mask_BS[:, None, None, :]
+        width = query_BQD.shape[-1]
+        weight_q, weight_kv = self.in_projection.weight.split([width, 2 * width], dim=-2)
+        bias_q, bias_kv = self.in_projection.bias.split([width, 2 * width], dim=-1)
+        query = linear(query_BQD, weight_q, bias_q)
+        key, value = linear(other_BSD, weight_kv, bias_kv).chunk(2, dim=-1)
+        # Attention mixes positions of one utterance alone: the members of a pack are more utterances to it.
+        query, key, value = (x.flatten(0, -3).unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (query, key, value))
+        mask = None if other_mask_BS is None else other_mask_BS.flatten(0, -2)[:, None, None, :]
         mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        mixed_BQD = mixed.transpose(1, 2).reshape(num_utterances, num_queries, width)
-        projected_BQD: Tensor = self.out_projection(mixed_BQD)
+        projected_BQD: Tensor = self.out_projection(mixed.transpose(1, 2).reshape(query_BQD.shape))
         return projected_BQD
 
 
@@ -73,9 +73,9 @@ class Layer(nn.Module):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(width)
+        self.attention_norm = LayerNorm(width)
         self.attention = Attention(width, heads)
-        self.feed_forward_norm = nn.LayerNorm(width)
+        self.feed_forward_norm = LayerNorm(width)
         self.feed_forward = FeedForward(width)
 
     def forward(self, query_BQD: Tensor, other_BSD: Tensor, other_mask_BS: Tensor | None) -> Tensor:
@@ -91,7 +91,7 @@ class OneWayEncoder(nn.Module):
     def __init__(self, width: int, layers: int, heads: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(Layer(width, heads) for _ in range(layers))
-        self.final_norm = nn.LayerNorm(width)
+        self.final_norm = LayerNorm(width)
 
     def forward(self, query_BQD: Tensor, other_BSD: Tensor, other_mask_BS: Tensor | None) -> Tensor:
         for layer in self.layers:
@@ -110,37 +110,39 @@ class CrossAttention(nn.Module):
 
     def __init__(
         self, *, speech_width: int, text_width: int, speech_positions: int, text_positions: int, num_classes: int,
-        layers: int, heads: int, classifier_hidden: int, dropout: float, masked: bool,
+        layers: int, heads: int, classifier_hidden: int, masked: bool,
     ) -> None:  # fmt: skip
         super().__init__()
         if text_width % heads:
             raise ValueError(f"heads={heads} does not divide the text width {text_width} that cross_attention works at")
         self.masked, self.speech_positions, self.text_positions = masked, speech_positions, text_positions
-        self.speech_projection = nn.Linear(speech_width, text_width, bias=False)
+        self.speech_projection = Linear(speech_width, text_width, bias=False)
         self.speech_to_text = OneWayEncoder(text_width, layers, heads)
         self.text_to_speech = OneWayEncoder(text_width, layers, heads)
-        self.classifier = Classifier(2 * text_width, classifier_hidden, num_classes, dropout)
+        self.classifier = Classifier(2 * text_width, classifier_hidden, num_classes)
         table = sinusoids(max(speech_positions, text_positions), text_width)
         self.register_buffer("positions", table, persistent=False)
         self.positions: Tensor
 
     def _embed(self, values_BPD: Tensor, mask_BP: Tensor) -> Tensor:
         width = values_BPD.shape[-1]
-        positions_PD = self.positions[: values_BPD.shape[1]].to(values_BPD.dtype)
+        positions_PD = self.positions[: values_BPD.shape[-2]].to(values_BPD.dtype)
         # Published: a position counts as padding where its first feature is exactly 0.
         counted_BP = mask_BP if self.masked else values_BPD[..., 0] != 0
         return math.sqrt(width) * values_BPD + keep_real(positions_PD.expand_as(values_BPD), counted_BP)
 
-    def forward(self, speech_BAF: Tensor, speech_mask_BA: Tensor, text_BTE: Tensor, text_mask_BT: Tensor) -> Tensor:
+    def forward(
+        self, speech_BAF: Tensor, speech_mask_BA: Tensor, text_BTE: Tensor, text_mask_BT: Tensor, drop: Drop = keep_all
+    ) -> Tensor:
         if self.masked:
             speech_BAF, text_BTE = keep_real(speech_BAF, speech_mask_BA), keep_real(text_BTE, text_mask_BT)
         else:
-            speech_BAF = functional.pad(speech_BAF, (0, 0, 0, self.speech_positions - speech_BAF.shape[1]))
-            text_BTE = functional.pad(text_BTE, (0, 0, 0, self.text_positions - text_BTE.shape[1]))
+            speech_BAF = functional.pad(speech_BAF, (0, 0, 0, self.speech_positions - speech_BAF.shape[-2]))
+            text_BTE = functional.pad(text_BTE, (0, 0, 0, self.text_positions - text_BTE.shape[-2]))
         speech_BAD = self._embed(self.speech_projection(speech_BAF), speech_mask_BA)
         text_BTD = self._embed(text_BTE, text_mask_BT)
         heard_BAD = self.speech_to_text(speech_BAD, text_BTD, text_mask_BT if self.masked else None)
         read_BTD = self.text_to_speech(text_BTD, speech_BAD, speech_mask_BA if self.masked else None)
-        heard_BD = masked_mean(heard_BAD, speech_mask_BA) if self.masked else heard_BAD.mean(dim=1)
-        logits_BC: Tensor = self.classifier(torch.cat([heard_BD, read_BTD[:, 0]], dim=1))
+        heard_BD = masked_mean(heard_BAD, speech_mask_BA) if self.masked else heard_BAD.mean(dim=-2)
+        logits_BC: Tensor = self.classifier(torch.cat([heard_BD, read_BTD[..., 0, :]], dim=-1), drop)
         return logits_BC

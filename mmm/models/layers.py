@@ -1,20 +1,60 @@
-"""The two blocks that every system shares. Shapes: see mmm/models/__init__.py."""
+"""The blocks that several systems share. Shapes: see mmm/models/__init__.py.
+
+Every block also takes the weights of M models at once, each with a leading axis M, and inputs with that axis: a pack
+(mmm/pack.py). Axes are therefore counted from the end.
+"""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+Drop = Callable[[Tensor], Tensor]  # dropout of one training step, see mmm/dropout.py
+
+
+def keep_all(values: Tensor) -> Tensor:
+    """Dropout as evaluation has it."""
+    return values
+
+
+def linear(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """values (..., in) by weight (out, in); of a pack, values (M, ..., in) by weight (M, out, in) and bias (M, out)."""
+    if weight.dim() == 2:
+        return functional.linear(values, weight, bias)
+    rows = values.flatten(1, -2)
+    product = torch.bmm(rows, weight.mT) if bias is None else torch.baddbmm(bias.unsqueeze(1), rows, weight.mT)
+    return product.unflatten(1, values.shape[1:-1])
+
+
+class Linear(nn.Linear):
+    """torch's, for a pack too."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        return linear(values, self.weight, self.bias)
+
+
+class LayerNorm(nn.LayerNorm):
+    """torch's, for a pack too."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        if self.weight.dim() == 1:
+            return super().forward(values)
+        normed = functional.layer_norm(values, self.normalized_shape, eps=self.eps)
+        num_members, width = self.weight.shape
+        shape = (num_members, *(1,) * (values.dim() - 2), width)
+        return torch.addcmul(self.bias.view(shape), normed, self.weight.view(shape))
+
 
 class Classifier(nn.ModuleList):
     """Dropout, Linear(D, hidden), GELU, Dropout, Linear(hidden, C): the published head."""
 
-    def __init__(self, width: int, hidden: int, num_classes: int, dropout: float) -> None:
-        super().__init__([nn.Linear(width, hidden), nn.Linear(hidden, num_classes)])
-        self.dropout = dropout
+    def __init__(self, width: int, hidden: int, num_classes: int) -> None:
+        super().__init__([Linear(width, hidden), Linear(hidden, num_classes)])
 
-    def forward(self, fused_BD: Tensor) -> Tensor:
-        hidden = functional.gelu(self[0](functional.dropout(fused_BD, self.dropout, self.training)))
-        logits_BC: Tensor = self[1](functional.dropout(hidden, self.dropout, self.training))
+    def forward(self, fused_BD: Tensor, drop: Drop) -> Tensor:
+        hidden = functional.gelu(self[0](drop(fused_BD)))
+        logits_BC: Tensor = self[1](drop(hidden))
         return logits_BC
 
 
@@ -22,8 +62,8 @@ def masked_mean(values_BPD: Tensor, mask_BP: Tensor) -> Tensor:
     """Mean over the real positions, (B, D)."""
     real_BP1 = mask_BP.unsqueeze(-1).to(values_BPD.dtype)
     # where, not a product: garbage in padding may be infinite, and 0 * inf is NaN.
-    total_BD = torch.where(mask_BP.unsqueeze(-1), values_BPD, 0.0).sum(dim=1)
-    return total_BD / real_BP1.sum(dim=1).clamp(min=1.0)
+    total_BD = torch.where(mask_BP.unsqueeze(-1), values_BPD, 0.0).sum(dim=-2)
+    return total_BD / real_BP1.sum(dim=-2).clamp(min=1.0)
 
 
 def keep_real(values: Tensor, mask: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
-"""Which number format a pretrained encoder computes in on a device."""
+"""Which number format a device computes in."""
 
 from pathlib import Path
 from typing import Any
 
-from mmm.encoders import PRECISIONS
+PRECISIONS = ("auto", "float32", "bf16", "fp16")
 
 _CPUINFO = Path("/proc/cpuinfo")
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
@@ -26,6 +26,14 @@ def resolve_precision(precision: str, device: str) -> str:
 
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     return "bf16" if cpu_has_bf16() else "float32"
+
+
+def training_precision(precision: str, device: str) -> str:
+    """The same for training, which has no fp16: small gradients would vanish in it. Raises ValueError."""
+    if precision == "fp16":
+        raise ValueError("--precision fp16 is not for training; use bf16, float32 or auto")
+    resolved = resolve_precision(precision, device)
+    return "float32" if resolved == "fp16" else resolved
 
 
 def cpu_has_bf16() -> bool:

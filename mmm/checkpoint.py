@@ -1,0 +1,72 @@
+"""Checkpoints of a training run: model, optimizer and best weights as safetensors, complete or not at all."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from mmm.files import write_bytes
+from mmm.run import Run
+from mmm.store import recipe_hash
+
+
+def save_checkpoint(run: Run, path: Path) -> str:
+    """Write model, optimizer and best weights, complete or not at all; returns the SHA-256 of the file."""
+    tensors = {f"model.{name}": value.detach().cpu().contiguous() for name, value in run.model.state_dict().items()}
+    tensors |= {f"best.{name}": value.contiguous() for name, value in run.best_weights.items()}
+    for index, state in run.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": value.detach().cpu().contiguous() for name, value in state.items()}
+    about = {"epoch": run.epoch, "best_epoch": run.best_epoch, "best_metrics": run.best_metrics, **_identity(run)}
+    content = save_tensors(tensors, metadata={"run": json.dumps(about)})
+    write_bytes(path, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def load_checkpoint(run: Run, path: Path, sha256: str | None = None) -> None:
+    """Bring a fresh run to where the checkpoint was. Raises ValueError where it is damaged or of other settings."""
+    content = path.read_bytes()
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise ValueError(f"{path}: damaged: its checksum is not the one that was recorded")
+    length = int.from_bytes(content[:8], "little")
+    try:
+        tensors = load_tensors(content)
+        about = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["run"])
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ValueError(f"{path}: damaged, or no checkpoint of mmm train ({error})") from None
+    here = _identity(run)
+    # More epochs than before is how a run is prolonged; anything else would be another run.
+    differing = [key for part in here for key in _differing(here[part], about[part]) if key != "epochs"]
+    if differing:
+        raise ValueError(f"{path}: a checkpoint of other settings ({', '.join(differing)} differ)")
+    run.model.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("model.")})
+    run.best_weights = {name[5:]: value for name, value in tensors.items() if name.startswith("best.")}
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, entry = name.split(".", 2)
+            state.setdefault(int(index), {})[entry] = value
+    run.optimizer.load_state_dict({"state": state, "param_groups": run.optimizer.state_dict()["param_groups"]})
+    run.epoch, run.best_epoch, run.best_metrics = about["epoch"], about["best_epoch"], about["best_metrics"]
+
+
+def _identity(run: Run) -> dict[str, Any]:
+    """What a checkpoint must have in common with the run that goes on from it."""
+    features = run.train.features
+    data = {
+        "manifest": features.manifest.sha256,
+        "speech": recipe_hash(features.speech.recipe),
+        "text": recipe_hash(features.text.recipe),
+    }
+    return {"config": asdict(run.config), "dims": asdict(run.dims), "data": data, "objective": run.objective}
+
+
+def _differing(here: Any, there: Any) -> list[str]:
+    if not isinstance(here, dict):
+        return [] if here == there else ["objective"]
+    return [name for name in here.keys() | there.keys() if here.get(name) != there.get(name)]
