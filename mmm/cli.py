@@ -76,7 +76,8 @@ def train(
     shuffle: Annotated[
         bool | None, typer.Option("--shuffle/--no-shuffle", help="[shuffle, but with weighted sampling]")
     ] = None,
-    class_weight: Annotated[str | None, typer.Option(help="none, inverse or sqrt_inverse [none].")] = None,
+    class_weight: Annotated[str | None, typer.Option(help="none, inverse, sqrt_inverse or effective_number [none].")] = None,
+    label_smoothing: Annotated[float | None, typer.Option(help="Share of a label spread over all classes [0].")] = None,
     label_policy: Annotated[
         str | None, typer.Option(help="Rows with several labels: expand, first, drop, soft [expand].")
     ] = None,
@@ -94,6 +95,7 @@ def train(
     from_bundle: Annotated[Path | None, typer.Option("--from", help="Start from this bundle's weights.")] = None,
     name: Annotated[str | None, typer.Option(help="Name kept in the bundle [the architecture].")] = None,
     device: DeviceName = "cpu",
+    precision: Annotated[str, typer.Option(help="float32, bf16, or auto: bf16 where the device is good at it.")] = "auto",
 ) -> None:
     """Train one system and write its best epoch as a bundle."""
     from mmm.config import make_config, published_params
@@ -101,7 +103,8 @@ def train(
     given = {
         "context": context, "audio_feature": audio_feature, "epochs": epochs, "batch_size": batch_size, "accumulate": accumulate,
         "lr": lr, "weight_decay": weight_decay, "dropout": dropout, "weighted_sampling": weighted_sampling or None,
-        "shuffle": shuffle, "class_weight": class_weight, "label_policy": label_policy, "num_blocks": num_blocks,
+        "shuffle": shuffle, "class_weight": class_weight, "label_policy": label_policy,
+        "label_smoothing": label_smoothing, "num_blocks": num_blocks,
         "layers": layers, "heads": heads, "width": width, "inputs": inputs, "seed": seed,
     }  # fmt: skip
     base = {"architecture": architecture}
@@ -114,6 +117,7 @@ def train(
     from mmm.bundle import check_destination, load_bundle, save_run_bundle
     from mmm.manifest import read_manifest
     from mmm.metrics import OBJECTIVES
+    from mmm.precision import training_precision
     from mmm.run import begin, resolve_device
     from mmm.train import Diverged, fit
 
@@ -122,7 +126,8 @@ def train(
     where = resolve_device(device)
     check_destination(out)
     checked = read_manifest(manifest, check_audio=False)
-    run = begin(config, load_features(checked, features, config.audio_feature, config.context), objective=metric, device=where)
+    data = load_features(checked, features, config.audio_feature, config.context)
+    run = begin(config, data, objective=metric, device=where, precision=training_precision(precision, device))
     provenance: dict[str, Any] = {"command": " ".join(["mmm", *sys.argv[1:]])}
     if from_bundle is not None:
         start = load_bundle(from_bundle)

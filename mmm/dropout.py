@@ -1,5 +1,6 @@
 """Dropout with random numbers of each run's own, so that a run in a pack draws what it would draw alone."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,24 +23,46 @@ class Dropout:
         self._cpu = [np.random.Generator(np.random.SFC64(seed)) for seed in seeds] if device.type == "cpu" else []
         self._gpu = [torch.Generator(device).manual_seed(seed) for seed in seeds] if device.type != "cpu" else []
 
-    def __call__(self, values: Tensor) -> Tensor:
+    def __call__(self, values: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Values (M, ...) with some zeroed and the others scaled up.
+
+        `mask` (M, B, P) of values (M, B, P, D): only real positions draw random numbers, so that how far a batch is padded, which
+        in a pack the others decide too, changes none.
+        """
         if not any(self.thresholds):
             return values
         with torch.no_grad():
-            parts = [self._factors(member, values) for member in range(len(self.thresholds))]
-            factors = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return values * factors.view(values.shape)
+            if len(self.thresholds) == 1:
+                factors = self._factors(0, values, mask)
+            else:
+                masks = [None] * len(self.thresholds) if mask is None else list(mask)
+                factors = torch.stack(
+                    [self._factors(member, *pair) for member, pair in enumerate(zip(values, masks, strict=True))]
+                )
+        return values * factors
 
-    def _factors(self, member: int, values: Tensor) -> Tensor:
-        """0 where a value of this member is dropped, else what keeps its expectation."""
-        size, threshold = values.numel() // len(self.thresholds), self.thresholds[member]
+    def _factors(self, member: int, values: Tensor, mask: Tensor | None) -> Tensor:
+        """0 where a value of this member is dropped, else what keeps its expectation; 1 in padding."""
+        threshold = self.thresholds[member]
         if threshold == 0:
-            return values.new_ones(size)
-        keep = torch.tensor(_LEVELS / (_LEVELS - threshold), dtype=values.dtype, device=self.device)
+            return torch.ones_like(values)
+        if mask is None:
+            return self._drawn(member, threshold, values.shape, values.dtype)
+        factors = torch.ones_like(values, memory_format=torch.contiguous_format)
+        rows = mask.flatten().nonzero().squeeze(1)
+        return (
+            factors.flatten(0, 1)
+            .index_copy_(0, rows, self._drawn(member, threshold, (len(rows), values.shape[-1]), values.dtype))
+            .view(values.shape)
+        )
+
+    def _drawn(self, member: int, threshold: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        size = math.prod(shape)
+        keep = torch.tensor(_LEVELS / (_LEVELS - threshold), dtype=dtype, device=self.device)
         if self._cpu:
             words = self._cpu[member].integers(0, 2**64, size=-(-size // 4), dtype=np.uint64)
             bits = torch.from_numpy(words.view(np.int16))[:size]
         else:
             bits = torch.randint(-_LEVELS // 2, _LEVELS // 2, (size,), dtype=torch.int16, device=self.device,
                                  generator=self._gpu[member])  # fmt: skip
-        return torch.where(bits >= threshold - _LEVELS // 2, keep, 0.0)
+        return torch.where(bits >= threshold - _LEVELS // 2, keep, 0.0).view(shape)

@@ -23,6 +23,10 @@ Patience = Annotated[int | None, typer.Option(help="Stop after so many ended tri
 Enqueue = Annotated[
     list[Path] | None, typer.Option(metavar="FILE", help="JSON of points to try next: parameters, or a trial's settings.")
 ]
+Packs = Annotated[
+    str | None,
+    typer.Option(metavar="auto|off|N", help="Trials of one shape that a worker trains as one model [auto, one worker: off]."),
+]
 SweepName = Annotated[str, typer.Argument(metavar="NAME", help="The sweep.", show_default=False)]
 
 
@@ -73,9 +77,11 @@ def run(
     factor: Annotated[int, typer.Option(help="ASHA: one in so many goes on.")] = 3,
     keep: Annotated[int, typer.Option(help="Trials whose weights stay on disk.")] = 20,
     address: Annotated[str | None, typer.Option(help="Ray cluster to join, for example auto [a local one].")] = None,
+    packs: Packs = None,
+    precision: Annotated[str, typer.Option(help="Of training: float32, bf16, or auto: what is fast there.")] = "auto",
 ) -> None:
     """Run a sweep."""
-    from search.config import SweepSpec, check_name, parse_duration
+    from search.config import SweepSpec, check_name, parse_duration, parse_packs
 
     check_name(name)
     time_s = None if time_budget is None else parse_duration(time_budget)
@@ -99,7 +105,7 @@ def run(
         tracking_uri=tracking_uri, address=address, keep=keep, command=command_line(),
         compute_budget_s=compute_s, gpu_hours=gpu_hours, target=target, patience=patience, max_parameters=max_parameters,
         max_ms_per_utterance=max_ms_per_utterance, max_memory_mb=max_memory_mb, repeats=repeats,
-        system_metrics=system_metrics,
+        system_metrics=system_metrics, packs=parse_packs(packs), precision=precision,
     )  # fmt: skip
     points = [point for file in enqueue or [] for point in read_points(file)]
     _finish(start(spec, runs, console, points, warm_start or []))
@@ -118,9 +124,10 @@ def resume(
     patience: Patience = None,
     enqueue: Enqueue = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster to join.")] = None,
+    packs: Packs = None,
 ) -> None:
     """Go on with a sweep that was stopped or killed, or give it more trials or another budget."""
-    from search.config import parse_duration
+    from search.config import parse_duration, parse_packs
     from search.enqueue import read_points
     from search.run import resume as resume_sweep
 
@@ -129,7 +136,10 @@ def resume(
     changes["time_budget_s"] = None if time_budget is None else parse_duration(time_budget)
     changes["compute_budget_s"] = None if compute_budget is None else parse_duration(compute_budget)
     points = [point for file in enqueue or [] for point in read_points(file)]
-    _finish(resume_sweep(runs, name, {key: value for key, value in changes.items() if value is not None}, console, points))
+    given = {key: value for key, value in changes.items() if value is not None}
+    if packs is not None:
+        given["packs"] = parse_packs(packs)
+    _finish(resume_sweep(runs, name, given, console, points))
 
 
 def _finish(history: Any) -> None:

@@ -81,6 +81,15 @@ def parse_duration(text: str) -> float:
     return total
 
 
+def parse_packs(text: str | None) -> int | None:
+    """`auto` -> None, `off` -> 1, `8` -> 8; nothing is `auto`. Raises ValueError."""
+    if text is None or text == "auto":
+        return None
+    if text != "off" and not re.fullmatch(r"[1-9]\d{0,3}", text):
+        raise ValueError(f"--packs {text!r} is not understood; expected auto, off or a number of trials, for example 8")
+    return 1 if text == "off" else int(text)
+
+
 def duration(seconds: float) -> str:
     """`45s`, `12m`, `12m30s`, `2h`, `1h05m`: what `parse_duration` reads, to three digits or so."""
     minutes, rest = divmod(int(seconds), 60)

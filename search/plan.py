@@ -13,6 +13,7 @@ from mmm.batches import Features, dims_of, load_features
 from mmm.config import TrainConfig, make_config
 from mmm.manifest import Manifest, read_manifest
 from mmm.metrics import OBJECTIVES
+from mmm.precision import training_precision
 from mmm.run import build_model
 from mmm.store import list_recipes
 from search.config import REPEATS, SweepSpec, check_name, check_tracking_uri
@@ -94,6 +95,10 @@ def check_spec(spec: SweepSpec) -> None:
         if spec.gpus_per_trial > there:
             faults.append(f"--gpus-per-trial {spec.gpus_per_trial:g}: this machine has {there} usable GPUs; leave it out, or "
                           "name a cluster that has some with --address")  # fmt: skip
+    try:
+        training_precision(spec.precision, "cuda" if spec.gpus_per_trial else "cpu")
+    except ValueError as error:
+        faults.append(str(error))
     if spec.tracking_uri is not None:
         try:
             check_tracking_uri(spec.tracking_uri)

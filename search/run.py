@@ -186,6 +186,8 @@ def _say(
     first_step_s = conductor.first_step_s()
     if first_step_s is not None:
         say(f"first training step {first_step_s:.1f} s after the command")
+    for warning in conductor.warnings:
+        say(f"warning: {warning}")
     go_on = f"mmm-search resume {spec.name} --runs {shlex.quote(str(folder.parent))}"
     if trouble:
         sync = f"mmm-search mlflow-sync {spec.name} --runs {shlex.quote(str(folder.parent))}"

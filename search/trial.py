@@ -65,25 +65,25 @@ class Member:
             precision=training_precision(order["precision"], order["device"]),
         )
         self.warnings: list[str] = []
-        self.checkpoint_path: Path | None = self._go_on()
+        self._kept = self._go_on()  # checkpoints that the driver knows, the newer first
         self.epochs: list[dict[str, Any]] = []  # since the last report
         self._saved, self._save_s = time.monotonic(), 0.0
         self._has_written_best = False
 
-    def _go_on(self) -> Path | None:
-        """Bring the run to its last checkpoint, or where that is damaged to the one before."""
-        *_, last = [None, *self.order["checkpoints"]]
-        for checkpoint in self.order["checkpoints"]:
-            path = checkpoint_file(self.sweep, self.number, checkpoint["epoch"])
+    def _go_on(self) -> list[Path]:
+        """Bring the run to its last checkpoint, or where that is damaged to the one before; returns those that are good."""
+        known = self.order["checkpoints"]
+        paths = [checkpoint_file(self.sweep, self.number, checkpoint["epoch"]) for checkpoint in known]
+        for place, checkpoint in enumerate(known):
             try:
-                load_checkpoint(self.run, path, checkpoint["sha256"])
+                load_checkpoint(self.run, paths[place], checkpoint["sha256"])
             except (FileNotFoundError, ValueError) as error:
-                if checkpoint is last:
+                if place == len(known) - 1:
                     raise
                 self.warnings.append(f"{error}; went on from the checkpoint before it")
             else:
-                return path
-        return None
+                return paths[place:]
+        return []
 
     def add(self, result: EpochResult, is_cpu_time: bool, memory_mb: float, elapsed_s: float) -> None:
         """Take note of an epoch that took `elapsed_s` by the clock, other members' share included."""
@@ -108,9 +108,9 @@ class Member:
             started_cpu = time.process_time()  # by the clock it depends on what else runs
             path = checkpoint_file(self.sweep, self.number, self.run.epoch)
             checkpoint = {"epoch": self.run.epoch, "sha256": save_checkpoint(self.run, path), "path": str(path)}
-            # The driver may die before it records this one: the one that it has recorded stays until the next.
-            self._remove_checkpoints(but=(path, self.checkpoint_path))
-            self.checkpoint_path = path
+            # The driver may die before it records this one, and the last that it has recorded may turn out damaged.
+            self._remove_checkpoints(but=(path, *self._kept))
+            self._kept = [path, *self._kept[:1]]
             self._saved = time.monotonic()
             self._save_s = time.process_time() - started_cpu
         told = {"epochs": self.epochs, "checkpoint": checkpoint, "is_last": self.run.is_finished, "warnings": self.warnings}
@@ -120,7 +120,7 @@ class Member:
     def slim(self) -> None:
         """After the trial's end: keep the best weights, drop optimizer and last weights (a quarter of the size stays)."""
         # Where the checkpoint is gone the driver has dropped this trial's weights.
-        if not self._has_written_best and self.checkpoint_path is not None and self.checkpoint_path.is_file():
+        if not self._has_written_best and self._kept and self._kept[0].is_file():
             self._write_best()
         if self._has_written_best:
             self._remove_checkpoints(but=())

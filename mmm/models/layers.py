@@ -4,16 +4,20 @@ Every block also takes the weights of M models at once, each with a leading axis
 (mmm/pack.py). Axes are therefore counted from the end.
 """
 
-from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-Drop = Callable[[Tensor], Tensor]  # dropout of one training step, see mmm/dropout.py
+
+class Drop(Protocol):
+    """Dropout of one training step, see mmm/dropout.py."""
+
+    def __call__(self, values: Tensor, mask: Tensor | None = None) -> Tensor: ...
 
 
-def keep_all(values: Tensor) -> Tensor:
+def keep_all(values: Tensor, mask: Tensor | None = None) -> Tensor:
     """Dropout as evaluation has it."""
     return values
 

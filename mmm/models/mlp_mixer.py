@@ -13,15 +13,16 @@ RESIDUALS = ("standard", "published")
 
 
 class Mlp(nn.ModuleList):
-    """Linear(n, n), GELU, Linear(n, n), dropout."""
+    """Linear(n, n), GELU, Linear(n, n); the block adds the dropout."""
 
     def __init__(self, width: int) -> None:
         super().__init__([Linear(width, width), Linear(width, width)])
 
-    def forward(self, values: Tensor, drop: Drop) -> Tensor:
-        return drop(self[1](functional.gelu(self[0](values))))
+    def forward(self, values: Tensor) -> Tensor:
+        mixed: Tensor = self[1](functional.gelu(self[0](values)))
+        return mixed
 
-    def at_positions(self, values_BDP: Tensor, columns: Tensor, drop: Drop) -> Tensor:
+    def at_positions(self, values_BDP: Tensor, columns: Tensor) -> Tensor:
         """The same over a last axis that holds only the positions `columns` (P,); the others count as zero.
 
         Only real positions are multiplied, so a batch of short utterances costs what it is.
@@ -30,8 +31,7 @@ class Mlp(nn.ModuleList):
         assert isinstance(first, nn.Linear)
         assert isinstance(second, nn.Linear)
         hidden = functional.gelu(linear(values_BDP, first.weight.index_select(-1, columns), first.bias))
-        mixed_BDP = linear(hidden, second.weight.index_select(-2, columns), second.bias.index_select(-1, columns))
-        return drop(mixed_BDP)
+        return linear(hidden, second.weight.index_select(-2, columns), second.bias.index_select(-1, columns))
 
 
 class Block(nn.Module):
@@ -56,13 +56,14 @@ class Block(nn.Module):
     def forward(self, x_BPD: Tensor, mask_BP: Tensor, columns: Tensor, drop: Drop = keep_all) -> Tensor:
         normed_BPD = self.norm(x_BPD) if self.published else self.token_norm(x_BPD)
         if self.masked:
-            normed_BDP = keep_real(normed_BPD, mask_BP).mT
-            y_BPD = self.token_mixing.at_positions(normed_BDP, columns, drop).mT
+            y_BPD = self.token_mixing.at_positions(keep_real(normed_BPD, mask_BP).mT, columns).mT
         else:
-            y_BPD = self.token_mixing(normed_BPD.mT, drop).mT
+            y_BPD = self.token_mixing(normed_BPD.mT).mT
+        real_BP = mask_BP if self.masked else None
+        y_BPD = drop(y_BPD, real_BP)
         x_BPD = x_BPD + y_BPD
         second_BPD = self.norm(y_BPD) if self.published else self.channel_norm(x_BPD)
-        mixed: Tensor = x_BPD + self.channel_mixing(second_BPD, drop)
+        mixed: Tensor = x_BPD + drop(self.channel_mixing(second_BPD), real_BP)
         return mixed
 
 

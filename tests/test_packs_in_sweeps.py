@@ -1,0 +1,225 @@
+"""Packs in a sweep: which trials a worker is given together, that each is still its own, and when there are none."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mmm.config import make_config
+from mmm.pack import pack_shape
+from search.conductor import Conductor
+from search.config import SweepSpec, parse_packs
+from search.draw import draws, fixing
+from search.ledger import History, Ledger, read_history
+from search.packs import PackSizes
+from search.trial import Slices
+from spaces import SPACES
+from tests.conftest import Corpus
+from tests.sweep_parts import METRIC, SMALL_SPACE, small_spec
+
+
+def shape_of(settings: Any) -> Any:
+    return pack_shape(make_config({**settings}))
+
+
+def train_together(conductor: Conductor) -> Iterator[list[int]]:
+    """One worker, as on Ray; yields which trials each report was of."""
+    seat: list[int] = []
+    slices: Slices | None = None
+    while orders := conductor.next_orders(seat) if not seat else [None]:
+        if slices is None:
+            slices = Slices(orders)
+            seat = [order["number"] for order in orders]
+        reports = slices.next()
+        yield [report["number"] for report in reports]
+        ended = [report["number"] for report in reports if conductor.report(report["number"], report)]
+        seat = [number for number in seat if number not in ended]
+        joining = conductor.next_orders(seat)
+        seat += [order["number"] for order in joining]
+        if not seat:
+            return
+        slices.leave(ended)
+        slices.join(joining)
+
+
+def sweep(folder: Path, spec: SweepSpec) -> tuple[History, list[list[int]]]:
+    with Ledger(folder) as ledger:
+        ledger.append(("sweep", None, {"spec": spec.as_json()}))
+        conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
+        conductor.open_session("mmm-search run")
+        together = list(train_together(conductor))
+        conductor.close_session("done")
+    return read_history(folder / "ledger.sqlite"), together
+
+
+@pytest.fixture(scope="module")
+def packed(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> tuple[History, list[list[int]]]:
+    """A sweep in packs of up to four. Not to be changed by a test."""
+    return sweep(tmp_path_factory.mktemp("runs") / "packed", small_spec(corpus, trials=14, epochs=7, first_rung=2, packs=4))
+
+
+def test_trials_of_a_pack_have_one_shape_and_settings_of_their_own(packed: tuple[History, list[list[int]]]) -> None:
+    history, together = packed
+    assert max(len(numbers) for numbers in together) == 4
+    for numbers in together:
+        assert len({shape_of(history.trials[number].settings) for number in numbers}) == 1
+        assert len({history.trials[number].settings["lr"] for number in numbers}) == len(numbers)
+
+
+def test_each_trial_of_a_pack_is_decided_on_and_ends_as_its_own(packed: tuple[History, list[list[int]]]) -> None:
+    history, _ = packed
+    assert list(history.trials) == list(range(14))
+    assert {trial.state for trial in history.trials.values()} == {"complete", "pruned"}
+    for trial in history.trials.values():
+        assert [entry["epoch"] for entry in trial.epochs] == list(range(1, len(trial.epochs) + 1))
+        assert len(trial.epochs) in ((7,) if trial.state == "complete" else (2, 6))
+
+
+def test_a_trial_scores_in_a_pack_what_it_scores_alone(
+    corpus: Corpus, packed: tuple[History, list[list[int]]], tmp_path: Path
+) -> None:
+    history, _ = packed
+    assert history.spec is not None
+    for trial in list(history.trials.values())[:6]:
+        order = {"sweep": str(tmp_path), "number": trial.number, "settings": trial.settings, "manifest": history.spec.manifest,
+                 "features": history.spec.features, "metric": METRIC, "device": "cpu", "rungs": [], "checkpoints": [],
+                 "precision": "float32"}  # fmt: skip
+        (report,) = Slices([order]).next()
+        for alone, found in zip(report["epochs"], trial.epochs, strict=False):
+            assert alone["metrics"]["loss"] == pytest.approx(found["metrics"]["loss"], abs=1e-5)
+            assert alone["metrics"][METRIC] == found["metrics"][METRIC]
+
+
+def test_a_killed_sweep_of_packs_goes_on_with_what_was_running(corpus: Corpus, tmp_path: Path) -> None:
+    spec = small_spec(corpus, trials=8, epochs=7, first_rung=6, packs=4)
+    folder = tmp_path / "killed"
+    with Ledger(folder) as ledger:
+        ledger.append(("sweep", None, {"spec": spec.as_json()}))
+        conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
+        conductor.open_session("mmm-search run")
+        next(train_together(conductor))
+    with Ledger(folder) as ledger:
+        conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
+        assert len(conductor.unfinished) == 4
+        conductor.open_session("mmm-search resume")
+        first = next(train_together(conductor))
+        assert sorted(first) == [0, 1, 2, 3]
+
+
+def test_one_failing_trial_leaves_its_pack_and_the_others_go_on(corpus: Corpus, tmp_path: Path) -> None:
+    spec = small_spec(corpus, trials=4)
+    settings = make_config({"architecture": "vanilla_concat", "epochs": 3, "batch_size": 6, "width": 8}).params()
+    orders = [{"sweep": str(tmp_path), "number": number, "settings": {**settings, "lr": lr}, "manifest": spec.manifest,
+               "features": spec.features, "metric": METRIC, "device": "cpu", "rungs": [], "checkpoints": [], "precision": "float32"}
+              for number, lr in enumerate((1e-3, 1e38, 1e-2))]  # fmt: skip
+    orders.append({**orders[0], "number": 3, "device": "cuda:7"})
+    slices = Slices(orders)
+    failed: dict[int, str] = {}
+    finished: list[int] = []
+    while slices.members:
+        reports = slices.next()
+        failed |= {report["number"]: report["failure"]["reason"] for report in reports if report["failure"] is not None}
+        ended = [report["number"] for report in reports if report["failure"] is not None or report["is_last"]]
+        finished += [report["number"] for report in reports if report["is_last"]]
+        slices.leave(ended)
+    assert sorted(finished) == [0, 2]
+    assert "loss is nan" in failed[1]
+    assert "this machine has" in failed[3]
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_it_with_a_warning(corpus: Corpus, tmp_path: Path) -> None:
+    spec = small_spec(corpus, trials=1, epochs=9, first_rung=2, factor=2)
+    folder = tmp_path / "s"
+    with Ledger(folder) as ledger:
+        ledger.append(("sweep", None, {"spec": spec.as_json()}))
+        conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
+        reports = train_together(conductor)
+        for _ in range(3):
+            next(reports)
+        reports.close()
+        trial = conductor.trials[0]
+        assert trial.checkpoint is not None
+        assert trial.earlier_checkpoint is not None
+        assert trial.checkpoint["epoch"] > trial.earlier_checkpoint["epoch"]
+        path = Path(trial.checkpoint["path"])
+        path.write_bytes(path.read_bytes()[:-9])
+    with Ledger(folder) as ledger:
+        conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
+        list(train_together(conductor))
+        assert conductor.trials[0].state == "complete"
+        assert "damaged" in conductor.warnings[0]
+        assert conductor.warnings[0].endswith("went on from the checkpoint before it")
+    undisturbed, _ = sweep(tmp_path / "undisturbed", spec)
+    found = read_history(folder / "ledger.sqlite").trials[0]
+    assert found.scores(METRIC) == undisturbed.trials[0].scores(METRIC)
+
+
+@pytest.mark.parametrize("name", ["quick", "full"])
+def test_companions_differ_from_their_trial_in_what_changes_no_shape(name: str) -> None:
+    space = SPACES[name]
+    for draw in draws(space, [None] * 20, np.random.default_rng(3)):
+        fixed = fixing(space, draw.params, shape_of)
+        assert fixed is not None
+        free = draw.params.keys() - fixed.keys()
+        assert free == {"lr", "dropout"} | ({"weight_decay", "balance"} if name == "full" else set())
+        for companion in draws(space, [None] * 5, np.random.default_rng(4), fixed):
+            assert shape_of(companion.settings) == shape_of(draw.settings)
+
+
+def test_a_space_that_varies_shapes_alone_has_no_companions() -> None:
+    space = replace(
+        SMALL_SPACE, suggest=lambda trial: {"architecture": "vanilla_concat", "context": trial.suggest_int("context", 1, 5)}
+    )
+    assert fixing(space, {"context": 2}, shape_of) is None
+
+
+def test_sizes_are_measured_once_for_each_architecture_and_a_short_sweep_keeps_its_variety(corpus: Corpus) -> None:
+    sizes = PackSizes(small_spec(corpus, workers=2, trials=100))
+    settings = {"architecture": "vanilla_concat", "batch_size": 32}
+    assert (sizes.size(settings, 90), sizes.to_measure(settings), sizes.to_measure(settings)) == (1, 16, 1)
+    sizes.measured(settings, 16)
+    assert [sizes.size(settings, left) for left in (90, 60, 20, 4, 0)] == [16, 16, 6, 2, 1]
+    assert sizes.size({**settings, "batch_size": 64}, 90) == 1
+
+
+@pytest.mark.parametrize(
+    "changes", [{"workers": 1}, {"packs": 1}, {"max_memory_mb": 1000.0}, {"max_ms_per_utterance": 1.0}], ids=str
+)
+def test_no_packs_where_they_are_off_or_would_change_what_was_asked_for(corpus: Corpus, changes: dict[str, Any]) -> None:
+    sizes = PackSizes(small_spec(corpus, **{"workers": 2, "trials": 100, **changes}))
+    settings = {"architecture": "vanilla_concat", "batch_size": 32}
+    assert sizes.to_measure(settings) == 1
+    sizes.measured(settings, 16)
+    assert sizes.size(settings, 90) == 1
+
+
+def test_the_option_is_read_and_refused() -> None:
+    assert [parse_packs(text) for text in (None, "auto", "off", "1", "12")] == [None, None, 1, 1, 12]
+    for wrong in ("0", "-2", "many", "1.5", ""):
+        with pytest.raises(ValueError, match="expected auto, off or a number of trials"):
+            parse_packs(wrong)
+
+
+def test_a_worker_measures_packs_and_says_what_they_are_worth(corpus: Corpus, tmp_path: Path) -> None:
+    spec = small_spec(corpus, workers=2, trials=40, epochs=7, first_rung=2)
+    with Ledger(tmp_path / "s") as ledger:
+        ledger.append(("sweep", None, {"spec": spec.as_json()}))
+        conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
+        reports = train_together(conductor)
+        next(reports)
+        next(reports)
+        notes = [event.body for event in _notes(ledger.folder)]
+    (note,) = [body for body in notes if body["about"] == "packs"]
+    assert note["architecture"] == conductor.trials[0].settings["architecture"]
+    assert note["size"] in (1, 4, 16)
+    assert all(seconds > 0 for seconds in note["seconds"].values())
+    assert note["seconds"].keys() >= {"1", "4"}
+
+
+def _notes(folder: Path) -> list[Any]:
+    from search.ledger import read_events
+
+    return [event for event in read_events(folder / "ledger.sqlite") if event.kind == "note"]
