@@ -11,6 +11,7 @@ from mmm.config import Dims, make_config, published_params
 from mmm.dropout import Dropout
 from mmm.models import ARCHITECTURES
 from mmm.models.mlp_mixer import Block, MlpMixer
+from mmm.models.positions import Positions
 from mmm.run import build_model
 
 SPEECH_WIDTH, TEXT_WIDTH, CLASSES = 10, 16, 5
@@ -210,15 +211,16 @@ def test_published_sizes_have_the_published_number_of_parameters(name: str, chan
 
 def test_standard_block_is_tolstikhins_when_nothing_is_padded() -> None:
     torch.manual_seed(0)
-    block = Block(6, 4, masked=True, residual="standard").double()
+    block = Block(6, 4, residual="standard").double()
     nn.init.normal_(block.token_norm.weight)
     nn.init.normal_(block.channel_norm.bias)
     x = torch.randn(3, 6, 4, dtype=torch.float64)
     # Tolstikhin et al. 2021, equation 1.
-    u = x + block.token_mixing(block.token_norm(x).transpose(1, 2)).transpose(1, 2)
+    first, second = block.token_mixing
+    u = x + second(functional.gelu(first(block.token_norm(x).mT))).mT
     expected = u + block.channel_mixing(block.channel_norm(u))
-    found = block(x, torch.ones(3, 6, dtype=torch.bool), torch.arange(6))
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    found = block(x.flatten(0, 1), Positions(torch.ones(3, 6, dtype=torch.bool), masked=True), torch.arange(6))
+    torch.testing.assert_close(found, expected.flatten(0, 1), rtol=0, atol=1e-12)
 
 
 def test_standard_mixer_is_tolstikhins_when_nothing_is_padded() -> None:

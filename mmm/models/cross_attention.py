@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmm.models.layers import Classifier, Drop, LayerNorm, Linear, keep_all, keep_real, linear, masked_mean
+from mmm.models.layers import Classifier, Drop, LayerNorm, Linear, keep_all, keep_real, linear
+from mmm.models.positions import Positions
 
 
 def sinusoids(num_positions: int, width: int) -> Tensor:
@@ -43,18 +44,19 @@ class Attention(nn.Module):
         self.in_projection = Projection(width, 3 * width)
         self.out_projection = Projection(width, width)
 
-    def forward(self, query_BQD: Tensor, other_BSD: Tensor, other_mask_BS: Tensor | None) -> Tensor:
-        width = query_BQD.shape[-1]
+    def forward(self, query: Tensor, own: Positions, other: Tensor, others: Positions) -> Tensor:
+        width = query.shape[-1]
         weight_q, weight_kv = self.in_projection.weight.split([width, 2 * width], dim=-2)
         bias_q, bias_kv = self.in_projection.bias.split([width, 2 * width], dim=-1)
-        query = linear(query_BQD, weight_q, bias_q)
-        key, value = linear(other_BSD, weight_kv, bias_kv).chunk(2, dim=-1)
+        query_BQD = own.spread(linear(query, weight_q, bias_q))
+        key_BSD, value_BSD = others.spread(linear(other, weight_kv, bias_kv)).chunk(2, dim=-1)
         # Attention mixes positions of one utterance alone: the members of a pack are more utterances to it.
-        query, key, value = (x.flatten(0, -3).unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (query, key, value))
-        mask = None if other_mask_BS is None else other_mask_BS.flatten(0, -2)[:, None, None, :]
-        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        projected_BQD: Tensor = self.out_projection(mixed.transpose(1, 2).reshape(query_BQD.shape))
-        return projected_BQD
+        split = (x.flatten(0, -3).unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (query_BQD, key_BSD, value_BSD))
+        mask = others.mask.flatten(0, -2)[:, None, None, :] if others.masked else None
+        mixed = functional.scaled_dot_product_attention(*split, attn_mask=mask)
+        mixed_BQD = mixed.transpose(1, 2).reshape(query_BQD.shape)
+        projected: Tensor = self.out_projection(own.take(mixed_BQD))
+        return projected
 
 
 class FeedForward(nn.ModuleList):
@@ -78,10 +80,9 @@ class Layer(nn.Module):
         self.feed_forward_norm = LayerNorm(width)
         self.feed_forward = FeedForward(width)
 
-    def forward(self, query_BQD: Tensor, other_BSD: Tensor, other_mask_BS: Tensor | None) -> Tensor:
-        attended = self.attention(self.attention_norm(query_BQD), self.attention_norm(other_BSD), other_mask_BS)
-        query_BQD = query_BQD + attended
-        updated: Tensor = query_BQD + self.feed_forward(self.feed_forward_norm(query_BQD))
+    def forward(self, query: Tensor, own: Positions, other: Tensor, others: Positions) -> Tensor:
+        query = query + self.attention(self.attention_norm(query), own, self.attention_norm(other), others)
+        updated: Tensor = query + self.feed_forward(self.feed_forward_norm(query))
         return updated
 
 
@@ -93,10 +94,10 @@ class OneWayEncoder(nn.Module):
         self.layers = nn.ModuleList(Layer(width, heads) for _ in range(layers))
         self.final_norm = LayerNorm(width)
 
-    def forward(self, query_BQD: Tensor, other_BSD: Tensor, other_mask_BS: Tensor | None) -> Tensor:
+    def forward(self, query: Tensor, own: Positions, other: Tensor, others: Positions) -> Tensor:
         for layer in self.layers:
-            query_BQD = layer(query_BQD, other_BSD, other_mask_BS)
-        normed: Tensor = self.final_norm(query_BQD)
+            query = layer(query, own, other, others)
+        normed: Tensor = self.final_norm(query)
         return normed
 
 
@@ -124,25 +125,26 @@ class CrossAttention(nn.Module):
         self.register_buffer("positions", table, persistent=False)
         self.positions: Tensor
 
-    def _embed(self, values_BPD: Tensor, mask_BP: Tensor) -> Tensor:
-        width = values_BPD.shape[-1]
-        positions_PD = self.positions[: values_BPD.shape[-2]].to(values_BPD.dtype)
-        # Published: a position counts as padding where its first feature is exactly 0.
-        counted_BP = mask_BP if self.masked else values_BPD[..., 0] != 0
-        return math.sqrt(width) * values_BPD + keep_real(positions_PD.expand_as(values_BPD), counted_BP)
+    def _embed(self, values: Tensor, positions: Positions) -> Tensor:
+        table = positions.table(self.positions).to(values.dtype)
+        if not self.masked:
+            # Published: a position counts as padding where its first feature is exactly 0.
+            table = keep_real(table.expand_as(values), values[..., 0] != 0)
+        return math.sqrt(values.shape[-1]) * values + table
 
     def forward(
         self, speech_BAF: Tensor, speech_mask_BA: Tensor, text_BTE: Tensor, text_mask_BT: Tensor, drop: Drop = keep_all
     ) -> Tensor:
-        if self.masked:
-            speech_BAF, text_BTE = keep_real(speech_BAF, speech_mask_BA), keep_real(text_BTE, text_mask_BT)
-        else:
+        if not self.masked:
             speech_BAF = functional.pad(speech_BAF, (0, 0, 0, self.speech_positions - speech_BAF.shape[-2]))
             text_BTE = functional.pad(text_BTE, (0, 0, 0, self.text_positions - text_BTE.shape[-2]))
-        speech_BAD = self._embed(self.speech_projection(speech_BAF), speech_mask_BA)
-        text_BTD = self._embed(text_BTE, text_mask_BT)
-        heard_BAD = self.speech_to_text(speech_BAD, text_BTD, text_mask_BT if self.masked else None)
-        read_BTD = self.text_to_speech(text_BTD, speech_BAD, speech_mask_BA if self.masked else None)
-        heard_BD = masked_mean(heard_BAD, speech_mask_BA) if self.masked else heard_BAD.mean(dim=-2)
-        logits_BC: Tensor = self.classifier(torch.cat([heard_BD, read_BTD[..., 0, :]], dim=-1), drop)
+            speech_mask_BA, text_mask_BT = (
+                values.new_ones(values.shape[:-1], dtype=torch.bool) for values in (speech_BAF, text_BTE)
+            )
+        heard, read = (Positions(mask, masked=self.masked) for mask in (speech_mask_BA, text_mask_BT))
+        speech = self._embed(self.speech_projection(heard.take(speech_BAF)), heard)
+        text = self._embed(read.take(text_BTE), read)
+        heard_BD = heard.mean(self.speech_to_text(speech, heard, text, read))
+        read_BD = read.first(self.text_to_speech(text, read, speech, heard))
+        logits_BC: Tensor = self.classifier(torch.cat([heard_BD, read_BD], dim=-1), drop)
         return logits_BC

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmm.models.layers import Classifier, Drop, LayerNorm, Linear, keep_all, keep_real, linear, masked_mean
+from mmm.models.layers import Classifier, Drop, LayerNorm, Linear, keep_all
+from mmm.models.positions import Positions
+from mmm.models.token_product import token_product
 
 RESIDUALS = ("standard", "published")
 
@@ -22,16 +24,23 @@ class Mlp(nn.ModuleList):
         mixed: Tensor = self[1](functional.gelu(self[0](values)))
         return mixed
 
-    def at_positions(self, values_BDP: Tensor, columns: Tensor) -> Tensor:
-        """The same over a last axis that holds only the positions `columns` (P,); the others count as zero.
 
-        Only real positions are multiplied, so a batch of short utterances costs what it is.
-        """
+class TokenMlp(Mlp):
+    """The same over positions, of which a batch holds only `columns` (P,); the others count as zero.
+
+    Only these are multiplied, so a batch of short utterances costs what it is.
+    """
+
+    def forward(self, values_BPD: Tensor, columns: Tensor) -> Tensor:  # type: ignore[override]
         first, second = self
         assert isinstance(first, nn.Linear)
         assert isinstance(second, nn.Linear)
-        hidden = functional.gelu(linear(values_BDP, first.weight.index_select(-1, columns), first.bias))
-        return linear(hidden, second.weight.index_select(-2, columns), second.bias.index_select(-1, columns))
+        weights = first.weight, second.weight, second.bias
+        if len(columns) < first.in_features:
+            weights = (first.weight.index_select(-1, columns), second.weight.index_select(-2, columns),
+                       second.bias.index_select(-1, columns))  # fmt: skip
+        hidden = functional.gelu(token_product(weights[0], first.bias, values_BPD))
+        return token_product(weights[1], weights[2], hidden)
 
 
 class Block(nn.Module):
@@ -41,29 +50,24 @@ class Block(nn.Module):
     residual="published" (MMM): one LayerNorm serves both, the second branch starts from y, token mixing's output.
     """
 
-    def __init__(self, num_positions: int, width: int, masked: bool, residual: str) -> None:
+    def __init__(self, num_positions: int, width: int, residual: str) -> None:
         super().__init__()
-        self.masked = masked
         if residual == "published":
             self.norm = LayerNorm(width)
         else:
             self.token_norm = LayerNorm(width)
             self.channel_norm = LayerNorm(width)
         self.published = residual == "published"
-        self.token_mixing = Mlp(num_positions)
+        self.token_mixing = TokenMlp(num_positions)
         self.channel_mixing = Mlp(width)
 
-    def forward(self, x_BPD: Tensor, mask_BP: Tensor, columns: Tensor, drop: Drop = keep_all) -> Tensor:
-        normed_BPD = self.norm(x_BPD) if self.published else self.token_norm(x_BPD)
-        if self.masked:
-            y_BPD = self.token_mixing.at_positions(keep_real(normed_BPD, mask_BP).mT, columns).mT
-        else:
-            y_BPD = self.token_mixing(normed_BPD.mT).mT
-        real_BP = mask_BP if self.masked else None
-        y_BPD = drop(y_BPD, real_BP)
-        x_BPD = x_BPD + y_BPD
-        second_BPD = self.norm(y_BPD) if self.published else self.channel_norm(x_BPD)
-        mixed: Tensor = x_BPD + drop(self.channel_mixing(second_BPD), real_BP)
+    def forward(self, x: Tensor, positions: Positions, columns: Tensor, drop: Drop = keep_all) -> Tensor:
+        normed = self.norm(x) if self.published else self.token_norm(x)
+        y = positions.take(self.token_mixing(positions.spread(normed), columns))
+        y = positions.drop(y, drop)
+        x = x + y
+        second = self.norm(y) if self.published else self.channel_norm(x)
+        mixed: Tensor = x + positions.drop(self.channel_mixing(second), drop)
         return mixed
 
 
@@ -83,27 +87,27 @@ class MlpMixer(nn.Module):
         self.speech_projection = Linear(speech_width, width)
         self.text_projection = Linear(text_width, width)
         num_positions = text_positions + speech_positions
-        self.blocks = nn.ModuleList(Block(num_positions, width, masked, residual) for _ in range(num_blocks))
+        self.blocks = nn.ModuleList(Block(num_positions, width, residual) for _ in range(num_blocks))
         self.final_norm = LayerNorm(width)
         self.classifier = Classifier(width, classifier_hidden, num_classes)
 
     def forward(
         self, speech_BAF: Tensor, speech_mask_BA: Tensor, text_BTE: Tensor, text_mask_BT: Tensor, drop: Drop = keep_all
     ) -> Tensor:
-        if self.masked:
-            speech_BAF, text_BTE = keep_real(speech_BAF, speech_mask_BA), keep_real(text_BTE, text_mask_BT)
-        else:
+        if not self.masked:
             speech_BAF = functional.pad(speech_BAF, (0, 0, 0, self.speech_positions - speech_BAF.shape[-2]))
             text_BTE = functional.pad(text_BTE, (0, 0, 0, self.text_positions - text_BTE.shape[-2]))
-        x_BPD = torch.cat([self.text_projection(text_BTE), self.speech_projection(speech_BAF)], dim=-2)
-        mask_BP = torch.cat([text_mask_BT, speech_mask_BA], dim=-1)
+        text, speech = (Positions(mask, masked=self.masked) for mask in (text_mask_BT, speech_mask_BA))
+        parts = (
+            text.spread(self.text_projection(text.take(text_BTE))),
+            speech.spread(self.speech_projection(speech.take(speech_BAF))),
+        )
         num_text, num_speech = text_BTE.shape[-2], speech_BAF.shape[-2]
-        device = x_BPD.device
-        columns = torch.cat([torch.arange(num_text, device=device),
-                             torch.arange(num_speech, device=device) + self.text_positions])  # fmt: skip
+        columns = torch.cat([torch.arange(num_text, device=text_BTE.device),
+                             torch.arange(num_speech, device=text_BTE.device) + self.text_positions])  # fmt: skip
+        positions = Positions(torch.cat([text_mask_BT, speech_mask_BA], dim=-1), masked=self.masked)
+        x = positions.take(torch.cat(parts, dim=-2))
         for block in self.blocks:
-            x_BPD = block(x_BPD, mask_BP, columns, drop)
-        x_BPD = self.final_norm(x_BPD)
-        pooled_BD = masked_mean(x_BPD, mask_BP) if self.masked else x_BPD.mean(dim=-2)
-        logits_BC: Tensor = self.classifier(pooled_BD, drop)
+            x = block(x, positions, columns, drop)
+        logits_BC: Tensor = self.classifier(positions.mean(self.final_norm(x)), drop)
         return logits_BC

@@ -1,0 +1,76 @@
+"""Which matrix products a piece of code executes, and how fast the machine does these products alone."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+Product = tuple[int, int, int, int]  # batch, rows, inner, columns
+_aten = torch.ops.aten
+
+
+class _Watch(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.products: Counter[Product] = Counter()
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        packet = op.overloadpacket
+        if packet in (_aten.mm, _aten.addmm, _aten.bmm, _aten.baddbmm):
+            one, other = args[-2:] if packet in (_aten.mm, _aten.bmm) else args[1:3]
+            batch = one.shape[0] if one.dim() == 3 else 1
+            self.products[batch, one.shape[-2], one.shape[-1], other.shape[-1]] += 1
+        return op(*args, **(kwargs or {}))
+
+
+def executed(step: Callable[[], object]) -> tuple[Counter[Product], float]:
+    """The products of one step, and all its floating-point operations, attention included (torch's own count)."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    with _Watch() as watch:
+        step()
+    return watch.products, float(counter.get_total_flops())
+
+
+def main_products(products: Counter[Product], share: float = 0.95) -> Counter[Product]:
+    """The largest products, that together make this share of all operations."""
+    ordered = sorted(products.items(), key=lambda item: -_operations(item[0]) * item[1])
+    total, found, so_far = sum(_operations(p) * n for p, n in ordered), Counter[Product](), 0.0
+    for product, number in ordered:
+        if so_far >= share * total:
+            break
+        found[product] = number
+        so_far += _operations(product) * number
+    return found
+
+
+def _operations(product: Product) -> float:
+    batch, rows, inner, columns = product
+    return 2.0 * batch * rows * inner * columns
+
+
+def make_operands(products: Counter[Product], dtype: torch.dtype) -> list[tuple[Tensor, Tensor, Tensor, int, float]]:
+    """Contiguous operands and a place for the result of each product, how often it is done, and its operations."""
+    made = []
+    for product, number in products.items():
+        batch, rows, inner, columns = product
+        one, other, out = (
+            torch.randn(batch, *shape).to(dtype).squeeze(0) for shape in ((rows, inner), (inner, columns), (rows, columns))
+        )
+        made.append((one, other, out, number, _operations(product)))
+    return made
+
+
+def product_rate(operands: list[tuple[Tensor, Tensor, Tensor, int, float]]) -> float:
+    """Operations a second of these products, done one after the other into memory that is there."""
+    operations, started = 0.0, time.perf_counter()
+    for one, other, out, number, each in operands:
+        for _ in range(number):
+            torch.matmul(one, other, out=out)
+        operations += number * each
+    return operations / (time.perf_counter() - started)

@@ -1,0 +1,133 @@
+"""Training against the machine: how much of its matrix-product rate a step reaches, and what packs are worth.
+
+    python -m benchmarks.training fraction [--precision bf16] [--architectures mlp_mixer ...] [--rounds 5]
+    python -m benchmarks.training packs [--threads 1]
+
+fraction  the training step of each architecture at published sizes (batch 64, 512 speech and 128 text positions, 1024 and 768 wide;
+          the concat systems in a pack too). Floating-point operations are those executed (torch's count of the products and
+          of attention, forward and backward); the time is that of the whole step, reading the batch, dropout, loss and AdamW
+          included. The rate is that of the step's own main products, done alone in the same precision, by turns with the steps.
+packs     trials an hour of each architecture in packs of 1, 4 and 16: a whole epoch, validation included.
+"""
+
+import argparse
+import itertools
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.products import executed, main_products, make_operands, product_rate
+from benchmarks.training_data import features_of, write_corpus
+from mmm.batches import Features
+from mmm.config import TrainConfig, make_config, published_params
+from mmm.models import ARCHITECTURES
+from mmm.pack import Pack
+from mmm.run import Run, begin
+from mmm.train import fit_pack, train_epoch
+
+BATCH = 64
+SIZES = (1, 4, 16)
+
+
+def members(config: TrainConfig, features: Features, size: int, precision: str = "float32") -> list[Run]:
+    settings = config.params()
+    configs = [make_config({**settings, "seed": seed, "lr": 1e-4 * (1 + seed)}) for seed in range(size)]
+    return [begin(one, features, precision=precision) for one in configs]
+
+
+def stepper(runs: list[Run]) -> Callable[[], object]:
+    """One optimizer step of a pack on a batch."""
+    for run in runs:
+        run.train = run.train.part(torch.arange(BATCH))
+    pack = Pack(runs)
+    return lambda: train_epoch(pack)
+
+
+def median_ratio(pairs: list[tuple[float, float]]) -> float:
+    return statistics.median(one / other for one, other in pairs)
+
+
+def fraction(features: Features, options: argparse.Namespace) -> None:
+    dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
+    print(
+        f"step of {BATCH} utterances, {options.precision}, {torch.get_num_threads()} threads, {options.rounds} rounds by turns"
+    )
+    for name in options.architectures:
+        for recipe, changes in (("published", {"accumulate": 1}), ("default", None)):
+            base = published_params(name)
+            settings = {**base, **changes} if changes is not None else {"architecture": name, "dropout": 0.1}
+            config = make_config(settings)
+            for size in (1, 16) if config.is_pooled else (1,):
+                step = stepper(members(config, features, size, options.precision))
+                products, operations = executed(step)
+                operands = make_operands(main_products(products), dtype)
+                step()
+                product_rate(operands)
+                times, rates = [], []
+                for _ in range(options.rounds):
+                    repeats = max(1, round(0.3 / max(_timed(step), 1e-4)))
+                    times.append(_timed(step, repeats))
+                    rates.append(statistics.fmean(product_rate(operands) for _ in range(max(1, repeats // 2))))
+                reached = [operations / seconds / rate for seconds, rate in zip(times, rates, strict=True)]
+                print(f"  {name:<17} {recipe:<10} pack of {size:<2}  {statistics.median(times) * 1000:8.1f} ms  {operations / 1e9:7.2f} GFLOP  "
+                      f"{operations / statistics.median(times) / 1e9:6.1f} GFLOP/s of {statistics.median(rates) / 1e9:6.1f}: "
+                      f"{statistics.median(reached):.2f} ({min(reached):.2f} to {max(reached):.2f})", flush=True)  # fmt: skip
+
+
+def _timed(step: Callable[[], object], repeats: int = 1) -> float:
+    started = time.perf_counter()
+    for _ in range(repeats):
+        step()
+    return (time.perf_counter() - started) / repeats
+
+
+def packs(features: Features, options: argparse.Namespace) -> None:
+    print(f"seconds of an epoch for each trial, validation included; {len(features.manifest.rows('train'))} training rows, "
+          f"{torch.get_num_threads()} threads, {options.rounds} rounds by turns")  # fmt: skip
+    for name, batch_size in itertools.product(options.architectures, options.batch_sizes):
+        config = make_config({"architecture": name, "batch_size": batch_size, "epochs": 1000})
+        epochs: dict[int, Any] = {}
+        for size in SIZES:
+            runs = members(config, features, size)
+            if not config.is_pooled:
+                for run in runs:
+                    run.train, run.dev = run.train.part(torch.arange(2 * batch_size)), run.dev.part(torch.arange(64))
+            epochs[size] = fit_pack(runs)
+            next(epochs[size])
+        seconds: dict[int, list[float]] = {size: [] for size in SIZES}
+        for _ in range(options.rounds):
+            for size in SIZES:
+                started = time.perf_counter()
+                next(epochs[size])
+                seconds[size].append((time.perf_counter() - started) / size)
+        told = "  ".join(f"{size}: {statistics.median(seconds[size]):8.4f} s" for size in SIZES)
+        gains = "  ".join(
+            f"{size}: {median_ratio(list(zip(seconds[1], seconds[size], strict=True))):.2f}" for size in SIZES[1:]
+        )
+        print(f"  {name:<17} batch {batch_size:<3} {told}   times as many trials an hour  {gains}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("fraction", "packs"))
+    parser.add_argument("--precision", default="float32", choices=("float32", "bf16"))
+    parser.add_argument("--architectures", nargs="+", default=list(ARCHITECTURES))
+    parser.add_argument("--batch-sizes", nargs="+", type=int, default=[32, 64])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--utterances", type=int, default=512)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = write_corpus(Path(folder) / "corpus", options.utterances)
+        {"fraction": fraction, "packs": packs}[options.what](features_of(manifest), options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
