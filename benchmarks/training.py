@@ -26,6 +26,7 @@ from benchmarks.products import executed, main_products, make_operands, product_
 from benchmarks.training_data import features_of, write_corpus
 from mmm.batches import Features
 from mmm.config import TrainConfig, make_config, published_params
+from mmm.memory import keep_freed_memory
 from mmm.models import ARCHITECTURES
 from mmm.pack import Pack
 from mmm.run import Run, begin
@@ -124,6 +125,7 @@ def main() -> None:
     parser.add_argument("--utterances", type=int, default=512)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    keep_freed_memory()  # as `mmm train` and the workers of a sweep do
     with tempfile.TemporaryDirectory() as folder:
         manifest = write_corpus(Path(folder) / "corpus", options.utterances)
         {"fraction": fraction, "packs": packs}[options.what](features_of(manifest), options)

@@ -205,5 +205,6 @@ def _sequences(store: FeatureStore, rows: Tensor, max_length: int) -> tuple[Tens
     mask = position < lengths.unsqueeze(-1)
     # Padding reads the utterance's first frame again, which is there and warm, and is then zeroed.
     frames = starts.unsqueeze(-1) + torch.where(mask, position, 0)
-    values = torch.from_numpy(store.values).index_select(0, frames.flatten()).float().unflatten(0, mask.shape)
-    return torch.where(mask.unsqueeze(-1), values, 0.0), mask
+    values = torch.from_numpy(store.values).index_select(0, frames.flatten()).float()
+    values.index_fill_(0, (~mask).flatten().nonzero().squeeze(1), 0.0)
+    return values.unflatten(0, mask.shape), mask

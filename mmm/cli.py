@@ -116,11 +116,13 @@ def train(
     from mmm.batches import load_features
     from mmm.bundle import check_destination, load_bundle, save_run_bundle
     from mmm.manifest import read_manifest
+    from mmm.memory import keep_freed_memory
     from mmm.metrics import OBJECTIVES
     from mmm.precision import training_precision
     from mmm.run import begin, resolve_device
     from mmm.train import Diverged, fit
 
+    keep_freed_memory()
     if metric not in OBJECTIVES:
         raise ValueError(f"unknown --metric {metric!r}; expected one of {', '.join(OBJECTIVES)}")
     where = resolve_device(device)

@@ -22,6 +22,7 @@ from mmm.checkpoint import load_checkpoint, save_checkpoint
 from mmm.config import make_config
 from mmm.files import write_bytes
 from mmm.manifest import Manifest, read_manifest
+from mmm.memory import give_back, keep_freed_memory
 from mmm.pack_size import measure_pack_sizes
 from mmm.precision import training_precision
 from mmm.run import Run, begin, resolve_device
@@ -227,6 +228,7 @@ class Slices:
 
     def _forget_memory(self) -> None:
         """Start counting the peak anew: this process has trained other trials before."""
+        give_back()
         if torch.cuda.is_initialized():
             torch.cuda.reset_peak_memory_stats()
         with contextlib.suppress(OSError):
@@ -253,6 +255,7 @@ class TrialActor(tune.Trainable):
         threads = config["threads"]
         torch.set_num_threads(threads)
         os.environ["OMP_NUM_THREADS"] = str(threads)
+        keep_freed_memory()
         self.slices = Slices(config["orders"])
 
     def change(self, ended: Sequence[int], orders: Sequence[dict[str, Any]]) -> None:
