@@ -22,13 +22,13 @@ from typing import Any
 
 import torch
 
-from benchmarks.products import executed, main_products, make_operands, product_rate
 from benchmarks.training_data import features_of, write_corpus
 from mmm.batches import Features
 from mmm.config import TrainConfig, make_config, published_params
 from mmm.memory import keep_freed_memory
 from mmm.models import ARCHITECTURES
 from mmm.pack import Pack
+from mmm.products import executed, main_products, make_operands, product_rate
 from mmm.run import Run, begin
 from mmm.train import fit_pack, train_epoch
 
@@ -76,8 +76,9 @@ def fraction(features: Features, options: argparse.Namespace) -> None:
                     times.append(_timed(step, repeats))
                     rates.append(statistics.fmean(product_rate(operands) for _ in range(max(1, repeats // 2))))
                 reached = [operations / seconds / rate for seconds, rate in zip(times, rates, strict=True)]
-                print(f"  {name:<17} {recipe:<10} pack of {size:<2}  {statistics.median(times) * 1000:8.1f} ms  {operations / 1e9:7.2f} GFLOP  "
-                      f"{operations / statistics.median(times) / 1e9:6.1f} GFLOP/s of {statistics.median(rates) / 1e9:6.1f}: "
+                step_s, rate = statistics.median(times), statistics.median(rates)
+                print(f"  {name:<17} {recipe:<10} pack of {size:<2}  {step_s * 1000:8.1f} ms  {operations / 1e9:7.2f} GFLOP  "
+                      f"{operations / step_s / 1e9:6.1f} GFLOP/s of {rate / 1e9:6.1f}: "
                       f"{statistics.median(reached):.2f} ({min(reached):.2f} to {max(reached):.2f})", flush=True)  # fmt: skip
 
 

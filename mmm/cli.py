@@ -19,6 +19,7 @@ import mmm
 from mmm.cli_encode import DeviceName, FeaturesDir, ManifestPath, encode
 from mmm.cli_encode import console as console
 from mmm.cli_prepare import corpus_report, demo_corpus, prepare
+from mmm.cli_profile import profile
 
 # Modules that import torch are imported inside the commands: --help and typing errors must not wait for them.
 
@@ -28,6 +29,7 @@ app.add_typer(prepare, name="prepare")
 app.command("demo-corpus")(demo_corpus)
 app.command("corpus-report")(corpus_report)
 app.command("encode")(encode)
+app.command("profile")(profile)
 
 
 def metrics_table(title: str, rows: list[tuple[str, dict[str, Any]]]) -> Table:

@@ -3,7 +3,8 @@
 import hashlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,7 +73,12 @@ def class_weights(config: TrainConfig, train: SplitData) -> Tensor:
     return weights.sqrt() if config.class_weight == "sqrt_inverse" else weights
 
 
-def train_epoch(pack: Pack) -> list[float]:
+def untimed(name: str) -> AbstractContextManager[None]:
+    """In the place of a watch that takes the time of each part of a step (mmm/profile.py)."""
+    return nullcontext()
+
+
+def train_epoch(pack: Pack, part: Callable[[str], AbstractContextManager[None]] = untimed) -> list[float]:
     """One pass of every member over its training rows; their mean losses a row, weighted as the gradients were."""
     runs, first = pack.runs, pack.runs[0]
     config, train, device = first.config, first.train, first.device
@@ -95,21 +101,26 @@ def train_epoch(pack: Pack) -> list[float]:
         batches = group.split(config.batch_size, dim=-1)
         group_weight = sum((train.labels[rows].to(device) * weights_C).sum(dim=(-2, -1)) for rows in batches)
         for rows in batches:
-            batch = train.batch(rows, device)
-            with autocast(first.precision, device.type):
-                logits_BC = pack.forward(batch, drop).float()
-            targets_BC = batch.labels + smoothing * (1 / batch.labels.shape[-1] - batch.labels)
-            weight = (batch.labels * weights_C).sum(dim=(-2, -1))
-            loss = -(targets_BC * weights_C * functional.log_softmax(logits_BC, dim=-1)).sum(dim=(-2, -1))
-            total_loss += loss.detach()
-            total_weight += weight
-            # Exact: k batches of b weigh as one batch of k * b. Published: each batch's mean, over k.
-            (loss / (weight * config.accumulate if published else group_weight)).sum().backward()
+            with part("reading"):
+                batch = train.batch(rows, device)
+            with part("forward"):
+                with autocast(first.precision, device.type):
+                    logits_BC = pack.forward(batch, drop).float()
+                targets_BC = batch.labels + smoothing * (1 / batch.labels.shape[-1] - batch.labels)
+                weight = (batch.labels * weights_C).sum(dim=(-2, -1))
+                loss = -(targets_BC * weights_C * functional.log_softmax(logits_BC, dim=-1)).sum(dim=(-2, -1))
+                total_loss += loss.detach()
+                total_weight += weight
+            with part("backward"):
+                # Exact: k batches of b weigh as one batch of k * b. Published: each batch's mean, over k.
+                (loss / (weight * config.accumulate if published else group_weight)).sum().backward()
             if published and number % config.accumulate == 0:
-                pack.step()
+                with part("optimizer"):
+                    pack.step()
             number += 1
         if not published:
-            pack.step()
+            with part("optimizer"):
+                pack.step()
     # Published: gradients left over after the last step are dropped; exact has none.
     pack.forget_gradients()
     return (total_loss / total_weight).tolist()  # type: ignore[no-any-return]

@@ -45,5 +45,5 @@ class _TokenProduct(torch.autograd.Function):
             else:
                 of_weight = torch.zeros_like(weight_QP)
                 for gradient_QD, values_PD in zip(gradient_BQD, values_BPD, strict=True):
-                    of_weight.addmm_(gradient_QD, values_PD.mT)
+                    torch.addmm(of_weight, gradient_QD, values_PD.mT, out=of_weight)
         return of_weight, gradient_BQD.sum(dim=(0, 2)), of_values

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 Product = tuple[int, int, int, int]  # batch, rows, inner, columns
 _aten = torch.ops.aten
+_CPU = torch.device("cpu")
 
 
 class _Watch(TorchDispatchMode):
@@ -54,23 +55,26 @@ def _operations(product: Product) -> float:
     return 2.0 * batch * rows * inner * columns
 
 
-def make_operands(products: Counter[Product], dtype: torch.dtype) -> list[tuple[Tensor, Tensor, Tensor, int, float]]:
+def make_operands(
+    products: Counter[Product], dtype: torch.dtype, device: torch.device = _CPU
+) -> list[tuple[Tensor, Tensor, Tensor, int, float]]:
     """Contiguous operands and a place for the result of each product, how often it is done, and its operations."""
     made = []
     for product, number in products.items():
         batch, rows, inner, columns = product
-        one, other, out = (
-            torch.randn(batch, *shape).to(dtype).squeeze(0) for shape in ((rows, inner), (inner, columns), (rows, columns))
-        )
+        shapes = ((rows, inner), (inner, columns), (rows, columns))
+        one, other, out = (torch.randn(batch, *shape, device=device).to(dtype).squeeze(0) for shape in shapes)
         made.append((one, other, out, number, _operations(product)))
     return made
 
 
-def product_rate(operands: list[tuple[Tensor, Tensor, Tensor, int, float]]) -> float:
+def product_rate(operands: list[tuple[Tensor, Tensor, Tensor, int, float]], device: torch.device = _CPU) -> float:
     """Operations a second of these products, done one after the other into memory that is there."""
     operations, started = 0.0, time.perf_counter()
     for one, other, out, number, each in operands:
         for _ in range(number):
             torch.matmul(one, other, out=out)
         operations += number * each
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     return operations / (time.perf_counter() - started)
