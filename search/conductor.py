@@ -18,7 +18,7 @@ from search.ledger import Entry, Ledger, Trial
 from search.packs import PackSizes
 from search.plan import trial_config
 from search.scheduler import decide, rivals
-from search.searcher import Searcher, SpaceError
+from search.searcher import Searcher, SpaceError, point_settings
 from search.trial_files import drop_weights
 from spaces import Space
 
@@ -62,6 +62,7 @@ class Conductor:
         self.used_up: Budget | None = None
         self.is_interrupted = False
         self.packs = PackSizes(spec)
+        self._queued_shapes: dict[str, Any] = {}
         self._fixed: dict[int, dict[str, Any] | None] = {}
         self.warnings: list[str] = []  # for whoever started the sweep
 
@@ -106,16 +107,19 @@ class Conductor:
             self.unfinished.remove(number)
             if not self._stops_at_rung(number):  # a killed driver may have recorded a report and not yet decided
                 return self._order(self.trials[number])
+        place = 0
         if like is not None:
-            fixed = self._fixed_by(like)
-            if fixed is None:
-                return None
+            found = next((index for index, name in enumerate(self.queued) if self._queued_shape(name, index) == shape), None)
+            if found is not None:
+                place = found
+            elif len(self.trials) + len(self.queued) >= self.spec.trials or (fixed := self._fixed_by(like)) is None:
+                return None  # what is queued has to have its turn
         # Trials that cannot be made (a space that fails on rare settings) are failures, not the sweep's end.
         while (number := len(self.trials)) < self.spec.trials and not self.check_budgets():
             suggested: dict[str, Any] = {}
-            about: dict[str, Any] = {"queued": self.queued.pop(0)} if self.queued and fixed is None else {}
+            about: dict[str, Any] = {"queued": self.queued.pop(place)} if self.queued and fixed is None else {}
             try:
-                params, distributions, suggested = self.searcher.suggest(number, fixed)
+                params, distributions, suggested = self.searcher.suggest(number, fixed, place)
                 settings = trial_config(suggested, self.spec).params()
                 if self.count_parameters is not None:
                     about["num_parameters"] = self.count_parameters(suggested)
@@ -148,6 +152,16 @@ class Conductor:
                 return None
             self.on_change()
         return None
+
+    def _queued_shape(self, name: str, place: int) -> Any:
+        """What a queued point can be packed with; None where it cannot be trained."""
+        if name not in self._queued_shapes:
+            try:
+                settings = trial_config(point_settings(self.space, self.searcher.queue[place]), self.spec)
+                self._queued_shapes[name] = pack_shape(settings)
+            except ValueError:
+                self._queued_shapes[name] = None
+        return self._queued_shapes[name]
 
     def _fixed_by(self, trial: Trial) -> dict[str, Any] | None:
         """The parameters that a companion of a trial has in common with it; None where it would be the same trial."""

@@ -79,7 +79,7 @@ def check_space(space: Space, check: Callable[[dict[str, Any]], None]) -> list[d
 
     for point in space.known_good:
         try:
-            check(_point_settings(space, point))
+            check(point_settings(space, point))
         except (ValueError, FileNotFoundError) as error:
             raise type(error)(f"a known good point of the space cannot be trained: {error}\n  point: {dict(point)}") from None
     frozen: list[FrozenTrial] = []
@@ -127,7 +127,8 @@ def _edges(distribution: BaseDistribution) -> list[Any]:
     return [distribution.low, distribution.high]  # type: ignore[attr-defined]
 
 
-def _point_settings(space: Space, point: Mapping[str, Any]) -> dict[str, Any]:
+def point_settings(space: Space, point: Mapping[str, Any]) -> dict[str, Any]:
+    """What a space makes of a point. Raises ValueError where it does not take it as it is."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     study.enqueue_trial(dict(point))
     trial = study.ask()
@@ -190,11 +191,11 @@ class Searcher:
         ))  # fmt: skip
 
     def suggest(
-        self, number: int, fixed: Mapping[str, Any] | None = None
+        self, number: int, fixed: Mapping[str, Any] | None = None, place: int = 0
     ) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
         """Parameters, their distributions as JSON, and the settings the space makes of them, for trial `number`.
 
-        With `fixed` parameters it is a companion of another trial, and the queue waits.
+        The point at `place` in the queue comes first; with `fixed` parameters it is a companion of another trial, and the queue waits.
 
         Raises SpaceError where the space's function fails; that trial is to be told as failed.
         """
@@ -205,7 +206,7 @@ class Searcher:
         else:
             self.study.sampler = optuna.samplers.RandomSampler(seed=seed)
         if self.queue and fixed is None:
-            self.study.enqueue_trial(dict(self.queue.pop(0)))
+            self.study.enqueue_trial(dict(self.queue.pop(place)))
         else:
             point = None
             if self.proposer is not None:

@@ -93,6 +93,15 @@ def test_a_trial_scores_in_a_pack_what_it_scores_alone(
             assert alone["metrics"][METRIC] == found["metrics"][METRIC]
 
 
+def test_queued_points_of_one_shape_are_packed_and_each_is_tried_once(corpus: Corpus, tmp_path: Path) -> None:
+    points = [{"architecture": ("vanilla_concat", "three_way_concat")[place % 2], "context": 1 + place // 2 % 2, "lr": 0.001 * (place + 1)}
+              for place in range(12)]  # fmt: skip
+    history, together = sweep(tmp_path / "s", small_spec(corpus, trials=12, epochs=2, first_rung=2, packs=4, enqueue=points))
+    tried = {trial.queued: trial.params for trial in history.trials.values()}
+    assert tried == {f"enqueued {place}": point for place, point in enumerate(points)}
+    assert max(len(numbers) for numbers in together) == 3  # there are three of each shape
+
+
 def test_a_killed_sweep_of_packs_goes_on_with_what_was_running(corpus: Corpus, tmp_path: Path) -> None:
     spec = small_spec(corpus, trials=8, epochs=7, first_rung=6, packs=4)
     folder = tmp_path / "killed"
