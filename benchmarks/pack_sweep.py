@@ -92,21 +92,19 @@ def main() -> None:
         for turn in range(options.rounds):
             for packs in ("off", "auto") if turn % 2 == 0 else ("auto", "off"):
                 sweep = f"{packs}{turn}"
-                wall_s = command(folder, "search", "run", "space.py:suggest", "corpus/manifest.csv", "--features", "features", "--name", sweep,
-                                 "--trials", options.trials, "--epochs", options.epochs, "--first-rung", options.epochs, "--packs", packs,
-                                 "--workers", options.workers, "--enqueue", "points.json")  # fmt: skip
+                wall_s = command(folder, "search", "run", "space.py:suggest", "corpus/manifest.csv", "--features", "features",
+                                 "--name", sweep, "--trials", options.trials, "--epochs", options.epochs,
+                                 "--first-rung", options.epochs, "--packs", packs, "--workers", options.workers,
+                                 "--enqueue", "points.json")  # fmt: skip
                 history = histories[packs] = read_history(folder / "runs" / sweep / "ledger.sqlite")
                 steady[packs].append(3600 * options.trials / steady_s(history))
                 whole[packs].append(3600 * options.trials / wall_s)
-                print(
-                    f"  packs {packs:<4}  {options.trials} trials: steady {steady[packs][-1]:7.0f} an hour, whole {whole[packs][-1]:7.0f}",
-                    flush=True,
-                )
+                told = f"steady {steady[packs][-1]:7.0f} an hour, whole {whole[packs][-1]:7.0f}"
+                print(f"  packs {packs:<4}  {options.trials} trials: {told}", flush=True)
         for what, found in (("steady", steady), ("whole", whole)):
             medians = {packs: statistics.median(speeds) for packs, speeds in found.items()}
-            print(
-                f"{what}: {medians['auto']:.0f} trials an hour in packs, {medians['off']:.0f} without: {medians['auto'] / medians['off']:.2f} times"
-            )
+            ratio = medians["auto"] / medians["off"]
+            print(f"{what}: {medians['auto']:.0f} trials an hour in packs, {medians['off']:.0f} without: {ratio:.2f} times")
         number, largest, differing = compare(histories["off"], histories["auto"])
         epochs = sum(len(trial.epochs) for trial in histories["off"].trials.values())
         print(
