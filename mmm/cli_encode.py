@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # pandas and torch are imported inside the commands: --help m
     from mmm.encoding import Runner
     from mmm.extract import Progress as Step
     from mmm.manifest import Manifest
+    from mmm.sound import SoundInfo
 
 # A pipe has no width of its own; wide enough for whole tables.
 console = Console(width=None if sys.stdout.isatty() else 140)
@@ -183,14 +184,16 @@ def encode_manifest(
     run_speech: "Runner", run_text: "Runner",
 ) -> None:  # fmt: skip
     """Encode speech and text with a progress bar."""
+    from mmm.encoders.audio import describe_conversions
     from mmm.extract import encode_speech, encode_text
 
     speech_steps = encode_speech(manifest, features, speech, options.features, batch_s=options.batch_s, run=run_speech)
     text_steps = encode_text(manifest, features, text, options.contexts, batch_tokens=options.batch_tokens, run=run_text)
     with _bar() as bar:
-        encoded_s, took_s = _show(bar, speech_steps)
+        files, encoded_s, took_s = _show(bar, speech_steps)
         _show(bar, text_steps)
-    if encoded_s:
+    if files:
+        console.print(describe_conversions(files), highlight=False, soft_wrap=True)
         console.print(f"{encoded_s / 3600:.2f} hours of speech encoded in {took_s:.0f} s: {encoded_s / max(took_s, 1e-9):.1f} audio hours "
                       "an hour", highlight=False)  # fmt: skip
     console.print(f"{len(manifest.utterances)} utterances encoded in {features}", highlight=False, soft_wrap=True)
@@ -201,21 +204,22 @@ def _bar() -> Progress:
                     TextColumn("{task.fields[speed]:>20}"), TextColumn("left"), TimeRemainingColumn(), console=console)  # fmt: skip
 
 
-def _show(bar: Progress, steps: Iterator["Step"]) -> tuple[float, float]:
-    """Draw steps; seconds of speech that were encoded, and seconds that it took."""
-    tasks = {}
+def _show(bar: Progress, steps: Iterator["Step"]) -> tuple[list["SoundInfo"], float, float]:
+    """Draw steps; files and seconds of speech that were encoded, and seconds that it took."""
+    tasks, files = {}, []
     started, encoded_s = time.perf_counter(), 0.0
     for step in steps:
         if step.task not in tasks:
             tasks[step.task] = bar.add_task(step.task, total=None, count="", speed="")
             started = started if step.seconds_total == 0 else time.perf_counter()
         encoded_s = max(encoded_s, step.seconds)
+        files.extend(step.files)
         elapsed = max(time.perf_counter() - started, 1e-9)
         # By seconds of speech where there is any: the longest come first, so utterances would mislead.
         done, total = (step.seconds, step.seconds_total) if step.seconds_total else (step.done, step.total)
         speed = f"{step.seconds / elapsed:.0f} audio hours/h" if step.seconds_total else ""
         bar.update(tasks[step.task], completed=done, total=total, count=f"{step.done}/{step.total}", speed=speed)
-    return encoded_s, time.perf_counter() - started
+    return files, encoded_s, time.perf_counter() - started
 
 
 def manifest_to_encode(path: Path, skip_bad: bool) -> "Manifest":

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
+from typer.testing import CliRunner
 
+from mmm.cli import app
 from mmm.manifest import read_manifest
 from mmm.partial import partial_folder
 from mmm.store import list_recipes, open_store
@@ -33,12 +36,36 @@ def contents(features: Path) -> dict[str, bytes]:
 
 
 def test_encode_writes_what_the_library_writes_and_again_says_so_at_once(corpus: Corpus, tmp_path: Path) -> None:
-    for _ in range(2):
+    for number in range(2):
         done = run("encode", corpus.manifest.path, "--features", tmp_path / "features", *SMALL)
         assert done.returncode == 0, done.stderr
         assert f"40 utterances encoded in {tmp_path / 'features'}" in done.stdout
+        assert ("none of 40 files had to be converted to 16 kHz mono" in done.stdout) == (number == 0)
         assert contents(tmp_path / "features") == contents(corpus.features_dir)
     assert "audio hours an hour" not in done.stdout
+
+
+def write_as(path: Path, rate_hz: int, num_channels: int, subtype: str) -> None:
+    """The same file at another rate, in more channels and another coding."""
+    wave, _ = soundfile.read(path)
+    soundfile.write(path, np.repeat(wave[:, None], num_channels, axis=1), rate_hz, subtype=subtype)
+
+
+def test_encode_says_how_many_files_it_converted_and_from_what(corpus: Corpus, tmp_path: Path) -> None:
+    shutil.copytree(corpus.manifest.path.parent, tmp_path / "own", ignore=shutil.ignore_patterns("features"))
+    for number in (1, 2, 3):
+        write_as(tmp_path / "own" / "wav" / f"{number:02}.wav", 44_100, 2, "PCM_24")
+    write_as(tmp_path / "own" / "wav" / "30.wav", 8_000, 1, "PCM_16")
+    write_as(tmp_path / "own" / "wav" / "31.wav", 16_000, 1, "FLOAT")  # 16 kHz mono already
+
+    def encode() -> str:
+        words = ["encode", tmp_path / "own" / "manifest.csv", "--features", tmp_path / "features", *SMALL]
+        return CliRunner().invoke(app, list(map(str, words)), catch_exceptions=False).stdout
+
+    assert "converted 4 of 40 files to 16 kHz mono: 3 from 44100 Hz stereo 24-bit, 1 from 8000 Hz mono\n" in encode()
+    assert "to 16 kHz mono" not in encode()
+    write_as(tmp_path / "own" / "wav" / "05.wav", 48_000, 6, "FLOAT")
+    assert "converted 1 of 1 files to 16 kHz mono: 1 from 48000 Hz 6 channels float 32\n" in encode()
 
 
 def encode_in_small_batches(words: list[str]) -> None:
@@ -133,10 +160,6 @@ def test_bad_files_are_refused_together_before_anything_is_encoded(corpus: Corpu
     ],
 )
 def test_options_that_cannot_be_are_refused(corpus: Corpus, tmp_path: Path, words: list[str], message: str) -> None:
-    from typer.testing import CliRunner
-
-    from mmm.cli import app
-
     done = CliRunner().invoke(app, ["encode", str(corpus.manifest.path), "--features", str(tmp_path / "features"), *words])
     assert message in str(done.exception)
     assert not (tmp_path / "features").exists()
@@ -147,5 +170,6 @@ def test_encoding_on_two_actors_gives_the_same_bytes(corpus: Corpus, tmp_path: P
     words = ["encode", corpus.manifest.path, "--features", tmp_path / "features", *SMALL, "--workers", "2"]
     done = run(*words, module="search")
     assert done.returncode == 0, done.stderr + done.stdout
+    assert "none of 40 files had to be converted to 16 kHz mono" in done.stdout
     assert contents(tmp_path / "features") == contents(corpus.features_dir)
     assert names_in(tmp_path) == ["features"]
