@@ -45,14 +45,15 @@ FrameRate = Annotated[float, typer.Option(help="fbank: frames a second.")]
 NumMels = Annotated[int, typer.Option(help="fbank: mel bands.")]
 TextWidth = Annotated[int, typer.Option(help="char-ngram: numbers a word.")]
 MaxTokens = Annotated[int, typer.Option(help="char-ngram: words kept, the latest turns first.")]
+# Rich takes [what is cached] for a style and prints nothing of it, unless its bracket is escaped.
 AudioRevision = Annotated[
-    str | None, typer.Option(help="Commit, tag or branch of a hub's speech model [what is cached, else main].")
+    str | None, typer.Option(help=r"Commit, tag or branch of a hub's speech model \[what is cached, else main].")
 ]
 TextRevision = Annotated[str | None, typer.Option(help="The same of the text model.")]
 Precision = Annotated[str, typer.Option(help="auto (bf16 where the device multiplies it), float32, bf16, fp16.")]
 BatchSeconds = Annotated[float | None, typer.Option(help="Speech a batch, 0 for one file at a time [CPU 0, GPU 120].")]
 ChunkSeconds = Annotated[float, typer.Option(help="Longer speech is encoded in overlapping chunks of this.")]
-Threads = Annotated[int | None, typer.Option(help="Files at a time on the CPU, each on one core [one a core].")]
+Threads = Annotated[int | None, typer.Option(help=r"Files at a time on the CPU, each on one core \[one a core].")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out audio that cannot be used; writes a manifest without it.")]
 DeviceName = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")]
 

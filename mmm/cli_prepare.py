@@ -19,7 +19,7 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="Manifest to write.")]
 Cleaning = Annotated[
     str, typer.Option("--text", help="Transcripts: default (letters, digits, !?.,), published (Hangul and !?., alone), none.")
 ]
-Labels = Annotated[Path | None, typer.Option(help="CSV with the labels of the clips [the one in the folder].")]
+Labels = Annotated[Path | None, typer.Option(help=r"CSV with the labels of the clips \[the one in the folder].")]
 Emotions = Annotated[
     list[str] | None,
     typer.Option(
@@ -185,7 +185,7 @@ def demo_corpus(
     ] = None,
     layout: Annotated[
         str | None,
-        typer.Option(help="demo (small, balanced) or kemdy20 (as KEMDy20; full size 2.5 GB) [demo].", show_default=False),
+        typer.Option(help=r"demo (small, balanced) or kemdy20 (as KEMDy20; full size 2.5 GB) \[demo].", show_default=False),
     ] = None,
     seed: int = 1,
 ) -> None:

@@ -45,6 +45,22 @@ def test_encode_writes_what_the_library_writes_and_again_says_so_at_once(corpus:
     assert "audio hours an hour" not in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("words", "default"),
+    [
+        (["encode"], "[one a core]"),
+        (["encode"], "[what is cached, else main]"),
+        (["encode"], "[CPU 0, GPU 120]"),
+        (["prepare", "ai-hub"], "[the one in the folder]"),
+        (["demo-corpus"], "[demo]"),
+    ],
+)
+def test_help_shows_defaults_in_brackets(words: list[str], default: str) -> None:
+    help_text = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "200"}).stdout
+    assert default in " ".join(help_text.replace("│", " ").split())
+    assert "\\[" not in help_text
+
+
 def write_as(path: Path, rate_hz: int, num_channels: int, subtype: str) -> None:
     """The same file at another rate, in more channels and another coding."""
     wave, _ = soundfile.read(path)
