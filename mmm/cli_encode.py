@@ -207,7 +207,8 @@ def _bar() -> Progress:
 
 def _show(bar: Progress, steps: Iterator["Step"]) -> tuple[list["SoundInfo"], float, float]:
     """Draw steps; files and seconds of speech that were encoded, and seconds that it took."""
-    tasks, files = {}, []
+    tasks = {}
+    files: list[SoundInfo] = []
     started, encoded_s = time.perf_counter(), 0.0
     for step in steps:
         if step.task not in tasks:
