@@ -1,7 +1,6 @@
 """`mmm encode` and `mmm-search encode` as they are typed: killed, resumed, with bad files, on Ray."""
 
 import contextlib
-import multiprocessing
 import shutil
 import signal
 import subprocess
@@ -18,6 +17,7 @@ from mmm.manifest import read_manifest
 from mmm.partial import partial_folder
 from mmm.store import list_recipes, open_store
 from tests.conftest import Corpus, names_in
+from tests.encode_parts import contents, forks
 
 SMALL = ["--frame-rate", "10", "--num-mels", "16", "--text-width", "32", "--context", "1,2,3"]
 
@@ -28,11 +28,6 @@ def command(*words: str | Path, module: str = "mmm") -> list[str]:
 
 def run(*words: str | Path, module: str = "mmm") -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(*words, module=module), capture_output=True, text=True, timeout=300)
-
-
-def contents(features: Path) -> dict[str, bytes]:
-    """Every file of every store."""
-    return {f"{path.name}/{file}": (path / file).read_bytes() for path in list_recipes(features) for file in names_in(path)}
 
 
 def test_encode_writes_what_the_library_writes_and_again_says_so_at_once(corpus: Corpus, tmp_path: Path) -> None:
@@ -107,12 +102,10 @@ def test_encode_killed_at_ten_moments_ends_in_the_same_bytes(corpus: Corpus, tmp
     """Each kill is by progress: as soon as so many more rows are on the disk as chance says."""
     features = tmp_path / "features"
     words = ["encode", str(corpus.manifest.path), "--features", str(features), *SMALL]
-    forks = multiprocessing.get_context("forkserver")  # torch is imported once
-    forks.set_forkserver_preload(["mmm.cli", "mmm.extract", "torch", "torchaudio.transforms", "tests.test_encode_command"])
     generator = np.random.default_rng(5)
     for _ in range(10):
         goal = num_done(features) + int(generator.integers(1, 12))
-        process = forks.Process(target=encode_in_small_batches, args=(words,))
+        process = forks().Process(target=encode_in_small_batches, args=(words,))
         process.start()
         while process.is_alive() and num_done(features) < goal:
             pass
@@ -122,7 +115,7 @@ def test_encode_killed_at_ten_moments_ends_in_the_same_bytes(corpus: Corpus, tmp
         for path in list_recipes(features):
             assert len(open_store(path).keys) == 40
     assert 0 < num_done(features) < 200
-    process = forks.Process(target=encode_in_small_batches, args=(words,))
+    process = forks().Process(target=encode_in_small_batches, args=(words,))
     process.start()
     process.join()
     assert process.exitcode == 0

@@ -3,7 +3,6 @@
 By default beomi/KcELECTRA-base, as published. Loaded as mmm/encoders/huggingface.py loads speech models.
 """
 
-import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,8 +27,6 @@ class HuggingFaceText:
         self.pretrained = find_pretrained(name, revision, only_local=only_local)
         self.tokenizer: Any = None
         self.model: Any = None
-        # A tokenizer's settings are part of it: two threads that set them for the first time fail with "Already borrowed".
-        self._tokenizing = threading.Lock()
 
     def recipe(self) -> Recipe:
         return {"kind": "text", **self.pretrained.identity, "version": _VERSION, "precision": self.running.precision,
@@ -57,8 +54,7 @@ class HuggingFaceText:
 
     def _tokens(self, all_turns: Sequence[Sequence[str]], **options: Any) -> Any:
         texts = [self.separator.join(turns) for turns in all_turns]
-        with self._tokenizing:
-            return self.tokenizer(texts, truncation=True, max_length=self.max_tokens, return_attention_mask=True, **options)
+        return self.tokenizer(texts, truncation=True, max_length=self.max_tokens, return_attention_mask=True, **options)
 
     def num_tokens(self, all_turns: Sequence[Sequence[str]]) -> list[int]:
         return [len(ids) for ids in self._tokens(all_turns)["input_ids"]]
