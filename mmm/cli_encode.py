@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # pandas and torch are imported inside the commands: --help m
     from mmm.encoding import Runner
     from mmm.extract import Progress as Step
     from mmm.manifest import Manifest
+    from mmm.sound import SoundInfo
 
 # A pipe has no width of its own; wide enough for whole tables.
 console = Console(width=None if sys.stdout.isatty() else 140)
@@ -44,14 +45,15 @@ FrameRate = Annotated[float, typer.Option(help="fbank: frames a second.")]
 NumMels = Annotated[int, typer.Option(help="fbank: mel bands.")]
 TextWidth = Annotated[int, typer.Option(help="char-ngram: numbers a word.")]
 MaxTokens = Annotated[int, typer.Option(help="char-ngram: words kept, the latest turns first.")]
+# Rich takes [what is cached] for a style and prints nothing of it, unless its bracket is escaped.
 AudioRevision = Annotated[
-    str | None, typer.Option(help="Commit, tag or branch of a hub's speech model [what is cached, else main].")
+    str | None, typer.Option(help=r"Commit, tag or branch of a hub's speech model \[what is cached, else main].")
 ]
 TextRevision = Annotated[str | None, typer.Option(help="The same of the text model.")]
 Precision = Annotated[str, typer.Option(help="auto (bf16 where the device multiplies it), float32, bf16, fp16.")]
 BatchSeconds = Annotated[float | None, typer.Option(help="Speech a batch, 0 for one file at a time [CPU 0, GPU 120].")]
 ChunkSeconds = Annotated[float, typer.Option(help="Longer speech is encoded in overlapping chunks of this.")]
-Threads = Annotated[int | None, typer.Option(help="Files at a time on the CPU, each on one core [one a core].")]
+Threads = Annotated[int | None, typer.Option(help=r"Files at a time on the CPU, each on one core \[one a core].")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out audio that cannot be used; writes a manifest without it.")]
 DeviceName = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")]
 
@@ -183,14 +185,16 @@ def encode_manifest(
     run_speech: "Runner", run_text: "Runner",
 ) -> None:  # fmt: skip
     """Encode speech and text with a progress bar."""
+    from mmm.encoders.audio import describe_conversions
     from mmm.extract import encode_speech, encode_text
 
     speech_steps = encode_speech(manifest, features, speech, options.features, batch_s=options.batch_s, run=run_speech)
     text_steps = encode_text(manifest, features, text, options.contexts, batch_tokens=options.batch_tokens, run=run_text)
     with _bar() as bar:
-        encoded_s, took_s = _show(bar, speech_steps)
+        files, encoded_s, took_s = _show(bar, speech_steps)
         _show(bar, text_steps)
-    if encoded_s:
+    if files:
+        console.print(describe_conversions(files), highlight=False, soft_wrap=True)
         console.print(f"{encoded_s / 3600:.2f} hours of speech encoded in {took_s:.0f} s: {encoded_s / max(took_s, 1e-9):.1f} audio hours "
                       "an hour", highlight=False)  # fmt: skip
     console.print(f"{len(manifest.utterances)} utterances encoded in {features}", highlight=False, soft_wrap=True)
@@ -201,21 +205,23 @@ def _bar() -> Progress:
                     TextColumn("{task.fields[speed]:>20}"), TextColumn("left"), TimeRemainingColumn(), console=console)  # fmt: skip
 
 
-def _show(bar: Progress, steps: Iterator["Step"]) -> tuple[float, float]:
-    """Draw steps; seconds of speech that were encoded, and seconds that it took."""
+def _show(bar: Progress, steps: Iterator["Step"]) -> tuple[list["SoundInfo"], float, float]:
+    """Draw steps; files and seconds of speech that were encoded, and seconds that it took."""
     tasks = {}
+    files: list[SoundInfo] = []
     started, encoded_s = time.perf_counter(), 0.0
     for step in steps:
         if step.task not in tasks:
             tasks[step.task] = bar.add_task(step.task, total=None, count="", speed="")
             started = started if step.seconds_total == 0 else time.perf_counter()
         encoded_s = max(encoded_s, step.seconds)
+        files.extend(step.files)
         elapsed = max(time.perf_counter() - started, 1e-9)
         # By seconds of speech where there is any: the longest come first, so utterances would mislead.
         done, total = (step.seconds, step.seconds_total) if step.seconds_total else (step.done, step.total)
         speed = f"{step.seconds / elapsed:.0f} audio hours/h" if step.seconds_total else ""
         bar.update(tasks[step.task], completed=done, total=total, count=f"{step.done}/{step.total}", speed=speed)
-    return encoded_s, time.perf_counter() - started
+    return files, encoded_s, time.perf_counter() - started
 
 
 def manifest_to_encode(path: Path, skip_bad: bool) -> "Manifest":

@@ -1,5 +1,6 @@
 """The commands `mmm demo-corpus`, `mmm prepare` and `mmm corpus-report`: from a corpus to a manifest, and what is in it."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,7 +20,7 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="Manifest to write.")]
 Cleaning = Annotated[
     str, typer.Option("--text", help="Transcripts: default (letters, digits, !?.,), published (Hangul and !?., alone), none.")
 ]
-Labels = Annotated[Path | None, typer.Option(help="CSV with the labels of the clips [the one in the folder].")]
+Labels = Annotated[Path | None, typer.Option(help=r"CSV with the labels of the clips \[the one in the folder].")]
 Emotions = Annotated[
     list[str] | None,
     typer.Option(
@@ -50,6 +51,12 @@ def _write(prepared: "Prepared", out: Path) -> None:
     _print_counts(out)
     print_account(prepared.account)
     console.print(f"every case is in {account}", highlight=False, soft_wrap=True)
+    _print_next(out)
+
+
+def _print_next(manifest: Path) -> None:
+    words = ["mmm", "encode", str(manifest), "--features", str(manifest.parent / "features")]
+    console.print(f"next: {shlex.join(words)}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _print_counts(out: Path) -> None:
@@ -173,6 +180,7 @@ def prepare_csv_command(
     _print_counts(out)
     for what, count in repaired.items():
         console.print(f"{what}: {count}", highlight=False)
+    _print_next(out)
 
 
 def demo_corpus(
@@ -185,7 +193,7 @@ def demo_corpus(
     ] = None,
     layout: Annotated[
         str | None,
-        typer.Option(help="demo (small, balanced) or kemdy20 (as KEMDy20; full size 2.5 GB) [demo].", show_default=False),
+        typer.Option(help=r"demo (small, balanced) or kemdy20 (as KEMDy20; full size 2.5 GB) \[demo].", show_default=False),
     ] = None,
     seed: int = 1,
 ) -> None:

@@ -19,6 +19,7 @@ from mmm.sound import sound_info
 Table = tuple[str, tuple[str, ...], list[tuple[str, ...]]]  # title, header, rows
 _LONGEST = 5
 _SHOWN_LEAKS = 3
+_LINE_WORDS = 4  # from so many words on a text that is there twice was written twice; "yes" and "I see" recur by themselves
 
 
 @dataclass(frozen=True)
@@ -203,10 +204,30 @@ def tables(found: Report) -> list[Table]:
     ]  # fmt: skip
     if found.ties:
         result.append(("tied votes", ("", "utterances"), [(name, str(count)) for name, count in found.ties.items()]))
+    if repeated := _repeated_texts(manifest):
+        result.append(
+            ("texts that train has too, word for word", ("", "utterances", f"of {_LINE_WORDS} words or more"), repeated)
+        )
     group_header = ("", "split", "utterances", "dialogues", "min", "tied", *classes)
     result += [longest(found), ("sessions", group_header, _group_rows(found.sessions, classes)),
                ("speakers", group_header, _group_rows(found.speakers, classes))]  # fmt: skip
     return result
+
+
+def _repeated_texts(manifest: Manifest) -> list[tuple[str, ...]]:
+    """How many utterances of dev and test say what one of train says, as in corpora whose speakers share a script.
+
+    Nothing forbids it, but a text encoder then needs to remember only.
+    """
+    known = {one.text for one in manifest.utterances if one.split == "train" and one.text}
+    rows = []
+    for split in ("dev", "test"):
+        texts = [one.text for one in manifest.utterances if one.split == split]
+        repeated = [text for text in texts if text in known]
+        if repeated:
+            lines = sum(len(text.split()) >= _LINE_WORDS for text in repeated)
+            rows.append((split, *(f"{count} ({count / len(texts):.1%})" for count in (len(repeated), lines))))
+    return rows
 
 
 def _duration_rows(found: Report) -> list[tuple[str, ...]]:

@@ -14,7 +14,7 @@ from mmm.encoders.audio import SAMPLE_RATE_HZ, num_speech_samples
 from mmm.encoding import Job, Runner, SpeechJob, TextJob, default_threads, plan_batches, run_here
 from mmm.manifest import Manifest
 from mmm.partial import PartialStore, Plan, all_rows, rows_there
-from mmm.sound import read_sound, sound_info
+from mmm.sound import SoundInfo, read_sound, sound_info
 from mmm.store import FeatureStore, Recipe, list_recipes, open_store, recipe_hash, utterance_key
 
 _TURN_BREAK = "\x1e"
@@ -22,13 +22,17 @@ _TURN_BREAK = "\x1e"
 
 @dataclass(frozen=True)
 class Progress:
-    """`done` of `total` utterances of one `task` are in their store; of them `seconds` of speech were encoded now."""
+    """`done` of `total` utterances of one `task` are in their store; of them `seconds` of speech were encoded now.
+
+    `files` are the headers of the files that were encoded since the step before.
+    """
 
     task: str
     done: int
     total: int
     seconds: float = 0.0
     seconds_total: float = 0.0
+    files: tuple[SoundInfo, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,8 @@ def encode_speech(
             raise BadFiles(manifest.path, bad, len(clips))
         encoder.load(weights=False)
         names = list(clips)
-        samples = [num_speech_samples(path := manifest.path.parent / name, sound_info(path)) for name in names]
+        infos = [sound_info(manifest.path.parent / name) for name in names]
+        samples = [num_speech_samples(manifest.path.parent / name, info) for name, info in zip(names, infos, strict=True)]
         of_clip = {name: place for place, name in enumerate(names)}
         rows = [of_clip[utterance.audio] for utterance in manifest.utterances]
         stores, finished = {}, []
@@ -174,7 +179,7 @@ def encode_speech(
         for number in _fill(stores, encoder, members, numbers, lambda number: job(batches[number]), run):
             done += sum(map(len, members[number]))
             done_s += seconds[number]
-            yield Progress("speech", done, len(keys), done_s, total_s)
+            yield Progress("speech", done, len(keys), done_s, total_s, tuple(infos[place] for place in batches[number]))
 
 
 def encode_text(

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,14 @@ class SoundInfo:
     @property
     def seconds(self) -> float:
         return self.num_samples / self.rate_hz
+
+    def describe(self) -> str:
+        """Such as `44100 Hz stereo 24-bit`. The usual coding, PCM of 16 bits, is not named."""
+        channels = {1: "mono", 2: "stereo"}.get(self.num_channels, f"{self.num_channels} channels")
+        coding = self.coding.partition(" ")[2].replace("_", " ")  # WAV PCM 24, FLAC PCM_24, OGG VORBIS
+        if pcm := re.fullmatch(r"PCM [SU]?(\d+)", coding):
+            coding = "" if pcm[1] == "16" else f"{pcm[1]}-bit"
+        return f"{self.rate_hz} Hz {channels} {coding.lower()}".rstrip()
 
 
 def sound_info(path: Path) -> SoundInfo:

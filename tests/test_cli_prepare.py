@@ -38,6 +38,7 @@ def test_prepare_prints_what_was_repaired_and_left_out(
         "│ 2 │ labelled 상처, left out as asked │ labels.csv line 7 (F_000006.wav), ... │",
         "to know ┌────┬",
         "│ 10 │ clips of AI Hub added (10 train, 0 dev, 0 test) │ AIHub_F_000001, ... │",
+        f"next: mmm encode {out} --features {tmp_path / 'features'}",
     ):
         assert line in printed, line
     account = json.loads((tmp_path / "manifest.account.json").read_text())

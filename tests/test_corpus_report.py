@@ -89,6 +89,18 @@ def test_every_kind_of_leak_is_found(tmp_path: Path) -> None:
     ]
 
 
+def test_texts_that_train_has_too_are_counted(tmp_path: Path, found: Report) -> None:
+    write_wav(tmp_path / "a.wav", 0.1, 200.0, 0)
+    texts = {"train": ["yes", "well I never did", ""], "dev": ["yes", "well I never did", "", "no"], "test": ["yes", "other"]}
+    rows = [[f"{split}{turn}", split, str(turn), split, split, text, "a.wav", "sad", split]
+            for split, said in texts.items() for turn, text in enumerate(said)]  # fmt: skip
+    repeated = report_of(read_manifest(write_manifest(tmp_path / "manifest.csv", rows, HEADER)))
+    assert cells(repeated, "texts that train has too") == {"dev": ["2 (50.0%)", "1 (25.0%)"], "test": ["1 (50.0%)", "0 (0.0%)"]}
+    assert "texts that train has too" in page(repeated)
+    with pytest.raises(AssertionError):
+        cells(found, "texts that train has too")
+
+
 def test_labels_of_the_test_split_are_only_counted(found: Report, corpus: Corpus) -> None:
     seen = [one for one in corpus.manifest.utterances if one.split != "test" and one.previous >= 0]
     assert sum(sum(after.values()) for after in found.transitions.values()) <= len(seen)

@@ -1,7 +1,6 @@
 """`mmm encode` and `mmm-search encode` as they are typed: killed, resumed, with bad files, on Ray."""
 
 import contextlib
-import multiprocessing
 import shutil
 import signal
 import subprocess
@@ -10,11 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
+from typer.testing import CliRunner
 
+from mmm.cli import app
 from mmm.manifest import read_manifest
 from mmm.partial import partial_folder
 from mmm.store import list_recipes, open_store
 from tests.conftest import Corpus, names_in
+from tests.encode_parts import contents, forks
 
 SMALL = ["--frame-rate", "10", "--num-mels", "16", "--text-width", "32", "--context", "1,2,3"]
 
@@ -27,18 +30,53 @@ def run(*words: str | Path, module: str = "mmm") -> subprocess.CompletedProcess[
     return subprocess.run(command(*words, module=module), capture_output=True, text=True, timeout=300)
 
 
-def contents(features: Path) -> dict[str, bytes]:
-    """Every file of every store."""
-    return {f"{path.name}/{file}": (path / file).read_bytes() for path in list_recipes(features) for file in names_in(path)}
-
-
 def test_encode_writes_what_the_library_writes_and_again_says_so_at_once(corpus: Corpus, tmp_path: Path) -> None:
-    for _ in range(2):
+    for number in range(2):
         done = run("encode", corpus.manifest.path, "--features", tmp_path / "features", *SMALL)
         assert done.returncode == 0, done.stderr
         assert f"40 utterances encoded in {tmp_path / 'features'}" in done.stdout
+        assert ("none of 40 files had to be converted to 16 kHz mono" in done.stdout) == (number == 0)
         assert contents(tmp_path / "features") == contents(corpus.features_dir)
     assert "audio hours an hour" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "default"),
+    [
+        (["encode"], "[one a core]"),
+        (["encode"], "[what is cached, else main]"),
+        (["encode"], "[CPU 0, GPU 120]"),
+        (["prepare", "ai-hub"], "[the one in the folder]"),
+        (["demo-corpus"], "[demo]"),
+    ],
+)
+def test_help_shows_defaults_in_brackets(words: list[str], default: str) -> None:
+    help_text = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "200"}).stdout
+    assert default in " ".join(help_text.replace("│", " ").split())
+    assert "\\[" not in help_text
+
+
+def write_as(path: Path, rate_hz: int, num_channels: int, subtype: str) -> None:
+    """The same file at another rate, in more channels and another coding."""
+    wave, _ = soundfile.read(path)
+    soundfile.write(path, np.repeat(wave[:, None], num_channels, axis=1), rate_hz, subtype=subtype)
+
+
+def test_encode_says_how_many_files_it_converted_and_from_what(corpus: Corpus, tmp_path: Path) -> None:
+    shutil.copytree(corpus.manifest.path.parent, tmp_path / "own", ignore=shutil.ignore_patterns("features"))
+    for number in (1, 2, 3):
+        write_as(tmp_path / "own" / "wav" / f"{number:02}.wav", 44_100, 2, "PCM_24")
+    write_as(tmp_path / "own" / "wav" / "30.wav", 8_000, 1, "PCM_16")
+    write_as(tmp_path / "own" / "wav" / "31.wav", 16_000, 1, "FLOAT")  # 16 kHz mono already
+
+    def encode() -> str:
+        words = ["encode", tmp_path / "own" / "manifest.csv", "--features", tmp_path / "features", *SMALL]
+        return CliRunner().invoke(app, list(map(str, words)), catch_exceptions=False).stdout
+
+    assert "converted 4 of 40 files to 16 kHz mono: 3 from 44100 Hz stereo 24-bit, 1 from 8000 Hz mono\n" in encode()
+    assert "to 16 kHz mono" not in encode()
+    write_as(tmp_path / "own" / "wav" / "05.wav", 48_000, 6, "FLOAT")
+    assert "converted 1 of 1 files to 16 kHz mono: 1 from 48000 Hz 6 channels float 32\n" in encode()
 
 
 def encode_in_small_batches(words: list[str]) -> None:
@@ -64,12 +102,10 @@ def test_encode_killed_at_ten_moments_ends_in_the_same_bytes(corpus: Corpus, tmp
     """Each kill is by progress: as soon as so many more rows are on the disk as chance says."""
     features = tmp_path / "features"
     words = ["encode", str(corpus.manifest.path), "--features", str(features), *SMALL]
-    forks = multiprocessing.get_context("forkserver")  # torch is imported once
-    forks.set_forkserver_preload(["mmm.cli", "mmm.extract", "torch", "torchaudio.transforms", "tests.test_encode_command"])
     generator = np.random.default_rng(5)
     for _ in range(10):
         goal = num_done(features) + int(generator.integers(1, 12))
-        process = forks.Process(target=encode_in_small_batches, args=(words,))
+        process = forks().Process(target=encode_in_small_batches, args=(words,))
         process.start()
         while process.is_alive() and num_done(features) < goal:
             pass
@@ -79,7 +115,7 @@ def test_encode_killed_at_ten_moments_ends_in_the_same_bytes(corpus: Corpus, tmp
         for path in list_recipes(features):
             assert len(open_store(path).keys) == 40
     assert 0 < num_done(features) < 200
-    process = forks.Process(target=encode_in_small_batches, args=(words,))
+    process = forks().Process(target=encode_in_small_batches, args=(words,))
     process.start()
     process.join()
     assert process.exitcode == 0
@@ -133,10 +169,6 @@ def test_bad_files_are_refused_together_before_anything_is_encoded(corpus: Corpu
     ],
 )
 def test_options_that_cannot_be_are_refused(corpus: Corpus, tmp_path: Path, words: list[str], message: str) -> None:
-    from typer.testing import CliRunner
-
-    from mmm.cli import app
-
     done = CliRunner().invoke(app, ["encode", str(corpus.manifest.path), "--features", str(tmp_path / "features"), *words])
     assert message in str(done.exception)
     assert not (tmp_path / "features").exists()
@@ -147,5 +179,6 @@ def test_encoding_on_two_actors_gives_the_same_bytes(corpus: Corpus, tmp_path: P
     words = ["encode", corpus.manifest.path, "--features", tmp_path / "features", *SMALL, "--workers", "2"]
     done = run(*words, module="search")
     assert done.returncode == 0, done.stderr + done.stdout
+    assert "none of 40 files had to be converted to 16 kHz mono" in done.stdout
     assert contents(tmp_path / "features") == contents(corpus.features_dir)
     assert names_in(tmp_path) == ["features"]

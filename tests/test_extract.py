@@ -12,9 +12,10 @@ import soundfile
 from mmm.batches import load_features
 from mmm.config import AUDIO_FEATURES
 from mmm.encoders import make_speech_encoder, make_text_encoder, speech_encoder_of, text_encoder_of
-from mmm.encoders.audio import AudioError, read_speech
+from mmm.encoders.audio import AudioError, describe_conversions, read_speech
 from mmm.extract import BadFiles, Progress, encode_speech, encode_text, find_store, turns_of
 from mmm.manifest import Manifest, read_manifest
+from mmm.sound import SoundInfo
 from mmm.store import FeatureStore, list_recipes
 from tests.conftest import (
     CONTEXTS,
@@ -219,6 +220,29 @@ def test_stereo_at_44100_hz_becomes_mono_at_16000_hz(tmp_path: Path) -> None:
     assert (found.shape, found.dtype) == ((16_000,), np.float32)
     expected = 0.375 * np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000)
     np.testing.assert_allclose(found[200:-200], expected[200:-200], atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("coding", "expected"),
+    [
+        ("WAV PCM 16", "44100 Hz stereo"),
+        ("WAV PCM 24", "44100 Hz stereo 24-bit"),
+        ("FLAC PCM_24", "44100 Hz stereo 24-bit"),
+        ("AIFF PCM_S8", "44100 Hz stereo 8-bit"),
+        ("WAV mu-law 8", "44100 Hz stereo mu-law 8"),
+        ("OGG VORBIS", "44100 Hz stereo vorbis"),
+    ],
+)
+def test_a_format_is_said_in_words(coding: str, expected: str) -> None:
+    assert SoundInfo(1, 44_100, 2, coding).describe() == expected
+
+
+def test_rare_formats_are_counted_together() -> None:
+    files = [SoundInfo(1, rate_hz, 1, "WAV PCM 16") for rate_hz in (8_000, 8_000, *range(22_050, 22_058), 16_000)]
+    assert describe_conversions(files) == (
+        "converted 10 of 11 files to 16 kHz mono: 2 from 8000 Hz mono, 1 from 22050 Hz mono, 1 from 22051 Hz mono, "
+        "1 from 22052 Hz mono, 1 from 22053 Hz mono, 1 from 22054 Hz mono, 3 from other formats"
+    )
 
 
 def test_flac_reads_as_wav_does(tmp_path: Path) -> None:

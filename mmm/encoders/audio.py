@@ -1,6 +1,8 @@
 """Reading speech: any file soundfile reads becomes 16 kHz mono float32, or a clear error."""
 
+import collections
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +10,14 @@ import numpy as np
 from mmm.encoders import Floats
 from mmm.sound import AudioError, SoundInfo, decode_sound, read_sound
 
-__all__ = ["SAMPLE_RATE_HZ", "AudioError", "decode_speech", "num_speech_samples", "read_speech"]
+__all__ = ["SAMPLE_RATE_HZ", "AudioError", "decode_speech", "describe_conversions", "num_speech_samples", "read_speech"]
 
 SAMPLE_RATE_HZ = 16_000
 _RATES_HZ = (4_000, 768_000)  # of what can be speech
 # Resampling between rates without a common factor needs a filter for each of thousands of phases: 16001 Hz takes gigabytes.
 _MOST_PHASES = 12_000_000
+_SPEECH = "16 kHz mono"
+_MOST_KINDS = 6  # formats that a line names
 
 
 def read_speech(path: Path) -> Floats:
@@ -36,6 +40,18 @@ def _as_speech(wave: Floats, rate_hz: int, name: str) -> Floats:
 
     resampled: Floats = torchaudio.functional.resample(torch.from_numpy(mono), rate_hz, SAMPLE_RATE_HZ).numpy()
     return resampled
+
+
+def describe_conversions(files: Sequence[SoundInfo]) -> str:
+    """How many of these files `read_speech` converts, and from what."""
+    found = collections.Counter(info.describe() for info in files if (info.rate_hz, info.num_channels) != (SAMPLE_RATE_HZ, 1))
+    if not found:
+        return f"none of {len(files)} files had to be converted to {_SPEECH}"
+    named = found.most_common(_MOST_KINDS)
+    kinds = [f"{count} from {kind}" for kind, count in named]
+    if others := found.total() - sum(count for _, count in named):
+        kinds.append(f"{others} from other formats")
+    return f"converted {found.total()} of {len(files)} files to {_SPEECH}: {', '.join(kinds)}"
 
 
 def num_speech_samples(path: Path, info: SoundInfo) -> int:

@@ -15,7 +15,10 @@ _VERSION = 2
 
 
 class HuggingFaceText:
-    """Tokens of a frozen text model: [CLS] first, turns joined by its separator, at most 128."""
+    """Tokens of a frozen text model: [CLS] first, the current utterance, then earlier turns, joined by the model's own separator.
+
+    At most 128, or what the model has positions for; the earliest turns are cut.
+    """
 
     batching: Batching = "masked"
 
@@ -37,6 +40,8 @@ class HuggingFaceText:
         if self.tokenizer is None:
             self.config = load_part(AutoConfig, self.name, folder)
             self.tokenizer = load_part(AutoTokenizer, self.name, folder)
+            self.tokenizer.truncation_side = "right"  # some are saved with left, which would cut the current utterance
+            self.max_tokens = min(MAX_TOKENS, self.tokenizer.model_max_length, _num_positions(self.config))
         self.separator = self.tokenizer.sep_token or self.tokenizer.eos_token
         if self.separator is None:
             raise ValueError(f"encoder {self.name!r} has no separator token to join turns with; use another text encoder")
@@ -49,7 +54,7 @@ class HuggingFaceText:
 
     def _tokens(self, all_turns: Sequence[Sequence[str]], **options: Any) -> Any:
         texts = [self.separator.join(turns) for turns in all_turns]
-        return self.tokenizer(texts, truncation=True, max_length=MAX_TOKENS, return_attention_mask=True, **options)
+        return self.tokenizer(texts, truncation=True, max_length=self.max_tokens, return_attention_mask=True, **options)
 
     def num_tokens(self, all_turns: Sequence[Sequence[str]]) -> list[int]:
         return [len(ids) for ids in self._tokens(all_turns)["input_ids"]]
@@ -69,3 +74,10 @@ class HuggingFaceText:
             output = self.model(**inputs).last_hidden_state.float().cpu().numpy()
         lengths = inputs["attention_mask"].sum(dim=1).tolist()
         return [row[:length] for row, length in zip(output, lengths, strict=True)]
+
+
+def _num_positions(config: Any) -> int:
+    """The longest input in tokens."""
+    positions = int(getattr(config, "max_position_embeddings", MAX_TOKENS))
+    # RoBERTa and its descendants count from the position after the padding token's id.
+    return positions - config.pad_token_id - 1 if "roberta" in config.model_type else positions
