@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from mmm.files import sha256_of_json
 from mmm.metrics import scalar_metrics
 from search.config import SweepSpec
-from search.ledger import Event
+from search.history import Event
 
 SWEEP = "sweep"  # the key of the sweep's own run; a trial's is its number
 STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}

@@ -17,8 +17,9 @@ from search.conductor import Conductor
 from search.config import SweepSpec, existing_sweep, sweep_dir
 from search.enqueue import Point, as_params
 from search.export import best_trial, export_trial
+from search.history import History
 from search.leaderboard import write_leaderboard
-from search.ledger import History, Ledger, read_history
+from search.ledger import Ledger, read_history
 from search.outbox import Outbox
 from search.plan import SettingsCheck, check_contexts, check_spec, trial_config
 from search.searcher import check_space, load_space

@@ -14,7 +14,7 @@ from optuna import Trial as Suggester
 from search.cli import main
 from search.conductor import Conductor
 from search.config import SweepSpec
-from search.ledger import State, Trial
+from search.history import State, Trial
 from search.trial import TrialActor
 from spaces import Space
 from tests.conftest import Corpus

@@ -14,7 +14,7 @@ from search.budget import broken_constraint, budgets, seconds_left, used_up
 from search.config import SweepSpec, duration, parse_duration
 from search.enqueue import as_params, read_points
 from search.export import best_trial, export_trial
-from search.ledger import Event, History
+from search.history import Event, History
 from search.plan import SettingsCheck, trial_config
 from search.report import pareto_front, write_report
 from search.run import check

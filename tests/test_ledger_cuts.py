@@ -13,7 +13,8 @@ import pytest
 from mlflow import MlflowClient
 
 from search.conductor import Conductor
-from search.ledger import Entry, Event, Ledger, LedgerError, read_events, read_history
+from search.history import Event
+from search.ledger import Entry, Ledger, LedgerError, read_events, read_history
 from search.scheduler import rung_scores
 from search.searcher import Searcher
 from search.tracking import EXPERIMENT, default_tracking_uri, sync

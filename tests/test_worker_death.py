@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from search.ledger import History, read_events, read_history
+from search.history import History
+from search.ledger import read_events, read_history
 from search.tracking import EXPERIMENT, default_tracking_uri
 from tests.conftest import Corpus
 from tests.sweep_parts import TIMEOUT_S, call, command, environment, write_space
