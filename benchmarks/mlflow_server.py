@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Self
 
-from search.tracking import server_command, server_environment
+from search.mlflow_store import server_command, server_environment
 
 
 def free_port() -> int:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from search.ledger import LedgerError, read_events
-from search.tracking import Busy, Delivery, page_base
+from search.pages import page_base
+from search.tracking import Busy, Delivery
 
 _POLL_S = 1.0
 _LONGEST_PAUSE_S = 15.0
@@ -105,7 +106,7 @@ def follow(runs: Path, name: str) -> int:
             used_s = time.process_time() - used_s
             if ended:
                 delivery.finish()
-                _say(comparison=delivery.comparison(page_base(uri, 5000)))
+                _say(comparison=delivery.pages.comparison(page_base(uri, 5000)))
                 return 0
             pause_s, trouble, last_success = max(_POLL_S, _yielding_s(used_s)), "", time.monotonic()
         except Busy as error:  # an earlier session's outbox is still at it

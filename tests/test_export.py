@@ -19,7 +19,7 @@ from search.conductor import Conductor
 from search.export import Options, best_trial, export_several, export_trial, top_trials
 from search.history import History
 from search.ledger import Ledger, read_history
-from search.tracking import open_client
+from search.mlflow_store import open_client
 from search.trial_files import best_file
 from tests.conftest import Corpus, encode, names_in, write_corpus
 from tests.sweep_parts import METRIC, SMALL_SPACE, call_here, small_spec, train_serially

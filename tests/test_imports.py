@@ -24,8 +24,9 @@ ROWS = {
     "mmm/cli_prepare": 9, "mmm/cli_encode": 9,
     "mmm/queries": 10, "mmm/verify": 10, "mmm/demo_page": 10,
     "mmm/__init__": 11,
-    "mmm/cli": 12,
-    "mmm/__main__": 13,
+    "mmm/cli_predict": 12,
+    "mmm/cli": 13,
+    "mmm/__main__": 14,
 }  # fmt: skip
 # One door for each third party that is large, slow or optional; a folder stands for its files.
 DOORS = {
@@ -34,7 +35,7 @@ DOORS = {
     "torchaudio": {"mmm/encoders"},
     "soundfile": {"mmm/sound", "mmm/corpora"},
     "ray": {"search/encode", "search/sweep", "search/trial", "search/searcher", "search/scheduler", "search/quickstart"},
-    "mlflow": {"search/tracking", "search/registry"},
+    "mlflow": {"search/mlflow_store", "search/tracking", "search/registry"},
     "onnxruntime": {"mmm/onnx_head"},
     "onnxscript": {"mmm/onnx_head"},
     "gradio": {"mmm/demo_page"},

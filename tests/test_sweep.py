@@ -17,7 +17,7 @@ from mmm.bundle import load_bundle
 from mmm.predict import evaluate_bundle
 from search.history import History
 from search.ledger import read_events, read_history
-from search.tracking import EXPERIMENT, default_tracking_uri
+from search.mlflow_store import EXPERIMENT, default_tracking_uri
 from tests.conftest import Corpus
 from tests.sweep_parts import METRIC, call, call_here, environment, write_space
 

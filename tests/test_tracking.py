@@ -12,7 +12,8 @@ from mlflow import MlflowClient
 from mmm.config import make_config
 from search.config import SweepSpec, check_tracking_uri, without_password
 from search.ledger import Entry, Ledger
-from search.tracking import EXPERIMENT, Delivery, Undelivered, default_tracking_uri, sync
+from search.mlflow_store import EXPERIMENT, default_tracking_uri
+from search.tracking import Delivery, Undelivered, sync
 from tests.sweep_parts import METRIC
 
 SPEC = SweepSpec("first", "quick", "manifest.csv", "features", trials=4, epochs=2, workers=1)

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 
 from search.history import History
 from search.ledger import read_events, read_history
-from search.tracking import EXPERIMENT, default_tracking_uri
+from search.mlflow_store import EXPERIMENT, default_tracking_uri
 from tests.conftest import Corpus
 from tests.sweep_parts import TIMEOUT_S, call, command, environment, write_space
 
