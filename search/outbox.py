@@ -75,10 +75,10 @@ def _driver_has_ended(wait_s: float) -> bool:
     return bool(readable)
 
 
-def _yielding_s(used_s: float) -> float:
-    """How long to leave the cores to others after so many seconds of work."""
-    is_busy = os.getloadavg()[0] >= len(os.sched_getaffinity(0))
-    return min(used_s / _SHARE, _LONGEST_YIELD_S) if is_busy else 0.0
+def pause_s_after(used_s: float, load: float, num_cores: int) -> float:
+    """Seconds until the next look at the ledger, after so many of the processor's: longer while every core is busy."""
+    yielding_s = min(used_s / _SHARE, _LONGEST_YIELD_S) if load >= num_cores else 0.0
+    return max(_POLL_S, yielding_s)
 
 
 def follow(runs: Path, name: str) -> int:
@@ -108,7 +108,8 @@ def follow(runs: Path, name: str) -> int:
                 delivery.finish()
                 _say(comparison=delivery.pages.comparison(page_base(uri, 5000)))
                 return 0
-            pause_s, trouble, last_success = max(_POLL_S, _yielding_s(used_s)), "", time.monotonic()
+            pause_s = pause_s_after(used_s, os.getloadavg()[0], len(os.sched_getaffinity(0)))
+            trouble, last_success = "", time.monotonic()
         except Busy as error:  # an earlier session's outbox is still at it
             pause_s, trouble = _POLL_S, str(error)
         except LedgerError as error:

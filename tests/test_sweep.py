@@ -71,7 +71,8 @@ def sweep(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Done:
     folder = tmp_path_factory.mktemp("sweep")
     runs = folder / "runs"
     first = call("search", "run", write_space(folder / "mine.py", SPACE), corpus.manifest.path, "--features", corpus.features_dir,
-                 "--name", "first", "--trials", 6, "--epochs", 4, "--first-rung", 3, "--workers", 2, "--runs", runs)  # fmt: skip
+                 "--name", "first", "--trials", 6, "--epochs", 4, "--first-rung", 3, "--workers", 2, "--runs", runs,
+                 "--system-metrics")  # fmt: skip
     before, runs_before = read_history(runs / "first" / "ledger.sqlite"), mlflow_runs(runs)
     bundle = load_bundle(runs / "first" / "bundle").sha256
     second = call("search", "resume", "first", "--trials", 8, "--runs", runs)
@@ -148,6 +149,19 @@ def test_mlflow_has_every_epoch_of_every_metric_once(sweep: Done) -> None:
             assert sorted(points) == expected
         points = [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, "train_loss")]
         assert sorted(points) == [(entry["epoch"], entry["train_loss"]) for entry in epochs]
+
+
+def test_mlflow_has_what_each_epoch_used_of_the_machine(sweep: Done) -> None:
+    client = MlflowClient(tracking_uri=default_tracking_uri(sweep.runs))
+    found = {number: run for number, run in mlflow_runs(sweep.runs).items() if number != "sweep"}
+    for number, run in found.items():
+        epochs = {entry["epoch"]: entry for entry in sweep.history.trials[int(number)].epochs}
+        memory = client.get_metric_history(run.info.run_id, "system/system_memory_usage_megabytes")
+        assert {point.step: point.value for point in memory} == {epoch: entry["memory_mb"] for epoch, entry in epochs.items()}
+        cpu = client.get_metric_history(run.info.run_id, "system/cpu_utilization_percentage")
+        assert {point.step for point in cpu} == epochs.keys()
+        assert all(0 < point.value <= 100 for point in cpu)
+        assert all(50 < point.value < 50_000 for point in memory)
 
 
 def test_mlflow_holds_the_best_trials_bundle_and_marks_one_trial_as_best(sweep: Done, tmp_path: Path) -> None:

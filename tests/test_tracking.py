@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +252,29 @@ def test_the_same_settings_with_another_seed_stand_below_the_first_trial_that_ha
     assert found["4"].data.tags["mmm.settings"] == found["0"].data.tags["mmm.settings"]
 
 
+def test_what_trials_used_of_the_machine_is_sent_where_it_was_asked_for(tmp_path: Path, empty_store: Path) -> None:
+    shutil.copy(empty_store, tmp_path)
+    for name, asked in (
+        ("quiet", {}),
+        ("cpu", {"system_metrics": True}),
+        ("gpu", {"system_metrics": True, "gpus_per_trial": 0.5}),
+    ):
+        spec = replace(SPEC, name=name, **asked).as_json()
+        _, _, body = epoch(0, 1, 0.1)
+        body |= {"seconds": 0.2, "alone_seconds": 0.15, "memory_mb": 640.0}
+        with Ledger(tmp_path / name) as opened:
+            opened.append(("sweep", None, {"spec": spec}), suggest(0, SETTINGS), ("epoch", 0, body), end(0, "complete"), CLOSE)
+        deliver(tmp_path, name)
+    found = {run.data.tags["mmm.sweep"]: run.data.metrics for run in all_runs(tmp_path) if run.data.tags["mmm.trial"] == "0"}
+    system = {sweep: {name: value for name, value in metrics.items() if name.startswith("system/")}
+              for sweep, metrics in found.items()}  # fmt: skip
+    assert system == {
+        "quiet": {},
+        "cpu": {"system/cpu_utilization_percentage": 75.0, "system/system_memory_usage_megabytes": 640.0},
+        "gpu": {"system/cpu_utilization_percentage": 75.0, "system/gpu_0_memory_usage_megabytes": 640.0},
+    }
+
+
 def test_data_sets_are_inputs_with_their_digests(ledger: Ledger, tmp_path: Path) -> None:
     stores = [{"kind": kind, "of": of, "encoder": "e", "digest": f"{kind}{of}", "path": f"features/{kind}{of}"}
               for kind, of in (("audio", "hidden_state"), ("audio", "extract_feature"), ("text", 1), ("text", 3))]  # fmt: skip
@@ -263,9 +287,9 @@ def test_data_sets_are_inputs_with_their_digests(ledger: Ledger, tmp_path: Path)
     assert [given.dataset.name for given in found["sweep"].inputs.dataset_inputs] == ["corpus"]
 
 
-def test_a_store_that_could_keep_a_point_twice_is_refused() -> None:
+def test_a_store_that_could_keep_a_point_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="MLflow's file store keeps a point twice"):
-        check_tracking_uri("file:///tmp/mlruns")
+        check_tracking_uri((tmp_path / "mlruns").as_uri())
     with pytest.raises(ValueError, match="set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"):
         check_tracking_uri("http://me:secret@127.0.0.1:5000")
     assert without_password("postgresql://me:secret@host:5432/db") == "postgresql://me@host:5432/db"
