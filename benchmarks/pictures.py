@@ -53,6 +53,16 @@ def open_tree(page: Page, delivery: Delivery, base: str) -> None:
         expect(page.get_by_role("link", name=name, exact=True)).to_be_visible()
 
 
+def open_ranking(page: Page, delivery: Delivery, base: str) -> None:
+    """The trials, best first."""
+    page.goto(delivery.pages.ranking(base))
+    ranked = delivery.projection.ranked()
+    for run in ranked[:5]:
+        expect(page.get_by_role("link", name=run.name, exact=True)).to_be_visible()
+    first = page.locator("[data-component-id*='runnamecellrenderer'], a[href*='/runs/']").first
+    expect(first).to_have_text(ranked[0].name)
+
+
 def open_comparison(page: Page, delivery: Delivery, base: str) -> None:
     """The best trial of each architecture side by side."""
     address = delivery.pages.comparison(base)

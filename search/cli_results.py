@@ -186,7 +186,9 @@ def mlflow_sync(
         done = sync(runs, name, uri, lambda sent, total: progress.update(task, completed=sent, total=total))
     console.print(f"sent {done.num_runs} runs ({done.made} of them new) and {done.points} points of sweep {name} to {shown}",
                   highlight=False, soft_wrap=True)  # fmt: skip
-    if (page := done.pages.comparison(page_base(uri, 5000))) is not None:
+    base = page_base(uri, 5000)
+    console.print(f"all trials, best first: {done.pages.ranking(base)}", highlight=False, soft_wrap=True)
+    if (page := done.pages.comparison(base)) is not None:
         console.print(f"compare the best of each architecture: {page}", highlight=False, soft_wrap=True)
 
 

@@ -36,7 +36,8 @@ class Outbox:
                 [sys.executable, "-m", "search.outbox", str(runs), name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
                 start_new_session=True,  # Ctrl-C is for the driver
             )  # fmt: skip
-        self.comparison: str | None = None  # the address of a page
+        self.ranking: str | None = None  # addresses of MLflow's pages, once everything has arrived
+        self.comparison: str | None = None
 
     def close(self) -> str:
         """After the session's end is in the ledger: wait for the rest to be sent, but not for long.
@@ -58,7 +59,7 @@ class Outbox:
         if listener.is_alive():
             return "it is being sent in the background"
         status = self._process.wait()
-        self.comparison = last.get("comparison")
+        self.ranking, self.comparison = last.get("ranking"), last.get("comparison")
         return str(last.get("trouble") or ("" if status == 0 else f"the outbox ended with status {status}, see mlflow.log"))
 
 
@@ -106,7 +107,8 @@ def follow(runs: Path, name: str) -> int:
             used_s = time.process_time() - used_s
             if ended:
                 delivery.finish()
-                _say(comparison=delivery.pages.comparison(page_base(uri, 5000)))
+                base = page_base(uri, 5000)
+                _say(ranking=delivery.pages.ranking(base), comparison=delivery.pages.comparison(base))
                 return 0
             pause_s = pause_s_after(used_s, os.getloadavg()[0], len(os.sched_getaffinity(0)))
             trouble, last_success = "", time.monotonic()

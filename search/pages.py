@@ -29,28 +29,31 @@ class Pages:
     best: Sequence[str]
 
     def views(self) -> dict[str, str]:
-        """Two views that MLflow's page opens by address: the sweep with its trials, and learning curves side by side.
-
-        Their keys, and what MLflow keeps of them.
+        """What MLflow's page opens by address, by key: the sweep with its trials, all trials ranked, and the best of each
+        architecture, whose learning curves are compared.
         """
-        columns = ["tags.`mmm.state`", f"metrics.`best_{self.metric}`", "metrics.`best_epoch`", "params.`architecture`",
-                   "params.`context`", "params.`lr`", "params.`dropout`"]  # fmt: skip
-        view = {"orderByAsc": False, "startTime": "ALL", "lifecycleFilter": "Active",
-                "datasetsFilter": [], "modelVersionFilter": "All Runs", "selectedColumns": columns}  # fmt: skip
-        filters = {self.sweep_id: f"tags.`mmm.sweep_id` = '{self.sweep_id}'"}
+        mine = f"tags.`mmm.sweep_id` = '{self.sweep_id}'"
+        score, started = f"metrics.`best_{self.metric}`", "attributes.start_time"
+        # Sorted by a metric, MLflow's list is no tree; sorted by time, the best of many trials are on no page that anyone opens.
+        found = {self.sweep_id: (mine, started), f"{self.sweep_id}-ranking": (f"{mine} AND tags.`mmm.trial` != 'sweep'", score)}
         if self.best:
             wanted = ", ".join(f"'{run}'" for run in self.best)
-            filters[f"{self.sweep_id}-best"] = f"attributes.run_id IN ({wanted})"
-        found = {}
-        for key, wanted in filters.items():
-            # Sorted by a metric, MLflow's list is no tree: right for a few trials side by side.
-            order = f"metrics.`best_{self.metric}`" if key.endswith("-best") else "attributes.start_time"
-            found[key] = json.dumps({**view, "searchFilter": wanted, "orderByKey": order})
-        return found
+            found[f"{self.sweep_id}-best"] = f"attributes.run_id IN ({wanted})", score
+        columns = ["tags.`mmm.state`", score, "metrics.`best_epoch`", "params.`architecture`", "params.`context`", "params.`lr`",
+                   "params.`dropout`"]  # fmt: skip
+        view = {"orderByAsc": False, "startTime": "ALL", "lifecycleFilter": "Active",
+                "datasetsFilter": [], "modelVersionFilter": "All Runs", "selectedColumns": columns}  # fmt: skip
+        return {
+            key: json.dumps({**view, "searchFilter": wanted, "orderByKey": order}) for key, (wanted, order) in found.items()
+        }
 
     def tree(self, base: str) -> str:
         """The address of the page that lists the sweep and below it its trials."""
         return f"{list_of_sweeps(base, self.experiment)}&viewStateShareKey={self.sweep_id}"
+
+    def ranking(self, base: str) -> str:
+        """The address of the page that lists the trials, best first."""
+        return f"{self.tree(base)}-ranking"
 
     def chart(self, base: str) -> str:
         """The address of the page with the learning curves of the best trial of each architecture."""

@@ -70,6 +70,14 @@ def test_the_list_of_runs_shows_the_sweep_with_its_trials_below_it(shown: Shown)
     assert f"best_{METRIC}" in text  # a column of the saved view
 
 
+def test_the_ranking_lists_the_trials_without_the_sweep_best_first(shown: Shown) -> None:
+    pictures.open_ranking(shown.page, shown.delivery, shown.server.uri)
+    names = shown.page.get_by_role("link").all_inner_texts()
+    ranked = [run.name for run in shown.delivery.projection.ranked()]
+    assert [name for name in names if name in ranked] == ranked
+    assert shown.delivery.name not in names
+
+
 def test_the_comparison_sets_the_best_trial_of_each_architecture_side_by_side(shown: Shown) -> None:
     pictures.open_comparison(shown.page, shown.delivery, shown.server.uri)
     text = shown.page.inner_text("body")

@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -67,9 +68,11 @@ def mlflow_runs(runs: Path) -> dict[str, Run]:
 
 
 @pytest.fixture(scope="module")
-def sweep(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Done:
+def sweep(corpus: Corpus, empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
     folder = tmp_path_factory.mktemp("sweep")
     runs = folder / "runs"
+    runs.mkdir()
+    shutil.copy(empty_store, runs)
     first = call("search", "run", write_space(folder / "mine.py", SPACE), corpus.manifest.path, "--features", corpus.features_dir,
                  "--name", "first", "--trials", 6, "--epochs", 4, "--first-rung", 3, "--workers", 2, "--runs", runs,
                  "--system-metrics")  # fmt: skip
@@ -96,6 +99,7 @@ def test_the_command_tells_of_every_trial_and_where_things_are(sweep: Done) -> N
         assert re.search(rf"^trial {number} (complete|pruned|failed) \(", sweep.told, re.MULTILINE)
     assert f"report {sweep.folder / 'report.html'}, leaderboard {sweep.folder / 'leaderboard.csv'}, bundle " in sweep.told
     assert "steady efficiency" in sweep.told
+    assert f"all trials, best first (while this runs: mmm-search ui --runs {sweep.runs}): http://127.0.0.1:5000/" in sweep.told
     assert "MLflow did not" not in sweep.told
 
 
@@ -198,6 +202,9 @@ def test_mlflow_sync_adds_nothing_where_everything_is_and_moves_a_sweep_elsewher
     _, told, _ = call_here(capsys, monkeypatch, "mlflow-sync", "first", "--runs", sweep.runs)
     assert re.search(r"^sent 9 runs \(0 of them new\) and \d+ points of sweep first to sqlite:///", told, re.MULTILINE)
     assert "/#/compare-runs?runs=" in told
+    assert re.search(
+        r"^all trials, best first: http://127\.0\.0\.1:5000/#/experiments/\d+/runs\?\S+-ranking$", told, re.MULTILINE
+    )
     after = mlflow_runs(sweep.runs)
     assert {n: (r.info.run_id, r.info.status, r.data.params) for n, r in after.items()} == {
         n: (r.info.run_id, r.info.status, r.data.params) for n, r in before.items()

@@ -42,14 +42,6 @@ SESSION: Entry = ("session", None, {"spec": SPEC.as_json(), "host": "here", "com
 CLOSE: Entry = ("close", None, {"why": "done", "seconds": 1.0, "efficiency": 0.9})
 
 
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An SQLite store with MLflow's tables and nothing in them, which takes MLflow seconds to make."""
-    folder = tmp_path_factory.mktemp("store")
-    MlflowClient(tracking_uri=default_tracking_uri(folder)).search_experiments()
-    return folder / "mlflow.db"
-
-
 @pytest.fixture
 def ledger(tmp_path: Path, empty_store: Path) -> Iterator[Ledger]:
     """Two scored trials, one whose settings were invalid and one that is still running; beside it an empty store."""
