@@ -4,11 +4,14 @@ import contextlib
 import fcntl
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from mmm.files import write_bytes
 
 EXPERIMENT = "mmm-search"
 REQUEST_S = 10  # MLflow's own default is 120 s, and 7 retries on top
@@ -27,6 +30,20 @@ def _store_lock(runs: Path) -> Iterator[None]:
         yield
 
 
+def _make_sqlite_store(path: Path) -> None:
+    """A store with MLflow's tables and nothing in them, whole or not at all: half of them, where MLflow was killed while it made
+    them, are refused by MLflow for ever.
+    """
+    from mlflow import MlflowClient
+
+    making = path.with_name(f".{path.name}.making")
+    shutil.rmtree(making, ignore_errors=True)  # of a process that was killed
+    making.mkdir(parents=True)
+    MlflowClient(tracking_uri=f"sqlite:///{(making / path.name).resolve()}").search_experiments()
+    write_bytes(path, (making / path.name).read_bytes())
+    shutil.rmtree(making)
+
+
 def open_client(runs: Path, tracking_uri: str | None) -> tuple[Any, str]:
     """MLflow's client and the id of our experiment, made where it is missing."""
     # MLflow asks its makers' server for news unless it is told not to.
@@ -42,8 +59,12 @@ def open_client(runs: Path, tracking_uri: str | None) -> tuple[Any, str]:
     from mlflow import MlflowClient
 
     runs.mkdir(parents=True, exist_ok=True)
-    with _store_lock(runs) if tracking_uri is None or tracking_uri.startswith("sqlite") else contextlib.nullcontext():
-        client = MlflowClient(tracking_uri=tracking_uri or default_tracking_uri(runs))
+    uri = tracking_uri or default_tracking_uri(runs)
+    path = uri.removeprefix("sqlite:///")
+    with _store_lock(runs) if uri.startswith("sqlite") else contextlib.nullcontext():
+        if uri.startswith("sqlite:///") and not Path(path).exists():
+            _make_sqlite_store(Path(path))
+        client = MlflowClient(tracking_uri=uri)
         found = client.get_experiment_by_name(EXPERIMENT)
         if found is None:
             location = (runs / "mlartifacts").resolve().as_uri() if tracking_uri is None else None

@@ -1,7 +1,12 @@
 """MLflow as a projection of the ledger: whatever the ledger holds can be sent, later and again, and a store's trouble stays its own."""
 
+import contextlib
 import json
 import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +18,10 @@ from mlflow import MlflowClient
 from mmm.config import make_config
 from search.config import SweepSpec, check_tracking_uri, without_password
 from search.ledger import Entry, Ledger
-from search.mlflow_store import EXPERIMENT, default_tracking_uri
+from search.mlflow_store import EXPERIMENT, default_tracking_uri, open_client
 from search.tracking import Delivery, Undelivered, sync
-from tests.sweep_parts import METRIC
+from tests.conftest import names_in
+from tests.sweep_parts import METRIC, environment
 
 SPEC = SweepSpec("first", "quick", "manifest.csv", "features", trials=4, epochs=2, workers=1)
 SETTINGS = make_config({"architecture": "mlp_mixer", "context": 3, "num_blocks": 2}).params()
@@ -189,6 +195,29 @@ def test_sending_everything_again_adds_no_run_and_no_point_and_brings_back_what_
     for name in (METRIC, "f1/sad", f"best_{METRIC}", "train_loss"):
         assert len(points(tmp_path, "0", name)) == len(points(tmp_path, "1", name)) == (1 if name.startswith("best") else 2)
     assert after["1"].data.metrics == {**before["1"].data.metrics}
+
+
+def test_a_process_killed_while_it_makes_the_store_leaves_none_behind_and_the_next_one_makes_it(tmp_path: Path) -> None:
+    code = "import pathlib, sys; from search.mlflow_store import open_client; open_client(pathlib.Path(sys.argv[1]), None)"
+    making = tmp_path / ".mlflow.db.making" / "mlflow.db"
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=environment(), stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and num_tables(making) < 20:  # of 50 or so: MLflow would refuse to open it again
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.005)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert making.exists()
+    assert not (tmp_path / "mlflow.db").exists()
+    client, experiment = open_client(tmp_path, None)
+    assert client.get_experiment(experiment).name == EXPERIMENT
+    assert names_in(tmp_path) == [".mlflow.lock", "mlflow.db"]
+
+
+def num_tables(store: Path) -> int:
+    if not store.is_file():
+        return 0
+    with contextlib.closing(sqlite3.connect(f"{store.as_uri()}?mode=ro", uri=True, timeout=30)) as connection:
+        return int(connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table'").fetchone()[0])
 
 
 def test_a_run_that_a_person_removed_does_not_hold_up_the_others(ledger: Ledger, tmp_path: Path) -> None:
