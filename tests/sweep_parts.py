@@ -54,14 +54,14 @@ def trial_with(number: int, scores: Mapping[int, float], state: State = "running
     return Trial(number, {}, {}, {}, 0.0, state, epochs=[epoch_entry(*pair) for pair in scores.items()])
 
 
-def train_serially(conductor: Conductor) -> Iterator[tuple[int, dict[str, Any]]]:
+def train_serially(conductor: Conductor, threads: int = 1) -> Iterator[tuple[int, dict[str, Any]]]:
     """Train what the conductor orders, one trial at a time in this process; yields number and report after each report.
 
     Whoever stops iterating leaves the sweep as a killed driver would.
     """
     actor: TrialActor | None = None
     while (order := conductor.next_order()) is not None:
-        order = {**json.loads(json.dumps(order)), "threads": 1}
+        order = {**json.loads(json.dumps(order)), "threads": threads}
         if actor is None:
             actor = TrialActor(order)
         else:

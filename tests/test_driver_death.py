@@ -12,11 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from search.history import Trial
-from search.ledger import read_events, read_history
+from search.conductor import Conductor
+from search.config import SweepSpec
+from search.history import History, Trial
+from search.ledger import Ledger, read_events, read_history
+from search.searcher import load_space
 from tests.conftest import Corpus
-from tests.sweep_parts import call, command, environment, write_space
+from tests.sweep_parts import call, command, environment, train_serially, write_space
 from tests.test_worker_death import children, statuses
 
 pytestmark = [
@@ -25,8 +29,8 @@ pytestmark = [
 ]
 
 NUM_KILLS = 10
-NUM_KILLS_OF_TWO_WORKERS = 3  # of half a minute each; the ten are those of one worker
-NUM_TRIALS = 16
+NUM_KILLS_OF_TWO_WORKERS = 3  # the ten are those of one worker
+NUM_TRIALS = 12
 # Trials of several reports, whose checkpoints cost next to nothing.
 SPACE = """
 def suggest(trial):
@@ -108,13 +112,14 @@ def kill_and_resume(first: list[object], ledger: Path, workers: int, epochs: int
     resume = ["resume", name, "--runs", runs]
     least = NUM_TRIALS * (epochs // 3 + 3)  # events of any such sweep: suggestion, epochs to the first rung, decision, end
     for kill in range(num_kills):
-        # Some die before Ray is up, which writes nothing but the session. However fast the machine, all of them fit into the sweep.
+        # Every third while it starts Ray, of which the ledger has the two events of an opened session; the others while it trains.
+        is_starting = kill % 3 == 1
         run_and_kill(
             resume if kill else first,
             ledger,
-            draw.randrange(2, 60),
-            draw.uniform(0.0, 1.0),
-            least * (kill + 1) // (num_kills + 1),
+            num_events=2 if is_starting else draw.randrange(3, 60),
+            then_s=draw.uniform(0.0, 5.0 if is_starting else 1.0),
+            most_events=least * (kill + 1) // (num_kills + 1),  # however fast the machine, all kills fit into the sweep
         )
         before = read_history(ledger)
         assert before.last_close is None
@@ -175,23 +180,38 @@ def check(ledger: Path, num_kills: int) -> None:
 
 
 def test_kills_of_the_driver_cost_at_most_a_report_a_trial(corpus: Corpus, empty_store: Path, tmp_path: Path) -> None:
-    num_kills, workers, epochs = NUM_KILLS_OF_TWO_WORKERS, 2, 120
+    num_kills, workers, epochs = NUM_KILLS_OF_TWO_WORKERS, 2, 90
     ledger = tmp_path / "runs" / "killed" / "ledger.sqlite"
     kill_and_resume(options(corpus, empty_store, tmp_path, "killed", workers, epochs), ledger, workers, epochs, num_kills)
     check(ledger, num_kills)
 
 
+def train_undisturbed(spec: SweepSpec, folder: Path) -> History:
+    """The same sweep without Ray, in this process."""
+    num_threads = torch.get_num_threads()
+    try:
+        with Ledger(folder) as ledger:
+            ledger.append(("sweep", None, {"spec": spec.as_json()}))
+            conductor = Conductor(ledger, spec, load_space(spec.space), "cpu", lambda: None)
+            conductor.open_session("")
+            # As many threads as Ray's one worker has: sums of floats depend on it.
+            for _ in train_serially(conductor, threads=len(os.sched_getaffinity(0))):
+                pass
+        return ledger.history
+    finally:
+        torch.set_num_threads(num_threads)
+
+
 def test_a_serial_sweep_killed_ten_times_suggests_what_an_undisturbed_one_does(
     corpus: Corpus, empty_store: Path, tmp_path: Path
 ) -> None:
-    workers, epochs = 1, 90
-    whole_ledger, ledger = (tmp_path / name / "runs" / "sweep" / "ledger.sqlite" for name in ("whole", "killed"))
-    call("search", *options(corpus, empty_store, tmp_path / "whole", "sweep", workers, epochs))
-    kill_and_resume(
-        options(corpus, empty_store, tmp_path / "killed", "sweep", workers, epochs), ledger, workers, epochs, NUM_KILLS
-    )
+    workers, epochs = 1, 60
+    ledger = tmp_path / "runs" / "killed" / "ledger.sqlite"
+    kill_and_resume(options(corpus, empty_store, tmp_path, "killed", workers, epochs), ledger, workers, epochs, NUM_KILLS)
     check(ledger, NUM_KILLS)
-    whole, killed = read_history(whole_ledger), read_history(ledger)
+    killed = read_history(ledger)
+    assert killed.spec is not None
+    whole = train_undisturbed(killed.spec, tmp_path / "whole")
     assert [trial.settings for trial in killed.trials.values()] == [trial.settings for trial in whole.trials.values()]
     for one, other in zip(whole.trials.values(), killed.trials.values(), strict=True):
         assert (one.params, one.state, one.reason) == (other.params, other.state, other.reason)
