@@ -9,6 +9,7 @@ profile of the browser. Needs what benchmarks/pictures.py needs.
 """
 
 import argparse
+import contextlib
 import statistics
 import sys
 import tempfile
@@ -26,6 +27,14 @@ from search.config import SweepSpec
 from search.ledger import Ledger
 from search.tracking import Delivery, sync
 
+Look = Callable[[Page, Delivery, str], object]
+LOOKS: dict[str, Look] = {
+    "the sweep and its trials": open_tree,
+    "best trials first": open_ranking,
+    "comparison": open_comparison,
+    "learning curves": lambda page, delivery, base: open_chart(page, delivery, base, METRIC),
+}
+
 
 def make_sweep(folder: Path, num_trials: int) -> int:
     """A ledger as a driver leaves it; returns its number of epochs."""
@@ -42,10 +51,27 @@ def make_sweep(folder: Path, num_trials: int) -> int:
         return sum(len(trial.epochs) for trial in ledger.history.trials.values())
 
 
-def seconds_to(look: Callable[[Page], object], chromium: str, picture: Path | None) -> float:
+def sent(folder: Path, num_trials: int) -> Delivery:
+    """A sweep in the store of a server in this folder; it is made and sent on first use."""
+    name, server = f"sweep-of-{num_trials}", Server(folder)
+    if not (folder / name / "mlflow.json").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        num_epochs = make_sweep(folder / name, num_trials)
+        started = time.perf_counter()
+        delivery = sync(folder, name, server.store)
+        seconds = time.perf_counter() - started
+        print(f"{num_trials} trials, {num_epochs} epochs: {delivery.points} points sent in {seconds:.1f} s, "
+              f"{delivery.points / seconds:.0f} a second", flush=True)  # fmt: skip
+        return delivery
+    with Delivery(folder, name, server.store) as delivery:
+        delivery.finish()
+    return delivery
+
+
+def seconds_to(look: Look, delivery: Delivery, base: str, chromium: str, picture: Path | None) -> float:
     with browser_page(chromium) as page:
         started = time.perf_counter()
-        look(page)
+        look(page, delivery, base)
         seconds = time.perf_counter() - started
         if picture is not None:
             page.wait_for_timeout(2000)
@@ -53,30 +79,24 @@ def seconds_to(look: Callable[[Page], object], chromium: str, picture: Path | No
         return seconds
 
 
-def measure(folder: Path, num_trials: int, rounds: int, chromium: str, pictures: Path | None) -> dict[str, float]:
-    """Medians of the seconds until each page shows what it is for."""
-    name = f"sweep-of-{num_trials}"
-    num_epochs = make_sweep(folder / name, num_trials)
-    server = Server(folder)
-    started = time.perf_counter()
-    delivery: Delivery = sync(folder, name, server.store)
-    seconds = time.perf_counter() - started
-    print(f"{num_trials} trials, {num_epochs} epochs: {delivery.points} points sent in {seconds:.1f} s, "
-          f"{delivery.points / seconds:.0f} a second", flush=True)  # fmt: skip
-    looks: dict[str, Callable[[Page], object]] = {
-        "the sweep and its trials": lambda page: open_tree(page, delivery, server.uri),
-        "best trials first": lambda page: open_ranking(page, delivery, server.uri),
-        "comparison": lambda page: open_comparison(page, delivery, server.uri),
-        "learning curves": lambda page: open_chart(page, delivery, server.uri, METRIC),
-    }
-    with server:
-        seconds_to(looks["the sweep and its trials"], chromium, None)  # the server reads its files for the first time
-        found: dict[str, list[float]] = {what: [] for what in looks}
-        for turn in range(rounds):
-            for what, look in looks.items():
-                picture = pictures / f"{num_trials}-{what.replace(' ', '-')}.png" if pictures and turn == 0 else None
-                found[what].append(seconds_to(look, chromium, picture))
-    return {what: statistics.median(times) for what, times in found.items()}
+def measure(folder: Path, sizes: tuple[int, int], rounds: int, chromium: str, pictures: Path | None) -> None:
+    """Both sizes take turns, each with its own server; prints the medians."""
+    deliveries = {num_trials: sent(folder / str(num_trials), num_trials) for num_trials in sizes}
+    found: dict[tuple[str, int], list[float]] = {(what, num_trials): [] for what in LOOKS for num_trials in sizes}
+    with contextlib.ExitStack() as servers:
+        bases = {num_trials: servers.enter_context(Server(folder / str(num_trials))).uri for num_trials in sizes}
+        for turn in range(-1, rounds):  # in the first turn servers read their files for the first time: it does not count
+            for what, look in LOOKS.items():
+                for num_trials in sizes if turn % 2 == 0 else reversed(sizes):
+                    picture = pictures / f"{num_trials}-{what.replace(' ', '-')}.png" if pictures and turn == -1 else None
+                    seconds = seconds_to(look, deliveries[num_trials], bases[num_trials], chromium, picture)
+                    if turn >= 0:
+                        found[what, num_trials].append(seconds)
+    few, many = sizes
+    print(f"\nseconds to show, median of {rounds:<12} {few:>6} trials {many:>6} trials  ratio")
+    for what in LOOKS:
+        one, other = (statistics.median(found[what, num_trials]) for num_trials in sizes)
+        print(f"{what:<38} {one:>7.2f} {other:>13.2f} {other / one:>6.2f}")
 
 
 def main() -> int:
@@ -84,6 +104,7 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=2000)
     parser.add_argument("--few", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="where stores stay, to be looked at again")
     parser.add_argument("--pictures", type=Path, help="folder for a picture of each page")
     options = parser.parse_args()
     chromium = find_chromium()
@@ -93,14 +114,9 @@ def main() -> int:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if options.pictures is not None:
         options.pictures.mkdir(parents=True, exist_ok=True)
-    medians = {}
-    for num_trials in (options.few, options.trials):
-        with tempfile.TemporaryDirectory() as folder:
-            medians[num_trials] = measure(Path(folder), num_trials, options.rounds, chromium, options.pictures)
-    print(f"\nseconds to show, median of {options.rounds}   {options.few:>6} trials {options.trials:>6} trials  ratio")
-    for what, few in medians[options.few].items():
-        many = medians[options.trials][what]
-        print(f"{what:<34} {few:>13.2f} {many:>13.2f} {many / few:>6.2f}")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = options.folder or Path(scratch)
+        measure(folder, (options.few, options.trials), options.rounds, chromium, options.pictures)
     return 0
 
 
