@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Self
 
-from search.tracking import server_command, server_environment
+from search.mlflow_store import server_command, server_environment
 
 
 def free_port() -> int:
@@ -82,6 +82,7 @@ class Proxy:
     """Forwards requests to a server; while `is_failing`, each is answered 500, every second one only after it was carried out."""
 
     def __init__(self, target: Server) -> None:
+        self.target = target  # may be exchanged
         self.is_failing = False
         self.failed = 0
         self.carried_out = 0  # of those that failed
@@ -95,7 +96,7 @@ class Proxy:
                 is_failing, status, content = proxy.is_failing, 500, b"broken on purpose"
                 is_lost = is_failing and proxy.failed % 2 == 1
                 if not is_failing or is_lost:
-                    connection = http.client.HTTPConnection("127.0.0.1", target.port, timeout=30)
+                    connection = http.client.HTTPConnection("127.0.0.1", proxy.target.port, timeout=30)
                     headers = {
                         name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")
                     }

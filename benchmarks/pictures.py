@@ -45,7 +45,7 @@ def browser_page(chromium: str, width: int = 1280, height: int = 800) -> Iterato
 
 def open_tree(page: Page, delivery: Delivery, base: str) -> None:
     """The list of runs, the sweep's trials below it."""
-    page.goto(delivery.tree(base))
+    page.goto(delivery.pages.tree(base))
     expect(page.get_by_role("link", name=delivery.name, exact=True)).to_be_visible()
     page.locator("[data-component-id*='runnamecellrenderer']").first.click()  # unfolds it
     newest = sorted((run for run in delivery.projection.runs.values() if run.parent is not None), key=lambda run: -run.started)
@@ -53,9 +53,19 @@ def open_tree(page: Page, delivery: Delivery, base: str) -> None:
         expect(page.get_by_role("link", name=name, exact=True)).to_be_visible()
 
 
+def open_ranking(page: Page, delivery: Delivery, base: str) -> None:
+    """The trials, best first."""
+    page.goto(delivery.pages.ranking(base))
+    ranked = delivery.projection.ranked()
+    for run in ranked[:5]:
+        expect(page.get_by_role("link", name=run.name, exact=True)).to_be_visible()
+    first = page.locator("[data-component-id*='runnamecellrenderer'], a[href*='/runs/']").first
+    expect(first).to_have_text(ranked[0].name)
+
+
 def open_comparison(page: Page, delivery: Delivery, base: str) -> None:
     """The best trial of each architecture side by side."""
-    address = delivery.comparison(base)
+    address = delivery.pages.comparison(base)
     assert address is not None
     page.goto(address)
     best = delivery.projection.best_of_each_architecture()
@@ -67,7 +77,7 @@ def open_comparison(page: Page, delivery: Delivery, base: str) -> None:
 
 def open_chart(page: Page, delivery: Delivery, base: str, metric: str) -> None:
     """Learning curves of the best trial of each architecture, against the epoch."""
-    page.goto(delivery.chart(base))
+    page.goto(delivery.pages.chart(base))
     for run in delivery.projection.best_of_each_architecture():
         expect(page.get_by_role("link", name=run.name, exact=True)).to_be_visible()
     page.get_by_placeholder("Search metric charts").fill(f"^({metric}|accuracy|loss|train_loss|weighted_f1|unweighted_recall)$")

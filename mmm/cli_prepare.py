@@ -17,6 +17,8 @@ console = Console(width=None if sys.stdout.isatty() else 140)
 
 CorpusFolder = Annotated[Path, typer.Argument(help="Folder of the corpus.", show_default=False)]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Manifest to write.")]
+DevSessions = Annotated[str, typer.Option(help="Sessions for validation.")]
+TestSessions = Annotated[str, typer.Option(help="Sessions for the sealed test split.")]
 Cleaning = Annotated[
     str, typer.Option("--text", help="Transcripts: default (letters, digits, !?.,), published (Hangul and !?., alone), none.")
 ]
@@ -76,7 +78,7 @@ def prepare_kemdy20_command(
     folder: CorpusFolder,
     out: Out = Path("manifest.csv"),
     dev_sessions: Annotated[str, typer.Option(help="Sessions for validation, such as 29-32,35.")] = "29-32",
-    test_sessions: Annotated[str, typer.Option(help="Sessions for the sealed test split.")] = "33-40",
+    test_sessions: TestSessions = "33-40",
     with_ai_hub: Annotated[Path | None, typer.Option(help="Add AI Hub's clips in this folder.")] = None,
     ai_hub_sessions: Annotated[
         str, typer.Option(help="Deal them to the sessions of train, or as published to all, so that they are tested on too.")
@@ -104,8 +106,8 @@ def prepare_kemdy20_command(
 def prepare_kemdy19_command(
     folder: CorpusFolder,
     out: Out = Path("manifest.csv"),
-    dev_sessions: Annotated[str, typer.Option(help="Sessions for validation.")] = "15-16",
-    test_sessions: Annotated[str, typer.Option(help="Sessions for the sealed test split.")] = "17-20",
+    dev_sessions: DevSessions = "15-16",
+    test_sessions: TestSessions = "17-20",
     text: Cleaning = "default",
 ) -> None:
     """KEMDy19: the folder with annotation/ and wav/."""
@@ -154,8 +156,8 @@ def prepare_meld_command(folder: CorpusFolder, out: Out = Path("manifest.csv")) 
 def prepare_iemocap_command(
     folder: CorpusFolder,
     out: Out = Path("manifest.csv"),
-    dev_sessions: Annotated[str, typer.Option(help="Sessions for validation.")] = "4",
-    test_sessions: Annotated[str, typer.Option(help="Sessions for the sealed test split.")] = "5",
+    dev_sessions: DevSessions = "4",
+    test_sessions: TestSessions = "5",
     emotion: Emotions = None,
 ) -> None:
     """IEMOCAP: the folder with Session1 to Session5. exc counts as happy; fru, oth and xxx are left out unless named."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from search.draw import parameters_of
-from search.ledger import Trial
+from search.history import Trial
 from search.surrogate import Array, CurveProcess, Encoding, Observations, fitted
 from spaces import Space
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from search.config import SweepSpec, duration
-from search.ledger import History
+from search.history import History
 
 # These are used up at a rate, so that their end can be predicted.
 _STEADY = ("--trials", "--compute-budget", "--gpu-hours")

@@ -5,16 +5,29 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import MofNCompleteColumn, Progress
 
 from mmm import cli_encode as shared
 from mmm.cli import console, run_app
+from search.cli_results import Runs, SweepName, export, export_study, mlflow_sync, report, status, ui
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Search over speech-and-text emotion recognisers with Ray, Optuna and MLflow.",
                   context_settings={"help_option_names": ["-h", "--help"]})  # fmt: skip
 
-Runs = Annotated[Path, typer.Option("--runs", help="Folder of all sweeps and of the MLflow store they share.")]
+# What `run` and `plan` share.
+SpaceName = Annotated[str, typer.Argument(help="quick, full, paper, or path/to/file.py:function", show_default=False)]
+ManifestPath = Annotated[Path, typer.Argument(help="manifest.csv", show_default=False)]
+FeaturesDir = Annotated[Path, typer.Option("--features", help="Folder of feature stores.", show_default=False)]
+Trials = Annotated[int, typer.Option(help="Settings to try.")]
+Epochs = Annotated[int, typer.Option(help="Epochs of a trial that is not stopped early.")]
+Workers = Annotated[int | None, typer.Option(help="Trials at a time [one a core, or a GPU share].")]
+GpusPerTrial = Annotated[float, typer.Option(help="GPUs of a trial; 0.25 lets four share one.")]
+Metric = Annotated[str, typer.Option(help="Validation metric to maximise.")]
+Seed = Annotated[int, typer.Option(help="Of the sampler and of the trials.")]
+FirstRung = Annotated[int, typer.Option(help="ASHA: first epoch at which trials are stopped.")]
+Factor = Annotated[int, typer.Option(help="ASHA: one in so many goes on.")]
+Keep = Annotated[int, typer.Option(help="Trials whose weights stay on disk.")]
+# What `run` and `resume` share.
 TimeBudget = Annotated[str | None, typer.Option(help="Stop after this long, all sessions together, for example 2h.")]
 ComputeBudget = Annotated[str | None, typer.Option(help="Stop after so much training, summed over workers, for example 10h.")]
 GpuHours = Annotated[float | None, typer.Option(help="Stop after so many hours of GPUs in training.")]
@@ -27,7 +40,6 @@ Packs = Annotated[
     str | None,
     typer.Option(metavar="auto|off|N", help="Trials of one shape that a worker trains as one model [auto, one worker: off]."),
 ]
-SweepName = Annotated[str, typer.Argument(metavar="NAME", help="The sweep.", show_default=False)]
 
 
 @app.command()
@@ -43,22 +55,28 @@ def quickstart(
     run_quickstart(runs, console, workers)
 
 
+def _absolute(space: str) -> str:
+    """A space as workers elsewhere find it."""
+    path, _, function = space.rpartition(":")
+    return f"{Path(path).resolve()}:{function}" if path.endswith(".py") else space
+
+
 @app.command()
 def run(
-    space: Annotated[str, typer.Argument(help="quick, full, paper, or path/to/file.py:function", show_default=False)],
-    manifest: Annotated[Path, typer.Argument(help="manifest.csv", show_default=False)],
-    features: Annotated[Path, typer.Option("--features", help="Folder of feature stores.", show_default=False)],
+    space: SpaceName,
+    manifest: ManifestPath,
+    features: FeaturesDir,
     name: Annotated[str, typer.Option(help="Name of the sweep.", show_default=False)],
-    trials: Annotated[int, typer.Option(help="Settings to try.")] = 40,
-    epochs: Annotated[int, typer.Option(help="Epochs of a trial that is not stopped early.")] = 27,
-    workers: Annotated[int | None, typer.Option(help="Trials at a time [one a core, or a GPU share].")] = None,
-    gpus_per_trial: Annotated[float, typer.Option(help="GPUs of a trial; 0.25 lets four share one.")] = 0.0,
+    trials: Trials = 40,
+    epochs: Epochs = 27,
+    workers: Workers = None,
+    gpus_per_trial: GpusPerTrial = 0.0,
     runs: Runs = Path("runs"),
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow's tracking URI [SQLite in the runs folder].")] = None,
     system_metrics: Annotated[
         bool, typer.Option("--system-metrics", help="Send CPU, GPU and memory use to MLflow, too.")
     ] = False,
-    metric: Annotated[str, typer.Option(help="Validation metric to maximise.")] = "macro_f1",
+    metric: Metric = "macro_f1",
     time_budget: TimeBudget = None,
     compute_budget: ComputeBudget = None,
     gpu_hours: GpuHours = None,
@@ -72,10 +90,10 @@ def run(
     repeats: Annotated[
         str, typer.Option(help="Settings that were trained: new-seed, or reuse what the ledger has.")
     ] = "new-seed",
-    seed: Annotated[int, typer.Option(help="Of the sampler and of the trials.")] = 1,
-    first_rung: Annotated[int, typer.Option(help="ASHA: first epoch at which trials are stopped.")] = 5,
-    factor: Annotated[int, typer.Option(help="ASHA: one in so many goes on.")] = 3,
-    keep: Annotated[int, typer.Option(help="Trials whose weights stay on disk.")] = 20,
+    seed: Seed = 1,
+    first_rung: FirstRung = 5,
+    factor: Factor = 3,
+    keep: Keep = 20,
     address: Annotated[str | None, typer.Option(help="Ray cluster to join, for example auto [a local one].")] = None,
     packs: Packs = None,
     precision: Annotated[str, typer.Option(help="Of training: float32, bf16, or auto: what is fast there.")] = "auto",
@@ -96,9 +114,8 @@ def run(
     from search.plan import default_workers
     from search.run import command_line, start
 
-    path, _, function = space.rpartition(":")
     spec = SweepSpec(
-        name=name, space=f"{Path(path).resolve()}:{function}" if path.endswith(".py") else space, manifest=str(manifest.resolve()),
+        name=name, space=_absolute(space), manifest=str(manifest.resolve()),
         features=str(features.resolve()), trials=trials, epochs=epochs,
         workers=workers if workers is not None else default_workers(gpus_per_trial),
         gpus_per_trial=gpus_per_trial, metric=metric, time_budget_s=time_s, seed=seed, first_rung=first_rung, factor=factor,
@@ -207,18 +224,18 @@ def encode(
 
 @app.command()
 def plan(
-    space: Annotated[str, typer.Argument(help="quick, full, paper, or path/to/file.py:function", show_default=False)],
-    manifest: Annotated[Path, typer.Argument(help="manifest.csv", show_default=False)],
-    features: Annotated[Path, typer.Option("--features", help="Folder of feature stores.", show_default=False)],
-    trials: Annotated[int, typer.Option(help="Settings to try.")] = 40,
-    epochs: Annotated[int, typer.Option(help="Epochs of a trial that is not stopped early.")] = 27,
-    workers: Annotated[int | None, typer.Option(help="Trials at a time [one a core, or a GPU share].")] = None,
-    gpus_per_trial: Annotated[float, typer.Option(help="GPUs of a trial; 0.25 lets four share one.")] = 0.0,
-    metric: Annotated[str, typer.Option(help="Validation metric to maximise.")] = "macro_f1",
-    seed: Annotated[int, typer.Option(help="Of the sampler and of the trials.")] = 1,
-    first_rung: Annotated[int, typer.Option(help="ASHA: first epoch at which trials are stopped.")] = 5,
-    factor: Annotated[int, typer.Option(help="ASHA: one in so many goes on.")] = 3,
-    keep: Annotated[int, typer.Option(help="Trials whose weights stay on disk.")] = 20,
+    space: SpaceName,
+    manifest: ManifestPath,
+    features: FeaturesDir,
+    trials: Trials = 40,
+    epochs: Epochs = 27,
+    workers: Workers = None,
+    gpus_per_trial: GpusPerTrial = 0.0,
+    metric: Metric = "macro_f1",
+    seed: Seed = 1,
+    first_rung: FirstRung = 5,
+    factor: Factor = 3,
+    keep: Keep = 20,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the same as JSON to this file.")] = None,
 ) -> None:
     """What `run` would do with the same options: space, rungs, hours, memory, disk, what it would refuse. Runs no trial."""
@@ -227,9 +244,8 @@ def plan(
     from search.forecast import forecast, show
     from search.plan import default_workers
 
-    path, _, function = space.rpartition(":")
     spec = SweepSpec(
-        name="plan", space=f"{Path(path).resolve()}:{function}" if path.endswith(".py") else space, manifest=str(manifest.resolve()),
+        name="plan", space=_absolute(space), manifest=str(manifest.resolve()),
         features=str(features.resolve()), trials=trials, epochs=epochs,
         workers=workers if workers is not None else default_workers(gpus_per_trial),
         gpus_per_trial=gpus_per_trial, metric=metric, seed=seed, first_rung=first_rung, factor=factor, keep=keep,
@@ -240,200 +256,13 @@ def plan(
         write_json(json_file, found.as_json())
 
 
-@app.command()
-def status(
-    name: SweepName,
-    runs: Runs = Path("runs"),
-    rows: Annotated[int, typer.Option(help="Rows of the leaderboard.")] = 20,
-) -> None:
-    """Trials by state and the leaderboard so far; also of a sweep that is running."""
-    from search.config import existing_sweep
-    from search.ledger import read_history
-    from search.view import counts, leaderboard_table
-
-    history = read_history(existing_sweep(runs, name) / "ledger.sqlite")
-    assert history.spec is not None
-    console.print(
-        leaderboard_table(history, history.spec.metric, rows, f"{name}, validation {history.spec.metric}", console.width)
-    )
-    states = ", ".join(f"{number} {state}" for state, number in counts(history).items() if number)
-    ended = history.last_close["why"] if history.last_close else "running, or killed"
-    console.print(
-        f"{len(history.trials)} of {history.spec.trials} trials: {states or 'none yet'}; session: {ended}", highlight=False
-    )
-    for trial in history.trials.values():
-        if trial.state == "failed":
-            console.print(f"trial {trial.number} failed: {trial.reason}", highlight=False, soft_wrap=True)
-
-
-@app.command()
-def report(name: SweepName, runs: Runs = Path("runs")) -> None:
-    """Write report.html and leaderboard.csv again, from the ledger."""
-    from search.config import existing_sweep
-    from search.leaderboard import write_leaderboard
-    from search.ledger import read_history
-    from search.report import write_report
-    from search.searcher import load_space
-
-    folder = existing_sweep(runs, name)
-    history = read_history(folder / "ledger.sqlite")
-    assert history.spec is not None
-    try:
-        space = load_space(history.spec.space)
-    except (ValueError, FileNotFoundError):
-        space = None  # the space's file is gone; all but the importances comes from the ledger
-    write_leaderboard(folder / "leaderboard.csv", history, history.spec.metric)
-    write_report(folder / "report.html", history, space)
-    console.print(f"wrote {folder / 'report.html'} and {folder / 'leaderboard.csv'}", highlight=False, soft_wrap=True)
-
-
-@app.command()
-def export(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The sweep.", show_default=False)] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write.", show_default=False)] = None,
-    trial: Annotated[int | None, typer.Option(help="Trial to export [the best].")] = None,
-    top: Annotated[
-        int | None, typer.Option(metavar="K", help="Export the K best trials, each into a folder of its own.")
-    ] = None,
-    ensemble: Annotated[
-        bool, typer.Option("--ensemble", help="The --top K trials (3) as one: the mean of their probabilities.")
-    ] = False,
-    onnx: Annotated[bool, typer.Option("--onnx", help="Write the head as ONNX too, checked against torch.")] = False,
-    register: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Put it into MLflow's model registry, as champion.")
-    ] = None,
-    data_licence: Annotated[str | None, typer.Option(metavar="TEXT", help="Licence of the data, for the card.")] = None,
-    run_id: Annotated[str | None, typer.Option(help="Instead of NAME: the bundle of this MLflow run.")] = None,
-    manifest: Annotated[Path | None, typer.Option(help="With --run-id: where the manifest is, to reproduce the score.")] = None,
-    features: Annotated[Path | None, typer.Option(help="With --run-id: where the features are.")] = None,
-    runs: Runs = Path("runs"),
-    tracking_uri: Annotated[str | None, typer.Option(help="MLflow to read from and register in [the sweep's].")] = None,
-) -> None:
-    """Write the bundle of the best trial, of another one, of several, or of an MLflow run, with a model card."""
-    if out is None:
-        raise ValueError("--out is missing: the folder to write, for example -o best")
-    if (name is None) == (run_id is None):
-        raise ValueError("expected the NAME of a sweep, or --run-id and no name")
-    if trial is not None and (top is not None or ensemble):
-        raise ValueError("--trial names one trial; --top and --ensemble take the best ones")
-    if run_id is not None:
-        taken = (("--trial", trial is not None), ("--top", top is not None), ("--ensemble", ensemble), ("--onnx", onnx),
-                 ("--data-licence", data_licence is not None))  # fmt: skip
-        if wrong := [option for option, given in taken if given]:
-            raise ValueError(f"{', '.join(wrong)}: --run-id takes a bundle as it is; export from the sweep instead")
-    elif manifest is not None or features is not None:
-        raise ValueError("--manifest and --features go with --run-id; a sweep knows its own")
-    if top is not None and register is not None and not ensemble:
-        raise ValueError("--register takes one model: add --ensemble, or export one trial")
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False, soft_wrap=True)
-
-    if run_id is not None:
-        from search.registry import fetch_bundle
-
-        with console.status("fetching and checking the bundle"):
-            checked = fetch_bundle(run_id, out, runs, tracking_uri, manifest, features)
-        say(f"bundle {out}: {checked}")
-    else:
-        from search.config import existing_sweep
-        from search.export import Options, export_several, export_trial, top_trials
-        from search.ledger import read_history
-
-        assert name is not None
-        folder = existing_sweep(runs, name)
-        history = read_history(folder / "ledger.sqlite")
-        assert history.spec is not None
-        tracking_uri = tracking_uri or history.spec.tracking_uri
-        options = Options(data_licence, onnx, fresh_process=True)
-        checked = f"a fresh process reproduced its validation {history.spec.metric}"
-        with console.status("writing and checking") as status:
-            if top is None and not ensemble:
-                digest = export_trial(history, folder, trial, out, options)
-                said = f"bundle {out} (sha256 {digest[:16]}): {checked}"
-            else:
-                numbers = top_trials(history, folder, top if top is not None else 3)
-                digest = export_several(history, folder, numbers, out, options, ensemble=ensemble,
-                                        done=lambda number: status.update(f"trial {number} is written"))  # fmt: skip
-                which = f"trials {', '.join(map(str, numbers))}"
-                said = (
-                    f"ensemble {out} (sha256 {digest[:16]}) of {which}: {checked}" if ensemble else f"bundles in {out}: {which}"
-                )
-        say(said)
-    if register is not None:
-        from search.registry import ALIAS
-        from search.registry import register as put_into_registry
-
-        with console.status("registering"):
-            version = put_into_registry(out, register, runs, tracking_uri)
-        say(f"model {register!r} version {version} in MLflow's registry is its {ALIAS}; serve it with:")
-        from search.tracking import default_tracking_uri
-
-        say(f"  MLFLOW_TRACKING_URI={tracking_uri or default_tracking_uri(runs)} mlflow models serve "
-            f"-m models:/{register}@{ALIAS} --env-manager local --port 5001")  # fmt: skip
-
-
-@app.command("export-study")
-def export_study(
-    name: SweepName,
-    out: Annotated[Path, typer.Argument(metavar="FILE", help="SQLite file to write.", show_default=False)],
-    runs: Runs = Path("runs"),
-) -> None:
-    """Write the sweep as an Optuna storage, which optuna-dashboard opens."""
-    from search.config import existing_sweep
-    from search.ledger import read_history
-    from search.study import export_study as write_study
-
-    write_study(read_history(existing_sweep(runs, name) / "ledger.sqlite"), out)
-    console.print(
-        f"study {name!r} in {out}; look at it with: optuna-dashboard sqlite:///{out}", highlight=False, soft_wrap=True
-    )
-
-
-@app.command("mlflow-sync")
-def mlflow_sync(
-    name: SweepName,
-    runs: Runs = Path("runs"),
-    tracking_uri: Annotated[str | None, typer.Option(help="Where to [where the sweep went].")] = None,
-) -> None:
-    """Send a whole sweep to MLflow again, or to another one; what is there already stays as it is."""
-    from search.config import check_tracking_uri, existing_sweep, without_password
-    from search.ledger import read_history
-    from search.lock import is_held
-    from search.tracking import default_tracking_uri, page_base, sync
-
-    folder = existing_sweep(runs, name)
-    spec = read_history(folder / "ledger.sqlite").spec
-    assert spec is not None
-    if is_held(folder / "lock"):
-        raise ValueError(f"sweep {name!r} is running and sends what happens by itself; wait until it has ended")
-    uri = tracking_uri or spec.tracking_uri
-    if uri is not None:
-        check_tracking_uri(uri)
-    shown = without_password(uri or default_tracking_uri(runs))
-    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console, transient=True) as progress:
-        task = progress.add_task("sending runs")
-        done = sync(runs, name, uri, lambda sent, total: progress.update(task, completed=sent, total=total))
-    console.print(f"sent {done.num_runs} runs ({done.made} of them new) and {done.points} points of sweep {name} to {shown}",
-                  highlight=False, soft_wrap=True)  # fmt: skip
-    if (page := done.comparison(page_base(uri, 5000))) is not None:
-        console.print(f"compare the best of each architecture: {page}", highlight=False, soft_wrap=True)
-
-
-@app.command()
-def ui(
-    runs: Runs = Path("runs"),
-    port: Annotated[int, typer.Option(help="Port on this machine alone (127.0.0.1).")] = 5000,
-) -> None:
-    """Open MLflow's pages over all sweeps of a runs folder."""
-    if not (runs / "mlflow.db").is_file():
-        raise FileNotFoundError(
-            f"{runs}/mlflow.db: no MLflow store yet; run a sweep first, for example: mmm-search quickstart --runs {runs}"
-        )
-    from search.tracking import page_of_runs, serve
-
-    console.print(f"{page_of_runs(runs, port)}  (this machine only; Ctrl-C ends it)", highlight=False, soft_wrap=True)
-    sys.exit(serve(runs, port))
+# After the commands above: `--help` lists them in this order.
+app.command("status")(status)
+app.command("report")(report)
+app.command("export")(export)
+app.command("export-study")(export_study)
+app.command("mlflow-sync")(mlflow_sync)
+app.command("ui")(ui)
 
 
 def main() -> None:

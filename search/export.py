@@ -20,7 +20,7 @@ from mmm.manifest import Manifest, read_manifest
 from mmm.predict import predict_rows, read_openings
 from mmm.verify import in_fresh_process
 from search.config import SweepSpec
-from search.ledger import History, Trial
+from search.history import History, Trial
 from search.trial_files import best_file, best_weights, trial_folder
 
 # Another number of threads, or a GPU, adds in another order; a validation row on the edge between two classes may flip.

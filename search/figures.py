@@ -4,7 +4,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from search.ledger import History, Trial
+from search.history import History, Trial
 
 BLUE = "#4477aa"
 

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from search.config import SweepSpec, duration
 from search.cost import Cost, measure_all
-from search.ledger import Trial
+from search.history import Trial
 from search.plan import SettingsCheck, check_contexts, check_spec, trial_config
 from search.scheduler import decide
 from search.searcher import check_space, draw, load_space

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmm.files import write_text
-from search.ledger import History, Trial
+from search.history import History, Trial
 
 COLUMNS = ("rank", "trial", "state", "score", "best_epoch", "last_score", "epochs", "architecture", "context", "settings",
            "training_s", "reason", "num_parameters", "epoch_s")  # fmt: skip

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from search.ledger import LedgerError, read_events
-from search.tracking import Busy, Delivery, page_base
+from search.pages import page_base
+from search.tracking import Busy, Delivery
 
 _POLL_S = 1.0
 _LONGEST_PAUSE_S = 15.0
@@ -35,7 +36,8 @@ class Outbox:
                 [sys.executable, "-m", "search.outbox", str(runs), name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
                 start_new_session=True,  # Ctrl-C is for the driver
             )  # fmt: skip
-        self.comparison: str | None = None  # the address of a page
+        self.ranking: str | None = None  # addresses of MLflow's pages, once everything has arrived
+        self.comparison: str | None = None
 
     def close(self, longest_wait_s: float = _LONGEST_WAIT_S) -> str:
         """After the session's end is in the ledger: wait for the rest to be sent, but not for long.
@@ -57,7 +59,7 @@ class Outbox:
         if listener.is_alive():
             return "it is being sent in the background"
         status = self._process.wait()
-        self.comparison = last.get("comparison")
+        self.ranking, self.comparison = last.get("ranking"), last.get("comparison")
         return str(last.get("trouble") or ("" if status == 0 else f"the outbox ended with status {status}, see mlflow.log"))
 
 
@@ -74,10 +76,10 @@ def _driver_has_ended(wait_s: float) -> bool:
     return bool(readable)
 
 
-def _yielding_s(used_s: float) -> float:
-    """How long to leave the cores to others after so many seconds of work."""
-    is_busy = os.getloadavg()[0] >= len(os.sched_getaffinity(0))
-    return min(used_s / _SHARE, _LONGEST_YIELD_S) if is_busy else 0.0
+def pause_s_after(used_s: float, load: float, num_cores: int) -> float:
+    """Seconds until the next look at the ledger, after so many of the processor's: longer while every core is busy."""
+    yielding_s = min(used_s / _SHARE, _LONGEST_YIELD_S) if load >= num_cores else 0.0
+    return max(_POLL_S, yielding_s)
 
 
 def follow(runs: Path, name: str) -> int:
@@ -105,9 +107,11 @@ def follow(runs: Path, name: str) -> int:
             used_s = time.process_time() - used_s
             if ended:
                 delivery.finish()
-                _say(comparison=delivery.comparison(page_base(uri, 5000)))
+                base = page_base(uri, 5000)
+                _say(ranking=delivery.pages.ranking(base), comparison=delivery.pages.comparison(base))
                 return 0
-            pause_s, trouble, last_success = max(_POLL_S, _yielding_s(used_s)), "", time.monotonic()
+            pause_s = pause_s_after(used_s, os.getloadavg()[0], len(os.sched_getaffinity(0)))
+            trouble, last_success = "", time.monotonic()
         except Busy as error:  # an earlier session's outbox is still at it
             pause_s, trouble = _POLL_S, str(error)
         except LedgerError as error:

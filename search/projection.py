@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from mmm.files import sha256_of_json
 from mmm.metrics import scalar_metrics
 from search.config import SweepSpec
-from search.ledger import Event
+from search.history import Event
 
 SWEEP = "sweep"  # the key of the sweep's own run; a trial's is its number
 STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
@@ -214,7 +214,7 @@ class Projection:
         # A chart page makes a section of what stands before the slash.
         values |= {f"f1/{name}": scores["f1"] for name, scores in body["metrics"].get("per_class", {}).items()}
         if self.spec.system_metrics:
-            values |= _system_metrics(body)
+            values |= _system_metrics(body, on_gpu=self.spec.gpus_per_trial > 0)
         when = int(event.time * 1000)
         self.change(run.key).points += [Point(name, value, when, body["epoch"]) for name, value in values.items()]
 
@@ -302,12 +302,11 @@ class Projection:
         return {*_ALWAYS, *self._varied, *(name for run in self.runs.values() for name in run.chosen)}
 
 
-def _system_metrics(body: Mapping[str, Any]) -> dict[str, float]:
+def _system_metrics(body: Mapping[str, Any], on_gpu: bool) -> dict[str, float]:
     """Under the names by which MLflow's page of system metrics knows them."""
     found = {"system/cpu_utilization_percentage": 100 * body["alone_seconds"] / max(body["seconds"], 1e-9)}
-    if body.get("memory_mb") is not None:
-        kind = "gpu_0_memory_usage_megabytes" if body.get("gpu_percent") is not None else "system_memory_usage_megabytes"
-        found[f"system/{kind}"] = body["memory_mb"]
+    if body.get("memory_mb") is not None:  # of the worker's process, or of its tensors on a GPU
+        found[f"system/{'gpu_0' if on_gpu else 'system'}_memory_usage_megabytes"] = body["memory_mb"]
     if body.get("gpu_percent") is not None:
         found["system/gpu_0_utilization_percentage"] = body["gpu_percent"]
     return found

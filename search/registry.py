@@ -17,8 +17,8 @@ from mmm.files import new_directory
 from mmm.manifest import read_manifest
 from mmm.verify import in_fresh_process
 from search.export import check_reproduced
+from search.mlflow_store import open_client
 from search.serving import ServedBundle
-from search.tracking import open_client
 
 ALIAS = "champion"
 _TOLERANCE = 1e-5  # of a probability

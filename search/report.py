@@ -17,8 +17,8 @@ from matplotlib import pyplot as plt
 from mmm.files import write_text
 from search.config import SweepSpec, duration
 from search.figures import draw_confusion
+from search.history import History, Trial
 from search.leaderboard import epoch_seconds, leaderboard
-from search.ledger import History, Trial
 from search.searcher import Searcher
 from search.view import counts
 from spaces import Space

@@ -17,8 +17,9 @@ from search.conductor import Conductor
 from search.config import SweepSpec, existing_sweep, sweep_dir
 from search.enqueue import Point, as_params
 from search.export import best_trial, export_trial
+from search.history import History
 from search.leaderboard import write_leaderboard
-from search.ledger import History, Ledger, read_history
+from search.ledger import Ledger, read_history
 from search.outbox import Outbox
 from search.plan import SettingsCheck, check_contexts, check_spec, trial_config
 from search.searcher import check_space, load_space
@@ -149,10 +150,11 @@ def _run(checked: Checked, runs: Path, console: Console, priors: Sequence[dict[s
         with console.status("sending the rest to MLflow"):
             trouble = outbox.close()
     _say(console, conductor, folder, why, has_work, trouble, winner is not None)
+    where = "" if spec.tracking_uri else f" (while this runs: mmm-search ui --runs {shlex.quote(str(runs))})"
+    if outbox.ranking is not None:
+        console.print(f"all trials, best first{where}: {outbox.ranking}", highlight=False, soft_wrap=True)
     if outbox.comparison is not None:
-        where = "" if spec.tracking_uri else f" (while this runs: mmm-search ui --runs {shlex.quote(str(runs))})"
-        say = f"compare the best of each architecture{where}: {outbox.comparison}"
-        console.print(say, highlight=False, soft_wrap=True)
+        console.print(f"compare the best of each architecture{where}: {outbox.comparison}", highlight=False, soft_wrap=True)
     return history
 
 

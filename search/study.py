@@ -10,7 +10,7 @@ from optuna.distributions import json_to_distribution
 from optuna.trial import FrozenTrial, TrialState
 
 from mmm.files import sync
-from search.ledger import History, Trial
+from search.history import History, Trial
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 _STATES = {

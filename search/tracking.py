@@ -1,4 +1,4 @@
-"""MLflow: the client, and the delivery of a sweep's projection into a store, exactly once.
+"""The delivery of a sweep's projection into an MLflow store, exactly once.
 
 `runs/NAME/mlflow.json` has, for each store that the sweep was ever sent to, up to which event of the ledger it has
 everything, and which run is which trial: written before a run is used for the first time. What is not in it, because a
@@ -6,30 +6,23 @@ process died or an answer was lost, is found again by tags; a point that is sent
 the ledger's time and MLflow's SQL stores have (run, name, time, step, value) as key.
 """
 
-import contextlib
 import fcntl
 import json
-import logging
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from mmm.files import write_json
 from search.config import without_password
 from search.ledger import read_events
 from search.lock import is_held
+from search.mlflow_store import default_tracking_uri, open_client
+from search.pages import Pages
 from search.projection import SWEEP, Change, Projection, Run
 
-EXPERIMENT = "mmm-search"
-REQUEST_S = 10  # MLflow's own default is 120 s, and 7 retries on top
 _BATCH = 1000  # MLflow's limit of metrics a request
 _CREATED_TOGETHER = 50  # runs, before their ids are written down
-_TRAINING = "workflowType=machine_learning"  # of MLflow's two kinds of pages; the other is for language models
 _FINALISTS = 3  # trials with figures
 
 
@@ -39,47 +32,6 @@ class Busy(ValueError):
 
 class Undelivered(ValueError):
     """A store that did not take a sweep."""
-
-
-def default_tracking_uri(runs: Path) -> str:
-    """The SQLite store that all sweeps of a runs folder share."""
-    return f"sqlite:///{(runs / 'mlflow.db').resolve()}"
-
-
-@contextlib.contextmanager
-def _store_lock(runs: Path) -> Iterator[None]:
-    # Two processes that create one fresh SQLite store at once: one crashes (MLflow 3.17).
-    with open(runs / ".mlflow.lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def open_client(runs: Path, tracking_uri: str | None) -> tuple[Any, str]:
-    """MLflow's client and the id of our experiment, made where it is missing."""
-    # MLflow asks its makers' server for news unless it is told not to.
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("DO_NOT_TRACK", "true")
-    # A request that fails is ours to repeat.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(REQUEST_S))
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # a request for each run that ends
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    logging.getLogger("alembic").setLevel(logging.ERROR)
-    from mlflow import MlflowClient
-
-    runs.mkdir(parents=True, exist_ok=True)
-    with _store_lock(runs) if tracking_uri is None or tracking_uri.startswith("sqlite") else contextlib.nullcontext():
-        client = MlflowClient(tracking_uri=tracking_uri or default_tracking_uri(runs))
-        found = client.get_experiment_by_name(EXPERIMENT)
-        if found is None:
-            location = (runs / "mlartifacts").resolve().as_uri() if tracking_uri is None else None
-            kind = {"mlflow.experimentKind": "custom_model_development"}  # what MLflow's page would guess and ask about
-            return client, str(client.create_experiment(EXPERIMENT, artifact_location=location, tags=kind))
-    if found.lifecycle_stage != "active":
-        raise ValueError(f"MLflow's experiment {EXPERIMENT!r} was deleted; bring it back: "
-                         f"mlflow experiments restore --experiment-id {found.experiment_id}")  # fmt: skip
-    return client, str(found.experiment_id)
 
 
 class Delivery:
@@ -368,44 +320,19 @@ class Delivery:
                 self._client.set_tag(run.info.run_id, "mmm.reason", "its driver died")
                 self._client.set_terminated(run.info.run_id, "KILLED")
 
-    def _save_views(self) -> None:
-        """Two views that MLflow's page opens by address: the sweep with its trials, and learning curves side by side."""
+    @property
+    def pages(self) -> Pages:
+        """MLflow's pages of the sweep, once it was sent."""
         assert self.projection.spec is not None
-        metric = self.projection.spec.metric
-        best = [
-            f"'{run_id}'" for run in self.projection.best_of_each_architecture() if (run_id := self._alive(run.key)) is not None
-        ]
-        columns = ["tags.`mmm.state`", f"metrics.`best_{metric}`", "metrics.`best_epoch`", "params.`architecture`", "params.`context`",
-                   "params.`lr`", "params.`dropout`"]  # fmt: skip
-        view = {"orderByAsc": False, "startTime": "ALL", "lifecycleFilter": "Active",
-                "datasetsFilter": [], "modelVersionFilter": "All Runs", "selectedColumns": columns}  # fmt: skip
-        filters = {self.projection.sweep_id: f"tags.`mmm.sweep_id` = '{self.projection.sweep_id}'"}
-        if best:
-            filters[f"{self.projection.sweep_id}-best"] = f"attributes.run_id IN ({', '.join(best)})"
-        for key, wanted in filters.items():
-            # Sorted by a metric, MLflow's list is no tree: right for a few trials side by side.
-            order = f"metrics.`best_{metric}`" if key.endswith("-best") else "attributes.start_time"
-            content = json.dumps({**view, "searchFilter": wanted, "orderByKey": order})
+        best = [run_id for run in self.projection.best_of_each_architecture() if (run_id := self._alive(run.key)) is not None]
+        return Pages(self._experiment, self.projection.sweep_id, self.projection.spec.metric, best)
+
+    def _save_views(self) -> None:
+        for key, content in self.pages.views().items():
             if self._state.setdefault("views", {}).get(key) != content:
                 self._client.set_experiment_tag(self._experiment, f"mlflow.sharedViewState.{key}", content)
                 self._state["views"][key] = content
         self._save()
-
-    def tree(self, base: str) -> str:
-        """The address of the page that lists the sweep and below it its trials."""
-        return f"{base}/#/experiments/{self._experiment}/runs?{_TRAINING}&viewStateShareKey={self.projection.sweep_id}"
-
-    def chart(self, base: str) -> str:
-        """The address of the page with the learning curves of the best trial of each architecture."""
-        return f"{self.tree(base)}-best&compareRunsMode=CHART"
-
-    def comparison(self, base: str) -> str | None:
-        """The address of MLflow's page that compares the best trial of each architecture; None where there are no two."""
-        best = [run_id for run in self.projection.best_of_each_architecture() if (run_id := self._alive(run.key)) is not None]
-        if len(best) < 2:
-            return None
-        wanted, experiments = (quote(json.dumps(value, separators=(",", ":"))) for value in (best, [self._experiment]))
-        return f"{base}/#/compare-runs?runs={wanted}&experiments={experiments}&{_TRAINING}"
 
 
 def sync(runs: Path, name: str, tracking_uri: str | None, on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -430,41 +357,3 @@ def sync(runs: Path, name: str, tracking_uri: str | None, on_progress: Callable[
                 f"{uri} did not take everything ({reason}); what arrived stays, run the same command again"
             ) from None
     return delivery
-
-
-def page_base(tracking_uri: str | None, port: int) -> str:
-    """Where MLflow's pages of a store are: at its server, or at `mmm-search ui` on this machine."""
-    is_server = tracking_uri is not None and tracking_uri.startswith("http")
-    return str(tracking_uri).rstrip("/") if is_server else f"http://127.0.0.1:{port}"
-
-
-def page_of_runs(runs: Path, port: int) -> str:
-    """The address of the page that lists all sweeps."""
-    _, experiment = open_client(runs, None)
-    return f"http://127.0.0.1:{port}/#/experiments/{experiment}/runs?{_TRAINING}"
-
-
-def server_command(store: str, port: int, artifacts: Path | None = None) -> list[str]:
-    """MLflow's server on loopback. It has no authentication: it answers only requests that name this machine."""
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
-               "--allowed-hosts", f"127.0.0.1:{port},localhost:{port}", "--backend-store-uri", store, "--workers", "1"]  # fmt: skip
-    return command if artifacts is None else [*command, "--artifacts-destination", str(artifacts)]
-
-
-def server_environment() -> Mapping[str, str]:
-    # Its job runners (seven processes) are for judging language models.
-    return {
-        **os.environ,
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "DO_NOT_TRACK": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    }
-
-
-def serve(runs: Path, port: int) -> int:
-    """Run MLflow's server on loopback until it is interrupted; returns its exit status."""
-    try:
-        command = server_command(default_tracking_uri(runs), port)
-        return subprocess.run(command, env=server_environment(), check=False).returncode
-    except KeyboardInterrupt:
-        return 0

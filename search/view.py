@@ -11,8 +11,8 @@ from rich.text import Text
 
 from search.conductor import Conductor
 from search.config import duration
+from search.history import History
 from search.leaderboard import leaderboard
-from search.ledger import History
 
 _REFRESH_PER_S = 1
 _ROWS = 12

@@ -112,6 +112,18 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     return Corpus(manifest, folder / "features")
 
 
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite store with MLflow's tables and nothing in them, to be copied: MLflow takes seconds to make it."""
+    from mlflow import MlflowClient
+
+    from search.mlflow_store import default_tracking_uri
+
+    folder = tmp_path_factory.mktemp("store")
+    MlflowClient(tracking_uri=default_tracking_uri(folder)).search_experiments()
+    return folder / "mlflow.db"
+
+
 def small_config(architecture: str, **changes: Any) -> TrainConfig:
     """Settings that train in a fraction of a second."""
     small = {"classifier_hidden": 12, "epochs": 2, "batch_size": 6, "lr": 1e-3, **_SMALL[architecture]}

@@ -14,7 +14,7 @@ from optuna import Trial as Suggester
 from search.cli import main
 from search.conductor import Conductor
 from search.config import SweepSpec
-from search.ledger import State, Trial
+from search.history import State, Trial
 from search.trial import TrialActor
 from spaces import Space
 from tests.conftest import Corpus
@@ -54,7 +54,7 @@ def trial_with(number: int, scores: Mapping[int, float], state: State = "running
     return Trial(number, {}, {}, {}, 0.0, state, epochs=[epoch_entry(*pair) for pair in scores.items()])
 
 
-def train_serially(conductor: Conductor) -> Iterator[tuple[int, dict[str, Any]]]:
+def train_serially(conductor: Conductor, threads: int = 1) -> Iterator[tuple[int, dict[str, Any]]]:
     """Train what the conductor orders, one trial at a time in this process; yields number and report after each report.
 
     Whoever stops iterating leaves the sweep as a killed driver would.
@@ -64,7 +64,7 @@ def train_serially(conductor: Conductor) -> Iterator[tuple[int, dict[str, Any]]]
     while (order := conductor.next_order()) is not None:
         order = json.loads(json.dumps(order))
         if actor is None:
-            actor = TrialActor({"orders": [order], "threads": 1})
+            actor = TrialActor({"orders": [order], "threads": threads})
         else:
             actor.change([ended], [order])
         stop, ended = False, order["number"]

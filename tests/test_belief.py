@@ -5,7 +5,7 @@ import pytest
 
 from search.belief import NUM_FIRST, Belief, _best_and_others, _levels
 from search.draw import Draw
-from search.ledger import Trial
+from search.history import Trial
 from search.scheduler import decide, rivals
 from tests.sweep_parts import METRIC, epoch_entry
 from tests.test_proposal import SPACE, ended, suggest_two

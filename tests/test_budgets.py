@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from search.budget import broken_constraint, budgets, seconds_left, used_up
 from search.config import SweepSpec, duration, parse_duration
 from search.enqueue import as_params, read_points
 from search.export import best_trial, export_trial
-from search.ledger import Event, History
+from search.history import Event, History
 from search.plan import SettingsCheck, trial_config
 from search.report import pareto_front, write_report
 from search.run import check
@@ -174,8 +175,9 @@ def test_a_sweep_without_improvement_stops(corpus: Corpus, tmp_path: Path) -> No
 
 
 def test_resume_with_a_used_up_budget_says_so_and_what_to_change(
-    corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    corpus: Corpus, empty_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    shutil.copy(empty_store, tmp_path)
     sweep = Sweep(tmp_path / "small", small_spec(corpus, trials=3))
     for _ in itertools.islice(train_serially(sweep.conductor()), 2):
         pass

@@ -16,7 +16,8 @@ from mmm.train import Diverged, fit
 from search.conductor import Conductor
 from search.config import SweepSpec
 from search.export import export_trial
-from search.ledger import History, Ledger, read_events, read_history
+from search.history import History
+from search.ledger import Ledger, read_events, read_history
 from search.trial import Slices
 from search.trial_files import best_weights, trial_folder
 from spaces import Space

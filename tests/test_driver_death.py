@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -11,10 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from search.ledger import read_events, read_history
+from search.conductor import Conductor
+from search.config import SweepSpec
+from search.history import History, Trial
+from search.ledger import Ledger, read_events, read_history
+from search.searcher import load_space
 from tests.conftest import Corpus
-from tests.sweep_parts import call, command, environment, write_space
+from tests.sweep_parts import call, command, environment, train_serially, write_space
 from tests.test_worker_death import children, statuses
 
 pytestmark = [
@@ -23,8 +29,8 @@ pytestmark = [
 ]
 
 NUM_KILLS = 10
-NUM_KILLS_OF_TWO_WORKERS = 5  # of half a minute each
-NUM_TRIALS = 16
+NUM_KILLS_OF_TWO_WORKERS = 3  # the ten are those of one worker
+NUM_TRIALS = 12
 # Trials of several reports, whose checkpoints cost next to nothing.
 SPACE = """
 def suggest(trial):
@@ -33,7 +39,10 @@ def suggest(trial):
 """
 
 
-def options(corpus: Corpus, folder: Path, name: str, workers: int, epochs: int) -> list[object]:
+def options(corpus: Corpus, store: Path, folder: Path, name: str, workers: int, epochs: int) -> list[object]:
+    """A sweep's command line, with an empty store for its MLflow runs in place."""
+    (folder / "runs").mkdir(parents=True)
+    shutil.copy(store, folder / "runs")
     space = write_space(folder / "space.py", SPACE)
     return ["run", space, corpus.manifest.path, "--features", corpus.features_dir, "--name", name, "--trials", NUM_TRIALS, "--epochs",
             epochs, "--first-rung", epochs // 3, "--workers", workers, "--runs", folder / "runs"]  # fmt: skip
@@ -95,24 +104,30 @@ def wait(driver: subprocess.Popen[str], seconds: float) -> None:
         return
 
 
-def kill_and_resume(corpus: Corpus, folder: Path, name: str, workers: int, epochs: int, num_kills: int) -> Path:
-    """A sweep whose driver is killed so many times at random moments, and which then ends. Returns its ledger."""
-    ledger = folder / "runs" / name / "ledger.sqlite"
+def kill_and_resume(first: list[object], ledger: Path, workers: int, epochs: int, num_kills: int) -> None:
+    """Run a sweep whose driver is killed so many times at random moments, and which then ends."""
     draw = random.Random(workers)
-    resume = ["resume", name, "--runs", folder / "runs"]
+    ended: dict[int, Trial] = {}
+    name, runs = ledger.parent.name, ledger.parent.parent
+    resume = ["resume", name, "--runs", runs]
     least = NUM_TRIALS * (epochs // 3 + 3)  # events of any such sweep: suggestion, epochs to the first rung, decision, end
     for kill in range(num_kills):
-        first = options(corpus, folder, name, workers, epochs)
-        # Some die before Ray is up, which writes nothing but the session. However fast the machine, all of them fit into the sweep.
+        # Every third while it starts Ray, of which the ledger has the two events of an opened session; the others while it trains.
+        is_starting = kill % 3 == 1
         run_and_kill(
             resume if kill else first,
             ledger,
-            draw.randrange(2, 60),
-            draw.uniform(0.0, 1.0),
-            least * (kill + 1) // (num_kills + 1),
+            num_events=2 if is_starting else draw.randrange(3, 60),
+            then_s=draw.uniform(0.0, 5.0 if is_starting else 1.0),
+            most_events=least * (kill + 1) // (num_kills + 1),  # however fast the machine, all kills fit into the sweep
         )
+        before = read_history(ledger)
+        assert before.last_close is None
+        ended |= {number: trial for number, trial in before.trials.items() if trial.state != "running"}
     call("search", *resume)
-    return ledger
+    after = read_history(ledger)
+    assert ended
+    assert {number: after.trials[number] for number in ended} == ended
 
 
 def recomputed(ledger: Path) -> dict[tuple[int, int], list[tuple[int, float]]]:
@@ -161,20 +176,42 @@ def check(ledger: Path, num_kills: int) -> None:
     assert found.keys() == {"sweep", *map(str, range(NUM_TRIALS))}
     assert found["sweep"] == "FINISHED"
     assert "RUNNING" not in found.values()
+    assert (ledger.parent / "bundle" / "checksums.json").is_file()
 
 
-def test_kills_of_the_driver_cost_at_most_a_report_a_trial(corpus: Corpus, tmp_path: Path) -> None:
-    num_kills = NUM_KILLS_OF_TWO_WORKERS
-    check(kill_and_resume(corpus, tmp_path, "killed", workers=2, epochs=120, num_kills=num_kills), num_kills)
+def test_kills_of_the_driver_cost_at_most_a_report_a_trial(corpus: Corpus, empty_store: Path, tmp_path: Path) -> None:
+    num_kills, workers, epochs = NUM_KILLS_OF_TWO_WORKERS, 2, 90
+    ledger = tmp_path / "runs" / "killed" / "ledger.sqlite"
+    kill_and_resume(options(corpus, empty_store, tmp_path, "killed", workers, epochs), ledger, workers, epochs, num_kills)
+    check(ledger, num_kills)
 
 
-def test_a_serial_sweep_killed_ten_times_suggests_what_an_undisturbed_one_does(corpus: Corpus, tmp_path: Path) -> None:
-    (tmp_path / "whole").mkdir()
-    (tmp_path / "killed").mkdir()
-    call("search", *options(corpus, tmp_path / "whole", "sweep", workers=1, epochs=90))
-    ledger = kill_and_resume(corpus, tmp_path / "killed", "sweep", workers=1, epochs=90, num_kills=NUM_KILLS)
+def train_undisturbed(spec: SweepSpec, folder: Path) -> History:
+    """The same sweep without Ray, in this process."""
+    num_threads = torch.get_num_threads()
+    try:
+        with Ledger(folder) as ledger:
+            ledger.append(("sweep", None, {"spec": spec.as_json()}))
+            conductor = Conductor(ledger, spec, load_space(spec.space), "cpu", lambda: None)
+            conductor.open_session("")
+            # As many threads as Ray's one worker has: sums of floats depend on it.
+            for _ in train_serially(conductor, threads=len(os.sched_getaffinity(0))):
+                pass
+        return ledger.history
+    finally:
+        torch.set_num_threads(num_threads)
+
+
+def test_a_serial_sweep_killed_ten_times_suggests_what_an_undisturbed_one_does(
+    corpus: Corpus, empty_store: Path, tmp_path: Path
+) -> None:
+    workers, epochs = 1, 60
+    ledger = tmp_path / "runs" / "killed" / "ledger.sqlite"
+    kill_and_resume(options(corpus, empty_store, tmp_path, "killed", workers, epochs), ledger, workers, epochs, NUM_KILLS)
     check(ledger, NUM_KILLS)
-    whole, killed = read_history(tmp_path / "whole" / "runs" / "sweep" / "ledger.sqlite"), read_history(ledger)
+    killed = read_history(ledger)
+    assert killed.spec is not None
+    whole = train_undisturbed(killed.spec, tmp_path / "whole")
     assert [trial.settings for trial in killed.trials.values()] == [trial.settings for trial in whole.trials.values()]
     for one, other in zip(whole.trials.values(), killed.trials.values(), strict=True):
         assert (one.params, one.state, one.reason) == (other.params, other.state, other.reason)

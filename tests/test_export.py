@@ -17,8 +17,9 @@ from mmm.predict import evaluate_bundle, open_test
 from mmm.verify import in_fresh_process
 from search.conductor import Conductor
 from search.export import Options, best_trial, export_several, export_trial, top_trials
-from search.ledger import History, Ledger, read_history
-from search.tracking import open_client
+from search.history import History
+from search.ledger import Ledger, read_history
+from search.mlflow_store import open_client
 from search.trial_files import best_file
 from tests.conftest import Corpus, encode, names_in, write_corpus
 from tests.sweep_parts import METRIC, SMALL_SPACE, call_here, small_spec, train_serially

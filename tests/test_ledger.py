@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from search.config import SweepSpec
-from search.ledger import Event, History, Ledger, LedgerError, read_events, read_history
+from search.history import Event, History
+from search.ledger import Ledger, LedgerError, read_events, read_history
 from search.lock import STALE_S
 from tests.sweep_parts import METRIC, epoch_entry
 

@@ -13,10 +13,12 @@ import pytest
 from mlflow import MlflowClient
 
 from search.conductor import Conductor
-from search.ledger import Entry, Event, Ledger, LedgerError, read_events, read_history
+from search.history import Event
+from search.ledger import Entry, Ledger, LedgerError, read_events, read_history
+from search.mlflow_store import EXPERIMENT, default_tracking_uri
 from search.scheduler import rung_scores
 from search.searcher import Searcher
-from search.tracking import EXPERIMENT, default_tracking_uri, sync
+from search.tracking import sync
 from tests.conftest import Corpus
 from tests.sweep_parts import METRIC, SMALL_SPACE, epoch_entry, small_spec, train_serially
 from tests.test_ledger import SWEEP, end, session, suggest

@@ -1,5 +1,6 @@
 """A headless Chromium on MLflow's own pages after a sweep of all four architectures: what a person comparing runs sees."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,7 @@ class Shown:
 
 
 @pytest.fixture(scope="module")
-def shown(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
+def shown(corpus: Corpus, empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
     runs = tmp_path_factory.mktemp("runs")
     spec = small_spec(corpus, trials=4, epochs=3, first_rung=3)
     with Ledger(runs / "small") as ledger:
@@ -55,7 +56,9 @@ def shown(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             pass
         conductor.close_session("done")
     assert CHROMIUM is not None
-    with Server(tmp_path_factory.mktemp("server")) as server:
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copy(empty_store, folder / "server.db")
+    with Server(folder) as server:
         delivery = sync(runs, "small", server.uri)
         with pictures.browser_page(CHROMIUM) as page:
             yield Shown(delivery, server, page)
@@ -68,6 +71,14 @@ def test_the_list_of_runs_shows_the_sweep_with_its_trials_below_it(shown: Shown)
         assert run.name in text
     assert "vanilla_concat K1 #" in text
     assert f"best_{METRIC}" in text  # a column of the saved view
+
+
+def test_the_ranking_lists_the_trials_without_the_sweep_best_first(shown: Shown) -> None:
+    pictures.open_ranking(shown.page, shown.delivery, shown.server.uri)
+    names = shown.page.get_by_role("link").all_inner_texts()
+    ranked = [run.name for run in shown.delivery.projection.ranked()]
+    assert [name for name in names if name in ranked] == ranked
+    assert shown.delivery.name not in names
 
 
 def test_the_comparison_sets_the_best_trial_of_each_architecture_side_by_side(shown: Shown) -> None:

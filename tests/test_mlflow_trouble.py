@@ -1,6 +1,7 @@
 """A real MLflow server that is killed, frozen and answers 500 while a sweep goes on: nobody waits, and every point is there once."""
 
 import contextlib
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -52,18 +53,23 @@ def num_ended(server: Server) -> int:
     return int(found[0])
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(tmp_path_factory.mktemp("server")) as running:
-        yield running
-
-
 def test_a_server_in_trouble_holds_up_nobody_and_misses_nothing(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     log = tmp_path / "first" / "mlflow.log"
-    with Proxy(server) as proxy, Ledger(tmp_path / "first") as ledger:
+    # The second one takes the place of the first when that is killed: both import MLflow at once, which takes seconds.
+    killed, server = Server(tmp_path), Server(tmp_path)
+    shutil.copy(empty_store, tmp_path / "server.db")
+    with (
+        contextlib.ExitStack() as servers,
+        Proxy(killed) as proxy,
+        Ledger(tmp_path / "first") as ledger,
+    ):
+        for one in (killed, server):
+            servers.callback(one.kill)
+            one.start()
+        killed.wait()
         spec = SweepSpec("first", "quick", "m", "f", trials=20, epochs=EPOCHS, workers=1, tracking_uri=proxy.uri).as_json()
         ledger.append(("sweep", None, {"spec": spec}), ("session", None, {"spec": spec, "host": "here", "command": ""}))
         outbox = Outbox(tmp_path, "first")
@@ -75,11 +81,11 @@ def test_a_server_in_trouble_holds_up_nobody_and_misses_nothing(
         go_on(0, 4)
         until(lambda: num_ended(server) == 4, "the first trials have arrived")
 
-        server.kill()
+        killed.kill()
         go_on(4, 4)
         until(lambda: "502" in log.read_text(), "the outbox has noticed that the server is gone")
-        server.start()
         server.wait()
+        proxy.target = server
         until(lambda: num_ended(server) == 8, "what happened meanwhile has arrived")
 
         server.freeze()

@@ -10,7 +10,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from search.belief import Belief
 from search.draw import Draw
-from search.ledger import Trial
+from search.history import Trial
 from search.proposal import NUM_STARTUP, Proposer, log_expected_improvement
 from spaces import SPACES, Space
 from tests.sweep_parts import METRIC, epoch_entry

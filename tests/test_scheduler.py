@@ -5,7 +5,7 @@ import copy
 import pytest
 
 from search.config import SweepSpec
-from search.ledger import Trial
+from search.history import Trial
 from search.scheduler import decide
 from tests.sweep_parts import METRIC, trial_with
 

@@ -12,7 +12,8 @@ from optuna.trial import TrialState
 from mmm.config import make_config, published_params
 from mmm.models import ARCHITECTURES
 from search.config import SweepSpec
-from search.ledger import Ledger, State, Trial, read_history
+from search.history import State, Trial
+from search.ledger import Ledger, read_history
 from search.searcher import SAMPLERS, Searcher, check_space, load_space
 from spaces import SPACES, Space
 from tests.sweep_parts import METRIC, epoch_entry, trial_with, write_space

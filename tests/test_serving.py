@@ -18,9 +18,9 @@ import pandas as pd
 import pytest
 
 from mmm.bundle import save_run_bundle
+from search.mlflow_store import default_tracking_uri, open_client
 from search.registry import ALIAS, example_input, register
 from search.serving import ServedBundle
-from search.tracking import default_tracking_uri, open_client
 from tests.conftest import Corpus, trained
 from tests.sweep_parts import call
 

@@ -9,7 +9,8 @@ from optuna.distributions import json_to_distribution
 from optuna.trial import TrialState
 
 from search.config import SweepSpec
-from search.ledger import History, Ledger, read_history
+from search.history import History
+from search.ledger import Ledger, read_history
 from search.searcher import Searcher
 from search.study import export_study
 from spaces import SPACES

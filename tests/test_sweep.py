@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ from mlflow.entities import Run
 
 from mmm.bundle import load_bundle
 from mmm.predict import evaluate_bundle
-from search.ledger import History, read_events, read_history
-from search.tracking import EXPERIMENT, default_tracking_uri
+from search.history import History
+from search.ledger import read_events, read_history
+from search.mlflow_store import EXPERIMENT, default_tracking_uri
 from tests.conftest import Corpus
 from tests.sweep_parts import METRIC, call, call_here, environment, write_space
 
@@ -66,11 +68,14 @@ def mlflow_runs(runs: Path) -> dict[str, Run]:
 
 
 @pytest.fixture(scope="module")
-def sweep(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Done:
+def sweep(corpus: Corpus, empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
     folder = tmp_path_factory.mktemp("sweep")
     runs = folder / "runs"
+    runs.mkdir()
+    shutil.copy(empty_store, runs)
     first = call("search", "run", write_space(folder / "mine.py", SPACE), corpus.manifest.path, "--features", corpus.features_dir,
-                 "--name", "first", "--trials", 6, "--epochs", 4, "--first-rung", 3, "--workers", 2, "--runs", runs)  # fmt: skip
+                 "--name", "first", "--trials", 6, "--epochs", 4, "--first-rung", 3, "--workers", 2, "--runs", runs,
+                 "--system-metrics")  # fmt: skip
     before, runs_before = read_history(runs / "first" / "ledger.sqlite"), mlflow_runs(runs)
     bundle = load_bundle(runs / "first" / "bundle").sha256
     second = call("search", "resume", "first", "--trials", 8, "--runs", runs)
@@ -94,6 +99,7 @@ def test_the_command_tells_of_every_trial_and_where_things_are(sweep: Done) -> N
         assert re.search(rf"^trial {number} (complete|pruned|failed) \(", sweep.told, re.MULTILINE)
     assert f"report {sweep.folder / 'report.html'}, leaderboard {sweep.folder / 'leaderboard.csv'}, bundle " in sweep.told
     assert "steady efficiency" in sweep.told
+    assert f"all trials, best first (while this runs: mmm-search ui --runs {sweep.runs}): http://127.0.0.1:5000/" in sweep.told
     assert "MLflow did not" not in sweep.told
 
 
@@ -149,6 +155,19 @@ def test_mlflow_has_every_epoch_of_every_metric_once(sweep: Done) -> None:
         assert sorted(points) == [(entry["epoch"], entry["train_loss"]) for entry in epochs]
 
 
+def test_mlflow_has_what_each_epoch_used_of_the_machine(sweep: Done) -> None:
+    client = MlflowClient(tracking_uri=default_tracking_uri(sweep.runs))
+    found = {number: run for number, run in mlflow_runs(sweep.runs).items() if number != "sweep"}
+    for number, run in found.items():
+        epochs = {entry["epoch"]: entry for entry in sweep.history.trials[int(number)].epochs}
+        memory = client.get_metric_history(run.info.run_id, "system/system_memory_usage_megabytes")
+        assert {point.step: point.value for point in memory} == {epoch: entry["memory_mb"] for epoch, entry in epochs.items()}
+        cpu = client.get_metric_history(run.info.run_id, "system/cpu_utilization_percentage")
+        assert {point.step for point in cpu} == epochs.keys()
+        assert all(0 < point.value <= 100 for point in cpu)
+        assert all(50 < point.value < 50_000 for point in memory)
+
+
 def test_mlflow_holds_the_best_trials_bundle_and_marks_one_trial_as_best(sweep: Done, tmp_path: Path) -> None:
     best = sweep.history.ranked(METRIC)[0]
     runs = mlflow_runs(sweep.runs)
@@ -183,6 +202,9 @@ def test_mlflow_sync_adds_nothing_where_everything_is_and_moves_a_sweep_elsewher
     _, told, _ = call_here(capsys, monkeypatch, "mlflow-sync", "first", "--runs", sweep.runs)
     assert re.search(r"^sent 9 runs \(0 of them new\) and \d+ points of sweep first to sqlite:///", told, re.MULTILINE)
     assert "/#/compare-runs?runs=" in told
+    assert re.search(
+        r"^all trials, best first: http://127\.0\.0\.1:5000/#/experiments/\d+/runs\?\S+-ranking$", told, re.MULTILINE
+    )
     after = mlflow_runs(sweep.runs)
     assert {n: (r.info.run_id, r.info.status, r.data.params) for n, r in after.items()} == {
         n: (r.info.run_id, r.info.status, r.data.params) for n, r in before.items()

@@ -1,8 +1,14 @@
 """MLflow as a projection of the ledger: whatever the ledger holds can be sent, later and again, and a store's trouble stays its own."""
 
+import contextlib
 import json
 import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +18,10 @@ from mlflow import MlflowClient
 from mmm.config import make_config
 from search.config import SweepSpec, check_tracking_uri, without_password
 from search.ledger import Entry, Ledger
-from search.tracking import EXPERIMENT, Delivery, Undelivered, default_tracking_uri, sync
-from tests.sweep_parts import METRIC
+from search.mlflow_store import EXPERIMENT, default_tracking_uri, open_client
+from search.tracking import Delivery, Undelivered, sync
+from tests.conftest import names_in
+from tests.sweep_parts import METRIC, environment
 
 SPEC = SweepSpec("first", "quick", "manifest.csv", "features", trials=4, epochs=2, workers=1)
 SETTINGS = make_config({"architecture": "mlp_mixer", "context": 3, "num_blocks": 2}).params()
@@ -38,14 +46,6 @@ def end(number: int, state: str) -> Entry:
 
 SESSION: Entry = ("session", None, {"spec": SPEC.as_json(), "host": "here", "command": ""})
 CLOSE: Entry = ("close", None, {"why": "done", "seconds": 1.0, "efficiency": 0.9})
-
-
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An SQLite store with MLflow's tables and nothing in them, which takes MLflow seconds to make."""
-    folder = tmp_path_factory.mktemp("store")
-    MlflowClient(tracking_uri=default_tracking_uri(folder)).search_experiments()
-    return folder / "mlflow.db"
 
 
 @pytest.fixture
@@ -197,6 +197,29 @@ def test_sending_everything_again_adds_no_run_and_no_point_and_brings_back_what_
     assert after["1"].data.metrics == {**before["1"].data.metrics}
 
 
+def test_a_process_killed_while_it_makes_the_store_leaves_none_behind_and_the_next_one_makes_it(tmp_path: Path) -> None:
+    code = "import pathlib, sys; from search.mlflow_store import open_client; open_client(pathlib.Path(sys.argv[1]), None)"
+    making = tmp_path / ".mlflow.db.making" / "mlflow.db"
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=environment(), stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and num_tables(making) < 20:  # of 50 or so: MLflow would refuse to open it again
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.005)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert making.exists()
+    assert not (tmp_path / "mlflow.db").exists()
+    client, experiment = open_client(tmp_path, None)
+    assert client.get_experiment(experiment).name == EXPERIMENT
+    assert names_in(tmp_path) == [".mlflow.lock", "mlflow.db"]
+
+
+def num_tables(store: Path) -> int:
+    if not store.is_file():
+        return 0
+    with contextlib.closing(sqlite3.connect(f"{store.as_uri()}?mode=ro", uri=True, timeout=30)) as connection:
+        return int(connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table'").fetchone()[0])
+
+
 def test_a_run_that_a_person_removed_does_not_hold_up_the_others(ledger: Ledger, tmp_path: Path) -> None:
     with Delivery(tmp_path, "first", None) as delivery:
         delivery.read()
@@ -250,6 +273,29 @@ def test_the_same_settings_with_another_seed_stand_below_the_first_trial_that_ha
     assert found["4"].data.tags["mmm.settings"] == found["0"].data.tags["mmm.settings"]
 
 
+def test_what_trials_used_of_the_machine_is_sent_where_it_was_asked_for(tmp_path: Path, empty_store: Path) -> None:
+    shutil.copy(empty_store, tmp_path)
+    for name, asked in (
+        ("quiet", {}),
+        ("cpu", {"system_metrics": True}),
+        ("gpu", {"system_metrics": True, "gpus_per_trial": 0.5}),
+    ):
+        spec = replace(SPEC, name=name, **asked).as_json()
+        _, _, body = epoch(0, 1, 0.1)
+        body |= {"seconds": 0.2, "alone_seconds": 0.15, "memory_mb": 640.0}
+        with Ledger(tmp_path / name) as opened:
+            opened.append(("sweep", None, {"spec": spec}), suggest(0, SETTINGS), ("epoch", 0, body), end(0, "complete"), CLOSE)
+        deliver(tmp_path, name)
+    found = {run.data.tags["mmm.sweep"]: run.data.metrics for run in all_runs(tmp_path) if run.data.tags["mmm.trial"] == "0"}
+    system = {sweep: {name: value for name, value in metrics.items() if name.startswith("system/")}
+              for sweep, metrics in found.items()}  # fmt: skip
+    assert system == {
+        "quiet": {},
+        "cpu": {"system/cpu_utilization_percentage": 75.0, "system/system_memory_usage_megabytes": 640.0},
+        "gpu": {"system/cpu_utilization_percentage": 75.0, "system/gpu_0_memory_usage_megabytes": 640.0},
+    }
+
+
 def test_data_sets_are_inputs_with_their_digests(ledger: Ledger, tmp_path: Path) -> None:
     stores = [{"kind": kind, "of": of, "encoder": "e", "digest": f"{kind}{of}", "path": f"features/{kind}{of}"}
               for kind, of in (("audio", "hidden_state"), ("audio", "extract_feature"), ("text", 1), ("text", 3))]  # fmt: skip
@@ -262,9 +308,9 @@ def test_data_sets_are_inputs_with_their_digests(ledger: Ledger, tmp_path: Path)
     assert [given.dataset.name for given in found["sweep"].inputs.dataset_inputs] == ["corpus"]
 
 
-def test_a_store_that_could_keep_a_point_twice_is_refused() -> None:
+def test_a_store_that_could_keep_a_point_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="MLflow's file store keeps a point twice"):
-        check_tracking_uri("file:///tmp/mlruns")
+        check_tracking_uri((tmp_path / "mlruns").as_uri())
     with pytest.raises(ValueError, match="set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"):
         check_tracking_uri("http://me:secret@127.0.0.1:5000")
     assert without_password("postgresql://me:secret@host:5432/db") == "postgresql://me@host:5432/db"

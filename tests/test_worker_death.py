@@ -1,20 +1,20 @@
-"""A worker that is killed costs its trial and no more; a driver that is killed costs nothing that `resume` does not bring back."""
+"""A worker that is killed costs its trial and no more."""
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
-from search.ledger import History, read_events, read_history
-from search.tracking import EXPERIMENT, default_tracking_uri
+from search.ledger import read_history
+from search.mlflow_store import EXPERIMENT, default_tracking_uri
 from tests.conftest import Corpus
-from tests.sweep_parts import TIMEOUT_S, call, command, environment, write_space
+from tests.sweep_parts import TIMEOUT_S, command, environment, write_space
 
 pytestmark = [
     pytest.mark.slow,
@@ -27,7 +27,7 @@ def suggest(trial):
     return {"architecture": "mlp_mixer", "context": trial.suggest_int("context", 1, 3), "width": 64, "num_blocks": 1,
             "lr": trial.suggest_float("lr", 1e-4, 1e-3, log=True)}
 """
-EPOCHS = 60
+EPOCHS, TRIALS = 60, 4
 
 
 def children() -> dict[int, list[int]]:
@@ -92,12 +92,10 @@ def statuses(runs: Path) -> dict[str, str]:
     return by_trial
 
 
-def history_of(runs: Path) -> History:
-    return read_history(runs / "first" / "ledger.sqlite")
-
-
-def test_a_killed_worker_fails_its_trial_and_the_sweep_goes_on(corpus: Corpus, tmp_path: Path) -> None:
-    with driver_of(corpus, tmp_path, trials=6) as driver:
+def test_a_killed_worker_fails_its_trial_and_the_sweep_goes_on(corpus: Corpus, empty_store: Path, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    shutil.copy(empty_store, tmp_path / "runs")
+    with driver_of(corpus, tmp_path, trials=TRIALS) as driver:
         for count in (1, 2, 3):
             wait_for_ended_trials(driver, count)
             if workers := training_workers_of(driver.pid):
@@ -106,8 +104,8 @@ def test_a_killed_worker_fails_its_trial_and_the_sweep_goes_on(corpus: Corpus, t
         os.kill(workers[-1], signal.SIGKILL)
         told, _ = driver.communicate(timeout=TIMEOUT_S)
         assert driver.returncode == 0, (told, (tmp_path / "stderr").read_text())
-    trials = history_of(tmp_path / "runs").trials
-    assert len(trials) == 6
+    trials = read_history(tmp_path / "runs" / "first" / "ledger.sqlite").trials
+    assert len(trials) == TRIALS
     failed = [trial for trial in trials.values() if trial.state == "failed"]
     assert len(failed) == 1
     assert failed[0].reason.startswith("the worker died: ")
@@ -117,37 +115,3 @@ def test_a_killed_worker_fails_its_trial_and_the_sweep_goes_on(corpus: Corpus, t
     assert found.pop("sweep") == "FINISHED"
     assert [number for number, status in found.items() if status == "FAILED"] == [str(failed[0].number)]
     assert "RUNNING" not in found.values()
-
-
-def test_a_killed_driver_is_resumed_without_running_anything_finished_again(corpus: Corpus, tmp_path: Path) -> None:
-    runs = tmp_path / "runs"
-    with driver_of(corpus, tmp_path, trials=5) as driver:
-        wait_for_ended_trials(driver, 2)
-        driver.send_signal(signal.SIGKILL)
-        assert driver.wait(timeout=TIMEOUT_S) == -signal.SIGKILL
-    before = history_of(runs)
-    ended = {number for number, trial in before.trials.items() if trial.state != "running"}
-    assert len(ended) >= 2
-    assert before.last_close is None
-    assert len(before.trials) < 5 or len(ended) < 5
-
-    call("search", "resume", "first", "--runs", runs)
-    after = history_of(runs)
-    assert list(after.trials) == list(range(5))
-    assert {trial.state for trial in after.trials.values()} <= {"complete", "pruned"}
-    for number in ended:
-        assert after.trials[number] == before.trials[number]
-    for trial in after.trials.values():
-        assert [entry["epoch"] for entry in trial.epochs] == list(range(1, len(trial.epochs) + 1))
-    assert after.last_close is not None
-    assert after.last_close["why"] == "done"
-
-    events = list(read_events(runs / "first" / "ledger.sqlite"))
-    suggested = Counter(event.trial for event in events if event.kind == "suggest")
-    assert suggested == Counter(range(5))
-    assert Counter(event.trial for event in events if event.kind == "end") == suggested
-    found = statuses(runs)
-    assert found.keys() == {"sweep", *map(str, range(5))}
-    assert found["sweep"] == "FINISHED"
-    assert "RUNNING" not in found.values()
-    assert (runs / "first" / "bundle" / "checksums.json").is_file()

@@ -1,0 +1,102 @@
+"""An MLflow store: its client, and MLflow's own server over it, on loopback."""
+
+import contextlib
+import fcntl
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmm.files import write_bytes
+
+EXPERIMENT = "mmm-search"
+REQUEST_S = 10  # MLflow's own default is 120 s, and 7 retries on top
+
+
+def default_tracking_uri(runs: Path) -> str:
+    """The SQLite store that all sweeps of a runs folder share."""
+    return f"sqlite:///{(runs / 'mlflow.db').resolve()}"
+
+
+@contextlib.contextmanager
+def _store_lock(runs: Path) -> Iterator[None]:
+    # Two processes that create one fresh SQLite store at once: one crashes (MLflow 3.17).
+    with open(runs / ".mlflow.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _make_sqlite_store(path: Path) -> None:
+    """A store with MLflow's tables and nothing in them, whole or not at all: half of them, where MLflow was killed while it made
+    them, are refused by MLflow for ever.
+    """
+    from mlflow import MlflowClient
+
+    making = path.with_name(f".{path.name}.making")
+    shutil.rmtree(making, ignore_errors=True)  # of a process that was killed
+    making.mkdir(parents=True)
+    MlflowClient(tracking_uri=f"sqlite:///{(making / path.name).resolve()}").search_experiments()
+    write_bytes(path, (making / path.name).read_bytes())
+    shutil.rmtree(making)
+
+
+def open_client(runs: Path, tracking_uri: str | None) -> tuple[Any, str]:
+    """MLflow's client and the id of our experiment, made where it is missing."""
+    # MLflow asks its makers' server for news unless it is told not to.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("DO_NOT_TRACK", "true")
+    # A request that fails is ours to repeat.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(REQUEST_S))
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # a request for each run that ends
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+    from mlflow import MlflowClient
+
+    runs.mkdir(parents=True, exist_ok=True)
+    uri = tracking_uri or default_tracking_uri(runs)
+    path = uri.removeprefix("sqlite:///")
+    with _store_lock(runs) if uri.startswith("sqlite") else contextlib.nullcontext():
+        if uri.startswith("sqlite:///") and not Path(path).exists():
+            _make_sqlite_store(Path(path))
+        client = MlflowClient(tracking_uri=uri)
+        found = client.get_experiment_by_name(EXPERIMENT)
+        if found is None:
+            location = (runs / "mlartifacts").resolve().as_uri() if tracking_uri is None else None
+            kind = {"mlflow.experimentKind": "custom_model_development"}  # what MLflow's page would guess and ask about
+            return client, str(client.create_experiment(EXPERIMENT, artifact_location=location, tags=kind))
+    if found.lifecycle_stage != "active":
+        raise ValueError(f"MLflow's experiment {EXPERIMENT!r} was deleted; bring it back: "
+                         f"mlflow experiments restore --experiment-id {found.experiment_id}")  # fmt: skip
+    return client, str(found.experiment_id)
+
+
+def server_command(store: str, port: int, artifacts: Path | None = None) -> list[str]:
+    """MLflow's server on loopback. It has no authentication: it answers only requests that name this machine."""
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
+               "--allowed-hosts", f"127.0.0.1:{port},localhost:{port}", "--backend-store-uri", store, "--workers", "1"]  # fmt: skip
+    return command if artifacts is None else [*command, "--artifacts-destination", str(artifacts)]
+
+
+def server_environment() -> Mapping[str, str]:
+    # Its job runners (seven processes) are for judging language models.
+    return {
+        **os.environ,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+
+
+def serve(runs: Path, port: int) -> int:
+    """Run MLflow's server on loopback until it is interrupted; returns its exit status."""
+    try:
+        command = server_command(default_tracking_uri(runs), port)
+        return subprocess.run(command, env=server_environment(), check=False).returncode
+    except KeyboardInterrupt:
+        return 0

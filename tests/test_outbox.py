@@ -1,0 +1,27 @@
+"""When the outbox looks at the ledger again: soon, and where training needs every core, so late that it takes a tenth of one."""
+
+import pytest
+
+from search.outbox import pause_s_after
+
+
+@pytest.mark.parametrize("used_s", [0.2, 1.0, 5.0])
+@pytest.mark.parametrize(("load", "num_cores"), [(2.0, 2), (9.5, 2), (64.0, 64)])
+def test_while_every_core_is_busy_it_takes_a_tenth_of_one(used_s: float, load: float, num_cores: int) -> None:
+    pause_s = pause_s_after(used_s, load, num_cores)
+    assert 0.05 < used_s / (used_s + pause_s) < 0.1
+
+
+@pytest.mark.parametrize("used_s", [0.0, 1.0, 60.0])
+@pytest.mark.parametrize(("load", "num_cores"), [(0.0, 1), (1.99, 2), (63.0, 64)])
+def test_where_a_core_is_free_it_only_waits_for_its_next_look(used_s: float, load: float, num_cores: int) -> None:
+    assert pause_s_after(used_s, load, num_cores) == 1.0
+
+
+def test_it_looks_every_minute_however_long_the_sending_took() -> None:
+    # Making MLflow's tables and sending a large sweep again may take minutes.
+    assert pause_s_after(300.0, 16.0, 2) == 60.0
+
+
+def test_where_there_was_nothing_to_send_it_looks_again_after_a_second() -> None:
+    assert pause_s_after(0.001, 16.0, 2) == 1.0
