@@ -193,7 +193,7 @@ def without_input(values: Tensor, mask: Tensor, config: TrainConfig) -> tuple[Te
 
 
 def _pooled(store: FeatureStore, rows: Tensor) -> Tensor:
-    return torch.from_numpy(store.pooled).index_select(0, rows.flatten()).float().unflatten(0, rows.shape)
+    return torch.from_numpy(store.pooled).index_select(0, rows.flatten()).float().view(*rows.shape, -1)
 
 
 def _sequences(store: FeatureStore, rows: Tensor, max_length: int) -> tuple[Tensor, Tensor]:
@@ -207,4 +207,4 @@ def _sequences(store: FeatureStore, rows: Tensor, max_length: int) -> tuple[Tens
     frames = starts.unsqueeze(-1) + torch.where(mask, position, 0)
     values = torch.from_numpy(store.values).index_select(0, frames.flatten()).float()
     values.index_fill_(0, (~mask).flatten().nonzero().squeeze(1), 0.0)
-    return values.unflatten(0, mask.shape), mask
+    return values.view(*mask.shape, -1), mask

@@ -123,7 +123,7 @@ def train_epoch(pack: Pack, part: Callable[[str], AbstractContextManager[None]] 
                 pack.step()
     # Published: gradients left over after the last step are dropped; exact has none.
     pack.forget_gradients()
-    return (total_loss / total_weight).tolist()  # type: ignore[no-any-return]
+    return (total_loss / total_weight).tolist()
 
 
 def fit_pack(runs: list[Run]) -> Iterator[list[tuple[Run, EpochResult | Diverged]]]:
@@ -146,7 +146,9 @@ def fit_pack(runs: list[Run]) -> Iterator[list[tuple[Run, EpochResult | Diverged
         ended = time.perf_counter()
         share = 1 / len(runs)
         shared = ((ended - started) * share, (time.process_time() - cpu_started) * share, (ended - eval_started) * share)
-        outcomes = [(run, _close_epoch(run, *told, *shared)) for run, *told in zip(runs, losses, scores, strict=True)]
+        outcomes = [
+            (run, _close_epoch(run, *told, *shared)) for run, told in zip(runs, zip(losses, scores, strict=True), strict=True)
+        ]
         for run, outcome in outcomes:
             if isinstance(outcome, Diverged):
                 runs.remove(run)

@@ -51,9 +51,11 @@ class Attention(nn.Module):
         query_BQD = own.spread(linear(query, weight_q, bias_q))
         key_BSD, value_BSD = others.spread(linear(other, weight_kv, bias_kv)).chunk(2, dim=-1)
         # Attention mixes positions of one utterance alone: the members of a pack are more utterances to it.
-        split = (x.flatten(0, -3).unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (query_BQD, key_BSD, value_BSD))
+        query, key, value = (
+            x.flatten(0, -3).unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (query_BQD, key_BSD, value_BSD)
+        )
         mask = others.mask.flatten(0, -2)[:, None, None, :] if others.masked else None
-        mixed = functional.scaled_dot_product_attention(*split, attn_mask=mask)
+        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         mixed_BQD = mixed.transpose(1, 2).reshape(query_BQD.shape)
         projected: Tensor = self.out_projection(own.take(mixed_BQD))
         return projected

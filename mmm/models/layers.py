@@ -29,7 +29,8 @@ def linear(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     rows = values.flatten(1, -2)
     # The weight comes first, so that its gradient is made in the weight's own layout; to turn it would cost a tenth of a step.
     product = torch.bmm(weight, rows.mT) if bias is None else torch.baddbmm(bias.unsqueeze(-1), weight, rows.mT)
-    return product.mT.unflatten(1, values.shape[1:-1])
+    found: Tensor = product.mT.unflatten(1, values.shape[1:-1])
+    return found
 
 
 class Linear(nn.Linear):

@@ -35,12 +35,14 @@ class TokenMlp(Mlp):
         first, second = self
         assert isinstance(first, nn.Linear)
         assert isinstance(second, nn.Linear)
-        weights = first.weight, second.weight, second.bias
+        weight_in: Tensor = first.weight
+        weight_out: Tensor = second.weight
+        bias_out: Tensor = second.bias
         if len(columns) < first.in_features:
-            weights = (first.weight.index_select(-1, columns), second.weight.index_select(-2, columns),
-                       second.bias.index_select(-1, columns))  # fmt: skip
-        hidden = functional.gelu(token_product(weights[0], first.bias, values_BPD))
-        return token_product(weights[1], weights[2], hidden)
+            weight_in, weight_out = first.weight.index_select(-1, columns), second.weight.index_select(-2, columns)
+            bias_out = second.bias.index_select(-1, columns)
+        hidden = functional.gelu(token_product(weight_in, first.bias, values_BPD))
+        return token_product(weight_out, bias_out, hidden)
 
 
 class Block(nn.Module):

@@ -30,7 +30,7 @@ class Positions:
         """To padded values, zero in padding (published: whatever it holds)."""
         if self.rows is not None:
             zeros = values.new_zeros(self.mask.numel(), values.shape[-1])
-            return zeros.index_copy(0, self.rows, values).unflatten(0, self.mask.shape)
+            return zeros.index_copy(0, self.rows, values).view(*self.mask.shape, -1)
         return keep_real(values, self.mask) if self.masked else values
 
     def drop(self, values: Tensor, drop: Drop) -> Tensor:

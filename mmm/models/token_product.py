@@ -33,7 +33,7 @@ class _TokenProduct(torch.autograd.Function):
         return torch.baddbmm(bias_Q.view(1, -1, 1), of_all, values_BPD)
 
     @staticmethod
-    def backward(ctx: Any, gradient_BQD: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient_BQD: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         weight_QP, values_BPD = ctx.saved_tensors
         gradient_BQD = gradient_BQD.contiguous()
         of_weight = of_values = None
