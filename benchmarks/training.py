@@ -1,13 +1,14 @@
 """Training against the machine: how much of its matrix-product rate a step reaches, and what packs are worth.
 
     python -m benchmarks.training fraction [--precision bf16] [--architectures mlp_mixer ...] [--rounds 5]
-    python -m benchmarks.training packs [--threads 1]
+    python -m benchmarks.training packs --threads 1 [--sizes published --architectures vanilla_concat three_way_concat]
 
 fraction  the training step of each architecture at published sizes (batch 64, 512 speech and 128 text positions, 1024 and 768 wide;
           the concat systems in a pack too). Floating-point operations are those executed (torch's count of the products and
           of attention, forward and backward); the time is that of the whole step, reading the batch, dropout, loss and AdamW
           included. The rate is that of the step's own main products, done alone in the same precision, by turns with the steps.
-packs     trials an hour of each architecture in packs of 1, 4 and 16: a whole epoch, validation included.
+packs     trials an hour of each architecture in packs of 1, 4 and 16: an epoch with its validation (the sequence systems: of two
+          batches), at the widths of the built-in encoders at 10 frames a second, or at published ones.
 """
 
 import argparse
@@ -123,12 +124,15 @@ def main() -> None:
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=[32, 64])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--sizes", choices=("built-in", "published"), help="[fraction: published, packs: built-in]")
     parser.add_argument("--utterances", type=int, default=512)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     keep_freed_memory()  # as `mmm train` and the workers of a sweep do
     with tempfile.TemporaryDirectory() as folder:
-        manifest = write_corpus(Path(folder) / "corpus", options.utterances)
+        is_published = (options.sizes or {"fraction": "published", "packs": "built-in"}[options.what]) == "published"
+        sizes: dict[str, Any] = {} if is_published else {"speech_width": 120, "text_width": 128, "frames_per_s": 10}
+        manifest = write_corpus(Path(folder) / "corpus", options.utterances, **sizes)
         {"fraction": fraction, "packs": packs}[options.what](features_of(manifest), options)
 
 
