@@ -93,14 +93,17 @@ def _timed(step: Callable[[], object], repeats: int = 1) -> float:
 def packs(features: Features, options: argparse.Namespace) -> None:
     print(f"seconds of an epoch for each trial, validation included; {len(features.manifest.rows('train'))} training rows, "
           f"{torch.get_num_threads()} threads, {options.rounds} rounds by turns")  # fmt: skip
-    for name, batch_size in itertools.product(options.architectures, options.batch_sizes):
-        config = make_config({"architecture": name, "batch_size": batch_size, "epochs": 1000})
+    for name, batch_size, width in itertools.product(options.architectures, options.batch_sizes, options.widths):
+        if name == "cross_attention" and width != options.widths[0]:
+            continue
+        changes = {} if name == "cross_attention" else {"width": width}
+        config = make_config({"architecture": name, "batch_size": batch_size, "epochs": 1000, **changes})
         epochs: dict[int, Any] = {}
         for size in SIZES:
             runs = members(config, features, size)
             if not config.is_pooled:
                 for run in runs:
-                    run.train, run.dev = run.train.part(torch.arange(2 * batch_size)), run.dev.part(torch.arange(64))
+                    run.train, run.dev = run.train.part(torch.arange(2 * batch_size)), run.dev.part(torch.arange(32))
             epochs[size] = fit_pack(runs)
             next(epochs[size])
         seconds: dict[int, list[float]] = {size: [] for size in SIZES}
@@ -113,7 +116,8 @@ def packs(features: Features, options: argparse.Namespace) -> None:
         gains = "  ".join(
             f"{size}: {median_ratio(list(zip(seconds[1], seconds[size], strict=True))):.2f}" for size in SIZES[1:]
         )
-        print(f"  {name:<17} batch {batch_size:<3} {told}   times as many trials an hour  {gains}", flush=True)
+        shape = f"{name:<17} batch {batch_size:<3} width {config.width or features.text.width:<3}"
+        print(f"  {shape} {told}   times as many trials an hour  {gains}", flush=True)
 
 
 def main() -> None:
@@ -122,6 +126,7 @@ def main() -> None:
     parser.add_argument("--precision", default="float32", choices=("float32", "bf16"))
     parser.add_argument("--architectures", nargs="+", default=list(ARCHITECTURES))
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=[32, 64])
+    parser.add_argument("--widths", nargs="+", type=int, default=[64, 256], help="packs: of all but cross_attention")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--sizes", choices=("built-in", "published"), help="[fraction: published, packs: built-in]")

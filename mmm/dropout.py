@@ -58,11 +58,10 @@ class Dropout:
 
     def _drawn(self, member: int, threshold: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         size = math.prod(shape)
-        keep = torch.tensor(_LEVELS / (_LEVELS - threshold), dtype=dtype, device=self.device)
         if self._cpu:
             words = self._cpu[member].integers(0, 2**64, size=-(-size // 4), dtype=np.uint64)
             bits = torch.from_numpy(words.view(np.int16))[:size]
         else:
             bits = torch.randint(-_LEVELS // 2, _LEVELS // 2, (size,), dtype=torch.int16, device=self.device,
                                  generator=self._gpu[member])  # fmt: skip
-        return torch.where(bits >= threshold - _LEVELS // 2, keep, 0.0).view(shape)
+        return (bits >= threshold - _LEVELS // 2).to(dtype).mul_(_LEVELS / (_LEVELS - threshold)).view(shape)

@@ -13,18 +13,20 @@ from mmm.train import train_epoch
 
 SIZES = (4, 16)
 _NUM_BATCHES = 3
-_WORTH = 1.15  # a pack ties runs together, so it has to win clearly
+_BUSY_S = 0.05  # a step this long is matrix products for the most part, which a pack does no faster
+_WORTH = 1.3  # a pack ties trials together and takes memory, so it has to win clearly
 
 
 def measure_pack_sizes(run: Run, largest: int) -> dict[str, Any]:
     """Seconds of a training step for each member, by the size of the pack, and the size that is worth it; `run` is left as it is.
 
-    {"seconds": {1: 0.0031, 4: 0.0017, 16: 0.0012}, "size": 16}. Larger packs are not tried where a smaller one loses.
+    {"seconds": {1: 0.0031, 4: 0.0017, 16: 0.0012}, "size": 16}. Larger packs are not tried where a smaller one loses, and none
+    where a single run keeps the machine busy.
     """
     seconds: dict[int, float] = {}
     for size in sorted({1, *(min(size, largest) for size in SIZES)}):
         seconds[size] = _seconds_of_step([_twin(run, member) for member in range(size)])
-        if seconds[size] > min(seconds.values()):
+        if seconds[size] > min(seconds.values()) or seconds[1] > _BUSY_S:
             break
     best = min(seconds, key=lambda size: seconds[size])
     return {"seconds": seconds, "size": best if seconds[1] / seconds[best] >= _WORTH else 1}

@@ -10,7 +10,7 @@ _SHARE = 0.5  # of the trials still to come to a worker, at most: a sweep must n
 
 
 class PackSizes:
-    """`--packs`: so many, or as many as a worker has measured to be worth it, for each architecture and batch size.
+    """`--packs`: so many, or as many as a worker has measured to be worth it, for each architecture, batch size and width.
 
     Without an option a sweep of one worker trains one trial after the other: the next suggestion then depends on
     everything before it. So does one that limits what a trial may take, which is measured alone.
@@ -24,7 +24,7 @@ class PackSizes:
 
     def key(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """What one measurement speaks for."""
-        return {"architecture": settings["architecture"], "batch_size": settings["batch_size"]}
+        return {name: settings.get(name) for name in ("architecture", "batch_size", "width")}
 
     def size(self, settings: Mapping[str, Any], num_left: int) -> int:
         """How many trials like this a worker takes, where `num_left` more may be suggested."""
