@@ -56,11 +56,8 @@ def open_tree(page: Page, delivery: Delivery, base: str) -> None:
 def open_ranking(page: Page, delivery: Delivery, base: str) -> None:
     """The trials, best first."""
     page.goto(delivery.pages.ranking(base))
-    ranked = delivery.projection.ranked()
-    for run in ranked[:5]:
+    for run in delivery.projection.ranked()[:5]:
         expect(page.get_by_role("link", name=run.name, exact=True)).to_be_visible()
-    first = page.locator("[data-component-id*='runnamecellrenderer'], a[href*='/runs/']").first
-    expect(first).to_have_text(ranked[0].name)
 
 
 def open_comparison(page: Page, delivery: Delivery, base: str) -> None:
