@@ -14,6 +14,7 @@ from torch import Tensor
 from mmm.config import PUBLISHED_SPEECH_POSITIONS, PUBLISHED_TEXT_POSITIONS, Dims, TrainConfig
 from mmm.extract import find_store, speech_key, text_key
 from mmm.manifest import Manifest
+from mmm.residence import gather, source
 from mmm.store import FeatureStore
 
 
@@ -165,20 +166,21 @@ class SplitData:
         text_rows = features.text_rows[utterances]
         if config.is_pooled:
             turns = features.turns[utterances]
-            speech_mask = turns >= 0
-            speech = _pooled(features.speech, features.speech_rows[turns.clamp(min=0)])
+            speech_mask = (turns >= 0).to(device, non_blocking=True)
+            speech = _pooled(features.speech, features.speech_rows[turns.clamp(min=0)], device)
             speech = torch.where(speech_mask.unsqueeze(-1), speech, 0.0)
-            text = _pooled(features.text, text_rows)
-            text_mask = torch.ones(*text_rows.shape, 1, dtype=torch.bool)
+            text = _pooled(features.text, text_rows, device)
+            text_mask = torch.ones(*text_rows.shape, 1, dtype=torch.bool, device=device)
         else:
-            speech, speech_mask = _sequences(features.speech, features.speech_rows[utterances], self.dims.speech_positions)
-            text, text_mask = _sequences(features.text, text_rows, self.dims.text_positions)
+            speech, speech_mask = _sequences(
+                features.speech, features.speech_rows[utterances], self.dims.speech_positions, device
+            )
+            text, text_mask = _sequences(features.text, text_rows, self.dims.text_positions, device)
         if config.inputs == "text":
             speech, speech_mask = without_input(speech, speech_mask, config)
         elif config.inputs == "speech":
             text, text_mask = without_input(text, text_mask, config)
-        tensors = (speech, speech_mask, text, text_mask, self.labels[rows])
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors))
+        return Batch(speech, speech_mask, text, text_mask, self.labels[rows].to(device, non_blocking=True))
 
     def batches(self, order: Tensor, batch_size: int, device: torch.device) -> Iterator[Batch]:
         for rows in order.split(batch_size):
@@ -192,11 +194,11 @@ def without_input(values: Tensor, mask: Tensor, config: TrainConfig) -> tuple[Te
     return torch.zeros_like(values[..., :1, :]), mask[..., :1]
 
 
-def _pooled(store: FeatureStore, rows: Tensor) -> Tensor:
-    return torch.from_numpy(store.pooled).index_select(0, rows.flatten()).float().view(*rows.shape, -1)
+def _pooled(store: FeatureStore, rows: Tensor, device: torch.device) -> Tensor:
+    return gather(source(store, "pooled", device), rows.flatten(), device).view(*rows.shape, -1)
 
 
-def _sequences(store: FeatureStore, rows: Tensor, max_length: int) -> tuple[Tensor, Tensor]:
+def _sequences(store: FeatureStore, rows: Tensor, max_length: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """(..., L, D) zero-padded features and (..., L) mask of rows (...), L the longest of them up to `max_length`."""
     offsets = torch.from_numpy(store.offsets)
     starts = offsets[rows]
@@ -205,6 +207,6 @@ def _sequences(store: FeatureStore, rows: Tensor, max_length: int) -> tuple[Tens
     mask = position < lengths.unsqueeze(-1)
     # Padding reads the utterance's first frame again, which is there and warm, and is then zeroed.
     frames = starts.unsqueeze(-1) + torch.where(mask, position, 0)
-    values = torch.from_numpy(store.values).index_select(0, frames.flatten()).float()
-    values.index_fill_(0, (~mask).flatten().nonzero().squeeze(1), 0.0)
-    return values.view(*mask.shape, -1), mask
+    values = gather(source(store, "values", device), frames.flatten(), device)
+    values.index_fill_(0, (~mask).flatten().nonzero().squeeze(1).to(device, non_blocking=True), 0.0)
+    return values.view(*mask.shape, -1), mask.to(device, non_blocking=True)

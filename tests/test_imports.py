@@ -16,6 +16,7 @@ ROWS = {
     "mmm/corpora": 2, "mmm/encoders": 2, "mmm/partial": 2,
     "mmm/encoding": 3,
     "mmm/extract": 4,
+    "mmm/residence": 2,
     "mmm/batches": 5,
     "mmm/run": 6,
     "mmm/pack": 7, "mmm/checkpoint": 7,

@@ -1,0 +1,47 @@
+"""Where features are while a model trains: all of them on the device where they fit, else on the host's memory map.
+
+On a GPU they stay float16 until a batch is gathered. What does not fit is gathered into pinned memory and sent while the
+device still computes.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mmm.store import FeatureStore
+
+_MARGIN_BYTES = 2 * 1024**3  # for weights, activations and what others on the device are about to take
+_SHARE = 0.5  # of what is free, at most
+
+_resident: dict[tuple[Path, str, torch.device], Tensor] = {}
+
+
+def fits(needed_bytes: int, free_bytes: int) -> bool:
+    """Whether so much may be put on a device that has so much free."""
+    return needed_bytes <= min(free_bytes - _MARGIN_BYTES, _SHARE * free_bytes)
+
+
+def source(store: FeatureStore, name: str, device: torch.device) -> Tensor:
+    """`values` or `pooled` of a store, (n, D) float16: on the device where that is a GPU with room, else on the host."""
+    array = getattr(store, name)
+    host = torch.from_numpy(array)
+    if device.type != "cuda":
+        return host
+    key = (store.path, name, device)
+    if key not in _resident:
+        if not fits(array.nbytes, torch.cuda.mem_get_info(device)[0]):
+            # What an earlier training left there may be in the way.
+            _resident.clear()
+            torch.cuda.empty_cache()
+        _resident[key] = host.to(device) if fits(array.nbytes, torch.cuda.mem_get_info(device)[0]) else host
+    return _resident[key]
+
+
+def gather(source: Tensor, rows: Tensor, device: torch.device) -> Tensor:
+    """Rows (n,) of `source`, as float32 on the device, (n, D)."""
+    if source.device.type == device.type:
+        return source.index_select(0, rows.to(device, non_blocking=True)).float()
+    pinned = torch.empty(len(rows), source.shape[1], dtype=source.dtype, pin_memory=True)
+    torch.index_select(source, 0, rows, out=pinned)
+    return pinned.to(device, non_blocking=True).float()  # half the bytes of sending float32
