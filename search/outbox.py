@@ -23,6 +23,7 @@ _POLL_S = 1.0
 _LONGEST_PAUSE_S = 15.0
 _SHARE = 0.1  # of a core, at most, while training needs every core; what waits is sent when it has ended
 _LONGEST_YIELD_S = 60.0
+_LONGEST_START_S = 60.0
 _GRACE_S = 5.0  # for a store's trouble, once the sweep has ended
 _LONGEST_WAIT_S = 30.0  # of the driver; after that the outbox goes on alone
 
@@ -82,11 +83,27 @@ def pause_s_after(used_s: float, load: float, num_cores: int) -> float:
     return max(_POLL_S, yielding_s)
 
 
+def _has_trained(ledger: Path) -> bool:
+    """Whether an epoch has been reported in the last session."""
+    found = False
+    try:
+        for event in read_events(ledger):
+            found = event.kind == "epoch" or (found and event.kind != "session")
+    except LedgerError:
+        return True  # no reason to wait: whoever reads it next tells of it
+    return found
+
+
 def follow(runs: Path, name: str) -> int:
     """Send until the driver has ended and everything has arrived; 1 where it could not be sent."""
     first = next(event for event in read_events(runs / name / "ledger.sqlite") if event.kind == "sweep")
     uri = first.body["spec"]["tracking_uri"]
-    pause_s, ended, trouble = 0.0, False, ""
+    pause_s, trouble = 0.0, ""
+    # MLflow takes seconds of a core to import, which until the first result is in starting workers need.
+    ended, waited_s = False, 0.0
+    while not ended and waited_s < _LONGEST_START_S and not _has_trained(runs / name / "ledger.sqlite"):
+        ended = _driver_has_ended(_POLL_S)
+        waited_s += _POLL_S
     last_success = time.monotonic()
     delivery = Delivery(runs, name, uri)
     is_mine = False
