@@ -94,8 +94,9 @@ def _timed(step: Callable[[], object], repeats: int = 1) -> float:
 def epoch(features: Features, options: argparse.Namespace) -> None:
     run = begin(make_config({**published_params("vanilla_concat"), "epochs": options.rounds + 1}), features)
     seconds = [result.seconds for result in fit(run)][1:]
+    spread = f"{statistics.median(seconds):.2f} s an epoch ({min(seconds):.2f} to {max(seconds):.2f})"
     print(f"vanilla_concat at published settings, {len(run.train):,} training and {len(run.dev):,} validation utterances, "
-          f"{torch.get_num_threads()} threads: {statistics.median(seconds):.2f} s an epoch ({min(seconds):.2f} to {max(seconds):.2f})")  # fmt: skip
+          f"{torch.get_num_threads()} threads: {spread}")  # fmt: skip
 
 
 def packs(features: Features, options: argparse.Namespace) -> None:
