@@ -25,7 +25,12 @@ def measure_pack_sizes(run: Run, largest: int) -> dict[str, Any]:
     """
     seconds: dict[int, float] = {}
     for size in sorted({1, *(min(size, largest) for size in SIZES)}):
-        seconds[size] = _seconds_of_step([_twin(run, member) for member in range(size)])
+        try:
+            seconds[size] = _seconds_of_step([_twin(run, member) for member in range(size)])
+        except RuntimeError:  # torch's, where memory does not suffice
+            if size == 1:
+                raise
+            break
         if seconds[size] > min(seconds.values()) or seconds[1] > _BUSY_S:
             break
     best = min(seconds, key=lambda size: seconds[size])

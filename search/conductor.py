@@ -64,6 +64,7 @@ class Conductor:
         self.packs = PackSizes(spec)
         self._queued_shapes: dict[str, Any] = {}
         self._fixed: dict[int, dict[str, Any] | None] = {}
+        self._alone: set[int] = set()  # trials that are not packed any more
         self.warnings: list[str] = []  # for whoever started the sweep
 
     @property
@@ -84,6 +85,8 @@ class Conductor:
                 return []
             orders.append(first)
         trial = self.trials[seat[0] if seat else orders[0]["number"]]
+        if trial.number in self._alone:
+            return orders
         size = self.packs.size(trial.settings, self.spec.trials - len(self.trials))
         while len(seat) + len(orders) < size and (order := self.next_order(like=trial)) is not None:
             orders.append(order)
@@ -102,6 +105,8 @@ class Conductor:
         if like is not None:
             shape = pack_shape(make_config(like.settings))
         for number in list(self.unfinished):
+            if like is not None and number in self._alone:
+                continue
             if like is not None and pack_shape(make_config(self.trials[number].settings)) != shape:
                 continue
             self.unfinished.remove(number)
@@ -206,7 +211,11 @@ class Conductor:
             entries.append(("note", None, {"about": "packs", **self.packs.key(trial.settings), **report["packs"]}))
         self.ledger.append(*entries)
         if report["failure"] is not None:
-            self.fail(number, report["failure"]["reason"], report["failure"]["traceback"])
+            failure = report["failure"]
+            if failure.get("together"):
+                self._retry_alone(number, failure["reason"])
+            else:
+                self.fail(number, failure["reason"], failure["traceback"])
             return True
         epoch = trial.epochs[-1]["epoch"] if trial.epochs else 0
         stop = True
@@ -220,6 +229,22 @@ class Conductor:
         stop = self.check_budgets() or stop or self.is_interrupted
         self.on_change()
         return stop
+
+    def lose(self, numbers: Sequence[int], reason: str, trace: str) -> None:
+        """The worker that trained these trials has died. One alone has failed; of several nobody can tell which it was."""
+        for number in numbers:
+            if len(numbers) > 1:
+                self._retry_alone(number, reason)
+            else:
+                self.fail(number, reason, trace)
+
+    def _retry_alone(self, number: int, reason: str) -> None:
+        """A trial whose pack went wrong goes on from its checkpoint, without others."""
+        if self.trials[number].state == "running" and number not in self.unfinished:
+            self.ledger.append(("note", None, {"about": "alone", "trial": number, "reason": reason}))
+            self.unfinished.append(number)
+            self._alone.add(number)
+            self.on_change()
 
     def fail(self, number: int, reason: str, trace: str) -> None:
         """Record that a trial failed. The sweep goes on."""

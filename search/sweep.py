@@ -92,8 +92,7 @@ class ConductedScheduler(FIFOScheduler):
         # Only a worker that died comes here: what a trial raises is in its report.
         text = Path(trial.error_file).read_text() if trial.error_file and Path(trial.error_file).is_file() else ""
         last = text.strip().splitlines()[-1] if text.strip() else "no trace was left"
-        for number in self._numbers(trial):
-            self.conductor.fail(number, f"the worker died: {last}", text)
+        self.conductor.lose(self._numbers(trial), f"the worker died: {last}", text)
 
 
 @contextlib.contextmanager

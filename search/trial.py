@@ -144,7 +144,7 @@ class Slices:
 
     def __init__(self, orders: Sequence[dict[str, Any]]) -> None:
         self.members: dict[int, Member] = {}
-        self._failures: dict[int, dict[str, str]] = {}  # not reported yet
+        self._failures: dict[int, dict[str, Any]] = {}  # not reported yet
         self._sizes: dict[str, Any] | None = None  # what was measured of packs, not reported yet
         self._runs: list[Run] = []  # fit_pack's, which drops those that end
         self._epochs: Iterator[Any] = iter(())
@@ -197,6 +197,7 @@ class Slices:
         except Exception as error:  # of the batched model: nobody can tell whose it is
             for number in self.members:
                 self._fail(number, error)
+                self._failures[number]["together"] = len(self.members) > 1
             self._runs.clear()
         return self._report()
 
@@ -214,6 +215,10 @@ class Slices:
                 {"number": number, "epochs": [], "checkpoint": None, "is_last": False, "warnings": [], "failure": failure}
             )
         self._failures = {}
+        for report in reports:
+            # They go on elsewhere, each alone, from their checkpoints.
+            if report["failure"] is not None and report["failure"].get("together"):
+                del self.members[report["number"]]
         if reports and self._sizes is not None:
             reports[0]["packs"], self._sizes = self._sizes, None
         return reports
@@ -274,6 +279,6 @@ class TrialActor(tune.Trainable):
         return {"reports": json.dumps(self.slices.next())}
 
 
-def _failure(error: Exception) -> dict[str, str]:
+def _failure(error: Exception) -> dict[str, Any]:
     reason = str(error) if isinstance(error, Diverged) else f"{type(error).__name__}: {error}"
     return {"reason": reason, "traceback": "".join(traceback.format_exception(error))}

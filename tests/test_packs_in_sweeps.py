@@ -139,6 +139,52 @@ def test_one_failing_trial_leaves_its_pack_and_the_others_go_on(corpus: Corpus, 
     assert "this machine has" in failed[3]
 
 
+def test_trials_of_a_pack_that_goes_wrong_go_on_alone_from_their_checkpoints(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = small_spec(corpus, trials=4, epochs=7, first_rung=2, factor=4, packs=4)
+
+    def no_memory() -> None:
+        raise RuntimeError("out of memory")
+
+    with Ledger(tmp_path / "s") as ledger:
+        ledger.append(("sweep", None, {"spec": spec.as_json()}))
+        conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
+        orders = conductor.next_orders()
+        slices = Slices(orders)
+        (reports, ended) = slices.next(), []
+        ended = [report["number"] for report in reports if conductor.report(report["number"], report)]
+        slices.leave(ended)
+        going = [number for number in range(4) if number not in ended]
+        assert len(going) > 1
+        monkeypatch.setattr(slices.members[going[1]].run.optimizer, "step", no_memory)
+        reports = slices.next()
+        assert all(conductor.report(report["number"], report) for report in reports)
+        slices.leave(going)
+        assert [conductor.trials[number].state for number in going] == ["running"] * len(going)
+        (order,) = conductor.next_orders()
+        assert (order["number"], order["checkpoints"][0]["epoch"]) == (going[0], 2)
+        assert Path(order["checkpoints"][0]["path"]).is_file()
+        (report,) = Slices([order]).next()
+        assert report["epochs"][0]["epoch"] == 3
+
+
+def test_the_death_of_a_worker_fails_a_trial_alone_and_retries_those_of_a_pack(corpus: Corpus, tmp_path: Path) -> None:
+    spec = small_spec(corpus, trials=6, epochs=7, first_rung=6, packs=2)
+    with Ledger(tmp_path / "s") as ledger:
+        ledger.append(("sweep", None, {"spec": spec.as_json()}))
+        conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
+        numbers = [order["number"] for order in conductor.next_orders()]
+        assert len(numbers) == 2
+        conductor.lose(numbers, "the worker died: killed", "")
+        for number in numbers:
+            (order,) = conductor.next_orders()
+            assert order["number"] == number
+            conductor.lose([number], "the worker died: killed", "")
+        assert [conductor.trials[number].state for number in numbers] == ["failed", "failed"]
+        assert len(conductor.next_orders()) == 2
+
+
 def test_a_damaged_checkpoint_falls_back_to_the_one_before_it_with_a_warning(corpus: Corpus, tmp_path: Path) -> None:
     spec = small_spec(corpus, trials=1, epochs=9, first_rung=2, factor=2)
     folder = tmp_path / "s"
