@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -90,7 +91,8 @@ def _clips(manifest: Manifest) -> dict[str, list[int]]:
 def _stamps(manifest: Manifest) -> list[tuple[int, int]]:
     """(size, mtime in ns) of each utterance's clip. Raises FileNotFoundError."""
     try:
-        stats = {name: (manifest.path.parent / name).stat() for name in {u.audio for u in manifest.utterances}}
+        folder = str(manifest.path.parent)
+        stats = {name: os.stat(os.path.join(folder, name)) for name in {u.audio for u in manifest.utterances}}  # noqa: PTH116, PTH118
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error.filename}: no such audio file") from None
     return [(stats[u.audio].st_size, stats[u.audio].st_mtime_ns) for u in manifest.utterances]

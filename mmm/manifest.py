@@ -1,6 +1,7 @@
 """The manifest: one CSV that says what was said, by whom, with which emotion and in which split."""
 
 import csv
+import functools
 import io
 import itertools
 import math
@@ -178,6 +179,11 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(";") if name.strip())
 
 
+@functools.cache  # few different ones, each thousands of times
+def _votes(text: str) -> tuple[tuple[str, ...], ...]:
+    return tuple(_names(rater) for rater in text.split("|"))
+
+
 def _read_ratings(fields: dict[str, str], fault: Callable[[str], None]) -> _Ratings:
     """The optional columns: numbers, and raters divided by | who may have named several emotions or none."""
     numbers: dict[str, float | None] = {"valence": None, "arousal": None}
@@ -190,7 +196,7 @@ def _read_ratings(fields: dict[str, str], fault: Callable[[str], None]) -> _Rati
             if not math.isfinite(numbers[column] or 0.0):
                 fault(f"{column} {fields[column]!r} is not a number")
     text = fields.get("votes", "")
-    votes = tuple(_names(rater) for rater in text.split("|")) if text else ()
+    votes = _votes(text) if text else ()
     for name in sorted({name for rater in votes for name in rater if name not in EMOTIONS}):
         fault(f"votes name the unknown emotion {name!r}; expected {', '.join(EMOTIONS)} (raters divided by |)")
     return _Ratings(numbers["valence"], numbers["arousal"], votes)
@@ -220,6 +226,7 @@ def read_manifest(path: Path | str, *, check_audio: bool = True) -> Manifest:
     rated = [column for column in RATINGS if column in table.columns]
     wanted = [*COLUMNS, *(["split"] if has_split else []), *rated]
     exists: dict[str, bool] = {}
+    folder = str(path.parent)
     for line, row in zip(lines, table[wanted].itertuples(index=False, name=None), strict=True):
 
         def fault(text: str, line: int = line) -> None:
@@ -238,11 +245,11 @@ def read_manifest(path: Path | str, *, check_audio: bool = True) -> Manifest:
         if str(row[0]).startswith(_EXTRA_FIELDS):
             fault(f"more fields than the header's {len(table.columns)}; is a text with a comma not quoted?")
             continue
-        for column, value in zip(wanted, fields, strict=True):
+        for column, value in zip(wanted, fields, strict=True) if _CONTROL.search("".join(fields)) else ():
             if found_control := _CONTROL.search(value.replace("\r\n", "\n")):
                 fault(f"{column} holds the control character U+{ord(found_control[0]):04X}; remove it")
         utterance_id, dialogue_id, turn_text, session, _, _, audio, emotion = fields[:8]
-        for column, value in zip(COLUMNS, fields, strict=False):
+        for column, value in zip(COLUMNS, fields, strict=False) if "" in fields else ():
             if not value and column != "text":
                 fault(f"{column} is empty")
         if utterance_id and utterance_id in first_line:
@@ -268,8 +275,8 @@ def read_manifest(path: Path | str, *, check_audio: bool = True) -> Manifest:
             fault(f"emotion {emotion!r} names one class twice")
         if audio and check_audio:
             if audio not in exists:
-                # Path.is_file raises for a name that is too long for the file system.
-                exists[audio] = os.path.isfile(path.parent / audio)  # noqa: PTH113
+                # Path.is_file raises for a name that is too long for the file system, and is slow where there are thousands.
+                exists[audio] = os.path.isfile(os.path.join(folder, audio))  # noqa: PTH113, PTH118
             if not exists[audio]:
                 fault(f"audio file {audio!r} does not exist below {path.parent}/")
         split = fields[8] if has_split else ""
