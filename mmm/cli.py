@@ -59,36 +59,36 @@ def train(
     architecture: Annotated[
         str, typer.Option(help="vanilla_concat, three_way_concat, cross_attention or mlp_mixer.")
     ] = "mlp_mixer",
-    context: Annotated[int | None, typer.Option(help="Utterances of context K, the current one included [1].")] = None,
-    audio_feature: Annotated[str | None, typer.Option(help="hidden_state or extract_feature [hidden_state].")] = None,
-    epochs: Annotated[int | None, typer.Option(help="[30]")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="[64]")] = None,
-    accumulate: Annotated[int | None, typer.Option(help="Batches a step [1; published 8].")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate of AdamW [3e-4; published 5e-5].")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="[0.01]")] = None,
-    dropout: Annotated[float | None, typer.Option(help="[0.1]")] = None,
+    context: Annotated[int | None, typer.Option(help="Utterances of context K, the current one included \\[1].")] = None,
+    audio_feature: Annotated[str | None, typer.Option(help="hidden_state or extract_feature \\[hidden_state].")] = None,
+    epochs: Annotated[int | None, typer.Option(help="\\[30]")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="\\[64]")] = None,
+    accumulate: Annotated[int | None, typer.Option(help="Batches a step \\[1; published 8].")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate of AdamW \\[3e-4; published 5e-5].")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="\\[0.01]")] = None,
+    dropout: Annotated[float | None, typer.Option(help="\\[0.1]")] = None,
     weighted_sampling: Annotated[bool, typer.Option("--weighted-sampling", help="Draw rare classes as often.")] = False,
     shuffle: Annotated[
-        bool | None, typer.Option("--shuffle/--no-shuffle", help="[shuffle, but with weighted sampling]")
+        bool | None, typer.Option("--shuffle/--no-shuffle", help="\\[shuffle, but with weighted sampling]")
     ] = None,
-    class_weight: Annotated[str | None, typer.Option(help="none, inverse, sqrt_inverse or effective_number [none].")] = None,
-    label_smoothing: Annotated[float | None, typer.Option(help="Share of a label spread over all classes [0].")] = None,
+    class_weight: Annotated[str | None, typer.Option(help="none, inverse, sqrt_inverse or effective_number \\[none].")] = None,
+    label_smoothing: Annotated[float | None, typer.Option(help="Share of a label spread over all classes \\[0].")] = None,
     label_policy: Annotated[
-        str | None, typer.Option(help="Rows with several labels: expand, first, drop, soft [expand].")
+        str | None, typer.Option(help="Rows with several labels: expand, first, drop, soft \\[expand].")
     ] = None,
-    num_blocks: Annotated[int | None, typer.Option(help="mlp_mixer: blocks [1].")] = None,
-    layers: Annotated[int | None, typer.Option(help="cross_attention: layers [1].")] = None,
-    heads: Annotated[int | None, typer.Option(help="cross_attention: heads [8].")] = None,
-    width: Annotated[int | None, typer.Option(help="Model width, not for cross_attention [256].")] = None,
-    inputs: Annotated[str | None, typer.Option(help="both, speech or text: what an ablation sees [both].")] = None,
+    num_blocks: Annotated[int | None, typer.Option(help="mlp_mixer: blocks \\[1].")] = None,
+    layers: Annotated[int | None, typer.Option(help="cross_attention: layers \\[1].")] = None,
+    heads: Annotated[int | None, typer.Option(help="cross_attention: heads \\[8].")] = None,
+    width: Annotated[int | None, typer.Option(help="Model width, not for cross_attention \\[256].")] = None,
+    inputs: Annotated[str | None, typer.Option(help="both, speech or text: what an ablation sees \\[both].")] = None,
     published: Annotated[
         bool, typer.Option("--published", help="The published recipe, faults included; options overrule it.")
     ] = False,
     metric: Annotated[str, typer.Option(help="Chooses the best epoch on validation.")] = "macro_f1",
-    seed: Annotated[int | None, typer.Option(help="[1024]")] = None,
+    seed: Annotated[int | None, typer.Option(help="\\[1024]")] = None,
     save_every: Annotated[int, typer.Option(help="Also bundle every N epochs, as OUT/epoch-N (0: never).")] = 0,
     from_bundle: Annotated[Path | None, typer.Option("--from", help="Start from this bundle's weights.")] = None,
-    name: Annotated[str | None, typer.Option(help="Name kept in the bundle [the architecture].")] = None,
+    name: Annotated[str | None, typer.Option(help="Name kept in the bundle \\[the architecture].")] = None,
     device: DeviceName = "cpu",
     precision: Annotated[str, typer.Option(help="float32, bf16, or auto: bf16 where the device is good at it.")] = "auto",
 ) -> None:

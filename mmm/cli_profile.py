@@ -14,17 +14,17 @@ def profile(
     architecture: Annotated[
         str, typer.Option(help="vanilla_concat, three_way_concat, cross_attention or mlp_mixer.")
     ] = "mlp_mixer",
-    context: Annotated[int | None, typer.Option(help="Utterances of context K, the current one included [1].")] = None,
-    audio_feature: Annotated[str | None, typer.Option(help="hidden_state or extract_feature [hidden_state].")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="[64]")] = None,
-    num_blocks: Annotated[int | None, typer.Option(help="mlp_mixer: blocks [1].")] = None,
-    layers: Annotated[int | None, typer.Option(help="cross_attention: layers [1].")] = None,
-    heads: Annotated[int | None, typer.Option(help="cross_attention: heads [8].")] = None,
-    width: Annotated[int | None, typer.Option(help="Model width, not for cross_attention [256].")] = None,
+    context: Annotated[int | None, typer.Option(help="Utterances of context K, the current one included \\[1].")] = None,
+    audio_feature: Annotated[str | None, typer.Option(help="hidden_state or extract_feature \\[hidden_state].")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="\\[64]")] = None,
+    num_blocks: Annotated[int | None, typer.Option(help="mlp_mixer: blocks \\[1].")] = None,
+    layers: Annotated[int | None, typer.Option(help="cross_attention: layers \\[1].")] = None,
+    heads: Annotated[int | None, typer.Option(help="cross_attention: heads \\[8].")] = None,
+    width: Annotated[int | None, typer.Option(help="Model width, not for cross_attention \\[256].")] = None,
     published: Annotated[bool, typer.Option("--published", help="The published recipe; options overrule it.")] = False,
     pack: Annotated[int, typer.Option(metavar="N", help="So many trials of this shape as one model.")] = 1,
     precision: Annotated[str, typer.Option(help="float32, bf16, or auto: bf16 where the device is good at it.")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="Of the CPU [all; the workers of a sweep share them].")] = None,
+    threads: Annotated[int | None, typer.Option(help="Of the CPU \\[all; the workers of a sweep share them].")] = None,
     device: DeviceName = "cpu",
 ) -> None:
     """Time a training step by part, against what the machine's matrix products reach."""

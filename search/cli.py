@@ -20,7 +20,7 @@ ManifestPath = Annotated[Path, typer.Argument(help="manifest.csv", show_default=
 FeaturesDir = Annotated[Path, typer.Option("--features", help="Folder of feature stores.", show_default=False)]
 Trials = Annotated[int, typer.Option(help="Settings to try.")]
 Epochs = Annotated[int, typer.Option(help="Epochs of a trial that is not stopped early.")]
-Workers = Annotated[int | None, typer.Option(help="Trials at a time [one a core, or a GPU share].")]
+Workers = Annotated[int | None, typer.Option(help="Trials at a time \\[one a core, or a GPU share].")]
 GpusPerTrial = Annotated[float, typer.Option(help="GPUs of a trial; 0.25 lets four share one.")]
 Metric = Annotated[str, typer.Option(help="Validation metric to maximise.")]
 Seed = Annotated[int, typer.Option(help="Of the sampler and of the trials.")]
@@ -38,14 +38,14 @@ Enqueue = Annotated[
 ]
 Packs = Annotated[
     str | None,
-    typer.Option(metavar="auto|off|N", help="Trials of one shape that a worker trains as one model [auto, one worker: off]."),
+    typer.Option(metavar="auto|off|N", help="Trials of one shape that a worker trains as one model \\[auto, one worker: off]."),
 ]
 
 
 @app.command()
 def quickstart(
     runs: Runs = Path("runs"),
-    workers: Annotated[int | None, typer.Option(help="Trials at a time [one a core].")] = None,
+    workers: Annotated[int | None, typer.Option(help="Trials at a time \\[one a core].")] = None,
 ) -> None:
     """The whole way on a generated corpus: encode, search all four systems, report, export, predict."""
     if workers is not None and workers < 1:
@@ -72,7 +72,7 @@ def run(
     workers: Workers = None,
     gpus_per_trial: GpusPerTrial = 0.0,
     runs: Runs = Path("runs"),
-    tracking_uri: Annotated[str | None, typer.Option(help="MLflow's tracking URI [SQLite in the runs folder].")] = None,
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow's tracking URI \\[SQLite in the runs folder].")] = None,
     system_metrics: Annotated[
         bool, typer.Option("--system-metrics", help="Send CPU, GPU and memory use to MLflow, too.")
     ] = False,
@@ -94,7 +94,7 @@ def run(
     first_rung: FirstRung = 5,
     factor: Factor = 3,
     keep: Keep = 20,
-    address: Annotated[str | None, typer.Option(help="Ray cluster to join, for example auto [a local one].")] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to join, for example auto \\[a local one].")] = None,
     packs: Packs = None,
     precision: Annotated[str, typer.Option(help="Of training: float32, bf16, or auto: what is fast there.")] = "auto",
 ) -> None:
@@ -187,10 +187,10 @@ def encode(
     chunk_seconds: shared.ChunkSeconds = shared.DEFAULT_CHUNK_S,
     skip_bad: shared.SkipBad = False,
     workers: Annotated[
-        int | None, typer.Option(help="Actors, a core each, the model loaded once in each [one a core].")
+        int | None, typer.Option(help="Actors, a core each, the model loaded once in each \\[one a core].")
     ] = None,
     gpus: Annotated[float, typer.Option(help="GPUs that the actors share; 0 encodes on CPUs.")] = 0.0,
-    address: Annotated[str | None, typer.Option(help="Ray cluster to join, for example auto [a local one].")] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to join, for example auto \\[a local one].")] = None,
 ) -> None:
     """What `mmm encode` does, on a Ray cluster: the same batches, one store, the same bytes. All nodes need to see the audio."""
     if workers is not None and workers < 1:

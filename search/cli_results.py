@@ -61,7 +61,7 @@ def report(name: SweepName, runs: Runs = Path("runs")) -> None:
 def export(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="The sweep.", show_default=False)] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write.", show_default=False)] = None,
-    trial: Annotated[int | None, typer.Option(help="Trial to export [the best].")] = None,
+    trial: Annotated[int | None, typer.Option(help="Trial to export \\[the best].")] = None,
     top: Annotated[
         int | None, typer.Option(metavar="K", help="Export the K best trials, each into a folder of its own.")
     ] = None,
@@ -77,7 +77,7 @@ def export(
     manifest: Annotated[Path | None, typer.Option(help="With --run-id: where the manifest is, to reproduce the score.")] = None,
     features: Annotated[Path | None, typer.Option(help="With --run-id: where the features are.")] = None,
     runs: Runs = Path("runs"),
-    tracking_uri: Annotated[str | None, typer.Option(help="MLflow to read from and register in [the sweep's].")] = None,
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow to read from and register in \\[the sweep's].")] = None,
 ) -> None:
     """Write the bundle of the best trial, of another one, of several, or of an MLflow run, with a model card."""
     if out is None:
@@ -162,7 +162,7 @@ def export_study(
 def mlflow_sync(
     name: SweepName,
     runs: Runs = Path("runs"),
-    tracking_uri: Annotated[str | None, typer.Option(help="Where to [where the sweep went].")] = None,
+    tracking_uri: Annotated[str | None, typer.Option(help="Where to \\[where the sweep went].")] = None,
 ) -> None:
     """Send a whole sweep to MLflow again, or to another one; what is there already stays as it is."""
     from search.config import check_tracking_uri, existing_sweep, without_password
