@@ -1,6 +1,6 @@
 """A sweep over the concat systems in packs against the same sweep without: trials an hour, and the results trial by trial.
 
-    python -m benchmarks.pack_sweep [--trials 96] [--epochs 12] [--rounds 2] [--workers 2]
+    python -m benchmarks.pack_sweep [--trials 64] [--epochs 5] [--rounds 2] [--workers 2]
 
 Both run `mmm-search run` with the same enqueued points (both architectures, K = 1 to 3, the rest at random) on the same features of
 a generated corpus, by turns. No trial is stopped early, so that both do the same work; each trial of one is compared
@@ -30,7 +30,7 @@ def suggest(trial):
     return {"architecture": trial.suggest_categorical("architecture", ["vanilla_concat", "three_way_concat"]),
             "context": trial.suggest_int("context", 1, 3), "lr": trial.suggest_float("lr", 1e-4, 1e-2, log=True),
             "dropout": trial.suggest_float("dropout", 0.0, 0.5), "weight_decay": trial.suggest_float("weight_decay", 1e-4, 0.3, log=True),
-            "class_weight": trial.suggest_categorical("class_weight", ["none", "inverse", "sqrt_inverse"]), "batch_size": BATCH}
+            "class_weight": trial.suggest_categorical("class_weight", ["none", "inverse", "sqrt_inverse"]), "batch_size": BATCH, "width": 128}
 """
 
 
@@ -71,8 +71,8 @@ def compare(one: History, other: History) -> tuple[int, float, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=96)
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--trials", type=int, default=64)
+    parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--workers", type=int, default=2)

@@ -99,21 +99,24 @@ class Member:
     def is_at_rung(self) -> bool:
         return self.run.epoch in self.order["rungs"]
 
-    def report(self) -> dict[str, Any]:
-        """The epochs since the last report, with a checkpoint where one is due."""
+    def report(self, num_members: int) -> dict[str, Any]:
+        """The epochs since the last report, with a checkpoint where one is due. All members wait for each other's."""
         checkpoint = None
         # At the end or at a rung the driver may close the trial: what it would export must be on the disk before it is told.
         if self.run.is_finished:
             self._write_best()
-        elif self.epochs and (self.is_at_rung or time.monotonic() - self._saved >= self._save_s / CHECKPOINT_SHARE):
-            started_cpu = time.process_time()  # by the clock it depends on what else runs
+        elif self.epochs and (
+            self.is_at_rung or time.monotonic() - self._saved >= num_members * self._save_s / CHECKPOINT_SHARE
+        ):
+            started, started_cpu = time.perf_counter(), time.process_time()
             path = checkpoint_file(self.sweep, self.number, self.run.epoch)
             checkpoint = {"epoch": self.run.epoch, "sha256": save_checkpoint(self.run, path), "path": str(path)}
             # The driver may die before it records this one, and the last that it has recorded may turn out damaged.
             self._remove_checkpoints(but=(path, *self._kept))
             self._kept = [path, *self._kept[:1]]
             self._saved = time.monotonic()
-            self._save_s = time.process_time() - started_cpu
+            # Alone by the CPU, because the clock depends on what else runs; the disk's time counts where many wait for it.
+            self._save_s = time.process_time() - started_cpu if num_members == 1 else time.perf_counter() - started
         told = {"epochs": self.epochs, "checkpoint": checkpoint, "is_last": self.run.is_finished, "warnings": self.warnings}
         self.epochs, self.warnings = [], []
         return told
@@ -205,7 +208,7 @@ class Slices:
         reports = []
         for number, member in self.members.items():
             try:
-                report = {"number": number, **member.report(), "failure": self._failures.pop(number, None)}
+                report = {"number": number, **member.report(len(self.members)), "failure": self._failures.pop(number, None)}
             except Exception as error:  # a full disk
                 report = {"number": number, "epochs": [], "checkpoint": None, "is_last": False, "warnings": [],
                           "failure": _failure(error)}  # fmt: skip
