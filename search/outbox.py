@@ -118,8 +118,12 @@ def follow(runs: Path, name: str) -> int:
             if not is_mine:
                 delivery.__enter__()
                 is_mine = True
-            used_s = time.process_time()
             delivery.read()
+            if delivery.left:
+                delivery.connect()
+            used_s = (
+                time.process_time()
+            )  # the seconds of MLflow's import are paid once: whoever waits for the first trials need not
             delivery.send(lambda: _say(left=delivery.left))
             used_s = time.process_time() - used_s
             if ended:

@@ -93,14 +93,22 @@ class Delivery:
     def num_runs(self) -> int:
         return len(self._state["runs"])
 
+    def connect(self) -> None:
+        """Import MLflow, open the store and find what it has of the sweep, the first time. Raises what MLflow raises."""
+        if self._client is None:
+            self._client, self._experiment = open_client(self.runs, self.tracking_uri)
+            try:
+                self._find()
+                self._close_dead_sweeps()
+            except Exception:
+                self._client = None  # what was not found now is looked for again
+                raise
+
     def send(self, on_progress: Callable[[], None] = lambda: None) -> None:
         """Tell MLflow all changes. Raises what MLflow raises."""
         if not self.projection.changes:
             return
-        if self._client is None:
-            self._client, self._experiment = open_client(self.runs, self.tracking_uri)
-            self._find()
-            self._close_dead_sweeps()
+        self.connect()
         changes = self.projection.changes
         while waiting := [key for key in changes if key not in self.left_behind]:
             together = waiting[:_CREATED_TOGETHER]
