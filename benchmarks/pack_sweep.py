@@ -30,7 +30,8 @@ def suggest(trial):
     return {"architecture": trial.suggest_categorical("architecture", ["vanilla_concat", "three_way_concat"]),
             "context": trial.suggest_int("context", 1, 3), "lr": trial.suggest_float("lr", 1e-4, 1e-2, log=True),
             "dropout": trial.suggest_float("dropout", 0.0, 0.5), "weight_decay": trial.suggest_float("weight_decay", 1e-4, 0.3, log=True),
-            "class_weight": trial.suggest_categorical("class_weight", ["none", "inverse", "sqrt_inverse"]), "batch_size": BATCH, "width": 128}
+            "class_weight": trial.suggest_categorical("class_weight", ["none", "inverse", "sqrt_inverse"]),
+            "batch_size": BATCH, "width": 128}
 """
 
 

@@ -17,7 +17,10 @@ class Dropout:
     benchmarks/training.py), on a GPU from a torch generator there.
     """
 
-    def __init__(self, rates: Sequence[float], seeds: Sequence[int], device: torch.device) -> None:
+    def __init__(
+        self, rates: Sequence[float], seeds: Sequence[int], device: torch.device, *, is_stacked: bool | None = None
+    ) -> None:
+        self.is_stacked = len(rates) > 1 if is_stacked is None else is_stacked  # whether values have an axis M
         self.thresholds = [round(rate * _LEVELS) for rate in rates]
         self.device = device
         self._cpu = [np.random.Generator(np.random.SFC64(seed)) for seed in seeds] if device.type == "cpu" else []
@@ -32,7 +35,7 @@ class Dropout:
         if not any(self.thresholds):
             return values
         with torch.no_grad():
-            if len(self.thresholds) == 1:
+            if not self.is_stacked:
                 factors = self._factors(0, values, mask)
             else:
                 masks = [None] * len(self.thresholds) if mask is None else list(mask)

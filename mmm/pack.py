@@ -31,7 +31,8 @@ def pack_shape(config: TrainConfig) -> tuple[tuple[str, Any], ...]:
 class Pack:
     """The members' models as one. Raises ValueError where their shapes differ.
 
-    One member alone is its own model, without a stack.
+    One member alone is its own model, without a stack; but not of the concat systems, which are packed the most: in a stack of one
+    each product is rounded as in a stack of many, so that their results are the same to the bit, however wild the learning rate.
     """
 
     def __init__(self, runs: Sequence[Run]) -> None:
@@ -47,7 +48,8 @@ class Pack:
         self.runs = list(runs)
         self._model = runs[0].model
         self._stack: dict[str, Tensor] = {}
-        if len(runs) == 1:
+        self.is_stacked = len(runs) > 1 or runs[0].config.is_pooled
+        if not self.is_stacked:
             return
         for name, _ in self._model.named_parameters():
             parameters = [run.model.get_parameter(name) for run in runs]

@@ -15,6 +15,26 @@ _aten = torch.ops.aten
 _CPU = torch.device("cpu")
 
 
+def _attention(query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
+    """Of the CPU's fused attention, which torch does not count: query by key, and the weights by value."""
+    batch, heads, num_queries, width = query
+    return int(2 * batch * heads * num_queries * key[-2] * (width + value[-1]))
+
+
+def _attention_backward(
+    gradient: Any, query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kwargs: Any
+) -> int:
+    """Five products of that size, the weights' being made again."""
+    batch, heads, num_queries, width = query
+    return int(2 * batch * heads * num_queries * key[-2] * (3 * width + 2 * value[-1]))
+
+
+_ATTENTION = {
+    _aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    _aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+}
+
+
 class _Watch(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -31,7 +51,7 @@ class _Watch(TorchDispatchMode):
 
 def executed(step: Callable[[], object]) -> tuple[Counter[Product], float]:
     """The products of one step, and all its floating-point operations, attention included (torch's own count)."""
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=_ATTENTION) as counter:
         step()
     with _Watch() as watch:
         step()

@@ -4,6 +4,8 @@ On a GPU they stay float16 until a batch is gathered. What does not fit is gathe
 device still computes.
 """
 
+import contextlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -30,12 +32,23 @@ def source(store: FeatureStore, name: str, device: torch.device) -> Tensor:
         return host
     key = (store.path, name, device)
     if key not in _resident:
-        if not fits(array.nbytes, torch.cuda.mem_get_info(device)[0]):
-            # What an earlier training left there may be in the way.
-            _resident.clear()
-            torch.cuda.empty_cache()
-        _resident[key] = host.to(device) if fits(array.nbytes, torch.cuda.mem_get_info(device)[0]) else host
+        _resident[key] = host
+        if fits(array.nbytes, torch.cuda.mem_get_info(device)[0]):
+            with contextlib.suppress(torch.OutOfMemoryError):  # another process saw the same room
+                _resident[key] = host.to(device)
     return _resident[key]
+
+
+def keep_only(paths: Iterable[Path]) -> None:
+    """Before a training: give back what features of other stores take on devices."""
+    kept = set(paths)
+    for key in [key for key in _resident if key[0] not in kept]:
+        del _resident[key]
+
+
+def resident_bytes(device: torch.device) -> int:
+    """What features take on a device."""
+    return sum(tensor.nbytes for (_, _, where), tensor in _resident.items() if where == device == tensor.device)
 
 
 def gather(source: Tensor, rows: Tensor, device: torch.device) -> Tensor:

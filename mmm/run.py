@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mmm.batches import Features, SplitData, dims_of
 from mmm.config import Dims, TrainConfig
 from mmm.models import ARCHITECTURES
+from mmm.residence import keep_only
 
 
 @dataclass
@@ -77,6 +78,8 @@ def begin(
 ) -> Run:  # fmt: skip
     """A run before its first epoch. Raises ValueError where settings and features do not fit."""
     device = device or torch.device("cpu")
+    if device.type == "cuda":
+        keep_only((features.speech.path, features.text.path))
     dims = dims_of(features, config)
     manifest = features.manifest
     train = SplitData(features, config, dims, manifest.rows("train"), config.label_policy)

@@ -83,15 +83,15 @@ def train_epoch(pack: Pack, part: Callable[[str], AbstractContextManager[None]] 
     runs, first = pack.runs, pack.runs[0]
     config, train, device = first.config, first.train, first.device
 
-    # With several members, everything below has a leading axis M.
+    # In a stack, everything below has a leading axis M.
     def of_all(values: list[Tensor]) -> Tensor:
-        return torch.stack(values) if len(values) > 1 else values[0]
+        return torch.stack(values) if pack.is_stacked else values[0]
 
     order_N = of_all([row_order(run.config, run.train, run.epoch + 1) for run in runs])
     weights_C = of_all([class_weights(run.config, run.train) for run in runs]).unsqueeze(-2).to(device)
     smoothing = of_all([torch.tensor([[run.config.label_smoothing]]) for run in runs]).to(device)
     seeds = [epoch_seed(run.config.seed, run.epoch + 1, "dropout") for run in runs]
-    drop = Dropout([run.config.dropout for run in runs], seeds, device)
+    drop = Dropout([run.config.dropout for run in runs], seeds, device, is_stacked=pack.is_stacked)
     published = config.accumulation == "published"
     total_loss = torch.zeros(len(runs), device=device)
     total_weight = torch.zeros(len(runs), device=device)

@@ -14,7 +14,8 @@ from mmm.pack import pack_shape
 from search.budget import Budget, broken_constraint, budgets, seconds_left, used_up
 from search.config import SweepSpec
 from search.draw import fixing
-from search.ledger import Entry, Ledger, Trial
+from search.history import Trial
+from search.ledger import Entry, Ledger
 from search.packs import PackSizes
 from search.plan import trial_config
 from search.scheduler import decide, rivals
@@ -91,7 +92,7 @@ class Conductor:
         while len(seat) + len(orders) < size and (order := self.next_order(like=trial)) is not None:
             orders.append(order)
         if not seat:
-            orders[0]["largest_pack"] = self.packs.to_measure(trial.settings)
+            orders[0]["largest_pack"] = self.packs.to_measure(trial.settings, self.spec.trials - len(self.trials))
         return orders
 
     def next_order(self, like: Trial | None = None) -> dict[str, Any] | None:
@@ -101,69 +102,75 @@ class Conductor:
         """
         if self.check_budgets() or self.is_interrupted:
             return None
-        fixed = None
-        if like is not None:
-            shape = pack_shape(make_config(like.settings))
+        shape = None if like is None else _shape(like.settings)
         for number in list(self.unfinished):
-            if like is not None and number in self._alone:
-                continue
-            if like is not None and pack_shape(make_config(self.trials[number].settings)) != shape:
+            if like is not None and (number in self._alone or _shape(self.trials[number].settings) != shape):
                 continue
             self.unfinished.remove(number)
             if not self._stops_at_rung(number):  # a killed driver may have recorded a report and not yet decided
                 return self._order(self.trials[number])
-        place = 0
-        if like is not None:
-            found = next((index for index, name in enumerate(self.queued) if self._queued_shape(name, index) == shape), None)
-            if found is not None:
-                place = found
-            elif len(self.trials) + len(self.queued) >= self.spec.trials or (fixed := self._fixed_by(like)) is None:
-                return None  # what is queued has to have its turn
-        # Trials that cannot be made (a space that fails on rare settings) are failures, not the sweep's end.
         while (number := len(self.trials)) < self.spec.trials and not self.check_budgets():
-            suggested: dict[str, Any] = {}
-            about: dict[str, Any] = {"queued": self.queued.pop(place)} if self.queued and fixed is None else {}
-            try:
-                params, distributions, suggested = self.searcher.suggest(number, fixed, place)
-                settings = trial_config(suggested, self.spec).params()
-                if self.count_parameters is not None:
-                    about["num_parameters"] = self.count_parameters(suggested)
-            except (ValueError, FileNotFoundError) as error:  # the latter: features that nobody made
-                reason, trace = f"invalid settings: {error}", ""
-                if isinstance(error, SpaceError):
-                    params, distributions, reason, trace = error.params, error.distributions, str(error), traceback.format_exc()
-                body = {"params": params, "distributions": distributions, "settings": suggested, **about}
-                self._end(number, "failed", reason, trace, before=[("suggest", number, body)])
-                self.on_change()
-                continue
-            earlier = self.same_settings.setdefault(_without_seed(settings), [])
-            copied = self._answer_of(earlier) if self.spec.repeats == "reuse" else None
-            # An identical setting is worth a second run only with another seed.
-            settings["seed"] = copied.settings["seed"] if copied else settings["seed"] + len(earlier)
-            earlier.append(number)
-            body = {"params": params, "distributions": distributions, "settings": settings, **about}
-            before: list[Entry] = [("suggest", number, body)]
-            if (broken := broken_constraint(self.spec, about.get("num_parameters"), [])) is not None:
-                self._end(number, "failed", broken, before=before)
-            elif copied is not None:
-                before += [("epoch", number, {**entry, "copied_from": copied.number}) for entry in copied.epochs]
-                self._end(number, copied.state, f"same settings as trial {copied.number}: {copied.reason}", before=before)
-            else:
-                self.ledger.append(*before)
-                self.on_change()
-                if like is None or pack_shape(make_config(settings)) == shape:
-                    return self._order(self.trials[number])
-                self.unfinished.append(number)  # a parameter that mattered after all: another worker's
+            wanted = self._wanted(like, shape)
+            if wanted is None:
                 return None
+            self._suggest(number, *wanted)
             self.on_change()
+            trial = self.trials[number]
+            if trial.state != "running":  # answered from the ledger, or it could not be made: a failure, not the sweep's end
+                continue
+            if like is None or _shape(trial.settings) == shape:
+                return self._order(trial)
+            self.unfinished.append(number)  # a parameter that mattered after all: another worker's
+            return None
         return None
+
+    def _wanted(self, like: Trial | None, shape: Any) -> tuple[int, dict[str, Any] | None] | None:
+        """Which place of the queue is next, and what a companion of `like` has in common with it; None where there is none."""
+        if like is None:
+            return 0, None
+        for place, name in enumerate(self.queued):
+            if self._queued_shape(name, place) == shape:
+                return place, None
+        # What is queued has to have its turn.
+        fixed = self._fixed_by(like) if len(self.trials) + len(self.queued) < self.spec.trials else None
+        return None if fixed is None else (0, fixed)
+
+    def _suggest(self, number: int, place: int, fixed: dict[str, Any] | None) -> None:
+        """Write down the next trial; it ends at once where it cannot be trained or the ledger has its answer."""
+        suggested: dict[str, Any] = {}
+        about: dict[str, Any] = {"queued": self.queued.pop(place)} if self.queued and fixed is None else {}
+        try:
+            params, distributions, suggested = self.searcher.suggest(number, fixed, place)
+            settings = trial_config(suggested, self.spec).params()
+            if self.count_parameters is not None:
+                about["num_parameters"] = self.count_parameters(suggested)
+        except (ValueError, FileNotFoundError) as error:  # the latter: features that nobody made
+            reason, trace = f"invalid settings: {error}", ""
+            if isinstance(error, SpaceError):
+                params, distributions, reason, trace = error.params, error.distributions, str(error), traceback.format_exc()
+            body = {"params": params, "distributions": distributions, "settings": suggested, **about}
+            self._end(number, "failed", reason, trace, before=[("suggest", number, body)])
+            return
+        earlier = self.same_settings.setdefault(_without_seed(settings), [])
+        copied = self._answer_of(earlier) if self.spec.repeats == "reuse" else None
+        # An identical setting is worth a second run only with another seed.
+        settings["seed"] = copied.settings["seed"] if copied else settings["seed"] + len(earlier)
+        earlier.append(number)
+        body = {"params": params, "distributions": distributions, "settings": settings, **about}
+        before: list[Entry] = [("suggest", number, body)]
+        if (broken := broken_constraint(self.spec, about.get("num_parameters"), [])) is not None:
+            self._end(number, "failed", broken, before=before)
+        elif copied is not None:
+            before += [("epoch", number, {**entry, "copied_from": copied.number}) for entry in copied.epochs]
+            self._end(number, copied.state, f"same settings as trial {copied.number}: {copied.reason}", before=before)
+        else:
+            self.ledger.append(*before)
 
     def _queued_shape(self, name: str, place: int) -> Any:
         """What a queued point can be packed with; None where it cannot be trained."""
         if name not in self._queued_shapes:
             try:
-                settings = trial_config(point_settings(self.space, self.searcher.queue[place]), self.spec)
-                self._queued_shapes[name] = pack_shape(settings)
+                self._queued_shapes[name] = _shape(self._settings(point_settings(self.space, self.searcher.queue[place])))
             except ValueError:
                 self._queued_shapes[name] = None
         return self._queued_shapes[name]
@@ -171,10 +178,12 @@ class Conductor:
     def _fixed_by(self, trial: Trial) -> dict[str, Any] | None:
         """The parameters that a companion of a trial has in common with it; None where it would be the same trial."""
         if trial.number not in self._fixed:
-            self._fixed = {
-                trial.number: fixing(self.space, trial.params, lambda settings: pack_shape(trial_config(settings, self.spec)))
-            }
+            found = fixing(self.space, trial.params, lambda settings: _shape(self._settings(settings)))
+            self._fixed = {trial.number: found}
         return self._fixed[trial.number]
+
+    def _settings(self, suggested: Mapping[str, Any]) -> dict[str, Any]:
+        return trial_config(suggested, self.spec).params()
 
     def _answer_of(self, earlier: Sequence[int]) -> Trial | None:
         """The first of these trials that was trained and did not fail."""
@@ -244,10 +253,17 @@ class Conductor:
             self.ledger.append(("note", None, {"about": "alone", "trial": number, "reason": reason}))
             self.unfinished.append(number)
             self._alone.add(number)
+            self.packs.failed(self.trials[number].settings)
             self.on_change()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether trials that run are to stop where they are, for another session."""
+        return self.used_up is not None or self.is_interrupted
 
     def fail(self, number: int, reason: str, trace: str) -> None:
         """Record that a trial failed. The sweep goes on."""
+        self.packs.not_measured(self.trials[number].settings)
         if self.trials[number].state == "running":
             self._end(number, "failed", reason, trace)
             self.on_change()
@@ -279,7 +295,7 @@ class Conductor:
         beyond = [trial.number for trial in ended[self.spec.keep :]]
         # One trial ends at a time: either it is beyond itself, or it pushed the first of these out.
         for other in beyond[:1] if number not in beyond else [number]:
-            with contextlib.suppress(FileNotFoundError):  # a worker may just be writing it
+            with contextlib.suppress(OSError):  # a worker may just be writing it
                 drop_weights(self.ledger.folder, other)
 
     def budgets(self) -> list[Budget]:
@@ -329,6 +345,11 @@ class Conductor:
         body = {"why": why, "seconds": self.clock() - self.session_started, "efficiency": self.efficiency(),
                 "first_step_s": self.first_step_s()}  # fmt: skip
         self.ledger.append(("close", None, body))
+
+
+def _shape(settings: Mapping[str, Any]) -> Any:
+    """Trials of equal shapes can train in one pack."""
+    return pack_shape(make_config(dict(settings)))
 
 
 def _without_seed(settings: Mapping[str, Any]) -> str:

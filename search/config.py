@@ -48,6 +48,11 @@ class SweepSpec:
     packs: int | None = None  # trials of one shape that a worker trains as one model; None: as measured
     precision: str = "auto"  # of training; auto: bf16 where the device is good at it
 
+    @property
+    def limits_cost(self) -> bool:
+        """Whether a trial may fail for what it takes while it trains."""
+        return self.max_ms_per_utterance is not None or self.max_memory_mb is not None
+
     def as_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 

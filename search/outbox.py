@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from search.ledger import LedgerError, read_events
 from search.pages import page_base
@@ -37,8 +37,17 @@ class Outbox:
                 [sys.executable, "-m", "search.outbox", str(runs), name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
                 start_new_session=True,  # Ctrl-C is for the driver
             )  # fmt: skip
+        # Read all the time: a pipe that nobody empties would stop the process after some thousand lines.
+        self._last: dict[str, Any] = {}
+        self._listener = threading.Thread(target=self._listen, name="outbox", daemon=True)
+        self._listener.start()
         self.ranking: str | None = None  # addresses of MLflow's pages, once everything has arrived
         self.comparison: str | None = None
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._last.update(json.loads(line))
 
     def close(self, longest_wait_s: float = _LONGEST_WAIT_S) -> str:
         """After the session's end is in the ledger: wait for the rest to be sent, but not for long.
@@ -46,22 +55,15 @@ class Outbox:
         Returns what kept it from arriving, empty where everything has.
         """
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         self._process.stdin.close()
-        last: dict[str, Any] = {}
-
-        def listen(stream: IO[bytes]) -> None:
-            for line in stream:
-                last.update(json.loads(line))
-
-        listener = threading.Thread(target=listen, args=(self._process.stdout,), name="outbox", daemon=True)
-        listener.start()
-        listener.join(longest_wait_s)
-        if listener.is_alive():
+        self._listener.join(longest_wait_s)
+        if self._listener.is_alive():
             return "it is being sent in the background"
         status = self._process.wait()
-        self.ranking, self.comparison = last.get("ranking"), last.get("comparison")
-        return str(last.get("trouble") or ("" if status == 0 else f"the outbox ended with status {status}, see mlflow.log"))
+        self.ranking, self.comparison = self._last.get("ranking"), self._last.get("comparison")
+        return str(
+            self._last.get("trouble") or ("" if status == 0 else f"the outbox ended with status {status}, see mlflow.log")
+        )
 
 
 def _say(**what: object) -> None:
@@ -83,15 +85,22 @@ def pause_s_after(used_s: float, load: float, num_cores: int) -> float:
     return max(_POLL_S, yielding_s)
 
 
-def _has_trained(ledger: Path) -> bool:
-    """Whether an epoch has been reported in the last session."""
-    found = False
-    try:
-        for event in read_events(ledger):
-            found = event.kind == "epoch" or (found and event.kind != "session")
-    except LedgerError:
-        return True  # no reason to wait: whoever reads it next tells of it
-    return found
+class _FirstResult:
+    """Looks for an epoch that is reported from now on."""
+
+    def __init__(self, ledger: Path) -> None:
+        self._ledger = ledger
+        self._seen = 0
+        self.is_there()  # of earlier sessions
+
+    def is_there(self) -> bool:
+        found = False
+        try:
+            for event in read_events(self._ledger, self._seen):
+                self._seen, found = event.seq, found or event.kind == "epoch"
+        except LedgerError:
+            return True  # no reason to wait: whoever reads it next tells of it
+        return found
 
 
 def follow(runs: Path, name: str) -> int:
@@ -101,7 +110,8 @@ def follow(runs: Path, name: str) -> int:
     pause_s, trouble = 0.0, ""
     # MLflow takes seconds of a core to import, which until the first result is in starting workers need.
     ended, waited_s = False, 0.0
-    while not ended and waited_s < _LONGEST_START_S and not _has_trained(runs / name / "ledger.sqlite"):
+    first_result = _FirstResult(runs / name / "ledger.sqlite")
+    while not ended and waited_s < _LONGEST_START_S and not first_result.is_there():
         ended = _driver_has_ended(_POLL_S)
         waited_s += _POLL_S
     last_success = time.monotonic()

@@ -7,6 +7,7 @@ from search.config import SweepSpec
 
 _LARGEST = 16
 _SHARE = 0.5  # of the trials still to come to a worker, at most: a sweep must not spend itself on one shape
+_Key = tuple[Any, ...]
 
 
 class PackSizes:
@@ -18,28 +19,46 @@ class PackSizes:
 
     def __init__(self, spec: SweepSpec) -> None:
         self.spec = spec
-        costs = (spec.max_ms_per_utterance, spec.max_memory_mb)
-        self.is_measured = spec.packs is None and spec.workers > 1 and not any(cost is not None for cost in costs)
-        self._sizes: dict[tuple[Any, ...], int] = {}
+        self.is_measured = spec.packs is None and spec.workers > 1 and not spec.limits_cost
+        self._sizes: dict[_Key, int] = {}
+        self._asked: set[_Key] = set()  # a worker is measuring
+        self._failed: set[_Key] = set()
 
     def key(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """What one measurement speaks for."""
         return {name: settings.get(name) for name in ("architecture", "batch_size", "width")}
 
+    def _key(self, settings: Mapping[str, Any]) -> _Key:
+        return tuple(self.key(settings).values())
+
+    def _allowed(self, num_left: int) -> int:
+        return 1 + int(_SHARE * num_left / self.spec.workers)
+
     def size(self, settings: Mapping[str, Any], num_left: int) -> int:
         """How many trials like this a worker takes, where `num_left` more may be suggested."""
-        if not self.is_measured:
-            return self.spec.packs or 1
-        allowed = 1 + int(_SHARE * num_left / self.spec.workers)
-        return min(self._sizes.get(tuple(self.key(settings).values()), 1), allowed)
-
-    def to_measure(self, settings: Mapping[str, Any]) -> int:
-        """The largest pack that the worker which trains this is to try; 1 where nothing is to be measured, or another does."""
-        key = tuple(self.key(settings).values())
-        if not self.is_measured or key in self._sizes:
+        key = self._key(settings)
+        if key in self._failed:
             return 1
-        self._sizes[key] = 1
-        return _LARGEST
+        if self.spec.packs is not None:
+            return min(self.spec.packs, 1 + num_left // self.spec.workers)  # the others want work too
+        return min(self._sizes.get(key, 1), self._allowed(num_left)) if self.is_measured else 1
+
+    def to_measure(self, settings: Mapping[str, Any], num_left: int) -> int:
+        """The largest pack that the worker which trains this is to try; 1 where nothing is to be measured, or another does."""
+        key = self._key(settings)
+        largest = min(_LARGEST, self._allowed(num_left))
+        if not self.is_measured or largest == 1 or key in self._sizes or key in self._asked:
+            return 1
+        self._asked.add(key)
+        return largest
 
     def measured(self, settings: Mapping[str, Any], size: int) -> None:
-        self._sizes[tuple(self.key(settings).values())] = size
+        self._sizes[self._key(settings)] = size
+
+    def not_measured(self, settings: Mapping[str, Any]) -> None:
+        """A trial failed, maybe the one that measured: the next one may."""
+        self._asked.discard(self._key(settings))
+
+    def failed(self, settings: Mapping[str, Any]) -> None:
+        """A pack of these went wrong: no more of them in this session."""
+        self._failed.add(self._key(settings))

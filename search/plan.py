@@ -95,6 +95,9 @@ def check_spec(spec: SweepSpec) -> None:
         if spec.gpus_per_trial > there:
             faults.append(f"--gpus-per-trial {spec.gpus_per_trial:g}: this machine has {there} usable GPUs; leave it out, or "
                           "name a cluster that has some with --address")  # fmt: skip
+    if spec.packs is not None and spec.packs > 1 and spec.limits_cost:
+        faults.append(f"--packs {spec.packs} with --max-memory-mb or --max-ms-per-utterance: what a trial takes is only known alone; "
+                      "leave one of them out")  # fmt: skip
     try:
         training_precision(spec.precision, "cuda" if spec.gpus_per_trial else "cpu")
     except ValueError as error:

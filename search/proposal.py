@@ -9,7 +9,7 @@ from scipy.special import ndtr
 
 from search.belief import Belief
 from search.draw import draws
-from search.ledger import Trial
+from search.history import Trial
 from search.surrogate import Array, CurveProcess, Observations
 from spaces import Space
 

@@ -7,7 +7,7 @@ learn slowly and end best, and one epoch's score is noisy.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from search.ledger import Trial
+from search.history import Trial
 
 _MAX_RIVALS = 400
 

@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, dist
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
 from search.belief import Belief
-from search.ledger import Trial
+from search.history import Trial
 from search.proposal import Proposer
 from spaces import SPACES, Space
 

@@ -38,13 +38,17 @@ from search.trial import TrialActor
 class ConductedSearcher(TuneSearcher):
     """Ray Tune asks the conductor what a new seat is to train first."""
 
-    def __init__(self, conductor: Conductor, threads: int) -> None:
+    def __init__(self, conductor: Conductor, threads: int, seats: dict[str, list[int]]) -> None:
         super().__init__()
-        self.conductor, self.threads = conductor, threads
+        self.conductor, self.threads, self.seats = conductor, threads, seats
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         orders = self.conductor.next_orders()
-        return {"orders": orders, "threads": self.threads} if orders else TuneSearcher.FINISHED  # type: ignore[no-any-return,unused-ignore]
+        if orders:
+            self.seats[trial_id] = [order["number"] for order in orders]
+            return {"orders": orders, "threads": self.threads}
+        # While a worker lives, what it trains may come back to be trained by another.
+        return None if any(self.seats.values()) else TuneSearcher.FINISHED  # type: ignore[no-any-return,unused-ignore]
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The scheduler has seen the end already."""
@@ -62,37 +66,45 @@ class ConductedSearcher(TuneSearcher):
 class ConductedScheduler(FIFOScheduler):
     """Ray Tune shows the conductor every result; a seat whose trials have ended gets the next ones, or is given up."""
 
-    def __init__(self, conductor: Conductor) -> None:
+    def __init__(self, conductor: Conductor, seats: dict[str, list[int]]) -> None:
         super().__init__()
         self.conductor = conductor
-        self.seats: dict[str, list[int]] = {}  # Tune's id of a seat -> our trials in it
+        self.seats = seats  # Tune's id of a seat -> our trials in it
 
     def _numbers(self, seat: Any) -> list[int]:
-        return self.seats.setdefault(seat.trial_id, [order["number"] for order in seat.config["orders"]])
+        return self.seats[seat.trial_id]
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        numbers = self._numbers(trial)
-        ended = [
-            report["number"] for report in json.loads(result["reports"]) if self.conductor.report(report["number"], report)
-        ]
-        numbers[:] = [number for number in numbers if number not in ended]
-        orders = self.conductor.next_orders(numbers)
+        conductor, numbers = self.conductor, self._numbers(trial)
+        reports = {report["number"]: report for report in json.loads(result["reports"])}
+        for number in [number for number in numbers if number not in reports]:
+            conductor.fail(number, "its worker has lost it", "")
+            numbers.remove(number)
+        stopped = [number for number, report in reports.items() if conductor.report(number, report)]
+        numbers[:] = [number for number in numbers if number not in stopped]
+        # What stops without having ended goes on from its checkpoint, here or in another session: it has to stay.
+        ended = [number for number in stopped if conductor.trials[number].state != "running"]
+        orders = [] if conductor.is_stopping else conductor.next_orders(numbers)
+        # An actor does what it is told in the order it is told: this comes before the step that Tune asks for next.
+        if ended or orders:
+            trial.temporary_state.ray_actor.change.remote(ended, orders)
         numbers += [order["number"] for order in orders]
+        if conductor.is_stopping:
+            numbers.clear()
         if not numbers:
             return TrialScheduler.STOP  # type: ignore[no-any-return,unused-ignore]
-        if ended or orders:
-            # An actor does what it is told in the order it is told: this comes before the step that Tune asks for next.
-            trial.temporary_state.ray_actor.change.remote(ended, orders)
         return TrialScheduler.CONTINUE  # type: ignore[no-any-return,unused-ignore]
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         # Only a worker that died comes here: what a trial raises is in its report.
         text = Path(trial.error_file).read_text() if trial.error_file and Path(trial.error_file).is_file() else ""
         last = text.strip().splitlines()[-1] if text.strip() else "no trace was left"
-        self.conductor.lose(self._numbers(trial), f"the worker died: {last}", text)
+        numbers = self._numbers(trial)
+        self.conductor.lose(numbers, f"the worker died: {last}", text)
+        numbers.clear()
 
 
 @contextlib.contextmanager
@@ -131,11 +143,12 @@ def run_trials(conductor: Conductor, threads: int) -> None:
     try:
         with _ray(spec, threads):
             resources = {"cpu": threads, "gpu": spec.gpus_per_trial}
+            seats: dict[str, list[int]] = {}
             tuner = tune.Tuner(
                 tune.with_resources(TrialActor, resources),
                 tune_config=tune.TuneConfig(
-                    search_alg=ConductedSearcher(conductor, threads),
-                    scheduler=ConductedScheduler(conductor),
+                    search_alg=ConductedSearcher(conductor, threads, seats),
+                    scheduler=ConductedScheduler(conductor, seats),
                     num_samples=-1,
                     # As many as there are workers and not one more: Tune would start an actor for it and kill it again.
                     max_concurrent_trials=spec.workers,

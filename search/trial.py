@@ -25,6 +25,7 @@ from mmm.manifest import Manifest, read_manifest
 from mmm.memory import give_back, keep_freed_memory
 from mmm.pack_size import measure_pack_sizes
 from mmm.precision import training_precision
+from mmm.residence import resident_bytes
 from mmm.run import Run, begin, resolve_device
 from mmm.train import Diverged, EpochResult, fit_pack
 from search.trial_files import best_file, checkpoint_file, trial_folder
@@ -86,24 +87,26 @@ class Member:
                 return paths[place:]
         return []
 
-    def add(self, result: EpochResult, is_cpu_time: bool, memory_mb: float, elapsed_s: float) -> None:
-        """Take note of an epoch that took `elapsed_s` by the clock, other members' share included."""
+    def add(self, result: EpochResult, is_cpu_time: bool, memory_mb: float, elapsed_s: float, together: int) -> None:
+        """Take note of an epoch that took `elapsed_s` by the clock for all `together` that were trained in it."""
         self.epochs.append({
             "epoch": result.epoch, "train_loss": result.train_loss, "metrics": result.metrics, "seconds": result.seconds,
             "alone_seconds": min(result.seconds, result.cpu_seconds) if is_cpu_time else result.seconds,
             "started": (ended := time.time()) - elapsed_s, "ended": ended, "memory_mb": memory_mb,
-            "ms_per_utterance": result.eval_seconds / len(self.run.dev) * 1000,
+            "together": together, "ms_per_utterance": result.eval_seconds / len(self.run.dev) * 1000,
         })  # fmt: skip
 
     @property
     def is_at_rung(self) -> bool:
         return self.run.epoch in self.order["rungs"]
 
-    def report(self, num_members: int) -> dict[str, Any]:
+    def report(self, num_members: int, *, may_save: bool = True) -> dict[str, Any]:
         """The epochs since the last report, with a checkpoint where one is due. All members wait for each other's."""
         checkpoint = None
         # At the end or at a rung the driver may close the trial: what it would export must be on the disk before it is told.
-        if self.run.is_finished:
+        if not may_save:
+            pass
+        elif self.run.is_finished:
             self._write_best()
         elif self.epochs and (
             self.is_at_rung or time.monotonic() - self._saved >= num_members * self._save_s / CHECKPOINT_SHARE
@@ -169,10 +172,11 @@ class Slices:
 
     def leave(self, numbers: Sequence[int]) -> None:
         """Trials that the driver has ended, or that failed."""
-        for number in numbers:
-            member = self.members.pop(number, None)
-            if member is not None:
-                self._runs[:] = [run for run in self._runs if run is not member.run]
+        leaving = [self.members.pop(number) for number in numbers if number in self.members]
+        gone = {id(member.run) for member in leaving}
+        self._runs[:] = [run for run in self._runs if id(run) not in gone]
+        for member in leaving:
+            with contextlib.suppress(OSError):  # a full disk, or the driver just drops its weights
                 member.slim()
 
     def next(self) -> list[dict[str, Any]]:
@@ -191,7 +195,7 @@ class Slices:
                     if isinstance(outcome, Diverged):
                         self._fail(member.number, outcome)
                     else:
-                        member.add(outcome, self._is_cpu_time, memory_mb, elapsed_s)
+                        member.add(outcome, self._is_cpu_time, memory_mb, elapsed_s, len(outcomes))
                 if (
                     any(member.is_at_rung or member.run.is_finished for member in trained)
                     or time.monotonic() - started >= SLICE_S
@@ -208,7 +212,9 @@ class Slices:
         reports = []
         for number, member in self.members.items():
             try:
-                report = {"number": number, **member.report(len(self.members)), "failure": self._failures.pop(number, None)}
+                # What failed in the middle of an epoch has weights of no epoch.
+                told = member.report(len(self.members), may_save=number not in self._failures)
+                report = {"number": number, **told, "failure": self._failures.pop(number, None)}
             except Exception as error:  # a full disk
                 report = {"number": number, "epochs": [], "checkpoint": None, "is_last": False, "warnings": [],
                           "failure": _failure(error)}  # fmt: skip
@@ -243,9 +249,10 @@ class Slices:
             Path("/proc/self/clear_refs").write_text("5")
 
     def _memory_mb(self) -> float:
-        """The most that this process (on a GPU: its tensors there) has held in these trials, in MB."""
+        """The most that this process (on a GPU: its tensors there, features aside) has held in these trials, in MB."""
         if self._runs and self._runs[0].device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self._runs[0].device) / 1e6
+            device = self._runs[0].device
+            return (torch.cuda.max_memory_allocated(device) - resident_bytes(device)) / 1e6
         with contextlib.suppress(OSError, StopIteration):
             lines = Path("/proc/self/status").read_text().splitlines()
             return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1e3
@@ -271,10 +278,6 @@ class TrialActor(tune.Trainable):
         self.slices.leave(ended)
         if orders:
             self.slices.join(orders)
-
-    def cleanup(self) -> None:
-        # Also called where a budget or a person stopped the sweep: what has not ended goes on from its checkpoint.
-        self.slices.leave([number for number, member in self.slices.members.items() if member.run.is_finished])
 
     def step(self) -> dict[str, Any]:
         # Never `done`: Tune would end the trial without showing the result to the scheduler. As JSON, because Tune

@@ -1,12 +1,15 @@
 """Packs in a sweep: which trials a worker is given together, that each is still its own, and when there are none."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from ray.tune.schedulers import TrialScheduler
 
 from mmm.config import make_config
 from mmm.pack import pack_shape
@@ -15,7 +18,8 @@ from search.config import SweepSpec, parse_packs
 from search.draw import draws, fixing
 from search.ledger import History, Ledger, read_history
 from search.packs import PackSizes
-from search.trial import Slices
+from search.sweep import ConductedScheduler, ConductedSearcher
+from search.trial import Slices, TrialActor
 from spaces import SPACES
 from tests.conftest import Corpus
 from tests.sweep_parts import METRIC, SMALL_SPACE, small_spec
@@ -88,7 +92,10 @@ def test_a_trial_scores_in_a_pack_what_it_scores_alone(
                  "features": history.spec.features, "metric": METRIC, "device": "cpu", "rungs": [], "checkpoints": [],
                  "precision": "float32"}  # fmt: skip
         (report,) = Slices([order]).next()
+        assert report["failure"] is None
+        assert report["epochs"]
         for alone, found in zip(report["epochs"], trial.epochs, strict=False):
+            assert alone["train_loss"] == pytest.approx(found["train_loss"], abs=1e-6)
             assert alone["metrics"]["loss"] == pytest.approx(found["metrics"]["loss"], abs=1e-5)
             assert alone["metrics"][METRIC] == found["metrics"][METRIC]
 
@@ -182,7 +189,8 @@ def test_the_death_of_a_worker_fails_a_trial_alone_and_retries_those_of_a_pack(c
             assert order["number"] == number
             conductor.lose([number], "the worker died: killed", "")
         assert [conductor.trials[number].state for number in numbers] == ["failed", "failed"]
-        assert len(conductor.next_orders()) == 2
+        # Nor does it try such a pack again.
+        assert conductor.packs.size(conductor.trials[numbers[0]].settings, 4) == 1
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before_it_with_a_warning(corpus: Corpus, tmp_path: Path) -> None:
@@ -231,13 +239,24 @@ def test_a_space_that_varies_shapes_alone_has_no_companions() -> None:
     assert fixing(space, {"context": 2}, shape_of) is None
 
 
-def test_sizes_are_measured_once_for_each_architecture_and_a_short_sweep_keeps_its_variety(corpus: Corpus) -> None:
+def test_sizes_are_measured_once_for_each_shape_and_a_short_sweep_keeps_its_variety(corpus: Corpus) -> None:
     sizes = PackSizes(small_spec(corpus, workers=2, trials=100))
     settings = {"architecture": "vanilla_concat", "batch_size": 32}
-    assert (sizes.size(settings, 90), sizes.to_measure(settings), sizes.to_measure(settings)) == (1, 16, 1)
+    assert (sizes.size(settings, 90), sizes.to_measure(settings, 90), sizes.to_measure(settings, 90)) == (1, 16, 1)
+    sizes.not_measured(settings)  # whose worker died
+    assert sizes.to_measure(settings, 20) == 6
     sizes.measured(settings, 16)
+    assert sizes.to_measure(settings, 90) == 1
     assert [sizes.size(settings, left) for left in (90, 60, 20, 4, 0)] == [16, 16, 6, 2, 1]
     assert sizes.size({**settings, "batch_size": 64}, 90) == 1
+    assert sizes.to_measure({**settings, "batch_size": 64}, 3) == 1  # too few are left for a pack
+    sizes.failed(settings)
+    assert sizes.size(settings, 90) == 1
+
+
+def test_a_size_that_is_asked_for_leaves_work_for_the_other_workers(corpus: Corpus) -> None:
+    sizes = PackSizes(small_spec(corpus, workers=4, trials=20, packs=16))
+    assert [sizes.size({"architecture": "vanilla_concat", "batch_size": 32}, left) for left in (100, 19, 3)] == [16, 5, 1]
 
 
 @pytest.mark.parametrize(
@@ -246,7 +265,7 @@ def test_sizes_are_measured_once_for_each_architecture_and_a_short_sweep_keeps_i
 def test_no_packs_where_they_are_off_or_would_change_what_was_asked_for(corpus: Corpus, changes: dict[str, Any]) -> None:
     sizes = PackSizes(small_spec(corpus, **{"workers": 2, "trials": 100, **changes}))
     settings = {"architecture": "vanilla_concat", "batch_size": 32}
-    assert sizes.to_measure(settings) == 1
+    assert sizes.to_measure(settings, 90) == 1
     sizes.measured(settings, 16)
     assert sizes.size(settings, 90) == 1
 
@@ -269,9 +288,94 @@ def test_a_worker_measures_packs_and_says_what_they_are_worth(corpus: Corpus, tm
         notes = [event.body for event in _notes(ledger.folder)]
     (note,) = [body for body in notes if body["about"] == "packs"]
     assert note["architecture"] == conductor.trials[0].settings["architecture"]
-    assert note["size"] in (1, 4, 16)
+    assert note["size"] in (1, 4, 10)  # of 39 to come, two workers
     assert all(seconds > 0 for seconds in note["seconds"].values())
     assert note["seconds"].keys() >= {"1", "4"}
+
+
+class Seat:
+    """What Ray Tune hands to a scheduler: a trial of its own, and the handle of the actor that trains in it."""
+
+    def __init__(self, trial_id: str, config: dict[str, Any]) -> None:
+        self.trial_id, self.actor = trial_id, TrialActor(config)
+        self.temporary_state = self
+        self.ray_actor = self
+        self.change = self
+
+    def remote(self, *arguments: Any) -> None:
+        TrialActor.change(self.actor, *json.loads(json.dumps(arguments)))
+
+
+@pytest.mark.parametrize("changes", [{"compute_budget_s": 1e-6}, {"target": 1e-6}], ids=str)
+def test_a_budget_that_is_used_up_by_one_of_a_pack_loses_none_of_the_others(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    monkeypatch.setattr("search.trial.SLICE_S", 0.0)  # an epoch a report
+    spec = small_spec(corpus, trials=6, epochs=7, first_rung=6, packs=4, **changes)
+    folder = tmp_path / "s"
+    with Ledger(folder) as ledger:
+        ledger.append(("sweep", None, {"spec": spec.as_json()}))
+        conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
+        seats: dict[str, list[int]] = {}
+        searcher, scheduler = ConductedSearcher(conductor, 1, seats), ConductedScheduler(conductor, seats)
+        config = searcher.suggest("seat")
+        assert isinstance(config, dict)
+        seat = Seat("seat", json.loads(json.dumps(config)))
+        assert scheduler.on_trial_result(None, seat, seat.actor.step()) == TrialScheduler.STOP
+        seat.actor.cleanup()
+        assert searcher.suggest("another") == ConductedSearcher.FINISHED
+        running = [number for number, trial in conductor.trials.items() if trial.state == "running"]
+        assert len(running) == 4
+    later = replace(spec, compute_budget_s=None, target=None)
+    with Ledger(folder) as ledger:
+        conductor = Conductor(ledger, later, SMALL_SPACE, "cpu", lambda: None)
+        conductor.open_session("mmm-search resume")
+        list(train_together(conductor))
+        assert {trial.state for trial in conductor.trials.values()} <= {"complete", "pruned"}
+        assert len(conductor.trials) == 6
+
+
+def test_while_a_worker_lives_the_search_is_not_over(corpus: Corpus, tmp_path: Path) -> None:
+    spec = small_spec(corpus, trials=2, epochs=7, first_rung=6, packs=2)
+    with Ledger(tmp_path / "s") as ledger:
+        ledger.append(("sweep", None, {"spec": spec.as_json()}))
+        conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
+        seats: dict[str, list[int]] = {}
+        searcher, scheduler = ConductedSearcher(conductor, 1, seats), ConductedScheduler(conductor, seats)
+        config = searcher.suggest("one")
+        assert isinstance(config, dict)
+        assert len(config["orders"]) == 2
+        assert searcher.suggest("two") is None  # not FINISHED, which Ray Tune would remember
+        scheduler.on_trial_error(None, SimpleNamespace(trial_id="one", error_file=None))
+        again = searcher.suggest("two")
+        assert isinstance(again, dict)
+        assert [order["number"] for order in again["orders"]] == [0]
+
+
+def test_a_pack_that_goes_wrong_in_a_later_epoch_of_a_slice_saves_no_weights_of_half_an_epoch(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = small_spec(corpus, trials=2, epochs=7, first_rung=6, packs=2)
+    with Ledger(tmp_path / "s") as ledger:
+        ledger.append(("sweep", None, {"spec": spec.as_json()}))
+        conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
+        slices = Slices(conductor.next_orders())
+        optimizer = slices.members[1].run.optimizer
+        step, num_steps = optimizer.step, 0
+        steps_an_epoch = -(-len(slices.members[1].run.train) // 6)
+
+        def no_memory_later() -> None:
+            nonlocal num_steps
+            num_steps += 1
+            if num_steps > steps_an_epoch + 1:
+                raise RuntimeError("out of memory")
+            step()
+
+        monkeypatch.setattr(optimizer, "step", no_memory_later)
+        reports = slices.next()
+        assert [len(report["epochs"]) for report in reports] == [1, 1]
+        assert [report["checkpoint"] for report in reports] == [None, None]
+        assert all(report["failure"]["together"] for report in reports)
 
 
 def _notes(folder: Path) -> list[Any]:

@@ -22,6 +22,13 @@ def test_products_and_operations_are_those_executed() -> None:
     assert operations == 2 * 2 * 50 * 30 * 20
 
 
+def test_attention_is_counted_forward_and_backward() -> None:
+    query, key, value = (torch.randn(2, 4, length, 8, requires_grad=True) for length in (10, 6, 6))
+    _, operations = executed(lambda: nn.functional.scaled_dot_product_attention(query, key, value).sum().backward())
+    product = 2 * 2 * 4 * 10 * 6 * 8
+    assert operations == (2 + 5) * product
+
+
 def test_main_products_are_the_largest_until_their_share_is_reached() -> None:
     products = Counter({(1, 100, 100, 100): 2, (4, 50, 50, 50): 1, (1, 2, 2, 2): 1})
     assert main_products(products, share=0.75) == Counter({(1, 100, 100, 100): 2})

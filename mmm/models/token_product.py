@@ -43,7 +43,11 @@ class _TokenProduct(torch.autograd.Function):
             if weight_QP.numel() * len(values_BPD) <= _SUMMED:
                 of_weight = torch.bmm(gradient_BQD, values_BPD.mT).sum(dim=0)
             else:
-                of_weight = torch.zeros_like(weight_QP)
+                of_weight = torch.zeros_like(weight_QP, dtype=torch.promote_types(weight_QP.dtype, torch.float32))
                 for gradient_QD, values_PD in zip(gradient_BQD, values_BPD, strict=True):
-                    torch.addmm(of_weight, gradient_QD, values_PD.mT, out=of_weight)
+                    if of_weight.dtype == weight_QP.dtype:
+                        torch.addmm(of_weight, gradient_QD, values_PD.mT, out=of_weight)
+                    else:  # bf16 products are added up in float32
+                        of_weight += gradient_QD @ values_PD.mT
+                of_weight = of_weight.to(weight_QP.dtype)
         return of_weight, gradient_BQD.sum(dim=(0, 2)), of_values
