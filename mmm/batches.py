@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,9 +26,6 @@ class Batch:
     text: Tensor
     text_mask: Tensor
     labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
     def for_members(self, number: int) -> "Batch":
         """The same batch for each of so many members of a pack, (M, B, ...), without copying it."""
@@ -181,10 +177,6 @@ class SplitData:
         elif config.inputs == "speech":
             text, text_mask = without_input(text, text_mask, config)
         return Batch(speech, speech_mask, text, text_mask, self.labels[rows].to(device, non_blocking=True))
-
-    def batches(self, order: Tensor, batch_size: int, device: torch.device) -> Iterator[Batch]:
-        for rows in order.split(batch_size):
-            yield self.batch(rows, device)
 
 
 def without_input(values: Tensor, mask: Tensor, config: TrainConfig) -> tuple[Tensor, Tensor]:
