@@ -45,7 +45,7 @@ def options(corpus: Corpus, store: Path, folder: Path, name: str, workers: int, 
     shutil.copy(store, folder / "runs")
     space = write_space(folder / "space.py", SPACE)
     return ["run", space, corpus.manifest.path, "--features", corpus.features_dir, "--name", name, "--trials", NUM_TRIALS, "--epochs",
-            epochs, "--first-rung", epochs // 3, "--workers", workers, "--runs", folder / "runs"]  # fmt: skip
+            epochs, "--first-rung", epochs // 3, "--workers", workers, "--packs", "off", "--runs", folder / "runs"]  # fmt: skip
 
 
 def count_events(path: Path) -> int:
