@@ -59,7 +59,8 @@ def training_workers_of(driver: int) -> list[int]:
 def driver_of(corpus: Corpus, folder: Path, trials: int) -> Iterator[subprocess.Popen[str]]:
     space = write_space(folder / "long.py", SPACE)
     arguments = command("search", "run", space, corpus.manifest.path, "--features", corpus.features_dir, "--name", "first", "--trials",
-                        trials, "--epochs", EPOCHS, "--first-rung", 20, "--workers", 2, "--packs", "off", "--runs", folder / "runs")  # fmt: skip
+                        trials, "--epochs", EPOCHS, "--first-rung", 20, "--workers", 2, "--packs", "off",
+                        "--runs", folder / "runs")  # fmt: skip
     with (
         open(folder / "stderr", "w") as errors,
         subprocess.Popen(arguments, env=environment(), stdout=subprocess.PIPE, stderr=errors, text=True) as process,
