@@ -76,7 +76,8 @@ def run_and_kill(arguments: list[object], ledger: Path, num_events: int, then_s:
 
     What Ray leaves of it is ended as well.
     """
-    wanted = min(count_events(ledger) + num_events, most_events)
+    there = count_events(ledger)
+    wanted = max(min(there + num_events, most_events), there + 1)  # at least the session has begun
     with subprocess.Popen(command("search", *arguments), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                           text=True) as driver:  # fmt: skip
         try:

@@ -74,11 +74,11 @@ def sweep(corpus: Corpus, empty_store: Path, tmp_path_factory: pytest.TempPathFa
     runs.mkdir()
     shutil.copy(empty_store, runs)
     first = call("search", "run", write_space(folder / "mine.py", SPACE), corpus.manifest.path, "--features", corpus.features_dir,
-                 "--name", "first", "--trials", 6, "--epochs", 4, "--first-rung", 3, "--workers", 2, "--runs", runs,
+                 "--name", "first", "--trials", 6, "--epochs", 4, "--first-rung", 3, "--workers", 2, "--runs", runs, "--packs", "off",
                  "--system-metrics")  # fmt: skip
     before, runs_before = read_history(runs / "first" / "ledger.sqlite"), mlflow_runs(runs)
     bundle = load_bundle(runs / "first" / "bundle").sha256
-    second = call("search", "resume", "first", "--trials", 8, "--runs", runs)
+    second = call("search", "resume", "first", "--trials", 8, "--packs", 2, "--runs", runs)
     return Done(runs, corpus, first.stdout, second.stdout, before, runs_before, bundle)
 
 
