@@ -13,8 +13,7 @@ _LEVELS = 2**16  # a rate is kept to 1 / 65,536: four decisions from each 64-bit
 class Dropout:
     """Dropout of one epoch: `rates` and `seeds` of M runs, applied to values (M, ...); of one run, to values without that axis.
 
-    On the CPU the bits come from NumPy's SFC64 (an eighth of the time of torch.nn.functional.dropout, measured in
-    benchmarks/training.py), on a GPU from a torch generator there.
+    On the CPU the bits come from NumPy's SFC64, on a GPU from a torch generator there.
     """
 
     def __init__(

@@ -1,17 +1,16 @@
 """Where the time of a training step goes, and what the machine could do."""
 
 import contextlib
-import resource
 import statistics
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from mmm.evaluate import pack_probabilities
+from mmm.memory import peak_kb
 from mmm.pack import Pack
 from mmm.products import executed, main_products, make_operands, product_rate
 from mmm.run import Run
@@ -117,7 +116,4 @@ def peak_mb(device: torch.device) -> float:
     """The most that this process has held; on a GPU, its tensors there."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1e3
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3  # Linux counts in kB
+    return peak_kb() / 1e3

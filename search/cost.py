@@ -1,15 +1,11 @@
 """What a trial costs, measured: a little training of a few drawn settings of each architecture, on the real features."""
 
-import contextlib
 import math
-import re
-import resource
 import statistics
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +13,7 @@ import torch
 from mmm.batches import Features, SplitData
 from mmm.config import TrainConfig
 from mmm.evaluate import evaluate
+from mmm.memory import forget_peak, peak_kb
 from mmm.models import ARCHITECTURES
 from mmm.run import Run, begin
 from mmm.train import EpochResult, fit
@@ -104,7 +101,7 @@ def measure(config: TrainConfig, features: Features, device: torch.device) -> Me
     def seconds_of(result: EpochResult) -> float:
         return min(result.seconds, result.cpu_seconds) if is_cpu_time else result.seconds
 
-    _forget_peak()
+    forget_peak()
     # The learning rate decides nothing here, and a wild one must not end the measurement as diverged.
     run: Run = begin(replace(config, lr=1e-4, epochs=3), features, device=device)
     train, dev = run.train, run.dev
@@ -124,19 +121,7 @@ def measure(config: TrainConfig, features: Features, device: torch.device) -> Me
         run.train = _some(train, num_timed * config.batch_size, is_window=False)
         step = max(seconds_of(next(epochs)) - validation, 0.0) / num_timed
     seconds = step * num_steps + validation * len(dev) / len(run.dev)
-    return Measured(config, seconds, sum(weight.numel() for weight in run.model.parameters()), _peak_bytes(device))
-
-
-def _forget_peak() -> None:
-    with contextlib.suppress(OSError):  # Linux alone; elsewhere the peak is that of the process so far
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak_bytes(device: torch.device) -> int:
-    with contextlib.suppress(OSError):
-        status = Path("/proc/self/status").read_text()
-        return int(re.findall(r"VmHWM:\s*(\d+) kB", status)[0]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return Measured(config, seconds, sum(weight.numel() for weight in run.model.parameters()), peak_kb() * 1024)
 
 
 def measure_all(

@@ -131,9 +131,8 @@ def follow(runs: Path, name: str) -> int:
             delivery.read()
             if delivery.left:
                 delivery.connect()
-            used_s = (
-                time.process_time()
-            )  # the seconds of MLflow's import are paid once: whoever waits for the first trials need not
+            # From here: MLflow's import is paid once, and whoever waits for the first trials need not wait for it tenfold.
+            used_s = time.process_time()
             delivery.send(lambda: _say(left=delivery.left))
             used_s = time.process_time() - used_s
             if ended:

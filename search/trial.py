@@ -6,7 +6,6 @@ A worker trains one trial, or several of one shape as one batched model (mmm/pac
 import contextlib
 import json
 import os
-import resource
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,7 @@ from mmm.checkpoint import load_checkpoint, save_checkpoint
 from mmm.config import make_config
 from mmm.files import write_bytes
 from mmm.manifest import Manifest, read_manifest
-from mmm.memory import give_back, keep_freed_memory
+from mmm.memory import forget_peak, give_back, keep_freed_memory, peak_kb
 from mmm.pack_size import measure_pack_sizes
 from mmm.precision import training_precision
 from mmm.residence import resident_bytes
@@ -245,18 +244,14 @@ class Slices:
         give_back()
         if torch.cuda.is_initialized():
             torch.cuda.reset_peak_memory_stats()
-        with contextlib.suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")
+        forget_peak()
 
     def _memory_mb(self) -> float:
         """The most that this process (on a GPU: its tensors there, features aside) has held in these trials, in MB."""
         if self._runs and self._runs[0].device.type == "cuda":
             device = self._runs[0].device
             return (torch.cuda.max_memory_allocated(device) - resident_bytes(device)) / 1e6
-        with contextlib.suppress(OSError, StopIteration):
-            lines = Path("/proc/self/status").read_text().splitlines()
-            return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1e3
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3  # of the whole process; Linux counts in kB
+        return peak_kb() / 1e3
 
 
 class TrialActor(tune.Trainable):

@@ -27,7 +27,7 @@ def linear(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if weight.dim() == 2:
         return functional.linear(values, weight, bias)
     rows = values.flatten(1, -2)
-    # The weight comes first, so that its gradient is made in the weight's own layout; to turn it would cost a tenth of a step.
+    # The weight comes first, so that its gradient is made in the weight's own layout; else autograd copies it (docs/LOG.md).
     product = torch.bmm(weight, rows.mT) if bias is None else torch.baddbmm(bias.unsqueeze(-1), weight, rows.mT)
     found: Tensor = product.mT.unflatten(1, values.shape[1:-1])
     return found
