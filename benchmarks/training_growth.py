@@ -9,6 +9,7 @@ processes at once on the largest store.
 
 import argparse
 import multiprocessing
+import os
 import statistics
 import sys
 import tempfile
@@ -20,7 +21,7 @@ import torch
 from benchmarks.training_data import features_of, write_corpus
 from mmm.config import make_config
 from mmm.manifest import read_manifest
-from mmm.memory import keep_freed_memory
+from mmm.memory import keep_freed_memory, reusing_holes
 from mmm.run import begin
 from mmm.train import fit
 
@@ -81,6 +82,7 @@ def main() -> None:
     parser.add_argument("--utterances", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
+    os.environ.update(reusing_holes(os.environ))  # as `mmm train` and a sweep do for the processes below
     with tempfile.TemporaryDirectory() as name:
         manifests = {}
         for times in (1, 2, 4, 8):

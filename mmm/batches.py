@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,11 @@ from mmm.extract import find_store, speech_key, text_key
 from mmm.manifest import Manifest
 from mmm.residence import gather, source
 from mmm.store import FeatureStore
+
+# Positions, padding included, whose activations a training step holds at once. On a CPU larger parts are no faster, only larger
+# (docs/LOG.md, 2026-11-25); a GPU wants large products.
+_CPU_POSITIONS = 5120
+_GPU_POSITIONS = 65_536
 
 
 @dataclass(frozen=True)
@@ -141,6 +147,14 @@ class SplitData:
         self.indices, self.labels = labelled_rows(features.manifest, indices, policy)
         if not len(self.indices):
             raise ValueError(f"{features.manifest.path}: label policy {policy!r} leaves no rows to train on")
+        speech, text = (
+            torch.from_numpy(store.offsets).diff()[store_rows[self.indices]].clamp(max=longest)
+            for store, store_rows, longest in (
+                (features.speech, features.speech_rows, dims.speech_positions),
+                (features.text, features.text_rows, dims.text_positions),
+            )
+        )
+        self.lengths: Tensor = speech + text  # (N,) positions of each row
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -152,8 +166,22 @@ class SplitData:
     def part(self, rows: Tensor) -> "SplitData":
         """Some of the rows (n,) as a split of its own."""
         part = copy.copy(self)
-        part.indices, part.labels = self.indices[rows], self.labels[rows]
+        part.indices, part.labels, part.lengths = self.indices[rows], self.labels[rows], self.lengths[rows]
         return part
+
+    def parts(self, rows: Tensor, device: torch.device, times: float = 1) -> Sequence[Tensor]:
+        """Rows (B,) or (M, B) cut into parts to be computed one after the other, so that memory does not grow with the batch.
+
+        Rows of like length share a part: less padding. How many go into one is decided by the longest that there could be, not
+        by these rows, so that each member of a pack is cut as it would be alone. `times`: how many times as much fits.
+        """
+        at_once = times * (_CPU_POSITIONS if device.type == "cpu" else _GPU_POSITIONS)
+        size = max(1, int(at_once / (self.dims.speech_positions + self.dims.text_positions)))
+        number = -(-rows.shape[-1] // size)
+        if number == 1 or self.config.is_pooled:
+            return [rows]
+        order = self.lengths[rows].argsort(dim=-1, descending=True, stable=True)
+        return rows.gather(-1, order).chunk(number, dim=-1)
 
     def batch(self, rows: Tensor, device: torch.device) -> Batch:
         """The batch of rows (B,) of this split; of rows (M, B), one for each member of a pack."""

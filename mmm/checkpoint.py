@@ -51,7 +51,7 @@ def load_checkpoint(run: Run, path: Path, sha256: str | None = None) -> None:
         if name.startswith("optimizer."):
             _, index, entry = name.split(".", 2)
             state.setdefault(int(index), {})[entry] = value
-    run.optimizer.load_state_dict({"state": state, "param_groups": run.optimizer.state_dict()["param_groups"]})
+    run.optimizer.load_state_dict({"state": state})
     run.epoch, run.best_epoch, run.best_metrics = about["epoch"], about["best_epoch"], about["best_metrics"]
 
 

@@ -13,6 +13,7 @@ from mmm.cli_encode import console as console
 from mmm.cli_predict import demo, predict
 from mmm.cli_prepare import corpus_report, demo_corpus, prepare
 from mmm.cli_profile import profile
+from mmm.memory import restart_reusing_holes
 
 # Modules that import torch are imported inside the commands: --help and typing errors must not wait for them.
 
@@ -230,4 +231,6 @@ def run_app(application: typer.Typer) -> None:
 
 
 def main() -> None:
+    if sys.argv[1:2] in (["train"], ["profile"]):
+        restart_reusing_holes()
     run_app(app)

@@ -10,8 +10,8 @@ from mmm.batches import Batch, SplitData
 from mmm.metrics import classification_metrics
 from mmm.pack import Pack
 
-_BATCH_SIZE = 256
 _POOLED_BATCH_SIZE = 1024
+_TIMES = 2  # as much as in training, which keeps what the gradients need
 
 
 def forward(model: nn.Module, batch: Batch) -> Tensor:
@@ -34,12 +34,11 @@ def pack_probabilities(pack: Pack, data: SplitData, device: torch.device) -> Ten
 
 @torch.inference_mode()
 def _probabilities(forward_all: Callable[[Batch], Tensor], num_members: int, data: SplitData, device: torch.device) -> Tensor:
-    # Utterances of like length share a batch: less padding to compute on.
-    lengths = torch.from_numpy(data.features.speech.offsets).diff()[data.features.speech_rows[data.indices]]
-    order = torch.arange(len(data)) if data.config.is_pooled else lengths.argsort(stable=True)
-    size = _POOLED_BATCH_SIZE if data.config.is_pooled else max(_BATCH_SIZE // num_members, 16)
+    everyone = torch.arange(len(data))
+    is_pooled = data.config.is_pooled
+    parts = everyone.split(_POOLED_BATCH_SIZE) if is_pooled else data.parts(everyone, device, _TIMES / num_members)
     found = torch.empty(num_members, len(data), data.dims.num_classes)
-    for rows in order.split(size):
+    for rows in parts:
         found[:, rows] = forward_all(data.batch(rows, device)).float().softmax(dim=-1).cpu()
     return found
 

@@ -2,11 +2,33 @@
 
 import contextlib
 import ctypes
+import os
 import resource
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
+_M_MXFAST, _M_TRIM_THRESHOLD, _M_MMAP_MAX = 1, -1, -4  # malloc.h
 _NEVER = 2**31 - 1
+# A tensor is cut from a block a little larger than itself, for its alignment, and what is left over is freed. glibc 2.36 keeps
+# such small pieces apart for later, so that the hole that a tensor leaves never holds one of its size again and a
+# training process grows without end. Without its cache of small pieces (and `keep_freed_memory`) they join the hole.
+_TUNABLES, _NO_CACHE = "GLIBC_TUNABLES", "glibc.malloc.tcache_count=0"
+
+
+def reusing_holes(environment: Mapping[str, str]) -> dict[str, str]:
+    """What a training process's environment has to have beside `environment` to stay as small as it can; elsewhere without effect."""
+    there = environment.get(_TUNABLES, "")
+    if _NO_CACHE.partition("=")[0] in there:
+        return {}  # the user has chosen
+    return {_TUNABLES: f"{there}:{_NO_CACHE}" if there else _NO_CACHE}
+
+
+def restart_reusing_holes() -> None:
+    """Start this command again with that environment, which is read before Python is; a return means that there was no need."""
+    changes = reusing_holes(os.environ)
+    if sys.platform == "linux" and changes:
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **changes})  # noqa: S606
 
 
 def keep_freed_memory() -> bool:
@@ -19,7 +41,7 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    return bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, _NEVER))
+    return bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, _NEVER) and mallopt(_M_MXFAST, 0))
 
 
 def give_back() -> None:

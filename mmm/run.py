@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmm.adamw import AdamW, Optimizer
 from mmm.batches import Features, SplitData, dims_of
 from mmm.config import Dims, TrainConfig
 from mmm.models import ARCHITECTURES
@@ -20,7 +21,7 @@ class Run:
     config: TrainConfig
     dims: Dims
     model: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
     train: SplitData
     dev: SplitData
     device: torch.device
@@ -92,5 +93,5 @@ def begin(
     return Run(config, dims, model, make_optimizer(config, model), train, dev, device, objective, precision)
 
 
-def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
+def make_optimizer(config: TrainConfig, model: nn.Module) -> Optimizer:
+    return AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)

@@ -99,21 +99,22 @@ def train_epoch(pack: Pack, part: Callable[[str], AbstractContextManager[None]] 
     number = 0
     for group in order_N.split(config.batch_size * config.accumulate, dim=-1):
         batches = group.split(config.batch_size, dim=-1)
-        group_weight = sum((train.labels[rows].to(device) * weights_C).sum(dim=(-2, -1)) for rows in batches)
-        for rows in batches:
-            with part("reading"):
-                batch = train.batch(rows, device)
-            with part("forward"):
-                with autocast(first.precision, device.type):
-                    logits_BC = pack.forward(batch, drop).float()
-                targets_BC = batch.labels + smoothing * (1 / batch.labels.shape[-1] - batch.labels)
-                weight = (batch.labels * weights_C).sum(dim=(-2, -1))
-                loss = -(targets_BC * weights_C * functional.log_softmax(logits_BC, dim=-1)).sum(dim=(-2, -1))
-                total_loss += loss.detach()
-                total_weight += weight
-            with part("backward"):
-                # Exact: k batches of b weigh as one batch of k * b. Published: each batch's mean, over k.
-                (loss / (weight * config.accumulate if published else group_weight)).sum().backward()
+        weights = [(train.labels[rows].to(device) * weights_C).sum(dim=(-2, -1)) for rows in batches]
+        for rows, weight in zip(batches, weights, strict=True):
+            # Exact: k batches of b weigh as one batch of k * b. Published: each batch's mean, over k.
+            divisor = weight * config.accumulate if published else sum(weights)
+            for some in train.parts(rows, device):
+                with part("reading"):
+                    batch = train.batch(some, device)
+                with part("forward"):
+                    with autocast(first.precision, device.type):
+                        logits_BC = pack.forward(batch, drop).float()
+                    targets_BC = batch.labels + smoothing * (1 / batch.labels.shape[-1] - batch.labels)
+                    loss = -(targets_BC * weights_C * functional.log_softmax(logits_BC, dim=-1)).sum(dim=(-2, -1))
+                    total_loss += loss.detach()
+                with part("backward"):
+                    (loss / divisor).sum().backward()
+            total_weight += weight
             if published and number % config.accumulate == 0:
                 with part("optimizer"):
                     pack.step()

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mmm.memory import reusing_holes
 from search.conductor import Conductor
 from search.config import SweepSpec
 
@@ -111,13 +112,15 @@ class ConductedScheduler(FIFOScheduler):
 def _ray(spec: SweepSpec, threads: int) -> Iterator[None]:
     """A local Ray on loopback, or the cluster at `spec.address`."""
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
+    heap = reusing_holes(os.environ)
     if spec.address is None:
+        os.environ.update(heap)  # Ray's processes inherit it
         num_gpus = spec.gpus_per_trial * spec.workers if spec.gpus_per_trial else 0
         ray.init(num_cpus=max(spec.workers * threads, 1), num_gpus=-(-num_gpus // 1) if num_gpus else 0,
                  include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)  # fmt: skip
     else:
         try:
-            ray.init(address=spec.address, **quiet)
+            ray.init(address=spec.address, runtime_env={"env_vars": heap}, **quiet)
         except ConnectionError as error:
             raise ValueError(f"--address {spec.address}: no Ray cluster answers there ({error})") from None
     token = Path.home() / ".ray" / "auth_token"

@@ -44,7 +44,22 @@ def assert_same_numbers(one: Run, other: Run) -> None:
 def test_each_member_gets_the_numbers_that_it_would_get_alone(
     corpus: Corpus, architecture: str, changes: dict[str, Any]
 ) -> None:
-    alone, together = (begin_members(corpus, architecture, **changes) for _ in range(2))
+    assert_each_as_alone(*(begin_members(corpus, architecture, **changes) for _ in range(2)))
+
+
+@pytest.mark.parametrize("architecture", ["cross_attention", "mlp_mixer"])
+def test_batches_cut_into_parts_change_nothing_of_that(
+    corpus: Corpus, architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone, together = (begin_members(corpus, architecture, batch_size=7) for _ in range(2))
+    run = alone[0]
+    at_once = 2 * (run.dims.speech_positions + run.dims.text_positions)
+    monkeypatch.setattr("mmm.batches._CPU_POSITIONS", at_once)
+    assert [len(part) for part in run.train.parts(torch.arange(7), CPU)] == [2, 2, 2, 1]
+    assert_each_as_alone(alone, together)
+
+
+def assert_each_as_alone(alone: list[Run], together: list[Run]) -> None:
     expected = [list(fit(run)) for run in alone]
     found = list(fit_pack(list(together)))
     for member, run in enumerate(together):

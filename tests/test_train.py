@@ -114,6 +114,43 @@ def test_four_batches_of_three_equal_one_of_twelve(corpus: Corpus, architecture:
         torch.testing.assert_close(other[name], one[name], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("accumulation", ["exact", "published"])
+@pytest.mark.parametrize("architecture", ["cross_attention", "mlp_mixer"])
+def test_a_batch_cut_into_parts_steps_as_the_whole(
+    corpus: Corpus, architecture: str, accumulation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = []
+    for rows_at_once in (12, 5, 1):
+        run = begin_small(corpus, architecture, batch_size=12, accumulate=2, accumulation=accumulation, dropout=0.0,
+                          class_weight="inverse", epochs=1)  # fmt: skip
+        run.optimizer = torch.optim.SGD(run.model.parameters(), lr=0.01)
+        at_once = rows_at_once * (run.dims.speech_positions + run.dims.text_positions)
+        monkeypatch.setattr("mmm.batches._CPU_POSITIONS", at_once)
+        assert len(run.train.parts(torch.arange(12), CPU)) == {12: 1, 5: 3, 1: 12}[rows_at_once]
+        (result,) = fit(run)
+        ends.append((result, run.model.state_dict()))
+    (expected, weights), *others = ends
+    for result, other in others:
+        assert result.train_loss == pytest.approx(expected.train_loss, abs=1e-6)
+        assert result.metrics["loss"] == pytest.approx(expected.metrics["loss"], abs=1e-6)
+        assert result.metrics["confusion_matrix"] == expected.metrics["confusion_matrix"]
+        for name in weights:
+            torch.testing.assert_close(other[name], weights[name], rtol=0, atol=1e-6)
+
+
+def test_the_parts_of_a_batch_are_its_rows_longest_first(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = begin_small(corpus, "mlp_mixer")
+    monkeypatch.setattr("mmm.batches._CPU_POSITIONS", 4 * (run.dims.speech_positions + run.dims.text_positions))
+    rows = torch.randperm(len(run.train))[:14].view(2, 7)
+    parts = run.train.parts(rows, CPU)
+    assert [tuple(part.shape) for part in parts] == [(2, 4), (2, 3)]
+    together = torch.cat(list(parts), dim=1)
+    assert together.sort(dim=1).values.equal(rows.sort(dim=1).values)
+    assert (run.train.lengths[together].diff(dim=1) <= 0).all()
+    batch = run.train.batch(rows[0, :1], CPU)
+    assert int(batch.speech_mask.sum() + batch.text_mask.sum()) == run.train.lengths[rows[0, 0]]
+
+
 @pytest.mark.parametrize("architecture", ["vanilla_concat", "mlp_mixer"])
 def test_published_accumulation_steps_on_batches_0_8_16_and_drops_the_rest(corpus: Corpus, architecture: str) -> None:
     run = begin_small(corpus, architecture, batch_size=1, accumulate=8, accumulation="published", shuffle=False,
