@@ -84,7 +84,8 @@ def ours(folder: Path, uri: str | None, with_outbox: bool = True) -> tuple[float
             if is_report:
                 reports.append(time.perf_counter() - before)
             if with_outbox and outbox is None:
-                outbox = Outbox(folder, "bench")
+                outbox = Outbox()
+                outbox.follow(folder, "bench")
         trouble = outbox.close(longest_wait_s=900) if outbox is not None else ""
         assert trouble == "", trouble
         return time.perf_counter() - started, reports

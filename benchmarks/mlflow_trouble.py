@@ -59,7 +59,8 @@ def sweep(folder: Path, uri: str, seconds: float) -> tuple[float, float, list[fl
         conductor = Conductor(ledger, spec, Space(suggest), "cpu", lambda: None)
         started = time.perf_counter()
         conductor.open_session("")
-        outbox = Outbox(folder, "trouble")
+        outbox = Outbox()
+        outbox.follow(folder, "trouble")
         seats: list[tuple[float, int, int]] = []  # when an epoch is done, of which trial, which epoch
         for _ in range(SEATS):
             order = conductor.next_order()

@@ -44,8 +44,8 @@ def _make_sqlite_store(path: Path) -> None:
     shutil.rmtree(making)
 
 
-def open_client(runs: Path, tracking_uri: str | None) -> tuple[Any, str]:
-    """MLflow's client and the id of our experiment, made where it is missing."""
+def import_mlflow() -> None:
+    """Import MLflow, which takes seconds, with settings that it reads then."""
     # MLflow asks its makers' server for news unless it is told not to.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
@@ -56,6 +56,12 @@ def open_client(runs: Path, tracking_uri: str | None) -> tuple[Any, str]:
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # a request for each run that ends
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     logging.getLogger("alembic").setLevel(logging.ERROR)
+    import mlflow.tracking  # noqa: F401
+
+
+def open_client(runs: Path, tracking_uri: str | None) -> tuple[Any, str]:
+    """MLflow's client and the id of our experiment, made where it is missing."""
+    import_mlflow()
     from mlflow import MlflowClient
 
     runs.mkdir(parents=True, exist_ok=True)

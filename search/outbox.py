@@ -4,6 +4,7 @@ A process and not a thread, so that neither MLflow's import nor its work holds P
 it can be left behind when a server does not answer. It only reads the ledger: what it could not send stays there.
 """
 
+import contextlib
 import json
 import os
 import select
@@ -13,41 +14,70 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from search.ledger import LedgerError, read_events
+from search.mlflow_store import import_mlflow
 from search.pages import page_base
 from search.tracking import Busy, Delivery
 
 _POLL_S = 1.0
 _LONGEST_PAUSE_S = 15.0
-_SHARE = 0.1  # of a core, at most, while training needs every core; what waits is sent when it has ended
+_SHARE = 0.04  # of a core, at most, while training needs every core; what waits is sent when it has ended
 _LONGEST_YIELD_S = 60.0
-_LONGEST_START_S = 60.0
 _GRACE_S = 5.0  # for a store's trouble, once the sweep has ended
+_LONGEST_YIELDING_S = 10.0  # after the sweep; whoever has not arrived by then has no core, another one has to be sent
 _LONGEST_WAIT_S = 30.0  # of the driver; after that the outbox goes on alone
 
 
 class Outbox:
-    """The driver's side: starts the process, and at the end waits for it as long as it gets on."""
+    """The driver's side: starts the process, and at the end waits for it as long as it gets on.
 
-    def __init__(self, runs: Path, name: str) -> None:
-        with open(runs / name / "mlflow.log", "w") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "search.outbox", str(runs), name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
-                start_new_session=True,  # Ctrl-C is for the driver
-            )  # fmt: skip
-        # Read all the time: a pipe that nobody empties would stop the process after some thousand lines.
+    Made before it has anything to do, so that MLflow is imported on a core that is idle while a sweep is checked. In a `with` block
+    it ends with it where there was no sweep to follow.
+    """
+
+    def __init__(self) -> None:
         self._last: dict[str, Any] = {}
-        self._listener = threading.Thread(target=self._listen, name="outbox", daemon=True)
-        self._listener.start()
+        self._order = ""
         self.ranking: str | None = None  # addresses of MLflow's pages, once everything has arrived
         self.comparison: str | None = None
+        self._start("yielding")
 
-    def _listen(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
+    def _start(self, manner: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "search.outbox", manner], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for the driver
+        )  # fmt: skip
+        # Read all the time: a pipe that nobody empties would stop the process after some thousand lines.
+        self._listener = threading.Thread(target=self._listen, args=(self._process,), name="outbox", daemon=True)
+        self._listener.start()
+
+    def _listen(self, process: "subprocess.Popen[bytes]") -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
             self._last.update(json.loads(line))
+
+    def follow(self, runs: Path, name: str) -> None:
+        """Send this sweep from now on; its ledger is there. What goes wrong is told in `mlflow.log` beside it."""
+        log = runs / name / "mlflow.log"
+        log.write_text("")
+        self._order = json.dumps({"runs": str(runs), "name": name, "log": str(log)}) + "\n"
+        self._tell()
+
+    def _tell(self) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has died: `close` tells of it
+            self._process.stdin.write(self._order.encode())
+            self._process.stdin.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._order:
+            self._process.kill()
+            self._process.wait()
 
     def close(self, longest_wait_s: float = _LONGEST_WAIT_S) -> str:
         """After the session's end is in the ledger: wait for the rest to be sent, but not for long.
@@ -56,7 +86,15 @@ class Outbox:
         """
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self._listener.join(longest_wait_s)
+        self._listener.join(min(longest_wait_s, _LONGEST_YIELDING_S))
+        if self._listener.is_alive():
+            # It yields to everyone, and on a machine with other work may never get on. What it did is not done twice.
+            self._process.kill()
+            self._process.wait()
+            self._start("now")
+            self._tell()
+            self._process.stdin.close()
+            self._listener.join(longest_wait_s)
         if self._listener.is_alive():
             return "it is being sent in the background"
         status = self._process.wait()
@@ -85,36 +123,12 @@ def pause_s_after(used_s: float, load: float, num_cores: int) -> float:
     return max(_POLL_S, yielding_s)
 
 
-class _FirstResult:
-    """Looks for an epoch that is reported from now on."""
-
-    def __init__(self, ledger: Path) -> None:
-        self._ledger = ledger
-        self._seen = 0
-        self.is_there()  # of earlier sessions
-
-    def is_there(self) -> bool:
-        found = False
-        try:
-            for event in read_events(self._ledger, self._seen):
-                self._seen, found = event.seq, found or event.kind == "epoch"
-        except LedgerError:
-            return True  # no reason to wait: whoever reads it next tells of it
-        return found
-
-
 def follow(runs: Path, name: str) -> int:
     """Send until the driver has ended and everything has arrived; 1 where it could not be sent."""
     first = next(event for event in read_events(runs / name / "ledger.sqlite") if event.kind == "sweep")
     uri = first.body["spec"]["tracking_uri"]
     pause_s, trouble = 0.0, ""
-    # MLflow takes seconds of a core to import, which until the first result is in starting workers need.
-    ended, waited_s = False, 0.0
-    first_result = _FirstResult(runs / name / "ledger.sqlite")
-    while not ended and waited_s < _LONGEST_START_S and not first_result.is_there():
-        ended = _driver_has_ended(_POLL_S)
-        waited_s += _POLL_S
-    last_success = time.monotonic()
+    ended, last_success = False, time.monotonic()
     delivery = Delivery(runs, name, uri)
     is_mine = False
     while True:
@@ -131,7 +145,7 @@ def follow(runs: Path, name: str) -> int:
             delivery.read()
             if delivery.left:
                 delivery.connect()
-            # From here: MLflow's import is paid once, and whoever waits for the first trials need not wait for it tenfold.
+            # From here: MLflow's tables are made once, and whoever waits for the first trials need not wait for that tenfold.
             used_s = time.process_time()
             delivery.send(lambda: _say(left=delivery.left))
             used_s = time.process_time() - used_s
@@ -156,8 +170,29 @@ def follow(runs: Path, name: str) -> int:
             return 1
 
 
-if __name__ == "__main__":
+def yield_to_training() -> None:
+    """Run only where a core is idle, or nearly: Ray's workers have a niceness of 15."""
+    if hasattr(os, "SCHED_IDLE"):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    else:
+        os.nice(19)
+
+
+def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Behind the driver, but ahead of Ray's workers (15), which would starve it on a busy machine: it needs little.
-    os.nice(5)
-    sys.exit(follow(Path(sys.argv[1]), sys.argv[2]))
+    if sys.argv[1] == "yielding":
+        yield_to_training()
+    else:
+        os.nice(5)  # behind the driver
+    import_mlflow()
+    line = sys.stdin.readline()
+    if not line:  # the driver has ended without a sweep
+        return 0
+    order = json.loads(line)
+    with open(order["log"], "a") as log:
+        os.dup2(log.fileno(), sys.stderr.fileno())
+    return follow(Path(order["runs"]), order["name"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

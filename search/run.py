@@ -86,13 +86,14 @@ def start(
         raise ValueError(
             f"sweep {spec.name!r} exists in {runs}/; go on with it: mmm-search resume {spec.name}, or choose another --name"
         )
-    checked = check(spec, points)
-    priors: list[dict[str, Any]] = []
-    if warm_start:
-        from search.warm_start import load_priors
+    with Outbox() as outbox:
+        checked = check(spec, points)
+        priors: list[dict[str, Any]] = []
+        if warm_start:
+            from search.warm_start import load_priors
 
-        priors = [prior for source in warm_start for prior in load_priors(source, runs, spec.metric)]
-    return _run(checked, runs, console, priors)
+            priors = [prior for source in warm_start for prior in load_priors(source, runs, spec.metric)]
+        return _run(checked, runs, console, outbox, priors)
 
 
 def resume(runs: Path, name: str, changes: dict[str, Any], console: Console, points: Sequence[Point] = ()) -> History:
@@ -100,10 +101,13 @@ def resume(runs: Path, name: str, changes: dict[str, Any], console: Console, poi
     folder = existing_sweep(runs, name)
     spec = read_history(folder / "ledger.sqlite").spec
     assert spec is not None
-    return _run(check(replace(spec, **changes, command=command_line()), points), runs, console, None)
+    with Outbox() as outbox:
+        return _run(check(replace(spec, **changes, command=command_line()), points), runs, console, outbox)
 
 
-def _run(checked: Checked, runs: Path, console: Console, priors: Sequence[dict[str, Any]] | None) -> History:
+def _run(
+    checked: Checked, runs: Path, console: Console, outbox: Outbox, priors: Sequence[dict[str, Any]] | None = None
+) -> History:
     """A session; `priors` are those of a new sweep, None goes on with one."""
     spec, space = checked.spec, checked.space
     folder = sweep_dir(runs, spec.name)
@@ -120,7 +124,7 @@ def _run(checked: Checked, runs: Path, console: Console, priors: Sequence[dict[s
         conductor.open_session(spec.command)
         ledger.append(("note", None, {"about": "data", **checked.settings_check.data()}))
         view.follow(conductor)
-        outbox = Outbox(runs, spec.name)
+        outbox.follow(runs, spec.name)
         # Ray takes seconds to import; everything that can be refused has been by now.
         from search.sweep import run_trials
 

@@ -72,7 +72,8 @@ def test_a_server_in_trouble_holds_up_nobody_and_misses_nothing(
         killed.wait()
         spec = SweepSpec("first", "quick", "m", "f", trials=20, epochs=EPOCHS, workers=1, tracking_uri=proxy.uri).as_json()
         ledger.append(("sweep", None, {"spec": spec}), ("session", None, {"spec": spec, "host": "here", "command": ""}))
-        outbox = Outbox(tmp_path, "first")
+        outbox = Outbox()
+        outbox.follow(tmp_path, "first")
 
         def go_on(first: int, count: int) -> None:
             for entries in trials(first, count):
@@ -118,6 +119,7 @@ def test_a_server_that_is_gone_at_the_end_is_named_and_what_is_left_is_kept(tmp_
     with Ledger(tmp_path / "first") as ledger:
         spec = SweepSpec("first", "quick", "m", "f", trials=1, epochs=1, workers=1, tracking_uri="http://127.0.0.1:1").as_json()
         ledger.append(("sweep", None, {"spec": spec}), ("session", None, {"spec": spec, "host": "here", "command": ""}))
-        outbox = Outbox(tmp_path, "first")
+        outbox = Outbox()
+        outbox.follow(tmp_path, "first")
         ledger.append(("close", None, {"why": "done", "seconds": 1.0, "efficiency": None}))
         assert "127.0.0.1" in outbox.close()
