@@ -22,14 +22,15 @@ def save_checkpoint(run: Run, path: Path) -> str:
     tensors |= {f"best.{name}": value.contiguous() for name, value in run.best_weights.items()}
     for index, state in run.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value.detach().cpu().contiguous() for name, value in state.items()}
-    about = {"epoch": run.epoch, "best_epoch": run.best_epoch, "best_metrics": run.best_metrics, **_identity(run)}
+    about = {"epoch": run.epoch, "best_epoch": run.best_epoch, "best_metrics": run.best_metrics, "precision": run.precision,
+             **_identity(run)}  # fmt: skip
     content = save_tensors(tensors, metadata={"run": json.dumps(about)})
     write_bytes(path, content)
     return hashlib.sha256(content).hexdigest()
 
 
 def load_checkpoint(run: Run, path: Path, sha256: str | None = None) -> None:
-    """Bring a fresh run to where the checkpoint was. Raises ValueError where it is damaged or of other settings."""
+    """Bring a fresh run to where the checkpoint was, in the precision that it began with. Raises ValueError where it is damaged or of other settings."""
     content = path.read_bytes()
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
         raise ValueError(f"{path}: damaged: its checksum is not the one that was recorded")
@@ -52,6 +53,8 @@ def load_checkpoint(run: Run, path: Path, sha256: str | None = None) -> None:
             _, index, entry = name.split(".", 2)
             state.setdefault(int(index), {})[entry] = value
     run.optimizer.load_state_dict({"state": state})
+    # As it began, also on a machine where `auto` would choose otherwise; checkpoints of earlier versions do not say.
+    run.precision = about.get("precision", run.precision)
     run.epoch, run.best_epoch, run.best_metrics = about["epoch"], about["best_epoch"], about["best_metrics"]
 
 

@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import Any, Self
 
 from search.history import Event, History, as_json, stored_body, whole_body
-from search.history import Trial as Trial
 from search.lock import Lock, LockError
 
 FORMAT = 1  # SQLite's user_version

@@ -97,6 +97,16 @@ def test_a_finished_run_can_be_prolonged(corpus: Corpus, tmp_path: Path, archite
     assert_same_run(longer, expected)
 
 
+def test_a_run_goes_on_in_the_precision_that_it_began_with(corpus: Corpus, tmp_path: Path) -> None:
+    run = begin_small(corpus, "vanilla_concat", epochs=1)
+    run.precision = "bf16"
+    list(fit(run))
+    save_checkpoint(run, tmp_path / "checkpoint")
+    again = begin_small(corpus, "vanilla_concat", epochs=2)
+    load_checkpoint(again, tmp_path / "checkpoint")
+    assert again.precision == "bf16"
+
+
 @every_architecture
 def test_four_batches_of_three_equal_one_of_twelve(corpus: Corpus, architecture: str) -> None:
     ends = []
