@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from mmm.store import recipe_hash
 def save_checkpoint(run: Run, path: Path) -> str:
     """Write model, optimizer and best weights, complete or not at all; returns the SHA-256 of the file."""
     tensors = {f"model.{name}": value.detach().cpu().contiguous() for name, value in run.model.state_dict().items()}
-    tensors |= {f"best.{name}": value.contiguous() for name, value in run.best_weights.items()}
+    if run.best_epoch != run.epoch:  # else they are the model's
+        tensors |= {f"best.{name}": value.contiguous() for name, value in run.best_weights.items()}
     for index, state in run.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value.detach().cpu().contiguous() for name, value in state.items()}
     about = {"epoch": run.epoch, "best_epoch": run.best_epoch, "best_metrics": run.best_metrics, "precision": run.precision,
@@ -30,7 +32,10 @@ def save_checkpoint(run: Run, path: Path) -> str:
 
 
 def load_checkpoint(run: Run, path: Path, sha256: str | None = None) -> None:
-    """Bring a fresh run to where the checkpoint was, in the precision that it began with. Raises ValueError where it is damaged or of other settings."""
+    """Bring a fresh run to where the checkpoint was, in the precision that it began with.
+
+    Raises ValueError where it is damaged or of other settings.
+    """
     content = path.read_bytes()
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
         raise ValueError(f"{path}: damaged: its checksum is not the one that was recorded")
@@ -46,7 +51,7 @@ def load_checkpoint(run: Run, path: Path, sha256: str | None = None) -> None:
     if differing:
         raise ValueError(f"{path}: a checkpoint of other settings ({', '.join(differing)} differ)")
     run.model.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("model.")})
-    run.best_weights = {name[5:]: value for name, value in tensors.items() if name.startswith("best.")}
+    run.best_weights = best_of(tensors) if about["best_epoch"] else {}
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith("optimizer."):
@@ -56,6 +61,12 @@ def load_checkpoint(run: Run, path: Path, sha256: str | None = None) -> None:
     # As it began, also on a machine where `auto` would choose otherwise; checkpoints of earlier versions do not say.
     run.precision = about.get("precision", run.precision)
     run.epoch, run.best_epoch, run.best_metrics = about["epoch"], about["best_epoch"], about["best_metrics"]
+
+
+def best_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of the best epoch in a checkpoint's tensors."""
+    part = "best." if any(name.startswith("best.") for name in tensors) else "model."
+    return {name.removeprefix(part): value for name, value in tensors.items() if name.startswith(part)}
 
 
 def _identity(run: Run) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from mmm.train import Diverged, EpochResult, fit_pack
 from search.trial_files import best_file, checkpoint_file, trial_folder
 
 SLICE_S = 1.0  # short epochs are reported together: between two reports a worker waits for the driver
-CHECKPOINT_SHARE = 0.03  # of a trial's time at most: where one costs less than 30 ms, each report has its checkpoint
+CHECKPOINT_SHARE = 0.01  # of a trial's time at most: where one costs less than 10 ms, each report has its checkpoint
 
 _cache: dict[tuple[str, str, str, int], Features] = {}  # one worker process serves many trials
 _manifests: dict[str, Manifest] = {}

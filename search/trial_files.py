@@ -6,6 +6,8 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor
 
+from mmm.checkpoint import best_of
+
 
 def trial_folder(sweep: Path, number: int) -> Path:
     return sweep / "trials" / f"{number:05d}"
@@ -25,8 +27,7 @@ def best_weights(sweep: Path, number: int) -> dict[str, Tensor] | None:
     if (best := best_file(sweep, number)).is_file():
         return load_file(best)
     if checkpoints := sorted(trial_folder(sweep, number).glob("checkpoint-*.safetensors")):
-        found = load_file(checkpoints[-1])
-        return {name[5:]: value for name, value in found.items() if name.startswith("best.")}
+        return best_of(load_file(checkpoints[-1]))
     return None
 
 
