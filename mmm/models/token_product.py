@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_SUMMED = 2**22  # elements of the weight's gradients of a whole batch; beyond, they are added up as they are made
+_SUMMED = 2**20  # elements of the weight's gradients of a whole batch; beyond, they are added up as they are made
 
 
 def token_product(weight_QP: Tensor, bias_Q: Tensor, values_BPD: Tensor) -> Tensor:
