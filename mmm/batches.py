@@ -176,6 +176,8 @@ class SplitData:
         by these rows, so that each member of a pack is cut as it would be alone. `times`: how many times as much fits.
         """
         at_once = times * (_CPU_POSITIONS if device.type == "cpu" else _GPU_POSITIONS)
+        if not self.config.masked:
+            at_once *= 2  # no padding is saved, and each part adds its gradients to all weights
         size = max(1, int(at_once / (self.dims.speech_positions + self.dims.text_positions)))
         number = -(-rows.shape[-1] // size)
         if number == 1 or self.config.is_pooled:
