@@ -15,6 +15,7 @@ import json
 import multiprocessing
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,7 @@ def run_one(job: tuple[str, str, str, int, int, int, float]) -> Trace:
     if task not in _task:
         _task[task] = load_task(task)
     make = TABLES[table][policy]
+    warnings.filterwarnings("ignore", module="ray.tune.search.optuna")  # of each OptunaSearch, that its space may repeat names
     return simulate(_task[task], make(_task[task], 1000 + repeat, workers), workers, repeat, epochs, seconds)
 
 

@@ -117,6 +117,10 @@ def test_a_measured_setting_has_the_size_of_the_real_one_and_of_its_checkpoint(c
         run = begin_small(corpus, architecture, width=64, epochs=1)
         next(fit(run))
         save_checkpoint(run, tmp_path / "checkpoint")
+        best_is_last = (tmp_path / "checkpoint").stat().st_size
+        run.epoch += 1  # as after an epoch that was no better: the best weights are not the last ones
+        save_checkpoint(run, tmp_path / "checkpoint")
+        assert abs((tmp_path / "checkpoint").stat().st_size - best_is_last - 4 * found.parameters) < 10_000
         assert found.parameters == sum(weight.numel() for weight in run.model.parameters())
         # Weights, best weights, two moments, in float32; names and metrics beside it.
         assert 0 < (tmp_path / "checkpoint").stat().st_size - 4 * 4 * found.parameters < 20_000
