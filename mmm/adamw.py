@@ -15,7 +15,7 @@ class Optimizer(Protocol):
     """What a run asks of its optimizer; torch's have it too."""
 
     def step(self) -> object: ...
-    def zero_grad(self, set_to_none: bool = True) -> object: ...
+    def zero_grad(self) -> object: ...
     def state_dict(self) -> Any: ...
     def load_state_dict(self, state_dict: Any) -> object: ...
 
@@ -50,8 +50,8 @@ class AdamW:
             [], steps, lr=self.lr, beta1=0.9, beta2=0.999, weight_decay=self.weight_decay, eps=1e-8, amsgrad=False, maximize=False,
         )  # fmt: skip
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients. `set_to_none` is there for torch's optimizers' sake."""
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
         for parameter in self.parameters:
             parameter.grad = None
 

@@ -17,8 +17,8 @@ from mmm.manifest import Manifest
 from mmm.residence import gather, source
 from mmm.store import FeatureStore
 
-# Positions, padding included, whose activations a training step holds at once. On a CPU larger parts are no faster, only larger
-# (docs/LOG.md, 2026-11-25); a GPU wants large products.
+# Positions, padding included, whose activations a training step holds at once. On a CPU larger parts gain little or lose
+# (docs/LOG.md, 2026-11-25); a GPU wants large products, but none was there to measure how large.
 _CPU_POSITIONS = 5120
 _GPU_POSITIONS = 65_536
 

@@ -76,7 +76,7 @@ class Pack:
 
     def forget_gradients(self) -> None:
         for run in self.runs:
-            run.optimizer.zero_grad(set_to_none=True)
+            run.optimizer.zero_grad()
         for stacked in self._stack.values():
             stacked.grad = None
 

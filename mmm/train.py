@@ -100,9 +100,10 @@ def train_epoch(pack: Pack, part: Callable[[str], AbstractContextManager[None]] 
     for group in order_N.split(config.batch_size * config.accumulate, dim=-1):
         batches = group.split(config.batch_size, dim=-1)
         weights = [(train.labels[rows].to(device) * weights_C).sum(dim=(-2, -1)) for rows in batches]
+        group_weight = sum(weights)
         for rows, weight in zip(batches, weights, strict=True):
             # Exact: k batches of b weigh as one batch of k * b. Published: each batch's mean, over k.
-            divisor = weight * config.accumulate if published else sum(weights)
+            divisor = weight * config.accumulate if published else group_weight
             for some in train.parts(rows, device):
                 with part("reading"):
                     batch = train.batch(some, device)

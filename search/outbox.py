@@ -26,8 +26,8 @@ _LONGEST_PAUSE_S = 15.0
 _SHARE = 0.04  # of a core, at most, while training needs every core; what waits is sent when it has ended
 _LONGEST_YIELD_S = 60.0
 _GRACE_S = 5.0  # for a store's trouble, once the sweep has ended
-_LONGEST_YIELDING_S = 10.0  # after the sweep; whoever has not arrived by then has no core, another one has to be sent
-_LONGEST_WAIT_S = 30.0  # of the driver; after that the outbox goes on alone
+_LONGEST_YIELDING_S = 10.0  # after the sweep, which is enough where a core is free and little is left
+_LONGEST_WAIT_S = 30.0  # of the driver for that one; after that the outbox goes on alone
 
 
 class Outbox:
@@ -88,7 +88,8 @@ class Outbox:
         self._process.stdin.close()
         self._listener.join(min(longest_wait_s, _LONGEST_YIELDING_S))
         if self._listener.is_alive():
-            # It yields to everyone, and on a machine with other work may never get on. What it did is not done twice.
+            # It yields to everyone, and on a machine with other work may never get on. One that does not takes its place; what has
+            # arrived is not sent twice.
             self._process.kill()
             self._process.wait()
             self._start("now")
@@ -184,7 +185,8 @@ def main() -> int:
         yield_to_training()
     else:
         os.nice(5)  # behind the driver
-    import_mlflow()
+    with contextlib.suppress(Exception):  # tried again where it is needed, and there told to the user
+        import_mlflow()
     line = sys.stdin.readline()
     if not line:  # the driver has ended without a sweep
         return 0

@@ -73,7 +73,7 @@ from mmm.adamw import AdamW
 import mmm.train, mmm.profile
 model = torch.nn.Linear(2, 2)
 optimizer = AdamW(model.parameters(), lr=1, weight_decay=0)
-model(torch.ones(1, 2)).sum().backward()
+torch.func.functional_call(model, dict(model.named_parameters()), torch.ones(1, 2)).sum().backward()  # as packs do
 optimizer.step()
 print([name for name in ("torch._dynamo", "torch._inductor", "sympy") if name in sys.modules])
 """

@@ -157,6 +157,9 @@ def test_the_parts_of_a_batch_are_its_rows_longest_first(corpus: Corpus, monkeyp
     together = torch.cat(list(parts), dim=1)
     assert together.sort(dim=1).values.equal(rows.sort(dim=1).values)
     assert (run.train.lengths[together].diff(dim=1) <= 0).all()
+    unmasked = begin_small(corpus, "mlp_mixer", masked=False)
+    monkeypatch.setattr("mmm.batches._CPU_POSITIONS", 2 * (unmasked.dims.speech_positions + unmasked.dims.text_positions))
+    assert [len(part) for part in unmasked.train.parts(torch.arange(6), CPU)] == [3, 3]  # in twos they would be three
     batch = run.train.batch(rows[0, :1], CPU)
     assert int(batch.speech_mask.sum() + batch.text_mask.sum()) == run.train.lengths[rows[0, 0]]
 
