@@ -9,24 +9,24 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from mmm.files import write_bytes
 from mmm.run import Run
 from mmm.store import recipe_hash
+from mmm.tensors import tensor_bytes
 
 
 def save_checkpoint(run: Run, path: Path) -> str:
     """Write model, optimizer and best weights, complete or not at all; returns the SHA-256 of the file."""
-    tensors = {f"model.{name}": value.detach().cpu().contiguous() for name, value in run.model.state_dict().items()}
+    tensors = {f"model.{name}": value for name, value in run.model.state_dict().items()}
     if run.best_epoch != run.epoch:  # else they are the model's
-        tensors |= {f"best.{name}": value.contiguous() for name, value in run.best_weights.items()}
+        tensors |= {f"best.{name}": value for name, value in run.best_weights.items()}
     for index, state in run.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": value.detach().cpu().contiguous() for name, value in state.items()}
+        tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
     about = {"epoch": run.epoch, "best_epoch": run.best_epoch, "best_metrics": run.best_metrics, "precision": run.precision,
              **_identity(run)}  # fmt: skip
-    content = save_tensors(tensors, metadata={"run": json.dumps(about)})
+    content = tensor_bytes(tensors, metadata={"run": json.dumps(about)})
     write_bytes(path, content)
     return hashlib.sha256(content).hexdigest()
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from ray import tune
-from safetensors.torch import save
 
 from mmm.batches import Features, load_features
 from mmm.checkpoint import load_checkpoint, save_checkpoint
@@ -26,6 +25,7 @@ from mmm.pack_size import measure_pack_sizes
 from mmm.precision import training_precision
 from mmm.residence import resident_bytes
 from mmm.run import Run, begin, resolve_device
+from mmm.tensors import tensor_bytes
 from mmm.train import Diverged, EpochResult, fit_pack
 from search.trial_files import best_file, checkpoint_file, trial_folder
 
@@ -33,6 +33,9 @@ SLICE_S = 1.0  # short epochs are reported together: between two reports a worke
 CHECKPOINT_SHARE = 0.01  # of a trial's time at most: where one costs less than 10 ms, each report has its checkpoint
 
 _cache: dict[tuple[str, str, str, int], Features] = {}  # one worker process serves many trials
+_save_costs: dict[
+    int, float
+] = {}  # seconds of a checkpoint, by the number of weights: the first of a trial counts like the others
 _manifests: dict[str, Manifest] = {}
 
 
@@ -68,7 +71,8 @@ class Member:
         self.warnings: list[str] = []
         self._kept = self._go_on()  # checkpoints that the driver knows, the newer first
         self.epochs: list[dict[str, Any]] = []  # since the last report
-        self._saved, self._save_s = time.monotonic(), 0.0
+        self._num_weights = sum(weight.numel() for weight in self.run.model.parameters())
+        self._saved, self._save_s = time.monotonic(), _save_costs.get(self._num_weights, 0.0)
         self._has_written_best = False
 
     def _go_on(self) -> list[Path]:
@@ -119,6 +123,7 @@ class Member:
             self._saved = time.monotonic()
             # Alone by the CPU, because the clock depends on what else runs; the disk's time counts where many wait for it.
             self._save_s = time.process_time() - started_cpu if num_members == 1 else time.perf_counter() - started
+            _save_costs[self._num_weights] = self._save_s
         told = {"epochs": self.epochs, "checkpoint": checkpoint, "is_last": self.run.is_finished, "warnings": self.warnings}
         self.epochs, self.warnings = [], []
         return told
@@ -132,7 +137,7 @@ class Member:
             self._remove_checkpoints(but=())
 
     def _write_best(self) -> None:
-        write_bytes(best_file(self.sweep, self.number), save(self.run.best_weights))
+        write_bytes(best_file(self.sweep, self.number), tensor_bytes(self.run.best_weights))
         self._has_written_best = True
 
     def _remove_checkpoints(self, but: tuple[Path | None, ...]) -> None:

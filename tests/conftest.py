@@ -2,6 +2,7 @@
 
 import csv
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,13 @@ def encode(manifest: Manifest, features_dir: Path) -> list[Progress]:
     """Both audio features and contexts 1, 2, 3."""
     speech = encode_speech(manifest, features_dir, small_speech_encoder(), AUDIO_FEATURES)
     return [*speech, *encode_text(manifest, features_dir, small_text_encoder(), CONTEXTS)]
+
+
+@pytest.fixture(autouse=True)
+def _fresh_worker() -> None:
+    """What a worker process has learnt about checkpoints is not another test's."""
+    if "search.trial" in sys.modules:
+        sys.modules["search.trial"]._save_costs.clear()
 
 
 @pytest.fixture(scope="session")

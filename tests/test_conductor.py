@@ -18,7 +18,7 @@ from search.config import SweepSpec
 from search.export import export_trial
 from search.history import History
 from search.ledger import Ledger, read_events, read_history
-from search.trial import Slices
+from search.trial import Slices, _save_costs
 from search.trial_files import best_weights, trial_folder
 from spaces import Space
 from tests.conftest import Corpus
@@ -182,6 +182,24 @@ def test_a_checkpoint_written_but_never_recorded_does_not_fail_the_trial(corpus:
     assert not conductor.report(0, slices.next()[0])
     assert slices.next()[0]["checkpoint"]["epoch"] == 6  # never reported
     assert told(sweep.run()) == told(Sweep(tmp_path / "undisturbed", spec).run())
+
+
+def test_a_trials_first_checkpoint_waits_until_it_is_a_hundredth_of_the_training(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.trial.SLICE_S", 0.0)  # an epoch a report
+    conductor = Sweep(tmp_path / "s", small_spec(corpus, trials=2, epochs=7, first_rung=5)).conductor()
+    first, second = conductor.next_order(), conductor.next_order()
+    assert first is not None
+    assert second is not None
+    second = {**second, "settings": first["settings"]}
+    slices = Slices([first])
+    assert slices.next()[0]["checkpoint"]["epoch"] == 1  # nothing is known of its cost
+    monkeypatch.setattr("search.trial._save_costs", dict.fromkeys(_save_costs, 3600.0))
+    slices = Slices([second])
+    saved = [report["checkpoint"] for report in (slices.next()[0] for _ in range(5))]
+    # At the rung, where the driver may end it, the best weights have to be on the disk.
+    assert [checkpoint and checkpoint["epoch"] for checkpoint in saved] == [None] * 4 + [5]
 
 
 def test_a_driver_killed_before_it_decided_at_a_rung_decides_when_it_goes_on(corpus: Corpus, tmp_path: Path) -> None:
