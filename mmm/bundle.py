@@ -22,13 +22,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from mmm.config import Dims, TrainConfig, make_config
 from mmm.files import new_directory, sha256_of_file, sha256_of_json, write_bytes, write_json
 from mmm.run import Run, build_model
 from mmm.store import Recipe, recipe_hash
+from mmm.tensors import tensor_bytes
 from mmm.version import VERSION
 
 FORMAT = 1
@@ -125,7 +125,7 @@ def write_bundle(
         "audio_recipe": audio_recipe, "text_recipe": text_recipe,
     }  # fmt: skip
     features = {"audio_features": recipe_hash(audio_recipe), "text_features": recipe_hash(text_recipe)}
-    write_bytes(folder / "model.safetensors", save_tensors({key: weights[key].contiguous() for key in sorted(weights)}))
+    write_bytes(folder / "model.safetensors", tensor_bytes({key: weights[key] for key in sorted(weights)}))
     write_json(folder / "config.json", about)
     write_json(folder / "provenance.json", {**_made_by(), **features, **provenance})
     seal(folder)

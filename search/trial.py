@@ -33,9 +33,8 @@ SLICE_S = 1.0  # short epochs are reported together: between two reports a worke
 CHECKPOINT_SHARE = 0.01  # of a trial's time at most: where one costs less than 10 ms, each report has its checkpoint
 
 _cache: dict[tuple[str, str, str, int], Features] = {}  # one worker process serves many trials
-_save_costs: dict[
-    int, float
-] = {}  # seconds of a checkpoint, by the number of weights: the first of a trial counts like the others
+# Seconds of the last checkpoint of a model with so many weights: what a trial's first one will cost is known before.
+_save_costs: dict[int, float] = {}
 _manifests: dict[str, Manifest] = {}
 
 
