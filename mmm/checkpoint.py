@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: model, optimizer and best weights as safetensors, complete or not at all."""
+"""Checkpoints of a training run: model, optimizer and best weights as safetensors."""
 
 import hashlib
 import json
@@ -11,14 +11,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-from mmm.files import write_bytes
 from mmm.run import Run
 from mmm.store import recipe_hash
 from mmm.tensors import tensor_bytes
 
 
-def save_checkpoint(run: Run, path: Path) -> str:
-    """Write model, optimizer and best weights, complete or not at all; returns the SHA-256 of the file."""
+def checkpoint_bytes(run: Run) -> bytes:
+    """Model, optimizer and best weights as the content of a file; a copy, so that the run may be trained on."""
     tensors = {f"model.{name}": value for name, value in run.model.state_dict().items()}
     if run.best_epoch != run.epoch:  # else they are the model's
         tensors |= {f"best.{name}": value for name, value in run.best_weights.items()}
@@ -26,9 +25,7 @@ def save_checkpoint(run: Run, path: Path) -> str:
         tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
     about = {"epoch": run.epoch, "best_epoch": run.best_epoch, "best_metrics": run.best_metrics, "precision": run.precision,
              **_identity(run)}  # fmt: skip
-    content = tensor_bytes(tensors, metadata={"run": json.dumps(about)})
-    write_bytes(path, content)
-    return hashlib.sha256(content).hexdigest()
+    return tensor_bytes(tensors, metadata={"run": json.dumps(about)})
 
 
 def load_checkpoint(run: Run, path: Path, sha256: str | None = None) -> None:

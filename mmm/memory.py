@@ -12,16 +12,18 @@ _M_MXFAST, _M_TRIM_THRESHOLD, _M_MMAP_MAX = 1, -1, -4  # malloc.h
 _NEVER = 2**31 - 1
 # A tensor is cut from a block a little larger than itself, for its alignment, and what is left over is freed. glibc 2.36 keeps
 # such small pieces apart for later, so that the hole that a tensor leaves never holds one of its size again and a
-# training process grows without end. Without its cache of small pieces (and `keep_freed_memory`) they join the hole.
-_TUNABLES, _NO_CACHE = "GLIBC_TUNABLES", "glibc.malloc.tcache_count=0"
+# training process grows without end. Without its cache of small pieces (and `keep_freed_memory`) they join the hole. A thread that
+# trains shall use the same heap as all others: one of its own has pieces of 64 MB at most.
+_TUNABLES = "GLIBC_TUNABLES"
+_WANTED = {"glibc.malloc.tcache_count": "0", "glibc.malloc.arena_max": "1"}
 
 
 def reusing_holes(environment: Mapping[str, str]) -> dict[str, str]:
     """What a training process's environment has to have beside `environment` to stay as small as it can; elsewhere without effect."""
-    there = environment.get(_TUNABLES, "")
-    if _NO_CACHE.partition("=")[0] in there:
-        return {}  # the user has chosen
-    return {_TUNABLES: f"{there}:{_NO_CACHE}" if there else _NO_CACHE}
+    there = [found for found in environment.get(_TUNABLES, "").split(":") if found]
+    chosen = {found.partition("=")[0] for found in there}  # by the user
+    missing = [f"{name}={value}" for name, value in _WANTED.items() if name not in chosen]
+    return {_TUNABLES: ":".join([*there, *missing])} if missing else {}
 
 
 def restart_reusing_holes() -> None:

@@ -29,7 +29,8 @@ class Diverged(RuntimeError):
 
 @dataclass(frozen=True)
 class EpochResult:
-    """One epoch: mean training loss in nats, validation metrics, seconds by the clock and of this process's CPU.
+    """One epoch: mean training loss in nats, validation metrics, seconds by the clock and of the CPU: the process's, or with
+    one thread that thread's.
 
     Seconds of an epoch that M runs were trained in together are shared out: each has an M-th.
     """
@@ -140,14 +141,15 @@ def fit_pack(runs: list[Run]) -> Iterator[list[tuple[Run, EpochResult | Diverged
             if pack is not None:
                 pack.dissolve()
             pack = Pack(runs)
-        started, cpu_started = time.perf_counter(), time.process_time()
+        cpu_time = time.thread_time if torch.get_num_threads() == 1 else time.process_time
+        started, cpu_started = time.perf_counter(), cpu_time()
         losses = train_epoch(pack)
         eval_started = time.perf_counter()
         found = pack_probabilities(pack, runs[0].dev, runs[0].device)
         scores = [score(one, runs[0].dev) for one in found]
         ended = time.perf_counter()
         share = 1 / len(runs)
-        shared = ((ended - started) * share, (time.process_time() - cpu_started) * share, (ended - eval_started) * share)
+        shared = ((ended - started) * share, (cpu_time() - cpu_started) * share, (ended - eval_started) * share)
         outcomes = [
             (run, _close_epoch(run, *told, *shared)) for run, told in zip(runs, zip(losses, scores, strict=True), strict=True)
         ]

@@ -1,6 +1,7 @@
 """A tiny real corpus and its features, made once a session, and small settings for each architecture."""
 
 import csv
+import hashlib
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,7 @@ import soundfile
 import torch
 
 from mmm.batches import Features, load_features
+from mmm.checkpoint import checkpoint_bytes
 from mmm.config import AUDIO_FEATURES, TrainConfig, make_config
 from mmm.encoders import SpeechEncoder, TextEncoder, make_speech_encoder, make_text_encoder
 from mmm.extract import Progress, encode_speech, encode_text
@@ -107,8 +109,8 @@ def encode(manifest: Manifest, features_dir: Path) -> list[Progress]:
 @pytest.fixture(autouse=True)
 def _fresh_worker() -> None:
     """What a worker process has learnt about checkpoints is not another test's."""
-    if "search.trial" in sys.modules:
-        sys.modules["search.trial"]._save_costs.clear()
+    if "search.member" in sys.modules:
+        sys.modules["search.member"]._save_costs.clear()
 
 
 @pytest.fixture(scope="session")
@@ -141,6 +143,13 @@ def small_config(architecture: str, **changes: Any) -> TrainConfig:
 def begin_small(corpus: Corpus, architecture: str, **changes: Any) -> Run:
     config = small_config(architecture, **changes)
     return begin(config, corpus.features(config.audio_feature, config.context))
+
+
+def save_checkpoint(run: Run, path: Path) -> str:
+    """Write a checkpoint; its SHA-256."""
+    content = checkpoint_bytes(run)
+    path.write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def trained(corpus: Corpus, architecture: str, **changes: Any) -> Run:

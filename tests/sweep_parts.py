@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from optuna import Trial as Suggester
 
 from search.cli import main
 from search.conductor import Conductor
 from search.config import SweepSpec
 from search.history import State, Trial
-from search.trial import TrialActor
+from search.slices import Slices
 from spaces import Space
 from tests.conftest import Corpus
 
@@ -59,17 +60,14 @@ def train_serially(conductor: Conductor, threads: int = 1) -> Iterator[tuple[int
 
     Whoever stops iterating leaves the sweep as a killed driver would.
     """
-    actor: TrialActor | None = None
-    ended = -1
+    torch.set_num_threads(threads)
+    slices = Slices([])
     while (order := conductor.next_order()) is not None:
-        order = json.loads(json.dumps(order))
-        if actor is None:
-            actor = TrialActor({"orders": [order], "threads": threads})
-        else:
-            actor.change([ended], [order])
-        stop, ended = False, order["number"]
+        slices.leave(list(slices.members))
+        slices.join([json.loads(json.dumps(order))])
+        stop = False
         while not stop:
-            (report,) = json.loads(actor.step()["reports"])
+            (report,) = json.loads(json.dumps(slices.next()))
             stop = conductor.report(order["number"], report)
             yield order["number"], report
 

@@ -20,7 +20,7 @@ from search.plan import SettingsCheck, trial_config
 from search.report import pareto_front, write_report
 from search.run import check
 from search.searcher import Searcher
-from search.trial import Slices
+from search.slices import Slices
 from spaces import SPACES, Space
 from tests.conftest import Corpus
 from tests.sweep_parts import METRIC, call_here, epoch_entry, small_spec, suggest_small, train_serially
@@ -104,7 +104,7 @@ def test_a_duration_is_written_as_it_is_read(seconds: int) -> None:
 def test_training_stops_when_the_compute_budget_is_used_up_and_a_larger_one_goes_on(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.trial.SLICE_S", 0.0)
+    monkeypatch.setattr("search.slices.SLICE_S", 0.0)
     spec = small_spec(corpus, trials=3, epochs=5)
     sweep = Sweep(tmp_path / "s", spec)
     # Killed after two epochs: what it trained is used, and is counted again where it has to be trained again.
@@ -142,7 +142,7 @@ def test_a_sweep_that_reaches_its_target_stops_with_weights_of_that_score(corpus
 def test_a_score_without_weights_does_not_reach_the_target(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.trial.SLICE_S", 0.0)
+    monkeypatch.setattr("search.slices.SLICE_S", 0.0)
     sweep = Sweep(tmp_path / "s", small_spec(corpus, trials=1, epochs=5, first_rung=3))
     conductor = sweep.conductor(target=1e-6)
     order = conductor.next_order()
@@ -252,7 +252,7 @@ def test_a_sweep_none_of_whose_models_is_small_enough_is_refused(corpus: Corpus)
 def test_a_trial_that_costs_too_much_fails_as_soon_as_it_is_known(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, float], epochs: int, reason: str
 ) -> None:
-    monkeypatch.setattr("search.trial.SLICE_S", 0.0)
+    monkeypatch.setattr("search.slices.SLICE_S", 0.0)
     trial = Sweep(tmp_path / "s", small_spec(corpus, trials=1, **changes)).run().trials[0]
     assert (trial.state, len(trial.epochs)) == ("failed", epochs)
     assert trial.reason.startswith("constraint: ")

@@ -18,7 +18,8 @@ from search.config import SweepSpec
 from search.export import export_trial
 from search.history import History
 from search.ledger import Ledger, read_events, read_history
-from search.trial import Slices, _save_costs
+from search.member import _save_costs
+from search.slices import Slices
 from search.trial_files import best_weights, trial_folder
 from spaces import Space
 from tests.conftest import Corpus
@@ -139,7 +140,7 @@ def test_a_sweep_killed_after_any_report_goes_on_as_if_undisturbed(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_reports: int
 ) -> None:
     # Each epoch is a report of its own, so that some were reported after the last checkpoint.
-    monkeypatch.setattr("search.trial.SLICE_S", 0.0)
+    monkeypatch.setattr("search.slices.SLICE_S", 0.0)
     spec = small_spec(corpus, trials=5, epochs=7)
     expected = told(Sweep(tmp_path / "undisturbed", spec).run())
     sweep = Sweep(tmp_path / "killed", spec)
@@ -162,7 +163,7 @@ def test_a_sweep_killed_after_any_report_goes_on_as_if_undisturbed(
 def test_two_kills_of_one_trial_still_give_the_undisturbed_epochs(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.trial.SLICE_S", 0.0)
+    monkeypatch.setattr("search.slices.SLICE_S", 0.0)
     spec = small_spec(corpus, trials=2, epochs=7)
     sweep = Sweep(tmp_path / "killed", spec)
     for num_reports in (4, 2):
@@ -187,7 +188,7 @@ def test_a_checkpoint_written_but_never_recorded_does_not_fail_the_trial(corpus:
 def test_a_trials_first_checkpoint_waits_until_it_is_a_hundredth_of_the_training(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.trial.SLICE_S", 0.0)  # an epoch a report
+    monkeypatch.setattr("search.slices.SLICE_S", 0.0)  # an epoch a report
     conductor = Sweep(tmp_path / "s", small_spec(corpus, trials=2, epochs=7, first_rung=5)).conductor()
     first, second = conductor.next_order(), conductor.next_order()
     assert first is not None
@@ -195,7 +196,7 @@ def test_a_trials_first_checkpoint_waits_until_it_is_a_hundredth_of_the_training
     second = {**second, "settings": first["settings"]}
     slices = Slices([first])
     assert slices.next()[0]["checkpoint"]["epoch"] == 1  # nothing is known of its cost
-    monkeypatch.setattr("search.trial._save_costs", dict.fromkeys(_save_costs, 3600.0))
+    monkeypatch.setattr("search.member._save_costs", dict.fromkeys(_save_costs, 3600.0))
     slices = Slices([second])
     saved = [report["checkpoint"] for report in (slices.next()[0] for _ in range(5))]
     # At the rung, where the driver may end it, the best weights have to be on the disk.
@@ -297,7 +298,7 @@ def test_a_space_that_raises_on_a_rare_setting_is_a_failed_trial_and_the_next_on
 def test_when_time_is_up_trials_stay_unfinished_and_a_larger_budget_finishes_them(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.trial.SLICE_S", 0.0)
+    monkeypatch.setattr("search.slices.SLICE_S", 0.0)
     spec = small_spec(corpus, trials=3, epochs=5)
     sweep = Sweep(tmp_path / "s", spec)
     conductor = sweep.conductor(time_budget_s=1000.0)

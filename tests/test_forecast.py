@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from mmm.checkpoint import save_checkpoint
 from mmm.train import fit
 from search.cost import measure
 from search.forecast import expected_rungs
 from search.searcher import draw
 from search.space_tree import SpaceTree
 from spaces import SPACES, Space
-from tests.conftest import Corpus, begin_small, names_in, small_config
+from tests.conftest import Corpus, begin_small, names_in, save_checkpoint, small_config
 from tests.sweep_parts import TIMEOUT_S, call_here, environment, small_spec, write_space
 
 SPACE = """

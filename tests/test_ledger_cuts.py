@@ -203,7 +203,7 @@ def swept(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("swept") / "small"
     spec = small_spec(corpus, trials=12, epochs=4, first_rung=2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("search.trial.SLICE_S", 0.0)  # each epoch is a report of its own
+        patch.setattr("search.slices.SLICE_S", 0.0)  # each epoch is a report of its own
         for ended in ({"complete"}, {"complete", "pruned"}):
             with Ledger(folder) as ledger:
                 if not ledger.history.trials:

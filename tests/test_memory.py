@@ -86,11 +86,12 @@ def test_training_on_batches_of_many_lengths_does_not_grow() -> None:
 
 
 def test_what_the_user_has_chosen_for_the_heap_stays() -> None:
-    assert reusing_holes({}) == {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
-    assert reusing_holes({"GLIBC_TUNABLES": "glibc.malloc.perturb=1"}) == {
-        "GLIBC_TUNABLES": "glibc.malloc.perturb=1:glibc.malloc.tcache_count=0"
-    }
-    assert reusing_holes({"GLIBC_TUNABLES": "glibc.malloc.tcache_count=7"}) == {}
+    ours = "glibc.malloc.tcache_count=0:glibc.malloc.arena_max=1"
+    assert reusing_holes({}) == {"GLIBC_TUNABLES": ours}
+    assert reusing_holes({"GLIBC_TUNABLES": "glibc.malloc.perturb=1"}) == {"GLIBC_TUNABLES": f"glibc.malloc.perturb=1:{ours}"}
+    chosen = "glibc.malloc.tcache_count=7"
+    assert reusing_holes({"GLIBC_TUNABLES": chosen}) == {"GLIBC_TUNABLES": f"{chosen}:glibc.malloc.arena_max=1"}
+    assert reusing_holes({"GLIBC_TUNABLES": ours}) == {}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="nothing to restart for elsewhere")

@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 import torch
 
-from mmm.checkpoint import load_checkpoint, save_checkpoint
+from mmm.checkpoint import load_checkpoint
 from mmm.dropout import Dropout
 from mmm.evaluate import pack_probabilities, probabilities
 from mmm.models import ARCHITECTURES
 from mmm.pack import Pack, pack_shape
 from mmm.run import Run
 from mmm.train import Diverged, EpochResult, fit, fit_pack
-from tests.conftest import Corpus, begin_small, small_config, trained
+from tests.conftest import Corpus, begin_small, save_checkpoint, small_config, trained
 
 CPU = torch.device("cpu")
 every_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)

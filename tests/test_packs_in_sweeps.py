@@ -18,8 +18,9 @@ from search.config import SweepSpec, parse_packs
 from search.draw import draws, fixing
 from search.ledger import History, Ledger, read_history
 from search.packs import PackSizes
+from search.slices import Slices
 from search.sweep import ConductedScheduler, ConductedSearcher
-from search.trial import Slices, TrialActor
+from search.trial import TrialActor
 from spaces import SPACES
 from tests.conftest import Corpus
 from tests.sweep_parts import METRIC, SMALL_SPACE, small_spec
@@ -310,7 +311,7 @@ class Seat:
 def test_a_budget_that_is_used_up_by_one_of_a_pack_loses_none_of_the_others(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr("search.trial.SLICE_S", 0.0)  # an epoch a report
+    monkeypatch.setattr("search.slices.SLICE_S", 0.0)  # an epoch a report
     spec = small_spec(corpus, trials=6, epochs=7, first_rung=6, packs=4, **changes)
     folder = tmp_path / "s"
     with Ledger(folder) as ledger:

@@ -14,12 +14,12 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from mmm.batches import labelled_rows
-from mmm.checkpoint import load_checkpoint, save_checkpoint
+from mmm.checkpoint import load_checkpoint
 from mmm.evaluate import forward
 from mmm.models import ARCHITECTURES
 from mmm.run import Run, begin, build_model, resolve_device
 from mmm.train import Diverged, EpochResult, fit, row_order
-from tests.conftest import Corpus, begin_small, small_config, trained
+from tests.conftest import Corpus, begin_small, save_checkpoint, small_config, trained
 
 CPU = torch.device("cpu")
 every_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
