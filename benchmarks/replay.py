@@ -129,7 +129,7 @@ class Ours:
 
     def __init__(self, task: Task, seed: int, workers: int, *, first_rung: int | None = None, factor: int | None = None,
                  known_good: bool = True, suggests: bool = True, expects: bool = True,
-                 priors: list[dict[str, Any]] | None = None, **searcher: Any) -> None:  # fmt: skip
+                 priors: list[dict[str, Any]] | None = None, **options_of_searcher: Any) -> None:  # fmt: skip
         """`suggests`, `expects`: whether the model of learning curves suggests settings, and tells ASHA what to expect."""
         self.task, self.now = task, 0.0
         self.is_remembered = False  # whether `priors` are wanted in the end: this sweep, for another one to start from
@@ -141,20 +141,21 @@ class Ours:
         space = task.space if known_good else type(task.space)(task.space.suggest, ())
         self.ledger = Ledger(Path(self._folder.name) / "replay").__enter__()
         self.ledger.append(("sweep", None, {"spec": spec.as_json()}), *(("prior", None, prior) for prior in priors or []))
-        self.conductor = Conductor(self.ledger, spec, space, "cpu", lambda: None, clock=lambda: self.now)
-        self.conductor.searcher = Searcher(
+        trials = self.ledger.history.trials
+        searcher = Searcher(
             space,
             METRIC,
             seed,
-            self.conductor.trials,
+            trials,
             priors=self.ledger.history.priors,
             rungs=[*spec.rungs, spec.epochs],
-            **searcher,
+            **options_of_searcher,
         )
+        self.conductor = Conductor(self.ledger, spec, space, "cpu", lambda: None, clock=lambda: self.now, searcher=searcher)
         if not suggests:
-            self.conductor.searcher.proposer = None
+            searcher.proposer = None
         if not expects:
-            self.conductor.searcher.belief = None
+            searcher.belief = None
         self.conductor.open_session("replay")
 
     def next(self, now: float) -> tuple[int, dict[str, Any]] | None:

@@ -1,25 +1,19 @@
-"""The sweep's decisions, without Ray: what to train next, whether a trial goes on, what is written down, in this order."""
+"""The sweep's decisions, without Ray: what a report means, whether a trial goes on, when the sweep is over."""
 
 import contextlib
-import json
 import socket
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from mmm.config import make_config
-from mmm.pack import pack_shape
 from search.budget import Budget, broken_constraint, budgets, seconds_left, used_up
 from search.config import SweepSpec
-from search.draw import fixing
 from search.history import Trial
 from search.ledger import Entry, Ledger
-from search.packs import PackSizes
-from search.plan import trial_config
+from search.orders import Orders
 from search.scheduler import decide, rivals
-from search.searcher import Searcher, SpaceError, point_settings
+from search.searcher import Searcher
 from search.trial_files import drop_weights
 from spaces import Space
 
@@ -30,28 +24,12 @@ class Conductor:
     def __init__(
         self, ledger: Ledger, spec: SweepSpec, space: Space, device: str, on_change: Callable[[], None],
         clock: Callable[[], float] = time.time, count_parameters: Callable[[Mapping[str, Any]], int] | None = None,
+        searcher: Searcher | None = None,
     ) -> None:  # fmt: skip
+        """A replay has its own `clock` and `searcher`, and no models whose parameters could be counted."""
         self.ledger, self.spec, self.space, self.device, self.on_change = ledger, spec, space, device, on_change
-        self.clock = clock  # a replay has its own time
-        self.count_parameters = count_parameters  # a replay has no models
-        taken = {trial.queued for trial in self.trials.values()}
-        queue = {**{f"enqueued {i}": point for i, point in enumerate(spec.enqueue)},
-                 **{f"known good {i}": point for i, point in enumerate(space.known_good)}}  # fmt: skip
-        self.queued = [name for name in queue if name not in taken]
-        priors: dict[str, Any] = {"priors": ledger.history.priors} if ledger.history.priors else {}
-        self.searcher = Searcher(
-            space,
-            spec.metric,
-            spec.seed,
-            self.trials,
-            queue=[queue[name] for name in self.queued],
-            rungs=[*spec.rungs, spec.epochs],
-            **priors,
-        )
-        self.same_settings: dict[str, list[int]] = {}  # trials by their settings, the seed aside
-        for number, trial in self.trials.items():
-            self.same_settings.setdefault(_without_seed(trial.settings), []).append(number)
-        self.unfinished = [trial.number for trial in ledger.history.trials.values() if trial.state == "running"]
+        self.clock = clock
+        self.orders = Orders(ledger, spec, space, device, self, searcher, count_parameters)
         self.session_started = self.clock()
         self.command_started = self.session_started  # earlier, where somebody waited for the imports
         self.earlier_s = 0.0
@@ -62,140 +40,27 @@ class Conductor:
         self.trained_s: list[tuple[float, float, float]] = []  # (ended, seconds by the clock, seconds alone) of each epoch
         self.used_up: Budget | None = None
         self.is_interrupted = False
-        self.packs = PackSizes(spec)
-        self._queued_shapes: dict[str, Any] = {}
-        self._fixed: dict[int, dict[str, Any] | None] = {}
-        self._alone: set[int] = set()  # trials that are not packed any more
         self.warnings: list[str] = []  # for whoever started the sweep
 
     @property
     def trials(self) -> dict[int, Trial]:
         return self.ledger.history.trials
 
-    @property
-    def has_work(self) -> bool:
-        """Whether anything is left to train."""
-        return bool(self.unfinished) or len(self.trials) < self.spec.trials
-
     def next_orders(self, seat: Sequence[int] = ()) -> list[dict[str, Any]]:
         """What a worker is to train next beside the trials `seat` that it has: one trial, or several of the same shape."""
-        orders: list[dict[str, Any]] = []
-        if not seat:
-            first = self.next_order()
-            if first is None:
-                return []
-            orders.append(first)
-        trial = self.trials[seat[0] if seat else orders[0]["number"]]
-        if trial.number in self._alone:
-            return orders
-        size = self.packs.size(trial.settings, self.spec.trials - len(self.trials))
-        while len(seat) + len(orders) < size and (order := self.next_order(like=trial)) is not None:
-            orders.append(order)
-        if not seat:
-            orders[0]["largest_pack"] = self.packs.to_measure(trial.settings, self.spec.trials - len(self.trials))
-        return orders
+        found = self.orders.next(seat)
+        self.on_change()
+        return found
 
-    def next_order(self, like: Trial | None = None) -> dict[str, Any] | None:
-        """The next trial to train, an interrupted one first; None when there is none any more.
+    def next_order(self) -> dict[str, Any] | None:
+        """The next trial to train, alone; None when there is none any more."""
+        found = self.orders.next_one()
+        self.on_change()
+        return found
 
-        `like`: only one that can train in a pack with that trial.
-        """
-        if self.check_budgets() or self.is_interrupted:
-            return None
-        shape = None if like is None else _shape(like.settings)
-        for number in list(self.unfinished):
-            if like is not None and (number in self._alone or _shape(self.trials[number].settings) != shape):
-                continue
-            self.unfinished.remove(number)
-            if not self._stops_at_rung(number):  # a killed driver may have recorded a report and not yet decided
-                return self._order(self.trials[number])
-        while (number := len(self.trials)) < self.spec.trials and not self.check_budgets():
-            wanted = self._wanted(like, shape)
-            if wanted is None:
-                return None
-            self._suggest(number, *wanted)
-            self.on_change()
-            trial = self.trials[number]
-            if trial.state != "running":  # answered from the ledger, or it could not be made: a failure, not the sweep's end
-                continue
-            if like is None or _shape(trial.settings) == shape:
-                return self._order(trial)
-            self.unfinished.append(number)  # a parameter that mattered after all: another worker's
-            return None
-        return None
-
-    def _wanted(self, like: Trial | None, shape: Any) -> tuple[int, dict[str, Any] | None] | None:
-        """Which place of the queue is next, and what a companion of `like` has in common with it; None where there is none."""
-        if like is None:
-            return 0, None
-        for place, name in enumerate(self.queued):
-            if self._queued_shape(name, place) == shape:
-                return place, None
-        # What is queued has to have its turn.
-        fixed = self._fixed_by(like) if len(self.trials) + len(self.queued) < self.spec.trials else None
-        return None if fixed is None else (0, fixed)
-
-    def _suggest(self, number: int, place: int, fixed: dict[str, Any] | None) -> None:
-        """Write down the next trial; it ends at once where it cannot be trained or the ledger has its answer."""
-        suggested: dict[str, Any] = {}
-        about: dict[str, Any] = {"queued": self.queued.pop(place)} if self.queued and fixed is None else {}
-        try:
-            params, distributions, suggested = self.searcher.suggest(number, fixed, place)
-            settings = trial_config(suggested, self.spec).params()
-            if self.count_parameters is not None:
-                about["num_parameters"] = self.count_parameters(suggested)
-        except (ValueError, FileNotFoundError) as error:  # the latter: features that nobody made
-            reason, trace = f"invalid settings: {error}", ""
-            if isinstance(error, SpaceError):
-                params, distributions, reason, trace = error.params, error.distributions, str(error), traceback.format_exc()
-            body = {"params": params, "distributions": distributions, "settings": suggested, **about}
-            self._end(number, "failed", reason, trace, before=[("suggest", number, body)])
-            return
-        earlier = self.same_settings.setdefault(_without_seed(settings), [])
-        copied = self._answer_of(earlier) if self.spec.repeats == "reuse" else None
-        # An identical setting is worth a second run only with another seed.
-        settings["seed"] = copied.settings["seed"] if copied else settings["seed"] + len(earlier)
-        earlier.append(number)
-        body = {"params": params, "distributions": distributions, "settings": settings, **about}
-        before: list[Entry] = [("suggest", number, body)]
-        if (broken := broken_constraint(self.spec, about.get("num_parameters"), [])) is not None:
-            self._end(number, "failed", broken, before=before)
-        elif copied is not None:
-            before += [("epoch", number, {**entry, "copied_from": copied.number}) for entry in copied.epochs]
-            self._end(number, copied.state, f"same settings as trial {copied.number}: {copied.reason}", before=before)
-        else:
-            self.ledger.append(*before)
-
-    def _queued_shape(self, name: str, place: int) -> Any:
-        """What a queued point can be packed with; None where it cannot be trained."""
-        if name not in self._queued_shapes:
-            try:
-                self._queued_shapes[name] = _shape(self._settings(point_settings(self.space, self.searcher.queue[place])))
-            except ValueError:
-                self._queued_shapes[name] = None
-        return self._queued_shapes[name]
-
-    def _fixed_by(self, trial: Trial) -> dict[str, Any] | None:
-        """The parameters that a companion of a trial has in common with it; None where it would be the same trial."""
-        if trial.number not in self._fixed:
-            found = fixing(self.space, trial.params, lambda settings: _shape(self._settings(settings)))
-            self._fixed = {trial.number: found}
-        return self._fixed[trial.number]
-
-    def _settings(self, suggested: Mapping[str, Any]) -> dict[str, Any]:
-        return trial_config(suggested, self.spec).params()
-
-    def _answer_of(self, earlier: Sequence[int]) -> Trial | None:
-        """The first of these trials that was trained and did not fail."""
-        trials = (self.trials[number] for number in earlier)
-        return next((trial for trial in trials if trial.state in ("complete", "pruned") and trial.copied_from is None), None)
-
-    def _order(self, trial: Trial) -> dict[str, Any]:
-        spec = self.spec
-        return {"sweep": str(self.ledger.folder.resolve()), "number": trial.number, "settings": trial.settings,
-                "manifest": spec.manifest, "features": spec.features, "metric": spec.metric, "device": self.device,
-                "rungs": spec.rungs, "precision": spec.precision,
-                "checkpoints": [found for found in (trial.checkpoint, trial.earlier_checkpoint) if found is not None]}  # fmt: skip
+    def may_order(self) -> bool:
+        """Whether anything more is to be trained."""
+        return not self.check_budgets() and not self.is_interrupted
 
     def report(self, number: int, report: dict[str, Any]) -> bool:
         """Record what a trial reported; True when it has to stop."""
@@ -216,8 +81,8 @@ class Conductor:
             self.warnings.append(f"trial {number}: {text}")
             entries.append(("note", None, {"about": "warning", "trial": number, "text": text}))
         if report.get("packs") is not None:
-            self.packs.measured(trial.settings, report["packs"]["size"])
-            entries.append(("note", None, {"about": "packs", **self.packs.key(trial.settings), **report["packs"]}))
+            self.orders.packs.measured(trial.settings, report["packs"]["size"])
+            entries.append(("note", None, {"about": "packs", **self.orders.packs.key(trial.settings), **report["packs"]}))
         self.ledger.append(*entries)
         if report["failure"] is not None:
             failure = report["failure"]
@@ -229,11 +94,11 @@ class Conductor:
         epoch = trial.epochs[-1]["epoch"] if trial.epochs else 0
         stop = True
         if (broken := broken_constraint(self.spec, trial.num_parameters, trial.epochs)) is not None:
-            self._end(number, "failed", broken)
+            self.end(number, "failed", broken)
         elif report["is_last"]:
-            self._end(number, "complete", f"all {epoch} epochs")
+            self.end(number, "complete", f"all {epoch} epochs")
         else:
-            stop = self._stops_at_rung(number)
+            stop = self.stops_at_rung(number)
         # Interrupted trials stay `running` in the ledger: resume goes on with them.
         stop = self.check_budgets() or stop or self.is_interrupted
         self.on_change()
@@ -248,12 +113,8 @@ class Conductor:
                 self.fail(number, reason, trace)
 
     def _retry_alone(self, number: int, reason: str) -> None:
-        """A trial whose pack went wrong goes on from its checkpoint, without others."""
-        if self.trials[number].state == "running" and number not in self.unfinished:
-            self.ledger.append(("note", None, {"about": "alone", "trial": number, "reason": reason}))
-            self.unfinished.append(number)
-            self._alone.add(number)
-            self.packs.failed(self.trials[number].settings)
+        if self.trials[number].state == "running" and number not in self.orders.unfinished:
+            self.orders.retry_alone(number, reason)
             self.on_change()
 
     @property
@@ -263,29 +124,30 @@ class Conductor:
 
     def fail(self, number: int, reason: str, trace: str) -> None:
         """Record that a trial failed. The sweep goes on."""
-        self.packs.not_measured(self.trials[number].settings)
+        self.orders.packs.not_measured(self.trials[number].settings)
         if self.trials[number].state == "running":
-            self._end(number, "failed", reason, trace)
+            self.end(number, "failed", reason, trace)
             self.on_change()
 
-    def _stops_at_rung(self, number: int) -> bool:
+    def stops_at_rung(self, number: int) -> bool:
         """Decide on a trial that stands at a rung and was not decided on there; True when it ends."""
         trial = self.trials[number]
         epoch = trial.epochs[-1]["epoch"] if trial.epochs else 0
         if epoch not in self.spec.rungs or trial.decided >= epoch:
             return False
-        expected = self.searcher.expected(rivals(self.trials, number, epoch))
+        expected = self.orders.searcher.expected(rivals(self.trials, number, epoch))
         decision = decide(self.trials, number, epoch, self.spec.metric, self.spec.factor, expected)
         body = {"epoch": epoch, "action": "stop" if decision.stop else "continue", "reason": decision.reason}
         if decision.stop:
-            self._end(number, "pruned", decision.reason, before=[("decision", number, body)])
+            self.end(number, "pruned", decision.reason, before=[("decision", number, body)])
         else:
             self.ledger.append(("decision", number, body))
         return decision.stop
 
-    def _end(self, number: int, state: str, reason: str, trace: str = "", before: Sequence[Entry] = ()) -> None:
+    def end(self, number: int, state: str, reason: str, trace: str = "", before: Sequence[Entry] = ()) -> None:
+        """Write down that a trial has ended, `before` in the same transaction."""
         self.ledger.append(*before, ("end", number, {"state": state, "reason": reason, "traceback": trace}))
-        self.searcher.tell(self.trials[number])
+        self.orders.searcher.tell(self.trials[number])
         self._drop_worst(number)
 
     def _drop_worst(self, number: int) -> None:
@@ -345,12 +207,3 @@ class Conductor:
         body = {"why": why, "seconds": self.clock() - self.session_started, "efficiency": self.efficiency(),
                 "first_step_s": self.first_step_s()}  # fmt: skip
         self.ledger.append(("close", None, body))
-
-
-def _shape(settings: Mapping[str, Any]) -> Any:
-    """Trials of equal shapes can train in one pack."""
-    return pack_shape(make_config(dict(settings)))
-
-
-def _without_seed(settings: Mapping[str, Any]) -> str:
-    return json.dumps({name: value for name, value in settings.items() if name != "seed"}, sort_keys=True)

@@ -131,7 +131,7 @@ def _run(
         why, has_work = "interrupted", True
         try:
             _stop_politely_when_terminated()
-            has_work = conductor.has_work and not conductor.check_budgets()
+            has_work = conductor.orders.has_work and not conductor.check_budgets()
             if has_work:
                 run_trials(conductor, threads)
             unfinished = any(trial.state == "running" for trial in conductor.trials.values())

@@ -217,7 +217,7 @@ def test_a_model_that_is_too_large_fails_without_training(corpus: Corpus, tmp_pa
     count = trials[0].num_parameters
     assert trials[0].reason == f"constraint: {count:,} parameters, at most 5,000"
     assert trials[0].epochs == []
-    assert conductor.searcher.study.trials[0].state.name == "FAIL"
+    assert conductor.orders.searcher.study.trials[0].state.name == "FAIL"
     weights = list((sweep.folder / "trials" / "00001").glob("*.safetensors"))
     assert len(weights) == 1
     assert 0 < (trials[1].num_parameters or 0) <= 5000

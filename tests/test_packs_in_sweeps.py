@@ -120,7 +120,7 @@ def test_a_killed_sweep_of_packs_goes_on_with_what_was_running(corpus: Corpus, t
         next(train_together(conductor))
     with Ledger(folder) as ledger:
         conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
-        assert len(conductor.unfinished) == 4
+        assert len(conductor.orders.unfinished) == 4
         conductor.open_session("mmm-search resume")
         first = next(train_together(conductor))
         assert sorted(first) == [0, 1, 2, 3]
@@ -191,7 +191,7 @@ def test_the_death_of_a_worker_fails_a_trial_alone_and_retries_those_of_a_pack(c
             conductor.lose([number], "the worker died: killed", "")
         assert [conductor.trials[number].state for number in numbers] == ["failed", "failed"]
         # Nor does it try such a pack again.
-        assert conductor.packs.size(conductor.trials[numbers[0]].settings, 4) == 1
+        assert conductor.orders.packs.size(conductor.trials[numbers[0]].settings, 4) == 1
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before_it_with_a_warning(corpus: Corpus, tmp_path: Path) -> None:
