@@ -68,7 +68,9 @@ ABLATION: dict[str, Make] = {
     "first rung 3": ours(first_rung=3),
     "first rung 9": ours(first_rung=9),
     "factor 2": ours(factor=2),
+    "cost weight 0.25": ours(cost_weight=0.25),
     "cost weight 0.5": ours(cost_weight=0.5),
+    "cost weight 1": ours(cost_weight=1.0),
 }
 # Optuna's TPE as stock uses it (stopped trials told as COMPLETE), with tuned rungs.
 TPE: dict[str, Make] = {
