@@ -15,6 +15,7 @@ from spaces import Space
 
 # Chosen in benchmarks/search_quality.py on the recording `demo`: with fewer, or less exploring, it settles on what learns fast.
 NUM_STARTUP = 25  # trials with a score at the first rung, before which settings are drawn at random
+NUM_LED = 8  # suggestions at the start that other sweeps lead; more leave too little that was drawn at random to learn from
 _EXPLORE = 0.25  # of the later suggestions are drawn at random: never far behind random search, and something new to learn from
 _NUM_CANDIDATES = 150
 _NUM_BEST = 8  # settings near which half of the candidates are drawn
@@ -39,10 +40,12 @@ class Proposer:
         belief = self.belief
         process = belief.process(trials)
         reached = [trial for trial in trials.values() if trial.state == "failed" or belief.reached(trial)]
-        is_told = len(belief.priors) > 0  # by other sweeps
-        if process is None or (len(reached) < NUM_STARTUP and not is_told):
+        if process is None:
             return None
-        if rng.random() < _EXPLORE:
+        if len(reached) < NUM_STARTUP:
+            if not belief.priors or sum(trial.queued is None for trial in trials.values()) >= NUM_LED:
+                return None
+        elif rng.random() < _EXPLORE:
             return None
         anywhere = draws(self.space, [None] * (_NUM_CANDIDATES // 2), rng, fixed)
         if not anywhere:

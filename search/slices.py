@@ -128,7 +128,7 @@ class Slices:
 
     @property
     def _is_cpu_time(self) -> bool:
-        """On the CPU with one thread, the process's own CPU time is what the epoch would take with the core to itself."""
+        """On the CPU with one thread, that thread's CPU time is what the epoch would take with the core to itself."""
         return self._runs[0].device.type == "cpu" and torch.get_num_threads() == 1 if self._runs else False
 
     def _forget_memory(self) -> None:

@@ -11,7 +11,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from search.belief import Belief
 from search.draw import Draw
 from search.history import Trial
-from search.proposal import NUM_STARTUP, Proposer, log_expected_improvement
+from search.proposal import NUM_LED, NUM_STARTUP, Proposer, log_expected_improvement
 from spaces import SPACES, Space
 from tests.sweep_parts import METRIC, epoch_entry
 
@@ -128,6 +128,15 @@ def test_the_first_proposals_of_a_warm_start_are_what_was_good_elsewhere() -> No
     assert len(found) == 10
     assert all(set(proposal) <= {"kind", "rate", "blocks"} for proposal in found)
     assert np.mean([abs(math.log10(proposal["rate"]) + 2) < 0.75 for proposal in found]) > 0.8
+
+
+def test_other_sweeps_lead_the_first_suggestions_alone() -> None:
+    proposer = proposer_of(priors=priors("elsewhere", 0.2))
+    trials = {number: peaked(number, np.random.default_rng(number)) for number in range(NUM_LED + 2)}
+    assert not proposed(proposer, trials, 10)
+    for number in range(3):  # what was queued is nobody's suggestion
+        trials[number].queued = f"known good {number}"
+    assert len(proposed(proposer, trials, 10)) == 10
 
 
 def test_a_warm_start_that_misleads_is_overruled() -> None:
