@@ -108,24 +108,30 @@ def to_the_goal(
     return found
 
 
-def warm(other: str) -> Make:
+def warm(other: str, **options: Any) -> Make:
     """Ours, starting from a finished sweep of another task with the same seed."""
 
     def make(task: Task, seed: int, workers: int) -> Policy:
         first = Ours(load_task(other), seed, workers)
         first.is_remembered = True
         simulate(first.task, first, workers, seed, WARM_EPOCHS, 0.0)
-        return Ours(task, seed, workers, priors=first.priors)
+        return Ours(task, seed, workers, priors=first.priors, **options)
 
     return make
 
 
-WARM_EPOCHS = 600  # of the finished sweep
+WARM_EPOCHS = 1500  # of the finished sweep
 WARM: dict[str, Make] = {
     "ours": ours(),
     "(a) stock": POLICIES["(a) stock"],
     "warm from demo": warm("demo"),
     "warm from meld": warm("meld"),
+}
+BARE: dict[str, Make] = {
+    "ours": ours(known_good=False),
+    "(a) stock": POLICIES["(a) stock"],
+    "warm from demo": warm("demo", known_good=False),
+    "warm from meld": warm("meld", known_good=False),
 }
 
 
@@ -136,7 +142,7 @@ def load_task(name: str) -> Task:
     return NearestTask(recording) if name.endswith("-nearest") else SurrogateTask(recording)
 
 
-TABLES = {"policies": POLICIES, "choose": CHOOSE, "ablation": ABLATION, "tpe": TPE, "warm": WARM}
+TABLES = {"policies": POLICIES, "choose": CHOOSE, "ablation": ABLATION, "tpe": TPE, "warm": WARM, "bare": BARE}
 _task: dict[str, Task] = {}
 
 
@@ -189,12 +195,13 @@ def main() -> None:
     parser.add_argument("--ablation", action="store_true", help="our search with one choice changed")
     parser.add_argument("--tpe", action="store_true", help="settings of Optuna's TPE")
     parser.add_argument("--warm", action="store_true", help="from a finished sweep of another corpus")
+    parser.add_argument("--bare", action="store_true", help="the same without known good points, as in a space of one's own")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--policies", nargs="+", help="only these (substrings)")
     parser.add_argument("--json", type=Path, help="write every figure")
     arguments = parser.parse_args()
     table = "choose" if arguments.choose else "ablation" if arguments.ablation else "policies"
-    table = "tpe" if arguments.tpe else "warm" if arguments.warm else table
+    table = "tpe" if arguments.tpe else "warm" if arguments.warm else "bare" if arguments.bare else table
     policies = list(TABLES[table])
     if arguments.policies:
         policies = [name for name in policies if any(part in name for part in arguments.policies)]
