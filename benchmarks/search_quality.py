@@ -74,10 +74,11 @@ ABLATION: dict[str, Make] = {
 }
 # Optuna's TPE as stock uses it (stopped trials told as COMPLETE), with tuned rungs.
 TPE: dict[str, Make] = {
-    "independent": lambda task, seed, workers: tpe(task, seed),
-    "multivariate": lambda task, seed, workers: tpe(task, seed, multivariate=True),
-    "multivariate, group": lambda task, seed, workers: tpe(task, seed, multivariate=True, group=True),
-    "constant liar": lambda task, seed, workers: tpe(task, seed, constant_liar=True),
+    "Optuna's defaults": lambda task, seed, workers: tpe(task, seed),
+    "independent": lambda task, seed, workers: tpe(task, seed, multivariate=False, constant_liar=False),
+    "independent, constant liar": lambda task, seed, workers: tpe(task, seed, multivariate=False, constant_liar=True),
+    "multivariate": lambda task, seed, workers: tpe(task, seed, multivariate=True, constant_liar=False),
+    "multivariate, group": lambda task, seed, workers: tpe(task, seed, multivariate=True, group=True, constant_liar=False),
     "25 start-up trials": lambda task, seed, workers: tpe(task, seed, n_startup_trials=25),
     "told PRUNED": ours(sampler="tpe"),
 }
