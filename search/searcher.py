@@ -202,7 +202,9 @@ class Searcher:
         digest = hashlib.blake2b(f"{self.seed} {number}".encode(), digest_size=4).digest()
         seed = int.from_bytes(digest, "little")
         if self.sampler == "tpe":
-            self.study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=_TPE_STARTUP, multivariate=False)
+            self.study.sampler = optuna.samplers.TPESampler(
+                seed=seed, n_startup_trials=_TPE_STARTUP, multivariate=False, constant_liar=True
+            )
         else:
             self.study.sampler = optuna.samplers.RandomSampler(seed=seed)
         if self.queue and fixed is None:
