@@ -1,6 +1,5 @@
 """Training ahead of what was told: never past a decision, nothing lost, nothing told twice."""
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,14 +39,9 @@ def order_of(corpus: Corpus, sweep: Path, number: int, **changes: Any) -> dict[s
 
 def settle(ahead: Ahead) -> int:
     """Wait until nothing is trained any more; the epoch that trial 0 is at."""
-    run = ahead._slices.members[0].run
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        before = run.epoch
-        time.sleep(0.3)
-        if run.epoch == before and not ahead._is_training:
-            return before
-    raise AssertionError("it does not stop")
+    with ahead._change:
+        assert ahead._change.wait_for(lambda: not ahead._is_training and not ahead._may_train, timeout=60), "it does not stop"
+        return ahead._slices.members[0].run.epoch
 
 
 def epochs_of(reports: list[dict[str, Any]], number: int = 0) -> list[int]:
