@@ -1,5 +1,6 @@
 """Training ahead of what was told: never past a decision, nothing lost, nothing told twice."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,8 @@ def test_every_epoch_is_told_once_and_as_it_is_without_a_thread(ahead: Ahead, co
     assert best == best_file(tmp_path / "alone", 0).read_bytes()
 
 
-def test_a_checkpoint_is_of_the_last_epoch_that_is_told_with_it(ahead: Ahead) -> None:
+def test_a_checkpoint_is_of_the_last_epoch_that_is_told_with_it(ahead: Ahead, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search.member.CHECKPOINT_SHARE", math.inf)  # one is due after each slice
     for wait in (settle, lambda _: None, settle):
         (report,) = ahead.next()
         assert report["checkpoint"]["epoch"] == report["epochs"][-1]["epoch"]
