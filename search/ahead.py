@@ -1,8 +1,7 @@
 """Training goes on while what was trained is written, told and decided on, wherever that cannot matter to it."""
 
-import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from search.member import Cut
@@ -42,14 +41,20 @@ class Ahead:
 
     def change(self, ended: Sequence[int], orders: Sequence[dict[str, Any]]) -> None:
         """The trials `ended` are over; train these too from now on."""
-        with self._held():
-            self._slices.leave(ended)
-            for number in ended:
-                self._cuts.pop(number, None)
-            if orders:
-                self._slices.join(orders)
-            if self._has_cuts:  # the report after this is to have all of them in it
-                self._cuts |= {order["number"]: Cut(order["number"], 0) for order in orders}
+        with self._change:
+            self._is_held = True  # the slice that is being trained is the last one for now
+            self._change.wait_for(lambda: not self._is_training)
+            try:
+                self._slices.leave(ended)
+                for number in ended:
+                    self._cuts.pop(number, None)
+                if orders:
+                    self._slices.join(orders)
+                if self._has_cuts:  # the report after this is to have all of them in it
+                    self._cuts |= {order["number"]: Cut(order["number"], 0) for order in orders}
+            finally:
+                self._is_held = False
+                self._change.notify_all()
 
     def stop(self) -> None:
         """Train no more; a slice that is being trained is not waited for."""
@@ -57,18 +62,6 @@ class Ahead:
             self._is_ended = True
             self._change.notify_all()
         self._thread.join(_LONGEST_STOP_S)
-
-    @contextlib.contextmanager
-    def _held(self) -> Iterator[None]:
-        """Between two slices."""
-        with self._change:
-            self._is_held = True
-            self._change.wait_for(lambda: not self._is_training)
-            try:
-                yield
-            finally:
-                self._is_held = False
-                self._change.notify_all()
 
     def _train(self) -> None:
         try:

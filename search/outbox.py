@@ -23,8 +23,7 @@ from search.tracking import Busy, Delivery
 
 _POLL_S = 1.0
 _LONGEST_PAUSE_S = 15.0
-# Of a core, at most, while training needs every core: seldom sends much at once, which costs MLflow less than often a little.
-_SHARE = 0.01
+_SHARE = 0.01  # of a core, at most, while training needs every core; what waits is sent when it has ended
 _LONGEST_YIELD_S = 60.0
 _GRACE_S = 5.0  # for a store's trouble, once the sweep has ended
 _LONGEST_YIELDING_S = 10.0  # after the sweep, which is enough where a core is free and little is left
