@@ -1,25 +1,30 @@
-"""What a sweep has to beat: the majority class, and logistic regression on pooled features, tuned on validation."""
+"""What a sweep has to beat: the majority class, and the linear system on speech, text and both, tuned on validation."""
 
+import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits
+from torch import Tensor
 
-from mmm.batches import Features, labelled_rows, load_features
+from mmm.batches import labelled_rows, load_features
+from mmm.class_weights import class_weights
+from mmm.config import TrainConfig, make_config
+from mmm.linear import inputs_of, solve
 from mmm.manifest import Manifest
 from mmm.metrics import classification_metrics
+from mmm.run import Run, begin
 from mmm.store import list_recipes
+from mmm.train import fit
 
-_C_GRID = (0.0001, 0.001, 0.01, 0.1, 1.0)
 INPUTS = ("speech", "text", "both")
+UNUSED = {"speech": "context", "text": "audio_feature"}
+C_GRID = (0.0001, 0.001, 0.01, 0.1, 1.0)
+CLASS_WEIGHTS = ("none", "inverse")
+_TUNING_TOLERANCE = 1e-4  # to choose by; what is chosen is solved to the end
 
 
 @dataclass(frozen=True)
@@ -31,44 +36,71 @@ class Baseline:
     metrics: dict[str, Any]
 
 
-def _inputs(features: Features, indices: torch.Tensor, what: str) -> npt.NDArray[np.float32]:
-    speech = features.speech.pooled[features.speech_rows[indices]].astype(np.float32)
-    text = features.text.pooled[features.text_rows[indices]].astype(np.float32)
-    chosen: npt.NDArray[np.float32] = {"speech": speech, "text": text, "both": np.concatenate([speech, text], axis=1)}[what]
-    return chosen
-
-
 def baselines(manifest: Manifest, features_dir: Path, objective: str = "macro_f1") -> Iterator[Baseline]:
     """Yield the majority class, then logistic regression on speech, text and both.
 
     Tuned on validation over C, class weights, and every audio feature and context that the folder holds.
     """
-    train, train_labels = labelled_rows(manifest, manifest.rows("train"), "expand")
-    dev, dev_labels = labelled_rows(manifest, manifest.rows("dev"), "expand")
-    target, truth = train_labels.argmax(dim=1).numpy(), dev_labels.argmax(dim=1).numpy()
-    majority = np.full_like(truth, np.bincount(target).argmax())
+    _, train_labels = labelled_rows(manifest, manifest.rows("train"), "expand")
+    _, dev_labels = labelled_rows(manifest, manifest.rows("dev"), "expand")
+    truth = dev_labels.argmax(dim=1).numpy()
+    majority = np.full_like(truth, int(train_labels.sum(dim=0).argmax()))
     name = manifest.classes[int(majority[0])]
     yield Baseline(f"always {name}", {}, classification_metrics(truth, majority, manifest.classes))
-    recipes = list_recipes(features_dir).values()
-    audio_features = sorted({recipe["feature"] for recipe in recipes if recipe["kind"] == "audio"})
-    contexts = sorted({recipe["context"] for recipe in recipes if recipe["kind"] == "text"})
     for what in INPUTS:
-        best: Baseline | None = None
-        choices = itertools.product(audio_features if what != "text" else audio_features[:1],
-                                    contexts if what != "speech" else contexts[:1])  # fmt: skip
-        for audio_feature, context in choices:
-            features = load_features(manifest, features_dir, audio_feature, context)
-            scaler = StandardScaler().fit(_inputs(features, train, what))
-            x, x_dev = (scaler.transform(_inputs(features, rows, what)) for rows in (train, dev))
-            for c, weight in itertools.product(_C_GRID, (None, "balanced")):
-                # Products this small are 45 times slower on two threads that wait for each other than on one.
-                with threadpool_limits(limits=1):
-                    model = LogisticRegression(C=c, class_weight=weight, max_iter=2000).fit(x, target)
-                metrics = classification_metrics(truth, model.predict(x_dev), manifest.classes)
-                if best is None or metrics[objective] > best.metrics[objective]:
-                    settings: dict[str, Any] = {"C": c, "class_weight": weight or "none"}
-                    settings |= {} if what == "text" else {"audio_feature": audio_feature}
-                    settings |= {} if what == "speech" else {"context": context}
-                    best = Baseline(f"logistic regression, {what}", settings, metrics)
-        assert best is not None
-        yield best
+        config = None
+        for _, _, config in tuned(manifest, features_dir, objective, {"inputs": what}):  # noqa: B007
+            pass
+        assert config is not None
+        run = fitted(config, manifest, features_dir, objective)
+        settings = {"C": config.c, "class_weight": config.class_weight}
+        settings |= {name: getattr(config, name) for name in ("audio_feature", "context") if name != UNUSED.get(what)}
+        yield Baseline(f"logistic regression, {what}", settings, run.best_metrics)
+
+
+def tuned(
+    manifest: Manifest, features_dir: Path, objective: str, given: Mapping[str, Any]
+) -> Iterator[tuple[int, int, TrainConfig | None]]:  # fmt: skip
+    """Tune the linear system on validation by `objective`: C, the weights of classes, the audio feature and the context.
+
+    Every audio feature and context that the folder holds is tried; `given` settings are not tuned. Yields how many fits are done of
+    how many, and the best settings so far. Raises ValueError or FileNotFoundError as `load_features`.
+    """
+    recipes = list_recipes(features_dir).values()
+    choices: dict[str, Sequence[Any]] = {
+        "audio_feature": sorted({recipe["feature"] for recipe in recipes if recipe["kind"] == "audio"}),
+        "context": sorted({recipe["context"] for recipe in recipes if recipe["kind"] == "text"}),
+        "class_weight": CLASS_WEIGHTS,
+        "c": C_GRID,
+    }
+    # What a system does not look at is not worth trying in every variant.
+    if (unused := UNUSED.get(given.get("inputs", "both"))) is not None:
+        choices[unused] = choices[unused][:1]
+    choices = {name: (given[name],) if given.get(name) is not None else values for name, values in choices.items()}
+    total = int(np.prod([len(values) for values in choices.values()]))
+    done, best, best_score = 0, None, -1.0
+    for audio_feature, context in itertools.product(choices["audio_feature"], choices["context"]):
+        features = load_features(manifest, features_dir, audio_feature, context)
+        params = {**given, "architecture": "linear", "audio_feature": audio_feature, "context": context}
+        run = begin(make_config(params), features)
+        train_ND, dev_ND = inputs_of(run, run.train), inputs_of(run, run.dev)
+        truth, classes = run.dev.labels.argmax(dim=1).numpy(), manifest.classes
+        for class_weight in choices["class_weight"]:
+            found: tuple[Tensor, Tensor] | None = None
+            for c in choices["c"]:  # each from the one before: the penalty is lifted step by step
+                config = dataclasses.replace(run.config, class_weight=class_weight, c=c)
+                found = solve(train_ND.numpy(), run.train.labels, class_weights(config, run.train), c, found, _TUNING_TOLERANCE)
+                predicted = (dev_ND @ found[0].T + found[1]).argmax(dim=1).numpy()
+                score = classification_metrics(truth, predicted, classes)[objective]
+                done += 1
+                if score > best_score:
+                    best, best_score = config, score
+                yield done, total, best
+
+
+def fitted(config: TrainConfig, manifest: Manifest, features_dir: Path, objective: str) -> Run:
+    """A finished run of the linear system."""
+    run = begin(config, load_features(manifest, features_dir, config.audio_feature, config.context), objective=objective)
+    for _ in fit(run):
+        pass
+    return run

@@ -2,8 +2,9 @@
 
 import contextlib
 import copy
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mmm.config import PUBLISHED_SPEECH_POSITIONS, PUBLISHED_TEXT_POSITIONS, Dim
 from mmm.extract import find_store, speech_key, text_key
 from mmm.manifest import Manifest
 from mmm.residence import gather, source
+from mmm.scaling import frame_statistics, pooled_statistics
 from mmm.store import FeatureStore
 
 # Positions, padding included, whose activations a training step holds at once. On a CPU larger parts gain little or lose
@@ -51,6 +53,7 @@ class Features:
     turns: Tensor  # (N, K) manifest index of each turn, most recent first, -1 where the dialogue has none
     max_speech_length: int
     max_text_length: int
+    statistics: dict[tuple[bool, bytes], dict[str, Tensor]] = field(default_factory=dict)  # what was computed once
 
 
 def load_features(manifest: Manifest, features_dir: Path, audio_feature: str, context: int) -> Features:
@@ -162,6 +165,24 @@ class SplitData:
     @property
     def class_counts(self) -> Tensor:
         return self.labels.sum(dim=0)
+
+    def statistics(self) -> dict[str, Tensor]:
+        """Mean and deviation of each column of speech and text over this split's rows: the buffers of mmm.models.scaled.Scaled.
+
+        An input that is left out stays the zeros that it is.
+        """
+        features, config = self.features, self.config
+        key = (config.is_pooled, hashlib.sha256(self.indices.numpy()).digest())
+        if key not in features.statistics:
+            of = pooled_statistics if config.is_pooled else frame_statistics
+            found = features.statistics[key] = {}
+            for name, store, rows in (
+                ("speech", features.speech, features.speech_rows),
+                ("text", features.text, features.text_rows),
+            ):
+                found[f"{name}_mean"], found[f"{name}_deviation"] = of(store, rows[self.indices].numpy())
+        chosen = ("speech", "text") if config.inputs == "both" else (config.inputs,)
+        return {name: values for name, values in features.statistics[key].items() if name.partition("_")[0] in chosen}
 
     def part(self, rows: Tensor) -> "SplitData":
         """Some of the rows (n,) as a split of its own."""

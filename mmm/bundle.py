@@ -181,7 +181,7 @@ def save_run_bundle(run: Run, path: Path, *, name: str, provenance: dict[str, An
     found = {
         "manifest_sha256": features.manifest.sha256, "seed": run.config.seed, "objective": run.objective,
         "epoch": run.epoch if last else run.best_epoch, "epochs_trained": run.epoch,
-        "validation_utterances": len(run.dev), **({} if last else {"validation_metrics": run.best_metrics}),
+        "validation_utterances": len(run.dev), "precision": run.precision, **({} if last else {"validation_metrics": run.best_metrics}),
     }  # fmt: skip
     return save_bundle(path, name=name, config=run.config, dims=run.dims, weights=weights, labels=features.manifest.classes,
                        audio_recipe=features.speech.recipe, text_recipe=features.text.recipe,

@@ -14,7 +14,7 @@ from mmm.bundle import Bundle, Ensemble
 from mmm.files import sha256_of_file
 from mmm.intervals import LEVEL, RESAMPLES
 from mmm.manifest import Manifest
-from mmm.models import ARCHITECTURES
+from mmm.models import SYSTEMS
 from mmm.store import Recipe, recipe_hash
 from mmm.version import VERSION
 
@@ -87,7 +87,7 @@ def _what(bundle: Bundle | Ensemble) -> list[str]:
                  _number(m.provenance.get("validation_metrics", {}).get("macro_f1"))) for m in bundle.members]  # fmt: skip
         members = _table(("member", "architecture", "context K", "trial", "validation macro F1"), rows)
     else:
-        described = ARCHITECTURES[first.config.architecture].__doc__
+        described = SYSTEMS[first.config.architecture].__doc__
         assert described is not None
         kind = f"A `{first.config.architecture}`: {described.strip().splitlines()[0]}"
         members = []

@@ -82,6 +82,10 @@ def train(
     heads: Annotated[int | None, typer.Option(help="cross_attention: heads \\[8].")] = None,
     width: Annotated[int | None, typer.Option(help="Model width, not for cross_attention \\[256].")] = None,
     inputs: Annotated[str | None, typer.Option(help="both, speech or text: what an ablation sees \\[both].")] = None,
+    input_scaling: Annotated[
+        str | None,
+        typer.Option(help="standard: features with mean 0, deviation 1 over training rows; none \\[standard; published none]."),
+    ] = None,
     published: Annotated[
         bool, typer.Option("--published", help="The published recipe, faults included; options overrule it.")
     ] = False,
@@ -91,26 +95,26 @@ def train(
     from_bundle: Annotated[Path | None, typer.Option("--from", help="Start from this bundle's weights.")] = None,
     name: Annotated[str | None, typer.Option(help="Name kept in the bundle \\[the architecture].")] = None,
     device: DeviceName = "cpu",
-    precision: Annotated[str, typer.Option(help="float32, bf16, or auto: bf16 where the device is good at it.")] = "auto",
+    precision: Annotated[str, typer.Option(help="float32, bf16, or auto: bf16 where it is faster on this device.")] = "auto",
 ) -> None:
     """Train one system and write its best epoch as a bundle."""
-    from mmm.config import make_config, published_params
+    from mmm.bundle import check_destination, load_bundle, save_run_bundle
+    from mmm.config import make_config, new_params, published_params
+    from mmm.models import ARCHITECTURES
 
     given = {
         "context": context, "audio_feature": audio_feature, "epochs": epochs, "batch_size": batch_size, "accumulate": accumulate,
         "lr": lr, "weight_decay": weight_decay, "dropout": dropout, "weighted_sampling": weighted_sampling or None,
         "shuffle": shuffle, "class_weight": class_weight, "label_policy": label_policy,
         "label_smoothing": label_smoothing, "num_blocks": num_blocks,
-        "layers": layers, "heads": heads, "width": width, "inputs": inputs, "seed": seed,
+        "layers": layers, "heads": heads, "width": width, "inputs": inputs, "input_scaling": input_scaling, "seed": seed,
     }  # fmt: skip
-    base = {"architecture": architecture}
-    if published:
-        from mmm.models import ARCHITECTURES
-
-        base = published_params(architecture) if architecture in ARCHITECTURES else base
+    base = published_params(architecture) if published and architecture in ARCHITECTURES else new_params(architecture)
+    start = None if from_bundle is None else load_bundle(from_bundle)
+    if start is not None:
+        base["input_scaling"] = start.config.input_scaling  # its weights are used to it
     config = make_config(base | {key: value for key, value in given.items() if value is not None})
     from mmm.batches import load_features
-    from mmm.bundle import check_destination, load_bundle, save_run_bundle
     from mmm.manifest import read_manifest
     from mmm.memory import keep_freed_memory
     from mmm.metrics import OBJECTIVES
@@ -125,10 +129,9 @@ def train(
     check_destination(out)
     checked = read_manifest(manifest, check_audio=False)
     data = load_features(checked, features, config.audio_feature, config.context)
-    run = begin(config, data, objective=metric, device=where, precision=training_precision(precision, device))
+    run = begin(config, data, objective=metric, device=where, precision=training_precision(precision, device, architecture))
     provenance: dict[str, Any] = {"command": " ".join(["mmm", *sys.argv[1:]])}
-    if from_bundle is not None:
-        start = load_bundle(from_bundle)
+    if start is not None:
         if (start.config.architecture, start.labels) != (config.architecture, checked.classes):
             raise ValueError(f"{from_bundle}: a {start.config.architecture} over {', '.join(start.labels)}; expected "
                              f"{config.architecture} over {', '.join(checked.classes)}")  # fmt: skip

@@ -41,7 +41,9 @@ AudioFeatures = Annotated[str, typer.Option(help="Speech features to keep.")]
 Layer = Annotated[
     str, typer.Option(help="hidden_state: last, one layer (9), several side by side (6,9,12), or their mean (mean:6-12).")
 ]
-FrameRate = Annotated[float, typer.Option(help="fbank: frames a second.")]
+FrameRate = Annotated[
+    float | None, typer.Option(help=r"Frames a second to keep, means of neighbours \[fbank 25, others every frame].")
+]
 NumMels = Annotated[int, typer.Option(help="fbank: mel bands.")]
 TextWidth = Annotated[int, typer.Option(help="char-ngram: numbers a word.")]
 MaxTokens = Annotated[int, typer.Option(help="char-ngram: words kept, the latest turns first.")]
@@ -86,7 +88,7 @@ class EncodeOptions:
 
 
 class SpeechOptions(TypedDict):
-    frame_rate: float
+    frame_rate: float | None
     num_mels: int
     layer: str
     revision: str | None
@@ -109,7 +111,7 @@ def comma_list(text: str, option: str) -> list[str]:
 
 
 def check_options(
-    *, audio_encoder: str, text_encoder: str, context: str, audio_feature: str, layer: str, frame_rate: float, num_mels: int,
+    *, audio_encoder: str, text_encoder: str, context: str, audio_feature: str, layer: str, frame_rate: float | None, num_mels: int,
     text_width: int, max_tokens: int, audio_revision: str | None, text_revision: str | None, precision: str,
     batch_seconds: float | None, chunk_seconds: float, device: str,
 ) -> EncodeOptions:  # fmt: skip
@@ -147,7 +149,7 @@ def encode(
     context: Contexts = "1,2,3,4,5",
     audio_feature: AudioFeatures = "hidden_state,extract_feature",
     layer: Layer = "last",
-    frame_rate: FrameRate = 25.0,
+    frame_rate: FrameRate = None,
     num_mels: NumMels = 64,
     text_width: TextWidth = 256,
     max_tokens: MaxTokens = 128,

@@ -23,7 +23,7 @@ def profile(
     width: Annotated[int | None, typer.Option(help="Model width, not for cross_attention \\[256].")] = None,
     published: Annotated[bool, typer.Option("--published", help="The published recipe; options overrule it.")] = False,
     pack: Annotated[int, typer.Option(metavar="N", help="So many trials of this shape as one model.")] = 1,
-    precision: Annotated[str, typer.Option(help="float32, bf16, or auto: bf16 where the device is good at it.")] = "auto",
+    precision: Annotated[str, typer.Option(help="float32, bf16, or auto: bf16 where it is faster on this device.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="Of the CPU \\[all; the workers of a sweep share them].")] = None,
     device: DeviceName = "cpu",
 ) -> None:
@@ -48,7 +48,7 @@ def profile(
     from mmm.profile import profile as take_profile
     from mmm.run import begin, resolve_device
 
-    where, resolved = resolve_device(device), training_precision(precision, device)
+    where, resolved = resolve_device(device), training_precision(precision, device, architecture)
     if threads is not None:
         torch.set_num_threads(threads)
     keep_freed_memory()

@@ -5,8 +5,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from mmm.models import ARCHITECTURES
+from mmm.models import SYSTEMS
 from mmm.models.mlp_mixer import RESIDUALS
+from mmm.scaling import SCALINGS
 from mmm.store import AUDIO_FEATURES as AUDIO_FEATURES
 from mmm.store import MAX_CONTEXT as MAX_CONTEXT
 
@@ -18,8 +19,11 @@ PUBLISHED_SPEECH_POSITIONS = 512  # about 10 s of Wav2Vec2 frames
 PUBLISHED_TEXT_POSITIONS = 128
 # Settings that only some architectures have; elsewhere they must be left out.
 _ONLY = {"num_blocks": ("mlp_mixer",), "residual": ("mlp_mixer",), "layers": ("cross_attention",),
-         "heads": ("cross_attention",), "width": ("vanilla_concat", "three_way_concat", "mlp_mixer")}  # fmt: skip
-_DEFAULTS: dict[str, Any] = {"num_blocks": 1, "residual": "standard", "layers": 1, "heads": 8, "width": 256}
+         "heads": ("cross_attention",), "width": ("vanilla_concat", "three_way_concat", "mlp_mixer"), "c": ("linear",)}  # fmt: skip
+_DEFAULTS: dict[str, Any] = {"num_blocks": 1, "residual": "standard", "layers": 1, "heads": 8, "width": 256, "c": 0.01}
+# What decides how a fusion system is trained step by step; the linear one is solved instead.
+_STEPWISE = ("classifier_hidden", "dropout", "masked", "batch_size", "accumulate", "accumulation", "lr", "weight_decay",
+             "weighted_sampling", "shuffle", "label_smoothing")  # fmt: skip
 
 
 class ConfigError(ValueError):
@@ -30,7 +34,7 @@ class ConfigError(ValueError):
 class TrainConfig:
     """Settings of one training run, after MMM's scripts. Make it with `make_config`, which checks and completes it.
 
-    Settings that the architecture does not have are None.
+    Settings that the architecture does not have are None; `linear` has none of those by which the others are trained step by step.
     """
 
     architecture: str
@@ -56,16 +60,19 @@ class TrainConfig:
     label_policy: str = "expand"
     label_smoothing: float = 0.0
     inputs: str = "both"
+    c: float | None = None  # scikit-learn's C: the larger, the weaker the penalty on the weights
+    input_scaling: str = "none"  # what was recorded before there was a choice; new runs say `standard`
     seed: int = 1024
 
     @property
     def is_pooled(self) -> bool:
         """Whether the model takes one vector an utterance rather than a sequence."""
-        return self.architecture in ("vanilla_concat", "three_way_concat")
+        return self.architecture in ("vanilla_concat", "three_way_concat", "linear")
 
     def params(self) -> dict[str, Any]:
         """The settings that apply, as a flat dict."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        given = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        return {name: value for name, value in given.items() if self.architecture != "linear" or name not in _STEPWISE}
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,7 @@ class Dims:
 _PUBLISHED = {"context": 1, "audio_feature": "hidden_state", "dropout": 0.1, "masked": False, "epochs": 30,
               "batch_size": 64, "accumulate": 8, "accumulation": "published", "lr": 5e-5, "weight_decay": 0.01,
               "weighted_sampling": False, "shuffle": False, "class_weight": "none", "label_policy": "published",
-              "seed": 1024}  # fmt: skip
+              "input_scaling": "none", "seed": 1024}  # fmt: skip
 
 
 def published_params(architecture: str) -> dict[str, Any]:
@@ -94,6 +101,14 @@ def published_params(architecture: str) -> dict[str, Any]:
     return {"architecture": architecture, **_PUBLISHED, **own.get(architecture, {"width": 256})}
 
 
+def new_params(architecture: str) -> dict[str, Any]:
+    """What a new run of one system starts from where nothing else is said (benchmarks/heads.py).
+
+    `make_config` alone completes settings that were recorded, and what a record leaves out was not there to be chosen.
+    """
+    return {"architecture": architecture, "input_scaling": "standard"}
+
+
 def make_config(params: dict[str, Any]) -> TrainConfig:
     """Check `params`, fill in what is left out and return the settings. Raises ConfigError with every fault."""
     faults: list[str] = []
@@ -103,9 +118,9 @@ def make_config(params: dict[str, Any]) -> TrainConfig:
             faults.append(f"unknown setting {name!r}; known: {', '.join(known)}")
     given = {name: value for name, value in params.items() if name in known and value is not None}
     architecture = given.get("architecture")
-    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
+    if not isinstance(architecture, str) or architecture not in SYSTEMS:
         what = "architecture is missing" if architecture is None else f"unknown architecture {architecture!r}"
-        raise ConfigError("; ".join([*faults, f"{what}; expected one of {', '.join(ARCHITECTURES)}"]))
+        raise ConfigError("; ".join([*faults, f"{what}; expected one of {', '.join(SYSTEMS)}"]))
 
     def number(name: str, kind: type[int] | type[float], low: float, high: float = math.inf, *, above: bool = False) -> None:
         value = given.get(name)
@@ -128,12 +143,14 @@ def make_config(params: dict[str, Any]) -> TrainConfig:
     number("label_smoothing", float, 0, 0.99)
     number("lr", float, 0, above=True)
     number("weight_decay", float, 0)
+    number("c", float, 0, above=True)
     number("seed", int, 0, 2**62)
     choice("audio_feature", AUDIO_FEATURES)
     choice("class_weight", CLASS_WEIGHTS)
     choice("label_policy", LABEL_POLICIES)
     choice("accumulation", ACCUMULATIONS)
     choice("inputs", INPUTS)
+    choice("input_scaling", SCALINGS)
     choice("residual", RESIDUALS)
     for name in ("masked", "weighted_sampling", "shuffle"):
         if not isinstance(given.get(name, False), bool):
@@ -143,7 +160,17 @@ def make_config(params: dict[str, Any]) -> TrainConfig:
             given.setdefault(name, _DEFAULTS[name])
         elif name in given:
             faults.append(f"{name} does not apply to {architecture} (only to {', '.join(owners)})")
-    given.setdefault("classifier_hidden", 768 if architecture == "three_way_concat" else 512)
+    if architecture == "linear":
+        faults += [
+            f"{name} does not apply to linear, which is solved and not trained step by step"
+            for name in _STEPWISE
+            if name in given
+        ]
+        if given.setdefault("epochs", 1) != 1:
+            faults.append(f"epochs={given['epochs']!r}: linear is solved in one epoch")
+        given.setdefault("input_scaling", "standard")  # there was a choice before there was this system
+    else:
+        given.setdefault("classifier_hidden", 768 if architecture == "three_way_concat" else 512)
     given.setdefault("shuffle", not given.get("weighted_sampling", False))
     if given.get("weighted_sampling") is True and given["shuffle"] is True:
         faults.append("weighted sampling draws its own order, so it cannot be combined with shuffling")
@@ -151,7 +178,7 @@ def make_config(params: dict[str, Any]) -> TrainConfig:
         faults.append("weighted sampling already balances the classes, so class_weight must be none")
     if faults:
         raise ConfigError("; ".join(faults))
-    for name in ("dropout", "label_smoothing", "lr", "weight_decay"):
+    for name in ("dropout", "label_smoothing", "lr", "weight_decay", "c"):
         if name in given:
             given[name] = float(given[name])
     return TrainConfig(**given)

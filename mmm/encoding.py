@@ -8,13 +8,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from mmm.encoders import Batching, SpeechEncoder, TextEncoder
 from mmm.encoders.audio import read_speech
+from mmm.store import Encoded, encoded
 
-Halves = npt.NDArray[np.float16]
 _LOOP_BUDGET = 60.0  # seconds of speech a job of an encoder that takes one utterance after another
 _MOST = 256  # utterances a batch
 
@@ -27,8 +24,8 @@ class SpeechJob:
     names: tuple[str, ...]
     features: tuple[str, ...]
 
-    def run(self, encoder: SpeechEncoder) -> list[dict[str, Halves]]:
-        """float16 features of each clip. Raises AudioError, FileNotFoundError or ValueError naming the clip."""
+    def run(self, encoder: SpeechEncoder) -> list[dict[str, Encoded]]:
+        """Features of each clip as a store keeps them. Raises AudioError, FileNotFoundError or ValueError naming the clip."""
         waves = []
         for clip, name in zip(self.clips, self.names, strict=True):
             try:
@@ -36,7 +33,10 @@ class SpeechJob:
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
         try:
-            return [_halves(found) for found in encoder.encode_batch(waves, self.features)]
+            return [
+                {name: encoded(frames, "audio", encoder.frames_per_mean(name)) for name, frames in found.items()}
+                for found in encoder.encode_batch(waves, self.features)
+            ]
         except ValueError as error:
             raise ValueError(f"{self.names[0]}: {error}") from error
 
@@ -47,16 +47,11 @@ class TextJob:
 
     turns: tuple[tuple[str, ...], ...]
 
-    def run(self, encoder: TextEncoder) -> list[dict[str, Halves]]:
-        return [_halves({"text": found}) for found in encoder.encode_batch(self.turns)]
+    def run(self, encoder: TextEncoder) -> list[dict[str, Encoded]]:
+        return [{"text": encoded(tokens, "text")} for tokens in encoder.encode_batch(self.turns)]
 
 
-def _halves(found: dict[str, npt.NDArray[np.float32]]) -> dict[str, Halves]:
-    with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused by the store
-        return {feature: values.astype(np.float16) for feature, values in found.items()}
-
-
-Result = list[dict[str, Halves]]
+Result = list[dict[str, Encoded]]
 Job = SpeechJob | TextJob
 # Runs jobs, in any order, and gives each with its result; an encoder's `load` is called where it runs.
 Runner = Callable[[SpeechEncoder | TextEncoder, Iterator[tuple[int, Job]]], Iterator[tuple[int, Result]]]

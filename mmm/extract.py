@@ -262,7 +262,7 @@ def _fill(
                 for feature, store in stores.items():
                     for row in rows:
                         try:
-                            store.put(row, found[feature])
+                            store.put(row, *found[feature])
                         except ValueError as error:
                             named = job(number)
                             what = f"{named.names[place]}: " if isinstance(named, SpeechJob) else ""

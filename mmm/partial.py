@@ -129,7 +129,7 @@ class PartialStore:
             for source, known in zip(sources, places, strict=True):
                 place = known.get((key, *stamp))
                 if place is not None and source.store.width == plan.width and len(values := source.row(place)) == length:
-                    self._write(row, values)
+                    self._write(row, values, source.store.pooled[place])
                     done[row] = 1
                     break
         self._close()
@@ -151,11 +151,11 @@ class PartialStore:
             os.close(descriptor)
         self._files = {}
 
-    def _write(self, row: int, values: npt.NDArray[np.float16]) -> None:
+    def _write(self, row: int, values: npt.NDArray[np.float16], pooled: npt.NDArray[np.float16]) -> None:
         width = 2 * self.plan.width
         for name, place, array in (
             ("values", int(self.offsets[row]), values),
-            ("pooled", row, pool(values, self.plan.recipe["kind"])),
+            ("pooled", row, pooled),
         ):
             data = memoryview(np.ascontiguousarray(array).tobytes())
             offset = len(self._headers[name]) + width * place
@@ -163,8 +163,11 @@ class PartialStore:
                 written = os.pwrite(self._files[name], data, offset)
                 data, offset = data[written:], offset + written
 
-    def put(self, row: int, values: npt.NDArray[np.floating]) -> None:
-        """Write a row's (T, D) features, rounded to float16. Raises ValueError where they are none."""
+    def put(self, row: int, values: npt.NDArray[np.floating], pooled: npt.NDArray[np.float16] | None = None) -> None:
+        """Write a row's (T, D) features, rounded to float16. Raises ValueError where they are none.
+
+        `pooled` (D,) stands for the whole where `values` are means of several frames; otherwise it is made of them.
+        """
         encoder, expected = self.plan.recipe["encoder"], (int(self.plan.lengths[row]), self.plan.width)
         with np.errstate(over="ignore"):
             rounded = values.astype(np.float16)
@@ -174,7 +177,7 @@ class PartialStore:
             raise ValueError(
                 f"encoder {encoder!r} gave features of shape {rounded.shape}, {expected} were expected; was the file changed?"
             )
-        self._write(row, rounded)
+        self._write(row, rounded, pool(rounded, self.plan.recipe["kind"]) if pooled is None else pooled)
         self._unmarked.append(row)
 
     def mark(self, *, now: bool = False) -> None:

@@ -21,7 +21,7 @@ from mmm.encoders.audio import decode_speech, read_speech
 from mmm.evaluate import forward, probabilities, score
 from mmm.files import write_text
 from mmm.manifest import Manifest
-from mmm.store import pool
+from mmm.store import Encoded, encoded
 
 OPENINGS = "test_openings.csv"
 _OPENING_COLUMNS = ("time", "bundle_sha256", "bundle", "manifest_sha256", "manifest", "utterances", "macro_f1", "accuracy",
@@ -32,9 +32,9 @@ _REMEMBERED_CLIPS = 256  # in one call of predict_many, where earlier turns come
 
 @dataclass(frozen=True, eq=False)
 class Speech:
-    """One utterance's speech, encoded: (T, D) frames of each audio feature, as a feature store would hold them."""
+    """One utterance's speech, encoded: each audio feature as a feature store would hold it."""
 
-    frames: dict[str, npt.NDArray[np.float16]]
+    features: dict[str, Encoded]
 
 
 Audio = Path | Floats | bytes | Speech  # a file, 16 kHz mono samples, a file's content, or what `Predictor.hear` gave
@@ -81,7 +81,7 @@ class Predictor:
             audio = decode_speech(audio, "the speech")
         wave = read_speech(audio) if isinstance(audio, Path) else audio
         found = self.speech.encode(wave, self._features)
-        return Speech({feature: frames.astype(np.float16) for feature, frames in found.items()})
+        return Speech({name: encoded(frames, "audio", self.speech.frames_per_mean(name)) for name, frames in found.items()})
 
     def predict(self, audio: Audio, text: str, history: Sequence[Turn] = ()) -> dict[str, float]:
         """Probability of each class for one utterance.
@@ -138,21 +138,21 @@ class Predictor:
         for audio, text, *rest in utterances:
             before: Sequence[Turn] = rest[0] if rest else ()
             earlier = list(reversed(before))[: config.context - 1]
-            tokens = self.text.encode([text, *(line for _, line in earlier)]).astype(np.float16)
+            tokens = encoded(self.text.encode([text, *(line for _, line in earlier)]), "text")
             if config.is_pooled:
                 vectors = np.zeros((config.context, dims.speech_width), dtype=np.float16)
                 mask = np.zeros(config.context, dtype=bool)
                 for place, clip in enumerate([audio, *(clip for clip, _ in earlier)]):
                     if clip is not None:
-                        vectors[place], mask[place] = pool(hear(clip).frames[feature], "audio"), True
+                        vectors[place], mask[place] = hear(clip).features[feature].pooled, True
                 speech.append(vectors)
                 speech_masks.append(mask)
-                words.append(pool(tokens, "text"))
+                words.append(tokens.pooled)
             else:
-                frames = hear(audio).frames[feature][: dims.speech_positions]
+                frames = hear(audio).features[feature].values[: dims.speech_positions]
                 speech.append(frames)
                 speech_masks.append(np.ones(len(frames), dtype=bool))
-                words.append(tokens[: dims.text_positions])
+                words.append(tokens.values[: dims.text_positions])
         text_masks = [np.ones(1 if config.is_pooled else len(tokens), dtype=bool) for tokens in words]
         tensors = [_padded(rows) for rows in (speech, speech_masks, words, text_masks)]
         if config.inputs == "text":

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from mmm.adamw import AdamW, Optimizer
 from mmm.batches import Features, SplitData, dims_of
 from mmm.config import Dims, TrainConfig
-from mmm.models import ARCHITECTURES
+from mmm.models import SYSTEMS
+from mmm.models.scaled import Scaled
 from mmm.residence import keep_only
 
 
@@ -44,10 +45,16 @@ class Run:
 
 def build_model(config: TrainConfig, dims: Dims) -> nn.Module:
     """A model with fresh weights from torch's global generator. Raises ValueError where sizes do not fit."""
-    settings: dict[str, Any] = {"speech_width": dims.speech_width, "text_width": dims.text_width,
-                                "num_classes": dims.num_classes, "classifier_hidden": config.classifier_hidden,
-                                "masked": config.masked}  # fmt: skip
-    if config.is_pooled:
+    settings: dict[str, Any] = {
+        "speech_width": dims.speech_width,
+        "text_width": dims.text_width,
+        "num_classes": dims.num_classes,
+    }
+    if config.architecture != "linear":
+        settings |= {"classifier_hidden": config.classifier_hidden, "masked": config.masked}
+    if config.architecture == "linear":
+        pass
+    elif config.is_pooled:
         settings |= {"context": config.context, "width": config.width}
     else:
         settings |= {"speech_positions": dims.speech_positions, "text_positions": dims.text_positions}
@@ -55,7 +62,10 @@ def build_model(config: TrainConfig, dims: Dims) -> nn.Module:
         settings |= {"layers": config.layers, "heads": config.heads}
     if config.architecture == "mlp_mixer":
         settings |= {"width": config.width, "num_blocks": config.num_blocks, "residual": config.residual}
-    return ARCHITECTURES[config.architecture](**settings)
+    head = SYSTEMS[config.architecture](**settings)
+    if config.input_scaling == "none":
+        return head
+    return Scaled(head, speech_width=dims.speech_width, text_width=dims.text_width, is_pooled=config.is_pooled)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -89,7 +99,10 @@ def begin(
     dev = SplitData(features, config, dims, manifest.rows("dev"), dev_policy)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = build_model(config, dims).to(device)
+        model = build_model(config, dims)
+    if isinstance(model, Scaled):
+        model.load_state_dict(train.statistics(), strict=False)
+    model.to(device)
     return Run(config, dims, model, make_optimizer(config, model), train, dev, device, objective, precision)
 
 

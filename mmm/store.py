@@ -14,7 +14,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,29 @@ def pool(values: npt.NDArray[np.float16], kind: str) -> npt.NDArray[np.float16]:
         return first
     mean: npt.NDArray[np.float16] = values.mean(axis=0, dtype=np.float32).astype(np.float16)
     return mean
+
+
+class Encoded(NamedTuple):
+    """What a store keeps of one utterance: `values` (T, D), and the vector that stands for the whole, `pooled` (D,)."""
+
+    values: npt.NDArray[np.float16]
+    pooled: npt.NDArray[np.float16]
+
+
+def encoded(frames: npt.NDArray[np.floating], kind: str, frames_per_mean: int = 1) -> Encoded:
+    """Of an encoder's frames (or tokens) (T, D): rounded, pooled, and so many neighbours as their mean, (ceil(T / n), D).
+
+    Pooled before frames are averaged: the last mean may be of fewer frames, and the mean of all must not depend on that.
+    """
+    with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused by the store
+        rounded = frames.astype(np.float16)
+    pooled = pool(rounded, kind) if len(rounded) else np.zeros(rounded.shape[1:], dtype=np.float16)
+    if frames_per_mean > 1 and len(rounded):
+        starts = np.arange(0, len(rounded), frames_per_mean)
+        counts = np.diff([*starts, len(rounded)])
+        sums = np.add.reduceat(rounded.astype(np.float32), starts, axis=0)
+        rounded = (sums / counts[:, None].astype(np.float32)).astype(np.float16)
+    return Encoded(rounded, pooled)
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from mmm.batches import SplitData
+from mmm.class_weights import class_weights
 from mmm.config import TrainConfig
 from mmm.dropout import Dropout
 from mmm.evaluate import pack_probabilities, score
+from mmm.linear import fit_linear
 from mmm.pack import Pack
 from mmm.precision import autocast
 from mmm.run import Run
-
-_EFFECTIVE_BETA = 0.999  # Cui et al. 2019 (arXiv:1901.05555) try 0.9 to 0.9999
 
 
 class Diverged(RuntimeError):
@@ -59,19 +59,6 @@ def row_order(config: TrainConfig, train: SplitData, epoch: int) -> Tensor:
     if config.shuffle:
         return torch.randperm(len(train), generator=generator)
     return torch.arange(len(train))
-
-
-def class_weights(config: TrainConfig, train: SplitData) -> Tensor:
-    """(C,) weights of the loss. A class without rows gets 0, its weight could not matter."""
-    counts = train.class_counts
-    if config.class_weight == "none":
-        return torch.ones_like(counts)
-    if config.class_weight == "effective_number":
-        # Of n rows, (1 - beta^n) / (1 - beta) count as different; scaled so that a class of one row weighs N.
-        effective = (1 - _EFFECTIVE_BETA ** counts.double()) / (1 - _EFFECTIVE_BETA)
-        return torch.where(counts > 0, len(train) / effective.clamp(min=1e-9), 0.0).float()
-    weights = torch.where(counts > 0, len(train) / counts.clamp(min=1e-9), 0.0)
-    return weights.sqrt() if config.class_weight == "sqrt_inverse" else weights
 
 
 def untimed(name: str) -> AbstractContextManager[None]:
@@ -143,7 +130,7 @@ def fit_pack(runs: list[Run]) -> Iterator[list[tuple[Run, EpochResult | Diverged
             pack = Pack(runs)
         cpu_time = time.thread_time if torch.get_num_threads() == 1 else time.process_time
         started, cpu_started = time.perf_counter(), cpu_time()
-        losses = train_epoch(pack)
+        losses = [fit_linear(run) for run in runs] if runs[0].config.architecture == "linear" else train_epoch(pack)
         eval_started = time.perf_counter()
         found = pack_probabilities(pack, runs[0].dev, runs[0].device)
         scores = [score(one, runs[0].dev) for one in found]

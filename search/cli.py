@@ -27,6 +27,9 @@ Seed = Annotated[int, typer.Option(help="Of the sampler and of the trials.")]
 FirstRung = Annotated[int, typer.Option(help="ASHA: first epoch at which trials are stopped.")]
 Factor = Annotated[int, typer.Option(help="ASHA: one in so many goes on.")]
 Keep = Annotated[int, typer.Option(help="Trials whose weights stay on disk.")]
+InputScaling = Annotated[
+    str, typer.Option(help="standard: columns of the features with mean 0, deviation 1 over training rows; none: as they are.")
+]
 # What `run` and `resume` share.
 TimeBudget = Annotated[str | None, typer.Option(help="Stop after this long, all sessions together, for example 2h.")]
 ComputeBudget = Annotated[str | None, typer.Option(help="Stop after so much training, summed over workers, for example 10h.")]
@@ -97,6 +100,7 @@ def run(
     address: Annotated[str | None, typer.Option(help="Ray cluster to join, for example auto \\[a local one].")] = None,
     packs: Packs = None,
     precision: Annotated[str, typer.Option(help="Of training: float32, bf16, or auto: what is fast there.")] = "auto",
+    input_scaling: InputScaling = "standard",
 ) -> None:
     """Run a sweep."""
     from search.config import SweepSpec, check_name, parse_duration, parse_packs
@@ -122,7 +126,7 @@ def run(
         tracking_uri=tracking_uri, address=address, keep=keep, command=command_line(),
         compute_budget_s=compute_s, gpu_hours=gpu_hours, target=target, patience=patience, max_parameters=max_parameters,
         max_ms_per_utterance=max_ms_per_utterance, max_memory_mb=max_memory_mb, repeats=repeats,
-        system_metrics=system_metrics, packs=parse_packs(packs), precision=precision,
+        system_metrics=system_metrics, packs=parse_packs(packs), precision=precision, input_scaling=input_scaling,
     )  # fmt: skip
     points = [point for file in enqueue or [] for point in read_points(file)]
     _finish(start(spec, runs, console, points, warm_start or []))
@@ -176,7 +180,7 @@ def encode(
     context: shared.Contexts = "1,2,3,4,5",
     audio_feature: shared.AudioFeatures = "hidden_state,extract_feature",
     layer: shared.Layer = "last",
-    frame_rate: shared.FrameRate = 25.0,
+    frame_rate: shared.FrameRate = None,
     num_mels: shared.NumMels = 64,
     text_width: shared.TextWidth = 256,
     max_tokens: shared.MaxTokens = 128,
@@ -236,6 +240,7 @@ def plan(
     first_rung: FirstRung = 5,
     factor: Factor = 3,
     keep: Keep = 20,
+    input_scaling: InputScaling = "standard",
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the same as JSON to this file.")] = None,
 ) -> None:
     """What `run` would do with the same options: space, rungs, hours, memory, disk, what it would refuse. Runs no trial."""
@@ -249,6 +254,7 @@ def plan(
         features=str(features.resolve()), trials=trials, epochs=epochs,
         workers=workers if workers is not None else default_workers(gpus_per_trial),
         gpus_per_trial=gpus_per_trial, metric=metric, seed=seed, first_rung=first_rung, factor=factor, keep=keep,
+        input_scaling=input_scaling,
     )  # fmt: skip
     found = forecast(spec, console)
     show(found, console)

@@ -46,7 +46,11 @@ class SweepSpec:
     enqueue: list[dict[str, Any]] = field(default_factory=list)  # parameter points that run before the space's known good ones
     system_metrics: bool = False  # in MLflow, beside what is learned
     packs: int | None = None  # trials of one shape that a worker trains as one model; None: as measured
-    precision: str = "auto"  # of training; auto: bf16 where the device is good at it
+    precision: str = "auto"  # of training; auto: bf16 where it is faster
+    # What `precision` came to where the sweep began, by architecture, so that no trial depends on the machine it is trained on.
+    precisions: dict[str, str] | None = None
+    # Of trials whose space does not say; ledgers from before there was a choice have no entry, and go on without scaling.
+    input_scaling: str = "none"
 
     @property
     def limits_cost(self) -> bool:

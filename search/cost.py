@@ -17,7 +17,7 @@ from mmm.memory import forget_peak, peak_kb
 from mmm.models import ARCHITECTURES
 from mmm.run import Run, begin
 from mmm.train import EpochResult, fit
-from search.plan import SettingsCheck
+from search.plan import SettingsCheck, sweep_precisions
 
 _QUANTILES = (1 / 2, 1 / 6, 5 / 6)  # of the settings of an architecture, by size: their mean is that of all
 _NUM_ALWAYS = 2  # settings of each architecture that are measured however long it takes; others within
@@ -93,7 +93,7 @@ def _some(data: SplitData, num_rows: int, *, is_window: bool) -> SplitData:
     return data.part(rows)
 
 
-def measure(config: TrainConfig, features: Features, device: torch.device) -> Measured:
+def measure(config: TrainConfig, features: Features, device: torch.device, precision: str = "float32") -> Measured:
     """Train a little, as a worker does: a few steps and a validation batch."""
     # On the CPU with one thread, the process's own CPU time is what a worker takes with a core to itself.
     is_cpu_time = device.type == "cpu" and torch.get_num_threads() == 1
@@ -103,7 +103,7 @@ def measure(config: TrainConfig, features: Features, device: torch.device) -> Me
 
     forget_peak()
     # The learning rate decides nothing here, and a wild one must not end the measurement as diverged.
-    run: Run = begin(replace(config, lr=1e-4, epochs=3), features, device=device)
+    run: Run = begin(replace(config, lr=1e-4, epochs=3), features, device=device, precision=precision)
     train, dev = run.train, run.dev
     epochs = fit(run)
     run.train, run.dev = (_some(data, _NUM_WARM_ROWS, is_window=True) for data in (train, dev))
@@ -139,6 +139,7 @@ def measure_all(
         large = [next(config for config in reversed(ordered) if config.batch_size == size) for size in {sizes[0], sizes[-1]}]
         chosen[architecture] = [ordered[int(quantile * len(ordered))] for quantile in _QUANTILES], large
     total = sum(len(drawn) + len(large) for drawn, large in chosen.values())
+    precisions = sweep_precisions(check.spec)
     costs: list[Cost] = []
     done, started = 0, time.process_time()
     for architecture, (drawn, large) in chosen.items():
@@ -146,7 +147,7 @@ def measure_all(
         found: dict[TrainConfig, Measured] = {}
         for number, config in enumerate([drawn[0], large[0], *drawn[1:], *large[1:]]):
             if config not in found and (number < _NUM_ALWAYS or time.process_time() < deadline):
-                found[config] = measure(config, check.features(config), device)
+                found[config] = measure(config, check.features(config), device, precisions[architecture])
             done += 1
             yield done, total, costs
         share = len(by_architecture[architecture]) / len(configs)

@@ -16,6 +16,7 @@ Point = tuple[str, dict[str, Any]]  # what to call it in a message, and what was
 Complete = Callable[[Mapping[str, Any]], dict[str, Any]]
 _NUM_WAYS = 1000  # of completing a point that says little
 _OF_THE_SWEEP = ("epochs", "seed")
+_RECORDED = {"epochs", "label_policy", "accumulation", "masked"}  # settings that a trial has and nobody writes by hand
 
 
 def read_points(path: Path) -> list[Point]:
@@ -41,6 +42,11 @@ def as_params(space: Space, name: str, point: Mapping[str, Any], complete: Compl
     """
     found: list[dict[str, Any]] = []
     faults: list[str] = []
+    hint = ""
+    if point.keys() >= _RECORDED and "input_scaling" not in point:
+        point = {**point, "input_scaling": "none"}  # a trial of before there was a choice
+        hint = ('; settings that do not name input_scaling were recorded without it: enqueue them with --input-scaling none, or write '
+                '"input_scaling": "standard" into the point')  # fmt: skip
     try:
         for params, suggested in itertools.islice(_ways(space, dict(point)), _NUM_WAYS):
             if params == point:
@@ -57,7 +63,8 @@ def as_params(space: Space, name: str, point: Mapping[str, Any], complete: Compl
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     if not found:
-        raise ValueError(f"{name}: not in the space: {min(faults, key=len)}")
+        fault = min(faults, key=len)
+        raise ValueError(f"{name}: not in the space: {fault}{hint if 'input_scaling' in fault else ''}")
     if len(found) > 1:
         raise ValueError(f"{name}: the space makes it of {found[0]} and of {found[1]}; give one of these")
     return found[0]

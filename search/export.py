@@ -189,6 +189,7 @@ def _write(history: History, sweep: Path, trial: Trial, manifest: Manifest, out:
     features = load_features(manifest, Path(spec.features), config.audio_feature, config.context)
     provenance = {
         **_provenance(history, trial, manifest), "epoch": best[0], "epochs_trained": trial.epochs[-1]["epoch"], "seed": config.seed,
+        **({} if trial.precision is None else {"precision": trial.precision}),
         "validation_metrics": trial.metrics(best[0]),
     }  # fmt: skip
     write_bundle(

@@ -63,6 +63,7 @@ class Trial:
     end_order: int | None = None  # how many trials had ended before it
     num_parameters: int | None = None
     queued: str | None = None  # which known good or enqueued point it was
+    precision: str | None = None  # that it is trained in; None in ledgers that do not say
 
     # Metric -> the epoch that was the last when this was made, scores, best: everyone asks for them all the time.
     _scores: dict[str, tuple[Any, dict[int, float], tuple[int, float]]] = field(
@@ -142,7 +143,7 @@ class History:
                 assert event.trial is not None
                 self.trials[event.trial] = Trial(
                     event.trial, body["params"], body["distributions"], body["settings"], event.time,
-                    num_parameters=body.get("num_parameters"), queued=body.get("queued"),
+                    num_parameters=body.get("num_parameters"), queued=body.get("queued"), precision=body.get("precision"),
                 )  # fmt: skip
             case "epoch":
                 trial = self._trial(event)

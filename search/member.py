@@ -11,7 +11,6 @@ from mmm.checkpoint import checkpoint_bytes, load_checkpoint
 from mmm.config import make_config
 from mmm.files import write_bytes
 from mmm.manifest import Manifest, read_manifest
-from mmm.precision import training_precision
 from mmm.run import Run, begin, resolve_device
 from mmm.tensors import tensor_bytes
 from mmm.train import EpochResult
@@ -77,7 +76,7 @@ class Member:
             features,
             objective=order["metric"],
             device=device,
-            precision=training_precision(order["precision"], order["device"]),
+            precision=order["precision"],
         )
         self.warnings: list[str] = []
         self._kept = self._go_on()  # checkpoints that the driver knows, the newer first

@@ -13,7 +13,7 @@ from search.draw import fixing
 from search.history import Trial
 from search.ledger import Entry, Ledger
 from search.packs import PackSizes
-from search.plan import trial_config
+from search.plan import sweep_precisions, trial_config
 from search.searcher import Searcher, SpaceError, point_settings
 from spaces import Space
 
@@ -131,6 +131,7 @@ class Orders:
         try:
             params, distributions, suggested = self.searcher.suggest(number, fixed, place)
             settings = trial_config(suggested, self.spec).params()
+            about["precision"] = self._precision(settings["architecture"])
             if self.count_parameters is not None:
                 about["num_parameters"] = self.count_parameters(suggested)
         except (ValueError, FileNotFoundError) as error:  # the latter: features that nobody made
@@ -183,8 +184,12 @@ class Orders:
         spec = self.spec
         return {"sweep": str(self.ledger.folder.resolve()), "number": trial.number, "settings": trial.settings,
                 "manifest": spec.manifest, "features": spec.features, "metric": spec.metric, "device": self.device,
-                "rungs": spec.rungs, "precision": spec.precision,
+                "rungs": spec.rungs, "precision": self._precision(trial.settings["architecture"]),
                 "checkpoints": [found for found in (trial.checkpoint, trial.earlier_checkpoint) if found is not None]}  # fmt: skip
+
+    def _precision(self, architecture: str) -> str:
+        precisions = self.spec.precisions or sweep_precisions(self.spec)
+        return precisions[architecture]
 
     def retry_alone(self, number: int, reason: str) -> None:
         """A trial whose pack went wrong goes on from its checkpoint, without others."""

@@ -13,15 +13,28 @@ from mmm.batches import Features, dims_of, load_features
 from mmm.config import TrainConfig, make_config
 from mmm.manifest import Manifest, read_manifest
 from mmm.metrics import OBJECTIVES
+from mmm.models import ARCHITECTURES
 from mmm.precision import training_precision
 from mmm.run import build_model
+from mmm.scaling import SCALINGS
 from mmm.store import list_recipes
 from search.config import REPEATS, SweepSpec, check_name, check_tracking_uri
 
 
 def trial_config(settings: Mapping[str, Any], spec: SweepSpec) -> TrainConfig:
     """The complete settings of a trial: what the space suggests, with the sweep's epochs and seed. Raises ConfigError."""
-    return make_config({"seed": spec.seed, **settings, "epochs": spec.epochs})
+    return make_config({"seed": spec.seed, "input_scaling": spec.input_scaling, **settings, "epochs": spec.epochs})
+
+
+def sweep_precisions(spec: SweepSpec) -> dict[str, str]:
+    """What `spec.precision` means for each architecture, the same on every machine of the sweep. Raises ValueError.
+
+    Machines of a cluster differ, and this one need not be like them: `auto` is float32 on their CPUs and bf16 on their GPUs.
+    """
+    device = "cuda" if spec.gpus_per_trial > 0 else "cpu"
+    if spec.precision == "auto" and spec.address is not None:
+        return dict.fromkeys(ARCHITECTURES, "bf16" if device == "cuda" else "float32")
+    return {name: training_precision(spec.precision, device, name) for name in ARCHITECTURES}
 
 
 class SettingsCheck:
@@ -84,6 +97,8 @@ def check_spec(spec: SweepSpec) -> None:
         faults.append("--gpu-hours without --gpus-per-trial would never be used up; use --compute-budget")
     if spec.repeats not in REPEATS:
         faults.append(f"unknown --repeats {spec.repeats!r}; expected one of {', '.join(REPEATS)}")
+    if spec.input_scaling not in SCALINGS:
+        faults.append(f"unknown --input-scaling {spec.input_scaling!r}; expected one of {', '.join(SCALINGS)}")
     if spec.metric not in OBJECTIVES:
         faults.append(f"unknown --metric {spec.metric!r}; expected one of {', '.join(OBJECTIVES)}")
     if spec.gpus_per_trial < 0:
@@ -99,7 +114,7 @@ def check_spec(spec: SweepSpec) -> None:
         faults.append(f"--packs {spec.packs} with --max-memory-mb or --max-ms-per-utterance: what a trial takes is only known alone; "
                       "leave one of them out")  # fmt: skip
     try:
-        training_precision(spec.precision, "cuda" if spec.gpus_per_trial else "cpu")
+        sweep_precisions(spec)
     except ValueError as error:
         faults.append(str(error))
     if spec.tracking_uri is not None:

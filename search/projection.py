@@ -192,6 +192,8 @@ class Projection:
         said = {name for name in settings if name in _ALWAYS or name in self._varied or name in chosen}
         change = self.change(key)
         change.params |= {name: str(value) for name, value in settings.items() if name in said}
+        if event.body.get("precision") is not None:
+            change.params["precision"] = str(event.body["precision"])
         change.inputs = self._inputs_of(settings) if settings else []
 
     def _epoch(self, run: Run, event: Event) -> None:

@@ -57,7 +57,7 @@ def quickstart(runs: Path, console: Console, workers: int | None = None) -> None
             pass
     spec = SweepSpec(
         name=free_name(runs), space="quick", manifest=str(manifest_path.resolve()), features=str(features.resolve()), trials=TRIALS,
-        epochs=EPOCHS, workers=workers or default_workers(0.0), command=command_line(),
+        epochs=EPOCHS, workers=workers or default_workers(0.0), command=command_line(), input_scaling="standard",
     )  # fmt: skip
     start(spec, runs, console)
     bundle = load_bundle(runs / spec.name / "bundle")

@@ -21,7 +21,7 @@ from search.history import History
 from search.leaderboard import write_leaderboard
 from search.ledger import Ledger, read_history
 from search.outbox import Outbox
-from search.plan import SettingsCheck, check_contexts, check_spec, trial_config
+from search.plan import SettingsCheck, check_contexts, check_spec, sweep_precisions, trial_config
 from search.searcher import check_space, load_space
 from search.view import View, counts, leaderboard_table
 from spaces import Space
@@ -110,6 +110,8 @@ def _run(
 ) -> History:
     """A session; `priors` are those of a new sweep, None goes on with one."""
     spec, space = checked.spec, checked.space
+    if spec.precisions is None:  # decided once: a resumed sweep keeps it, wherever it goes on
+        spec = replace(spec, precisions=sweep_precisions(spec))
     folder = sweep_dir(runs, spec.name)
     threads = max(1, len(os.sched_getaffinity(0)) // spec.workers) if spec.address is None else 1
     device = "cuda" if spec.gpus_per_trial > 0 else "cpu"

@@ -13,7 +13,7 @@ KNOWN_GOOD: tuple[dict[str, Any], ...] = tuple({"architecture": name} for name i
 _RECIPE: dict[str, Any] = {
     "context": 1, "audio_feature": "hidden_state", "dropout": 0.1, "masked": False, "batch_size": 64, "accumulate": 8,
     "accumulation": "published", "lr": 5e-5, "weight_decay": 0.01, "weighted_sampling": False, "shuffle": False,
-    "class_weight": "none", "label_policy": "published", "seed": 1024,
+    "class_weight": "none", "label_policy": "published", "input_scaling": "none", "seed": 1024,
 }  # fmt: skip
 _OWN: dict[str, dict[str, Any]] = {
     "vanilla_concat": {"width": 256},

@@ -50,7 +50,7 @@ def test_a_setting_that_is_no_number_is_refused(name: str, value: object) -> Non
 def test_an_unknown_architecture_is_refused_with_the_known_ones(value: object) -> None:
     message = message_of({"architecture": value, "colour": "red"})
     assert "unknown setting 'colour'" in message
-    assert message.endswith("expected one of vanilla_concat, three_way_concat, cross_attention, mlp_mixer")
+    assert message.endswith("expected one of vanilla_concat, three_way_concat, cross_attention, mlp_mixer, linear")
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from mmm.models import ARCHITECTURES
+from mmm.models import SYSTEMS
 from spaces.quick import KNOWN_GOOD
 from tests.conftest import HEADER, Corpus, write_manifest
 from tests.sweep_parts import TIMEOUT_S, call, environment, write_space
@@ -37,7 +37,7 @@ for module, arguments in json.load(open(sys.argv[1])):
 json.dump(results, sys.stdout)
 """
 _SPACE = "def suggest(trial):\n    return {{'architecture': '{architecture}', {settings}}}\n"
-_ONE_OF = ", ".join(ARCHITECTURES)
+_ONE_OF = ", ".join(SYSTEMS)
 
 
 def vanilla(settings: str) -> str:

@@ -46,12 +46,16 @@ class SpeechEncoder(Protocol):
         """Raises ValueError where the encoder does not have the feature."""
         ...
 
+    def frames_per_mean(self, feature: str) -> int:
+        """How many neighbouring frames a store keeps as their mean; 1 keeps each."""
+        ...
+
     def num_frames(self, num_samples: int, feature: str) -> int:
-        """Frames of so many 16 kHz samples, before they are encoded."""
+        """What a store keeps of so many 16 kHz samples, before they are encoded: frames, or means of several."""
         ...
 
     def encode(self, wave: Floats, features: Sequence[str]) -> dict[str, Floats]:
-        """(S,) samples -> (T, D) for each of `features`, T at least 1."""
+        """(S,) samples -> every frame, (T, D) for each of `features`, T at least 1."""
         ...
 
     def encode_batch(self, waves: Sequence[Floats], features: Sequence[str]) -> list[dict[str, Floats]]:
@@ -86,11 +90,12 @@ class TextEncoder(Protocol):
 
 
 def make_speech_encoder(
-    name: str, *, frame_rate: float = 25.0, num_mels: int = 64, layer: str = "last", revision: str | None = None,
+    name: str, *, frame_rate: float | None = None, num_mels: int = 64, layer: str = "last", revision: str | None = None,
     running: Running = ON_CPU, lazy: bool = False, only_local: bool = False,
 ) -> SpeechEncoder:  # fmt: skip
     """`fbank`, or a Hugging Face id or folder; `lazy` leaves the weights on the disk, `only_local` asks no network.
 
+    `frame_rate`: frames a second that are kept; None is 25 of fbank, and every frame of a pretrained model.
     Raises ValueError or FileNotFoundError.
     """
     if name == "fbank":
@@ -98,10 +103,12 @@ def make_speech_encoder(
             raise ValueError(f"--layer {layer} is for pretrained speech models; fbank has no layers")
         from mmm.encoders.fbank import Fbank
 
-        return Fbank(frame_rate=frame_rate, num_mels=num_mels)
+        return Fbank(num_mels=num_mels) if frame_rate is None else Fbank(frame_rate=frame_rate, num_mels=num_mels)
     from mmm.encoders.huggingface import HuggingFaceSpeech
 
-    encoder = HuggingFaceSpeech(name, revision=revision, layer=layer, running=running, only_local=only_local)
+    encoder = HuggingFaceSpeech(
+        name, revision=revision, layer=layer, frame_rate=frame_rate, running=running, only_local=only_local
+    )
     if not lazy:
         encoder.load()
     return encoder
@@ -137,8 +144,8 @@ def speech_encoder_of(recipe: Recipe, folder: Path | None = None) -> SpeechEncod
     else:
         where = _place(recipe, folder, "--audio-encoder")
         running = Running(precision=recipe.get("precision", "float32"), chunk_s=recipe.get("chunk_s", DEFAULT_CHUNK_S))
-        encoder = make_speech_encoder(where, revision=recipe["revision"], layer=recipe.get("layer", "last"), running=running,
-                                      lazy=True, only_local=True)  # fmt: skip
+        encoder = make_speech_encoder(where, revision=recipe["revision"], layer=recipe.get("layer", "last"),
+                                      frame_rate=recipe.get("frame_rate_hz"), running=running, lazy=True, only_local=True)  # fmt: skip
     _same(encoder.recipe(recipe["feature"]), recipe, folder)
     encoder.load()
     return encoder

@@ -50,6 +50,9 @@ class Fbank:
     def width(self, feature: str) -> int:
         return self.num_mels * (3 if feature == "hidden_state" else 1)
 
+    def frames_per_mean(self, feature: str) -> int:
+        return 1  # averaged before differences are taken, by itself
+
     def num_frames(self, num_samples: int, feature: str) -> int:
         return -(-(num_samples // round(_HOP_S * SAMPLE_RATE_HZ) + 1) // self.block)
 

@@ -24,9 +24,12 @@ _OVERLAP_S = 4.0  # of two chunks: a cut is 2 s away from every frame that is ke
 class HuggingFaceSpeech:
     """Frames of a frozen speech model: `hidden_state` its last layer or those of `layer`, `extract_feature` its convolutions."""
 
-    def __init__(self, name: str, *, revision: str | None = None, layer: str = "last", running: Running = ON_CPU,
-                 only_local: bool = False) -> None:  # fmt: skip
-        self.name, self.running, self.layers = name, running, parse_layers(layer)
+    def __init__(
+        self, name: str, *, revision: str | None = None, layer: str = "last", frame_rate: float | None = None,
+        running: Running = ON_CPU, only_local: bool = False,
+    ) -> None:  # fmt: skip
+        """`frame_rate`: a store keeps so many means of frames a second; None keeps every frame."""
+        self.name, self.running, self.layers, self.frame_rate = name, running, parse_layers(layer), frame_rate
         if running.chunk_s <= _OVERLAP_S:
             raise ValueError(f"--chunk-seconds {running.chunk_s:g} is too short; chunks overlap by {_OVERLAP_S:g} s")
         self.pretrained = find_pretrained(name, revision, only_local=only_local)
@@ -37,7 +40,8 @@ class HuggingFaceSpeech:
     def recipe(self, feature: str) -> Recipe:
         # Features of the convolutions have no layer: one store serves all.
         layer = {"layer": str(self.layers)} if feature == "hidden_state" else {}
-        return {"kind": "audio", **self.pretrained.identity, "version": _VERSION, "feature": feature, **layer,
+        rate = {} if self.frame_rate is None else {"frame_rate_hz": float(self.frame_rate)}
+        return {"kind": "audio", **self.pretrained.identity, "version": _VERSION, "feature": feature, **layer, **rate,
                 "precision": self.running.precision, "chunk_s": self.running.chunk_s, "sample_rate_hz": SAMPLE_RATE_HZ}  # fmt: skip
 
     def load(self, *, weights: bool = True) -> None:
@@ -77,6 +81,7 @@ class HuggingFaceSpeech:
         top = self.config.encoder_layers if self.is_whisper else self.config.num_hidden_layers
         if self.layers.numbers and max(self.layers.numbers) > top:
             raise ValueError(f"--layer {self.layers}: encoder {self.name!r} has layers 0 to {top}")
+        self.frames_per_mean("hidden_state")  # refuses a rate that does not divide
 
     def _keep_layers(self, stack: Any) -> None:
         if not self.layers.numbers:
@@ -96,7 +101,25 @@ class HuggingFaceSpeech:
         width = int(self.config.output_hidden_size if self._num_adapters else self.config.hidden_size)
         return width * (1 if self.layers.mean else max(1, len(self.layers.numbers)))
 
+    def frames_per_mean(self, feature: str) -> int:
+        """Raises ValueError where the frame rate asked for does not divide the model's own."""
+        if self.frame_rate is None:
+            return 1
+        own = SAMPLE_RATE_HZ / self.convolutions.hop
+        if feature == "hidden_state" and self._num_adapters:
+            own /= self.config.adapter_stride**self._num_adapters
+        number = own / self.frame_rate if self.frame_rate > 0 else 0.0
+        if number < 1 or number != int(number):
+            choices = " or ".join(f"{own / n:g}" for n in (1, 2, 4, 5, 8))
+            raise ValueError(f"--frame-rate {self.frame_rate:g} does not divide the {own:g} frames a second of encoder {self.name!r}; "
+                             f"try {choices}")  # fmt: skip
+        return int(number)
+
     def num_frames(self, num_samples: int, feature: str) -> int:
+        return -(-self._num_own_frames(num_samples, feature) // self.frames_per_mean(feature))
+
+    def _num_own_frames(self, num_samples: int, feature: str) -> int:
+        """Before they are averaged."""
         if self.is_whisper:
             return max(1, -(-num_samples // self.convolutions.hop))
         frames = self.convolutions.num_frames(num_samples)
@@ -154,7 +177,7 @@ class HuggingFaceSpeech:
         found = {"hidden_state": self._hidden(output)} if "hidden_state" in features else {}
         if "extract_feature" in features:
             found["extract_feature"] = output.extract_features
-        return _rows(found, [{feature: self.num_frames(length, feature) for feature in features} for length in lengths])
+        return _rows(found, [{feature: self._num_own_frames(length, feature) for feature in features} for length in lengths])
 
     def _whisper(self, waves: Sequence[Floats], features: Sequence[str]) -> list[dict[str, Floats]]:
         """In windows of 30 s, one after another, as the model was trained; frames of padding are dropped."""
@@ -172,7 +195,7 @@ class HuggingFaceSpeech:
             mel = self.extractor(group, sampling_rate=SAMPLE_RATE_HZ, return_tensors="np", max_length=self.window,
                                  padding="max_length", truncation=True)["input_features"]  # fmt: skip
             hidden = self._hidden(self._forward(torch.from_numpy(np.asarray(mel, dtype=np.float32))))
-            lengths = [{"hidden_state": self.num_frames(len(piece), "hidden_state")} for piece in group]
+            lengths = [{"hidden_state": self._num_own_frames(len(piece), "hidden_state")} for piece in group]
             outputs += [row["hidden_state"] for row in _rows({"hidden_state": hidden}, lengths)]
         for own in cut:
             found.append({"hidden_state": np.concatenate([outputs.pop(0) for _ in own])})

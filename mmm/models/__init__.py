@@ -1,4 +1,4 @@
-"""The four ways to fuse speech and text. Legend of shape suffixes in this package:
+"""The four ways to fuse speech and text, and the linear system that they have to beat. Legend of shape suffixes in this package:
 
 B utterances, K context, A speech frames, T text tokens, P joint positions (text, then speech), F speech width,
 E text width, D model width, C classes.
@@ -9,6 +9,7 @@ The sequence systems take speech_BAF with speech_mask_BA, text_BTE with text_mas
 """
 
 from mmm.models.cross_attention import CrossAttention
+from mmm.models.linear import LinearSystem
 from mmm.models.mlp_mixer import MlpMixer
 from mmm.models.three_way_concat import ThreeWayConcat
 from mmm.models.vanilla_concat import VanillaConcat
@@ -19,3 +20,7 @@ ARCHITECTURES: dict[str, type[VanillaConcat | ThreeWayConcat | CrossAttention | 
     "cross_attention": CrossAttention,
     "mlp_mixer": MlpMixer,
 }
+# All that can be trained, bundled and exported; a sweep searches the ones above and trains `linear` as its baseline.
+SYSTEMS: dict[str, type[VanillaConcat | ThreeWayConcat | CrossAttention | MlpMixer | LinearSystem]] = {
+    **ARCHITECTURES, "linear": LinearSystem,
+}  # fmt: skip
