@@ -53,7 +53,8 @@ class Features:
     turns: Tensor  # (N, K) manifest index of each turn, most recent first, -1 where the dialogue has none
     max_speech_length: int
     max_text_length: int
-    statistics: dict[tuple[bool, bytes], dict[str, Tensor]] = field(default_factory=dict)  # what was computed once
+    # What was computed once: statistics of training rows, by whether they are of pooled vectors, and by the rows.
+    statistics: dict[tuple[bool, bytes], dict[str, Tensor]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
 
 def load_features(manifest: Manifest, features_dir: Path, audio_feature: str, context: int) -> Features:

@@ -136,7 +136,14 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def small_config(architecture: str, **changes: Any) -> TrainConfig:
     """Settings that train in a fraction of a second."""
-    small = {"classifier_hidden": 12, "epochs": 2, "batch_size": 6, "lr": 1e-3, **_SMALL[architecture]}
+    small = {
+        "classifier_hidden": 12,
+        "epochs": 2,
+        "batch_size": 6,
+        "lr": 1e-3,
+        "input_scaling": "standard",
+        **_SMALL[architecture],
+    }
     return make_config({"architecture": architecture, **small, **changes})
 
 

@@ -39,7 +39,13 @@ def assert_same_numbers(one: Run, other: Run) -> None:
 
 @every_architecture
 @pytest.mark.parametrize(
-    "changes", [{"context": 2}, {"masked": False, "accumulate": 2}, {"accumulate": 2, "accumulation": "published"}], ids=str
+    "changes",
+    [
+        {"context": 2},
+        {"masked": False, "accumulate": 2},
+        {"accumulate": 2, "accumulation": "published", "input_scaling": "none"},
+    ],
+    ids=str,
 )
 def test_each_member_gets_the_numbers_that_it_would_get_alone(
     corpus: Corpus, architecture: str, changes: dict[str, Any]
@@ -92,7 +98,10 @@ def test_a_member_that_leaves_or_joins_changes_nothing_for_the_others(corpus: Co
     for run, expected in ((first, alone[0]), (third, alone[2]), (late, alone[3])):
         assert_same_numbers(run, expected)
     assert all(torch.equal(left[name], weight) for name, weight in second.model.state_dict().items())
-    assert second.model.get_parameter("classifier.0.weight").untyped_storage().nbytes() == left["classifier.0.weight"].nbytes
+    assert (
+        second.model.get_parameter("head.classifier.0.weight").untyped_storage().nbytes()
+        == left["head.classifier.0.weight"].nbytes
+    )
     list(fit(second))  # what left goes on alone
     assert_same_numbers(second, alone[1])
 
