@@ -32,6 +32,8 @@ class Baseline:
 
 
 def _inputs(features: Features, indices: torch.Tensor, what: str) -> npt.NDArray[np.float32]:
+    for store in (features.speech, features.text):
+        store.check("pooled")
     speech = features.speech.pooled[features.speech_rows[indices]].astype(np.float32)
     text = features.text.pooled[features.text_rows[indices]].astype(np.float32)
     chosen: npt.NDArray[np.float32] = {"speech": speech, "text": text, "both": np.concatenate([speech, text], axis=1)}[what]
@@ -49,7 +51,7 @@ def baselines(manifest: Manifest, features_dir: Path, objective: str = "macro_f1
     majority = np.full_like(truth, np.bincount(target).argmax())
     name = manifest.classes[int(majority[0])]
     yield Baseline(f"always {name}", {}, classification_metrics(truth, majority, manifest.classes))
-    recipes = list_recipes(features_dir).values()
+    recipes = list_recipes(features_dir, manifest.path).values()
     audio_features = sorted({recipe["feature"] for recipe in recipes if recipe["kind"] == "audio"})
     contexts = sorted({recipe["context"] for recipe in recipes if recipe["kind"] == "text"})
     for what in INPUTS:
