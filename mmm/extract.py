@@ -319,8 +319,8 @@ def find_store(features_dir: Path, kind: str, manifest: Path = MANIFEST, **wante
     if store.checksums is None and features_dir.absolute() not in _told:
         _told.add(features_dir.absolute())
         command = encode_command(manifest, features_dir, every.values())
-        warnings.warn(f"{features_dir}: features of an earlier version have no checksums and are read unchecked; this adds them, without "
-                      f"encoding again what is unchanged: {command}", Unchecked, stacklevel=2)  # fmt: skip
+        warnings.warn(f"{features_dir}: features of an earlier version have no checksums and are read unchecked; to add them without "
+                      f"encoding again what is unchanged, run: {command}", Unchecked, stacklevel=2)  # fmt: skip
     return store
 
 

@@ -184,7 +184,7 @@ class Orders:
         return {"sweep": str(self.ledger.folder.resolve()), "number": trial.number, "settings": trial.settings,
                 "manifest": spec.manifest, "features": spec.features, "metric": spec.metric, "device": self.device,
                 "rungs": spec.rungs, "precision": spec.precision,
-                "checkpoints": [found for found in (trial.checkpoint, trial.earlier_checkpoint) if found is not None]}  # fmt: skip
+                "checkpoints": trial.checkpoints}  # fmt: skip
 
     def retry_alone(self, number: int, reason: str) -> None:
         """A trial whose pack went wrong goes on from its checkpoint, without others."""

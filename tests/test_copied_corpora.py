@@ -1,19 +1,15 @@
 """A corpus that was copied is the corpus that was encoded; what an error says to run repairs what it complains of."""
 
 import os
-import re
-import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from mmm import clips
 from mmm.batches import load_features
-from mmm.cli import app
 from mmm.clips import BadFiles, audio_hash
 from mmm.encode_command import encode_command
 from mmm.encoders import make_speech_encoder
@@ -24,6 +20,7 @@ from mmm.store import list_recipes
 from search.config import SweepSpec
 from search.plan import check_contexts
 from tests.conftest import CONTEXTS, Corpus, encode, names_in, small_speech_encoder, write_corpus
+from tests.encode_parts import make_old, run_printed
 
 LATER_NS = 1_900_000_000 * 10**9
 
@@ -39,13 +36,6 @@ def copied(corpus: Corpus, folder: Path) -> Corpus:
 @pytest.fixture
 def own(corpus: Corpus, tmp_path: Path) -> Corpus:
     return copied(corpus, tmp_path / "own")
-
-
-def make_old(features_dir: Path) -> None:
-    """As an earlier version wrote it: without hashes of the audio and without checksums."""
-    for store in list_recipes(features_dir):
-        (store / "audio_hashes.npy").unlink()
-        (store / "checksums.json").unlink()
 
 
 def inodes(features_dir: Path) -> dict[str, int]:
@@ -195,21 +185,6 @@ def test_a_copied_file_that_is_spoilt_is_refused_and_the_features_stay(own: Corp
     with pytest.raises(BadFiles, match="1 of 40 audio files cannot be used"):
         encode(own.manifest, own.features_dir)
     assert {path: (path / "stamps.npy").read_bytes() for path in list_recipes(own.features_dir)} == before
-
-
-def run_printed(message: str) -> None:
-    """Run what an error says to run, word for word."""
-    commands = re.split(r"(?:; run|; make it again|, run|\? run): ", message.splitlines()[-1])[-1]
-    for command in commands.split(" && "):
-        words = shlex.split(command)
-        if words[:2] == ["rm", "-r"]:
-            assert words[2:]
-            for folder in words[2:]:
-                shutil.rmtree(folder)
-        else:
-            assert words[:2] == ["mmm", "encode"], message
-            done = CliRunner().invoke(app, words[1:], catch_exceptions=False)
-            assert done.exit_code == 0, done.output
 
 
 def refusal(attempt: Callable[[], object]) -> str:
