@@ -66,7 +66,7 @@ def tuned(
     Every audio feature and context that the folder holds is tried; `given` settings are not tuned. Yields how many fits are done of
     how many, and the best settings so far. Raises ValueError or FileNotFoundError as `load_features`.
     """
-    recipes = list_recipes(features_dir).values()
+    recipes = list_recipes(features_dir, manifest.path).values()
     choices: dict[str, Sequence[Any]] = {
         "audio_feature": sorted({recipe["feature"] for recipe in recipes if recipe["kind"] == "audio"}),
         "context": sorted({recipe["context"] for recipe in recipes if recipe["kind"] == "text"}),

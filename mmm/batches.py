@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmm.clips import hash_clips
 from mmm.config import PUBLISHED_SPEECH_POSITIONS, PUBLISHED_TEXT_POSITIONS, Dims, TrainConfig
+from mmm.encode_command import encode_command
 from mmm.extract import find_store, speech_key, text_key
 from mmm.manifest import Manifest
 from mmm.residence import gather, source
 from mmm.scaling import frame_statistics, pooled_statistics
-from mmm.store import FeatureStore
+from mmm.store import FeatureStore, list_recipes
 
 # Positions, padding included, whose activations a training step holds at once. On a CPU larger parts gain little or lose
 # (docs/LOG.md, 2026-11-25); a GPU wants large products, but none was there to measure how large.
@@ -59,10 +61,10 @@ class Features:
 
 def load_features(manifest: Manifest, features_dir: Path, audio_feature: str, context: int) -> Features:
     """Map the stores. Raises FileNotFoundError or ValueError, saying what is missing and what to run."""
-    speech = find_store(features_dir, "audio", feature=audio_feature)
-    text = find_store(features_dir, "text", context=context)
+    speech = find_store(features_dir, "audio", manifest.path, feature=audio_feature)
+    text = find_store(features_dir, "text", manifest.path, context=context)
     indices = range(len(manifest.utterances))
-    again = f"run: mmm encode {manifest.path} --features {features_dir}"
+    again = f"run: {encode_command(manifest.path, features_dir, list_recipes(features_dir).values())}"
     rows = {}
     for name, store, keys in (
         ("speech", speech, [speech_key(manifest, index) for index in indices]),
@@ -91,18 +93,36 @@ def load_features(manifest: Manifest, features_dir: Path, audio_feature: str, co
 def _check_audio_is_the_same(
     manifest: Manifest, store: FeatureStore, rows: np.ndarray[Any, np.dtype[np.int64]], again: str
 ) -> None:
-    """Raise ValueError where an audio file is another one than was encoded. Machines without the audio are trusted."""
+    """Raise ValueError where an audio file is another one than was encoded. Machines without the audio are trusted.
+
+    A file of another time of change is read, once a process: copied, it has the content of before.
+    """
     stamps = {}
     for utterance in manifest.utterances:
         if utterance.audio not in stamps:
             with contextlib.suppress(FileNotFoundError):
                 found = manifest.audio_path(utterance).stat()
                 stamps[utterance.audio] = (found.st_size, found.st_mtime_ns)
-    recorded = store.stamps[rows].tolist()
-    for utterance, stamp in zip(manifest.utterances, recorded, strict=True):
-        if stamps.get(utterance.audio, tuple(stamp)) != tuple(stamp):
-            raise ValueError(f"{manifest.audio_path(utterance)}: is not the file that was encoded (another size or time of change), "
-                             f"or another corpus with the same names was encoded into the folder; {again}")  # fmt: skip
+    recorded, hashes = store.stamps[rows].tolist(), store.audio_hashes[rows]
+    differing = [
+        index for index, utterance in enumerate(manifest.utterances)
+        if stamps.get(utterance.audio, tuple(recorded[index])) != tuple(recorded[index])
+    ]  # fmt: skip
+    readable = {
+        manifest.utterances[index].audio: hashes[index].tobytes() for index in differing
+        if hashes[index].any() and stamps[manifest.utterances[index].audio][0] == recorded[index][0]
+    }  # fmt: skip
+    for index in differing:
+        utterance = manifest.utterances[index]
+        if utterance.audio not in readable:
+            is_other = hashes[index].any() or stamps[utterance.audio][0] != recorded[index][0]
+            what = "is not the file that was encoded (another size), or another corpus with the same names was encoded into the folder"
+            unknown = "has another time of change than the file that was encoded, whose content was not recorded then"
+            raise ValueError(f"{manifest.audio_path(utterance)}: {what if is_other else unknown}; {again}")
+    for audio, found_hash in hash_clips(manifest, readable):
+        if found_hash != readable[audio]:
+            raise ValueError(f"{manifest.path.parent / audio}: is not the file that was encoded (another content), or another corpus "
+                             f"with the same names was encoded into the folder; {again}")  # fmt: skip
 
 
 def dims_of(features: Features, config: TrainConfig) -> Dims:
@@ -239,7 +259,9 @@ def without_input(values: Tensor, mask: Tensor, config: TrainConfig) -> tuple[Te
 
 
 def _pooled(store: FeatureStore, rows: Tensor, device: torch.device) -> Tensor:
-    return gather(source(store, "pooled", device), rows.flatten(), device).view(*rows.shape, -1)
+    flat = rows.flatten()
+    store.check("pooled", flat.numpy(), flat.numpy() + 1)
+    return gather(source(store, "pooled", device), flat, device).view(*rows.shape, -1)
 
 
 def _sequences(store: FeatureStore, rows: Tensor, max_length: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -247,6 +269,7 @@ def _sequences(store: FeatureStore, rows: Tensor, max_length: int, device: torch
     offsets = torch.from_numpy(store.offsets)
     starts = offsets[rows]
     lengths = (offsets[rows + 1] - starts).clamp(max=max_length)
+    store.check("values", starts.flatten().numpy(), (starts + lengths).flatten().numpy())
     position = torch.arange(int(lengths.max()))
     mask = position < lengths.unsqueeze(-1)
     # Padding reads the utterance's first frame again, which is there and warm, and is then zeroed.

@@ -1,8 +1,9 @@
 """The command line `mmm`: corpora, features, training, testing and prediction, without Ray."""
 
 import sys
+import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.table import Table
@@ -13,6 +14,7 @@ from mmm.cli_encode import console as console
 from mmm.cli_predict import demo, predict
 from mmm.cli_prepare import corpus_report, demo_corpus, prepare
 from mmm.cli_profile import profile
+from mmm.files import Unchecked
 from mmm.memory import restart_reusing_holes
 
 # Modules that import torch are imported inside the commands: --help and typing errors must not wait for them.
@@ -221,8 +223,25 @@ def baselines_command(
             console.print(f"{one.name}: {', '.join(f'{key}={value}' for key, value in one.settings.items())}", highlight=False)
 
 
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    text = (
+        f"warning: {message}\n"
+        if issubclass(category, Unchecked)
+        else warnings.formatwarning(message, category, filename, lineno, line)
+    )
+    (file or sys.stderr).write(text)
+
+
 def run_app(application: typer.Typer) -> None:
-    """Run a command line; what a user can cause ends in one message and exit status 2."""
+    """Run a command line; what a user can cause ends in one message and exit status 2, and our own warnings take a line."""
+    warnings.showwarning = _show_warning
     try:
         application()
     except (ValueError, FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError, IsADirectoryError) as error:

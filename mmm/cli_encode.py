@@ -228,7 +228,7 @@ def _show(bar: Progress, steps: Iterator["Step"]) -> tuple[list["SoundInfo"], fl
 
 def manifest_to_encode(path: Path, skip_bad: bool) -> "Manifest":
     """The manifest, or with `skip_bad` one beside it without the audio that cannot be used. Says what was left out."""
-    from mmm.extract import find_bad_files
+    from mmm.clips import find_bad_files
     from mmm.manifest import read_manifest, read_table
 
     manifest = read_manifest(path, check_audio=not skip_bad)

@@ -1,22 +1,27 @@
 """From a manifest to feature stores: everything is encoded once, what is already there is kept."""
 
 import contextlib
+import dataclasses
 import fcntl
-import os
+import shlex
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
+from mmm.clips import BadFiles, clips_of, find_bad_files, hash_clips, stamps_of
+from mmm.encode_command import MANIFEST, encode_command, encode_options
 from mmm.encoders import SpeechEncoder, TextEncoder
 from mmm.encoders.audio import SAMPLE_RATE_HZ, num_speech_samples
 from mmm.encoding import Job, Runner, SpeechJob, TextJob, default_threads, plan_batches, run_here
+from mmm.files import Unchecked
 from mmm.manifest import Manifest
-from mmm.partial import PartialStore, Plan, all_rows, rows_there
-from mmm.sound import SoundInfo, read_sound, sound_info
-from mmm.store import FeatureStore, Recipe, list_recipes, open_store, recipe_hash, utterance_key
+from mmm.partial import PartialStore, Plan, Rows, rows_there, tidy
+from mmm.sound import SoundInfo, sound_info
+from mmm.store import AUDIO_HASH_BYTES, FeatureStore, Recipe, list_recipes, open_store, recipe_hash, utterance_key
 
 _TURN_BREAK = "\x1e"
 
@@ -34,25 +39,6 @@ class Progress:
     seconds: float = 0.0
     seconds_total: float = 0.0
     files: tuple[SoundInfo, ...] = ()
-
-
-@dataclass(frozen=True)
-class BadFile:
-    """A clip that cannot be used, and why."""
-
-    audio: str
-    utterance_ids: tuple[str, ...]
-    reason: str
-
-
-class BadFiles(ValueError):
-    """Clips that cannot be used, found before the encoder started."""
-
-    def __init__(self, manifest: Path, files: Sequence[BadFile], num_clips: int) -> None:
-        self.files = tuple(files)
-        lines = [f"  utterance {file.utterance_ids[0]!r} ({file.audio}): {file.reason}" for file in files]
-        super().__init__(f"{manifest}: {len(files)} of {num_clips} audio files cannot be used; repair them, or leave them out with "
-                         "mmm encode --skip-bad\n" + "\n".join(lines))  # fmt: skip
 
 
 def turns_of(manifest: Manifest, index: int, context: int) -> list[str]:
@@ -80,41 +66,6 @@ def _only_writer(features: Path) -> Iterator[None]:
         yield
 
 
-def _clips(manifest: Manifest) -> dict[str, list[int]]:
-    """Each clip with its utterances: one clip may serve several lines of a corpus."""
-    found: dict[str, list[int]] = {}
-    for index, utterance in enumerate(manifest.utterances):
-        found.setdefault(utterance.audio, []).append(index)
-    return found
-
-
-def _stamps(manifest: Manifest) -> list[tuple[int, int]]:
-    """(size, mtime in ns) of each utterance's clip. Raises FileNotFoundError."""
-    try:
-        folder = str(manifest.path.parent)
-        stats = {name: os.stat(os.path.join(folder, name)) for name in {u.audio for u in manifest.utterances}}  # noqa: PTH116, PTH118
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{error.filename}: no such audio file") from None
-    return [(stats[u.audio].st_size, stats[u.audio].st_mtime_ns) for u in manifest.utterances]
-
-
-def find_bad_files(manifest: Manifest, clips: dict[str, list[int]] | None = None) -> Iterator[tuple[int, BadFile | None]]:
-    """Read clips (all, unless `clips` says which) from end to end; yields how many were read, and a fault where there is one."""
-
-    def check(item: tuple[str, list[int]]) -> BadFile | None:
-        audio, indices = item
-        path = manifest.path.parent / audio
-        try:
-            num_speech_samples(path, sound_info(path))
-            read_sound(path)
-        except (ValueError, OSError) as error:
-            return BadFile(audio, tuple(manifest.utterances[index].utterance_id for index in indices), str(error))
-        return None
-
-    with ThreadPoolExecutor(default_threads()) as pool:
-        yield from enumerate(pool.map(check, (_clips(manifest) if clips is None else clips).items()), start=1)
-
-
 def encode_speech(
     manifest: Manifest, features_dir: Path, encoder: SpeechEncoder, features: Sequence[str], *, batch_s: float = 0.0,
     run: Runner | None = None,
@@ -123,26 +74,37 @@ def encode_speech(
 
     Raises FileNotFoundError, BadFiles before anything is encoded, or ValueError. Killed, it goes on where it was when called again.
     """
-    keys = [speech_key(manifest, index) for index in range(len(manifest.utterances))]
-    stamps = _stamps(manifest)
+    keys = np.array([speech_key(manifest, index) for index in range(len(manifest.utterances))], dtype=np.uint64)
+    stamps = stamps_of(manifest)
     recipes = {feature: encoder.recipe(feature) for feature in features}
     with _only_writer(features_dir):
         paths = {feature: features_dir / recipe_hash(recipe) for feature, recipe in recipes.items()}
-        todo = [feature for feature in features if not _holds(paths[feature], keys, stamps)]
+        todo = [feature for feature in features if not _holds(paths[feature], keys, stamps, manifest.path)]
         if not todo:
             yield Progress("speech", len(keys), len(keys))
             return
-        clips = _clips(manifest)
-        there = [set(all_rows(paths[feature])) for feature in todo]
-        missing = {audio: indices for audio, indices in clips.items()
-                   if not all((keys[index], *stamps[index]) in found for found in there for index in indices)}  # fmt: skip
+        clips = clips_of(manifest)
+        rows_of = {feature: rows_there(paths[feature], manifest.path) for feature in features}
+        every = [rows for found in rows_of.values() for rows in found]
+        hashes, to_read = _recorded_hashes(manifest, every, keys, stamps)
+        for number, (name, found) in enumerate(hash_clips(manifest, to_read), start=1):
+            hashes[name] = found
+            yield Progress("comparing audio", number, len(to_read))
+        known = _hashes_of_rows(manifest, hashes)
+        is_there = np.ones(len(keys), dtype=bool)
+        for feature in todo:
+            is_there &= np.any(
+                [np.zeros(len(keys)), *(rows.places(keys, stamps, known) >= 0 for rows in rows_of[feature])], axis=0
+            )
+        missing = {audio: indices for audio, indices in clips.items() if not is_there[indices].all()}
         bad = []
-        for number, fault in find_bad_files(manifest, missing):
+        for number, fault in find_bad_files(manifest, missing, hashes):
             if fault:
                 bad.append(fault)
             yield Progress("checking audio", number, len(missing))
         if bad:
             raise BadFiles(manifest.path, bad, len(clips))
+        known = _hashes_of_rows(manifest, hashes)
         encoder.load(weights=False)
         names = list(clips)
         infos = [sound_info(manifest.path.parent / name) for name in names]
@@ -152,14 +114,21 @@ def encode_speech(
         stores, finished = {}, []
         for feature in todo:
             lengths = [encoder.num_frames(count, feature) for count in samples]
-            plan, old = _plan(
-                paths[feature], recipes[feature], encoder.width(feature), keys, stamps, [lengths[row] for row in rows]
-            )
-            stores[feature] = PartialStore(paths[feature], plan)
-            finished.append(old)
+            plan, old = _plan(paths[feature], Plan(
+                recipes[feature], encoder.width(feature), keys, stamps, np.array([lengths[row] for row in rows]), known
+            ), manifest.path)  # fmt: skip
+            store = PartialStore(paths[feature], plan, manifest.path)
+            if old.all():
+                store.finish()  # with other stamps, with hashes or checksums that it lacked
+            else:
+                stores[feature] = store
+                finished.append(old)
+        if not stores:
+            yield Progress("speech", len(keys), len(keys))
+            return
         # Planned over what the finished stores lack and not over what a killed run left: the same batches, so the same bytes.
-        fresh = [place for place, name in enumerate(names)
-                 if not all((keys[index], *stamps[index]) in old for old in finished for index in clips[name])]  # fmt: skip
+        is_finished = np.logical_and.reduce(finished)
+        fresh = [place for place, name in enumerate(names) if not is_finished[clips[name]].all()]
         seconds = [samples[place] / SAMPLE_RATE_HZ for place in fresh]
         batches = [[fresh[member] for member in batch] for batch in plan_batches(seconds, batch_s, encoder.batching)]
 
@@ -168,7 +137,7 @@ def encode_speech(
                 f"utterance {manifest.utterances[clips[names[place]][0]].utterance_id!r} ({names[place]})" for place in batch
             ]
             return SpeechJob(
-                tuple((manifest.path.parent / names[place]).absolute() for place in batch), tuple(named), tuple(todo)
+                tuple((manifest.path.parent / names[place]).absolute() for place in batch), tuple(named), tuple(stores)
             )
 
         members = [[clips[names[place]] for place in batch] for batch in batches]
@@ -192,18 +161,23 @@ def encode_text(
     for context in contexts:
         recipe: Recipe = {**encoder.recipe(), "context": context}
         path, task = features_dir / recipe_hash(recipe), f"text, context {context}"
-        keys = [text_key(manifest, index, context) for index in range(len(manifest.utterances))]
-        stamps = [(0, 0)] * len(keys)
+        keys = np.array([text_key(manifest, index, context) for index in range(len(manifest.utterances))], dtype=np.uint64)
+        stamps = np.zeros((len(keys), 2), dtype=np.int64)
         with _only_writer(features_dir):
-            if _holds(path, keys, stamps):
+            if _holds(path, keys, stamps, manifest.path):
                 yield Progress(task, len(keys), len(keys))
                 continue
             encoder.load(weights=False)
             turns = [turns_of(manifest, index, context) for index in range(len(keys))]
             lengths = encoder.num_tokens(turns)
-            plan, old = _plan(path, recipe, encoder.width(), keys, stamps, lengths)
-            stores = {"text": PartialStore(path, plan)}
-            fresh = [row for row, key in enumerate(keys) if (key, 0, 0) not in old]
+            plan, old = _plan(path, Plan(recipe, encoder.width(), keys, stamps, np.array(lengths)), manifest.path)
+            store = PartialStore(path, plan, manifest.path)
+            if old.all():
+                store.finish()  # with the checksums that it lacked
+                yield Progress(task, len(keys), len(keys))
+                continue
+            stores = {"text": store}
+            fresh = np.flatnonzero(~old).tolist()
             planned = plan_batches([lengths[row] for row in fresh], batch_tokens, encoder.batching)
             batches = [[fresh[member] for member in batch] for batch in planned]
             members = [[[row] for row in batch] for batch in batches]
@@ -218,30 +192,62 @@ def encode_text(
                 yield Progress(task, done, len(keys))
 
 
-def _plan(
-    path: Path, recipe: Recipe, width: int, keys: Sequence[int], stamps: Sequence[tuple[int, int]], lengths: Sequence[int]
-) -> tuple[Plan, set[tuple[int, int, int]]]:
-    """The store to be: the manifest's rows in its order, then those of other manifests; and the rows that a finished store has."""
-    mine, old = set(keys), set()
-    all_keys, all_stamps, all_lengths = list(keys), list(stamps), list(lengths)
-    for rows in rows_there(path):
-        if rows.store.path != path:
+def _recorded_hashes(
+    manifest: Manifest, every: Sequence[Rows], keys: npt.NDArray[np.uint64], stamps: npt.NDArray[np.int64]
+) -> tuple[dict[str, bytes], list[str]]:
+    """Hashes of clips that stores know, and which clips have to be read to see whether they are those that were encoded.
+
+    Those of another time of change with the size of before, and those whose hash a store of an earlier version did not keep.
+    """
+    known = np.zeros((len(keys), AUDIO_HASH_BYTES), dtype=np.uint8)
+    is_open = np.zeros(len(keys), dtype=bool)
+    for rows in every:
+        places = rows.store.find(keys)
+        recorded, stamped = rows.store.audio_hashes[places], rows.store.stamps[places]
+        has_hash, has_row = recorded.any(axis=1), places >= 0
+        same_stamp = has_row & (stamped == stamps).all(axis=1)
+        same_size = has_row & (stamped[:, 0] == stamps[:, 0])
+        taken = same_stamp & has_hash
+        known[taken] = recorded[taken]
+        is_open |= rows.done[places] & ((same_stamp & ~has_hash) | (same_size & ~same_stamp & has_hash))
+    audio = [utterance.audio for utterance in manifest.utterances]
+    hashes = {audio[row]: known[row].tobytes() for row in np.flatnonzero(known.any(axis=1))}
+    return hashes, list(dict.fromkeys(audio[row] for row in np.flatnonzero(is_open) if audio[row] not in hashes))
+
+
+def _hashes_of_rows(manifest: Manifest, hashes: dict[str, bytes]) -> npt.NDArray[np.uint8]:
+    """(N, 16) the hash of each utterance's clip, zeros where it is not known."""
+    content = b"".join(hashes.get(utterance.audio, bytes(AUDIO_HASH_BYTES)) for utterance in manifest.utterances)
+    return np.frombuffer(content, dtype=np.uint8).reshape(-1, AUDIO_HASH_BYTES)
+
+
+def _plan(path: Path, mine: Plan, manifest: Path) -> tuple[Plan, npt.NDArray[np.bool_]]:
+    """The store to be: the manifest's rows in its order, then those of other manifests; and which of its rows a finished store has.
+
+    A store that has them all keeps its order, so that its values need not be written again.
+    """
+    old = np.zeros(len(mine.keys), dtype=bool)
+    for rows in rows_there(path, manifest):
+        store = rows.store
+        if store.path != path:
             continue
-        old = set(rows.places())
-        own_lengths = np.diff(rows.store.offsets).tolist()
-        for row, key in enumerate(rows.store.keys.tolist()):
-            # Encoding a second corpus must not lose the first one's features.
-            if key not in mine:
-                size, mtime_ns = rows.store.stamps[row].tolist()
-                all_keys.append(key)
-                all_stamps.append((size, mtime_ns))
-                all_lengths.append(own_lengths[row])
-    arrays = (
-        np.asarray(all_keys, dtype=np.uint64),
-        np.asarray(all_stamps, dtype=np.int64),
-        np.asarray(all_lengths, dtype=np.int64),
-    )
-    return Plan(recipe, width, *arrays), old
+        lengths = np.diff(store.offsets)
+        places = rows.places(mine.keys, mine.stamps, mine.audio_hashes)
+        old = (places >= 0) & (lengths[places] == mine.lengths) & (store.width == mine.width)
+        if old.all():
+            stamps, hashes = store.stamps.copy(), store.audio_hashes.copy()
+            stamps[places], hashes[places] = mine.stamps, mine.audio_hashes
+            return Plan(mine.recipe, mine.width, store.keys, stamps, lengths, hashes), old
+        # Encoding a second corpus must not lose the first one's features.
+        others = ~np.isin(store.keys, mine.keys)
+        mine = dataclasses.replace(
+            mine,
+            keys=np.concatenate([mine.keys, store.keys[others]]),
+            stamps=np.concatenate([mine.stamps, store.stamps[others]]),
+            lengths=np.concatenate([mine.lengths, lengths[others]]),
+            known_hashes=np.concatenate([mine.audio_hashes, store.audio_hashes[others]]),
+        )
+    return mine, old
 
 
 def _lacking(stores: dict[str, PartialStore], members: Sequence[Sequence[Sequence[int]]]) -> list[int]:
@@ -278,31 +284,63 @@ def _fill(
         store.finish()
 
 
-def _holds(path: Path, keys: Sequence[int], stamps: Sequence[tuple[int, int]]) -> bool:
-    """Whether a finished store has it all."""
+def _holds(path: Path, keys: npt.NDArray[np.uint64], stamps: npt.NDArray[np.int64], manifest: Path) -> bool:
+    """Whether a finished store has it all, with the hashes and checksums that those of earlier versions lack."""
+    tidy(path)
     if not (path / "recipe.json").is_file():
         return False
-    store = open_store(path)
+    store = open_store(path, manifest)
     rows = store.find(keys)
-    return bool((rows >= 0).all() and (store.stamps[rows] == stamps).all())
+    has_hashes = store.recipe["kind"] == "text" or store.audio_hashes[rows].any(axis=1).all()
+    return bool((rows >= 0).all() and (store.stamps[rows] == stamps).all() and has_hashes and store.checksums is not None)
 
 
-def find_store(features_dir: Path, kind: str, **wanted: object) -> FeatureStore:
-    """The one store of `kind` with the recipe entries `wanted`. Raises FileNotFoundError or ValueError, saying what is there."""
-    recipes = {path: recipe for path, recipe in list_recipes(features_dir).items() if recipe["kind"] == kind}
+def find_store(features_dir: Path, kind: str, manifest: Path = MANIFEST, **wanted: object) -> FeatureStore:
+    """The one store of `kind` with the recipe entries `wanted`.
+
+    Raises FileNotFoundError or ValueError, saying what is there and with which command `manifest` is encoded. Warns, once, of a folder
+    with stores that have no checksums.
+    """
+    every = list_recipes(features_dir, manifest)
+    recipes = {path: recipe for path, recipe in every.items() if recipe["kind"] == kind}
     found = [path for path, recipe in recipes.items() if all(recipe.get(name) == value for name, value in wanted.items())]
     (name, value), *_ = wanted.items()
     if not found:
         there = ", ".join(sorted({str(recipe.get(name)) for recipe in recipes.values()})) or "none"
-        option = {"feature": "audio-feature"}.get(name, name)
-        raise FileNotFoundError(
-            f"no {kind} features for {option.replace('-', '_')}={value} in {features_dir}/ (found: {there}); "
-            f"run: mmm encode manifest.csv --features {features_dir} --{option} {value}"
-        )
+        lacking = {"contexts": [value]} if kind == "text" else {"audio_features": [value]}
+        command = encode_command(manifest, features_dir, every.values(), **lacking)  # type: ignore[arg-type]
+        raise FileNotFoundError(f"no {kind} features for {name}={value} in {features_dir}/ (found: {there}); run: {command}")
     if len(found) > 1:
-        made = "; ".join(f"{path.name}: {recipes[path]}" for path in found)
         raise ValueError(
-            f"{features_dir}/ holds {kind} features of {len(found)} encoders for {name}={value} ({made}); "
-            "keep one encoder of each kind in a features folder: encode into another one, or remove the folder you don't want"
+            f"{features_dir}/ holds {kind} features of {len(found)} encoders for {name}={value}; keep one of each kind in a folder, and "
+            f"encode with the other into another one\n{_how_to_keep_one(recipes, found)}"
         )
-    return open_store(found[0])
+    store = open_store(found[0], manifest)
+    if store.checksums is None and features_dir.absolute() not in _told:
+        _told.add(features_dir.absolute())
+        command = encode_command(manifest, features_dir, every.values())
+        warnings.warn(f"{features_dir}: features of an earlier version have no checksums and are read unchecked; to add them without "
+                      f"encoding again what is unchanged, run: {command}", Unchecked, stacklevel=2)  # fmt: skip
+    return store
+
+
+_told: set[Path] = set()  # folders of which this process has warned
+
+
+def _how_to_keep_one(recipes: dict[Path, Recipe], found: Sequence[Path]) -> str:
+    """For each of these stores the command that removes those that do not go with it."""
+    lines = []
+    for kept in found:
+        made = {name: value for name, value in recipes[kept].items() if name not in ("context", "feature")}
+        others = [str(path) for path, recipe in recipes.items() if not _go_together(recipes[kept], recipe)]
+        named = shlex.join([made["encoder"], *encode_options([made])])
+        lines.append(f"  to keep {named}, run: {shlex.join(['rm', '-r', *others])}")
+    return "\n".join(lines)
+
+
+def _go_together(one: Recipe, other: Recipe) -> bool:
+    """Whether two stores of a kind are of one encoder: context and feature differ, and features of convolutions have no layer."""
+    names = (one.keys() | other.keys()) - {"context", "feature"}
+    if one.get("feature") != other.get("feature"):
+        names -= {"layer"}
+    return all(one.get(name) == other.get(name) for name in names)

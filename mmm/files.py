@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import Any
 
 
+class Unchecked(UserWarning):
+    """Something is read without a checksum, because it was written before there were any."""
+
+
 def sha256_of_file(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
     with open(path, "rb") as file:

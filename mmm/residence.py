@@ -7,6 +7,7 @@ device still computes.
 import contextlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ def fits(needed_bytes: int, free_bytes: int) -> bool:
     return needed_bytes <= min(free_bytes - _MARGIN_BYTES, _SHARE * free_bytes)
 
 
-def source(store: FeatureStore, name: str, device: torch.device) -> Tensor:
+def source(store: FeatureStore, name: Literal["values", "pooled"], device: torch.device) -> Tensor:
     """`values` or `pooled` of a store, (n, D) float16: on the device where that is a GPU with room, else on the host."""
     array = getattr(store, name)
     host = torch.from_numpy(array)
@@ -34,6 +35,7 @@ def source(store: FeatureStore, name: str, device: torch.device) -> Tensor:
     if key not in _resident:
         _resident[key] = host
         if fits(array.nbytes, torch.cuda.mem_get_info(device)[0]):
+            store.check(name)
             with contextlib.suppress(torch.OutOfMemoryError):  # another process saw the same room
                 _resident[key] = host.to(device)
     return _resident[key]

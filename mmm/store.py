@@ -7,23 +7,37 @@
   pooled.npy    (N, width) float16: one vector an utterance, for the concat systems
   keys.npy      (N,) uint64: hash of each utterance's id and source, the way back from a manifest
   stamps.npy    (N, 2) int64: size in bytes and mtime in ns of the audio read (zeros for text)
+  audio_hashes.npy  (N, 16) uint8: BLAKE2b of the audio's bytes (zeros for text, and where it is not known)
+  checksums.json    of all the files above (mmm/checksums.py)
+
+Stores of earlier versions lack the last two.
 """
 
+import contextlib
 import hashlib
+import io
 import json
+import shlex
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from mmm.checksums import Checksums, header_checksum, read_checksums
+from mmm.encode_command import MANIFEST, encode_command
 from mmm.files import sha256_of_json
 
 Recipe = dict[str, Any]
 AUDIO_FEATURES = ("hidden_state", "extract_feature")
 MAX_CONTEXT = 5  # utterances, the current one included
+AUDIO_HASH_BYTES = 16
+LARGE_FILES = ("values.npy", "pooled.npy")
+_OTHER_CHECKSUM = "its checksum is not the recorded one"
+SMALL_FILES = ("recipe.json", "offsets.npy", "keys.npy", "stamps.npy", "audio_hashes.npy")
 
 
 def utterance_key(utterance_id: str, source: str) -> int:
@@ -69,6 +83,15 @@ def encoded(frames: npt.NDArray[np.floating], kind: str, frames_per_mean: int = 
     return Encoded(rounded, pooled)
 
 
+class DamagedStore(ValueError):
+    """A store that is not what was written. The message has the commands that make it again."""
+
+
+def _damaged(store: Path, what: str, manifest: Path) -> DamagedStore:
+    command = encode_command(manifest, store.parent, _recipes_to_make(store))
+    return DamagedStore(f"{what}; make it again: {shlex.join(['rm', '-r', str(store)])} && {command}")
+
+
 @dataclass(frozen=True)
 class FeatureStore:
     """Features of one recipe, memory-mapped."""
@@ -80,12 +103,15 @@ class FeatureStore:
     pooled: npt.NDArray[np.float16]
     keys: npt.NDArray[np.uint64]
     stamps: npt.NDArray[np.int64]
+    audio_hashes: npt.NDArray[np.uint8]
+    checksums: Checksums | None  # None: made before there were any
+    manifest: Path = MANIFEST  # what errors say to encode
 
     @property
     def width(self) -> int:
         return int(self.values.shape[1])
 
-    def find(self, keys: Sequence[int]) -> npt.NDArray[np.int64]:
+    def find(self, keys: Sequence[int] | npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
         """Row of each key, -1 where the store does not have it."""
         order = np.argsort(self.keys)
         wanted = np.asarray(keys, dtype=np.uint64)
@@ -93,21 +119,106 @@ class FeatureStore:
         rows = order[np.minimum(place, len(order) - 1)]
         return np.where(self.keys[rows] == wanted, rows, -1)
 
+    def check(
+        self, name: Literal["values", "pooled"], starts: npt.NDArray[np.int64] | None = None,
+        ends: npt.NDArray[np.int64] | None = None,
+    ) -> None:  # fmt: skip
+        """Before rows `starts` to `ends` (n,) of an array, or all, are used: raises DamagedStore where they are not what was written.
 
-def open_store(path: Path) -> FeatureStore:
-    """Map a store's files. Raises FileNotFoundError, or ValueError where the files disagree."""
-    recipe = json.loads((path / "recipe.json").read_text())
-    # Copy-on-write maps: nothing is copied while nobody writes, and torch accepts them without a warning.
-    values = np.load(path / "values.npy", mmap_mode="c", allow_pickle=False)
-    pooled = np.load(path / "pooled.npy", mmap_mode="c", allow_pickle=False)
-    offsets, keys, stamps = (np.load(path / f"{name}.npy", allow_pickle=False) for name in ("offsets", "keys", "stamps"))
-    if offsets[-1] != len(values) or not len(keys) == len(pooled) == len(stamps) == len(offsets) - 1:
-        raise ValueError(f"{path}: the feature store's files disagree; remove the folder and run mmm encode again")
-    return FeatureStore(path, recipe, values, offsets, pooled, keys, stamps)
+        A block is read once a process, so asking again costs nothing.
+        """
+        if self.checksums is None:
+            return
+        array = getattr(self, name)
+        first = np.zeros(1, dtype=np.int64) if starts is None else starts
+        last = np.array([len(array)]) if ends is None else ends
+        if not self.checksums.blocks[f"{name}.npy"].check(array, first, last):
+            raise _damaged(self.path, f"{self.path / name}.npy: damaged: {_OTHER_CHECKSUM}", self.manifest)
 
 
-def list_recipes(features: Path) -> dict[Path, Recipe]:
-    """Every store below a features folder with its recipe."""
+def open_store(path: Path, manifest: Path = MANIFEST) -> FeatureStore:
+    """Map a store's files. Raises DamagedStore where they disagree or are not what was written; errors name `manifest`."""
+
+    def damaged(name: str, what: str) -> DamagedStore:
+        return _damaged(path, f"{path / name}: damaged: {what}", manifest)
+
+    try:
+        checksums = read_checksums(path, SMALL_FILES, LARGE_FILES)
+    except ValueError as error:
+        raise _damaged(path, str(error), manifest) from None
+    arrays: dict[str, Any] = {}
+    recipe: Recipe = {}
+    for name in SMALL_FILES:
+        try:
+            content = (path / name).read_bytes()
+        except FileNotFoundError:
+            if name == "audio_hashes.npy" and checksums is None:
+                continue
+            raise damaged(name, "it is missing") from None
+        if checksums is not None and zlib.crc32(content) != checksums.files[name]:
+            raise damaged(name, _OTHER_CHECKSUM)
+        try:
+            if name == "recipe.json":
+                recipe = json.loads(content)
+            else:
+                arrays[name.removesuffix(".npy")] = np.load(io.BytesIO(content), allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise damaged(name, str(error)) from None
+    for name in LARGE_FILES:
+        try:
+            if checksums is not None and header_checksum(path / name) != checksums.blocks[name].header:
+                raise damaged(name, _OTHER_CHECKSUM)
+            # Copy-on-write maps: nothing is copied while nobody writes, and torch accepts them without a warning.
+            arrays[name.removesuffix(".npy")] = np.load(path / name, mmap_mode="c", allow_pickle=False)
+        except FileNotFoundError:
+            raise damaged(name, "it is missing") from None
+        except DamagedStore:
+            raise
+        except (ValueError, EOFError) as error:
+            raise damaged(name, str(error)) from None
+    arrays.setdefault("audio_hashes", np.zeros((len(arrays["keys"]), AUDIO_HASH_BYTES), dtype=np.uint8))
+    num_rows = len(arrays["offsets"]) - 1
+    if arrays["offsets"][-1] != len(arrays["values"]) or any(
+        len(arrays[name]) != num_rows for name in ("keys", "pooled", "stamps", "audio_hashes")
+    ):
+        raise _damaged(path, f"{path}: the feature store's files disagree", manifest)
+    return FeatureStore(path, recipe, checksums=checksums, manifest=manifest, **arrays)
+
+
+def list_recipes(features: Path, manifest: Path = MANIFEST) -> dict[Path, Recipe]:
+    """Every store below a features folder with its recipe. Raises FileNotFoundError, or DamagedStore; errors name `manifest`."""
     if not features.is_dir():
-        raise FileNotFoundError(f"{features}: no such features folder; run: mmm encode manifest.csv --features {features}")
-    return {file.parent: json.loads(file.read_text()) for file in sorted(features.glob("[!.]*/recipe.json"))}
+        raise FileNotFoundError(f"{features}: no such features folder; run: {encode_command(manifest, features)}")
+    found = {}
+    for file in sorted(features.glob("[!.]*/recipe.json")):
+        try:
+            found[file.parent] = _recipe_of(file.parent)
+        except ValueError as error:
+            raise _damaged(file.parent, str(error), manifest) from None
+    return found
+
+
+def _recipe_of(store: Path) -> Recipe:
+    """Raises ValueError where it is not what was written."""
+    file = store / "recipe.json"
+    content = file.read_bytes()
+    checksums = read_checksums(store, SMALL_FILES, LARGE_FILES)
+    if checksums is not None and zlib.crc32(content) != checksums.files[file.name]:
+        raise ValueError(f"{file}: damaged: {_OTHER_CHECKSUM}")
+    try:
+        recipe: Recipe = json.loads(content)
+    except ValueError as error:
+        raise ValueError(f"{file}: damaged: {error}") from None
+    return recipe
+
+
+def _recipes_to_make(store: Path) -> list[Recipe]:
+    """Of the stores beside a damaged one, and its own; where that is what is damaged, it differs from a neighbour in one entry."""
+    found, is_known = [], False
+    for file in sorted(store.parent.glob("[!.]*/recipe.json")):
+        with contextlib.suppress(ValueError):
+            found.append(_recipe_of(file.parent))
+            is_known |= file.parent == store
+    changes = [{"feature": name} for name in AUDIO_FEATURES] + [{"context": number} for number in range(1, MAX_CONTEXT + 1)]
+    own = [{**recipe, **change} for recipe in found for change in changes if next(iter(change)) in recipe]
+    return found + ([] if is_known else [recipe for recipe in own if recipe_hash(recipe) == store.name][:1])

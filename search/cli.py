@@ -8,6 +8,7 @@ import typer
 
 from mmm import cli_encode as shared
 from mmm.cli import console, run_app
+from mmm.encode_command import encode_command
 from search.cli_results import Runs, SweepName, export, export_study, mlflow_sync, report, status, ui
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -111,7 +112,7 @@ def run(
     if not manifest.is_file():
         raise FileNotFoundError(f"{manifest}: no such manifest; make one with: mmm prepare csv FILE -o manifest.csv")
     if not features.is_dir():
-        raise FileNotFoundError(f"{features}: no such features folder; run: mmm encode {manifest} --features {features}")
+        raise FileNotFoundError(f"{features}: no such features folder; run: {encode_command(manifest, features)}")
     if address is not None and workers is None:
         raise ValueError("--address without --workers: say how many trials the cluster is to run at a time")
     from search.enqueue import read_points

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
+from mmm.encode_command import encode_command
 from search.config import SweepSpec, duration
 from search.cost import Cost, measure_all
 from search.history import Trial
@@ -59,7 +60,7 @@ def check_all(spec: SweepSpec) -> tuple[Space, SettingsCheck]:
         with listed():
             settings_check = SettingsCheck(spec)
     if not (has_features := Path(spec.features).is_dir()):
-        faults.append(f"{spec.features}: no such features folder; run: mmm encode {spec.manifest} --features {spec.features}")
+        faults.append(f"{spec.features}: no such features folder; run: {encode_command(spec.manifest, spec.features)}")
     with listed():
         space = load_space(spec.space)
     if space is not None:

@@ -76,6 +76,11 @@ class Trial:
             self.epochs.pop()
         self.epochs.append(entry)
 
+    @property
+    def checkpoints(self) -> list[dict[str, Any]]:
+        """Those that are on the disk, the newer first."""
+        return [found for found in (self.checkpoint, self.earlier_checkpoint) if found is not None]
+
     def scores(self, metric: str) -> dict[int, float]:
         """Score of each epoch; not to be changed."""
         return self._scored(metric)[1] if self.epochs else {}

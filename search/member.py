@@ -12,7 +12,7 @@ from mmm.config import make_config
 from mmm.files import write_bytes
 from mmm.manifest import Manifest, read_manifest
 from mmm.run import Run, begin, resolve_device
-from mmm.tensors import tensor_bytes
+from mmm.tensors import checked_bytes
 from mmm.train import EpochResult
 from search.trial_files import best_file, checkpoint_file, trial_folder
 
@@ -131,7 +131,7 @@ class Member:
         # At the end or at a rung the driver may close the trial: what it would export has to be on the disk before it is told.
         started_cpu = time.thread_time()
         if found.is_last:
-            found.content = tensor_bytes(self.run.best_weights)
+            found.content = checked_bytes(self.run.best_weights)
         elif self.is_at_rung or time.monotonic() - self._saved >= num_members * self._save_s / CHECKPOINT_SHARE:
             found.content = checkpoint_bytes(self.run)
             self._saved = time.monotonic()
@@ -162,7 +162,7 @@ class Member:
         # reported, the best weights may be of an epoch that nobody knows.
         is_as_told = self.run.epoch == self._told
         if not self._has_written_best and is_as_told and self._kept and self._kept[0].is_file():
-            self._write_best(tensor_bytes(self.run.best_weights))
+            self._write_best(checked_bytes(self.run.best_weights))
         if self._has_written_best:
             self._remove_checkpoints(but=())
 

@@ -185,7 +185,7 @@ class Orders:
         return {"sweep": str(self.ledger.folder.resolve()), "number": trial.number, "settings": trial.settings,
                 "manifest": spec.manifest, "features": spec.features, "metric": spec.metric, "device": self.device,
                 "rungs": spec.rungs, "precision": self._precision(trial.settings["architecture"]),
-                "checkpoints": [found for found in (trial.checkpoint, trial.earlier_checkpoint) if found is not None]}  # fmt: skip
+                "checkpoints": trial.checkpoints}  # fmt: skip
 
     def _precision(self, architecture: str) -> str:
         precisions = self.spec.precisions or sweep_precisions(self.spec)

@@ -11,6 +11,7 @@ import torch
 
 from mmm.batches import Features, dims_of, load_features
 from mmm.config import TrainConfig, make_config
+from mmm.encode_command import encode_command
 from mmm.manifest import Manifest, read_manifest
 from mmm.metrics import OBJECTIVES
 from mmm.models import ARCHITECTURES
@@ -64,7 +65,7 @@ class SettingsCheck:
         return {
             "manifest": {"name": manifest.path.parent.name or "manifest", "path": str(manifest.path), "sha256": manifest.sha256,
                          "profile": json.dumps({**sizes, "classes": list(manifest.classes)})},
-            "stores": [_about(path, recipe) for path, recipe in list_recipes(folder).items()],
+            "stores": [_about(path, recipe) for path, recipe in list_recipes(folder, manifest.path).items()],
         }  # fmt: skip
 
     def features(self, config: TrainConfig) -> Features:
@@ -128,8 +129,9 @@ def check_spec(spec: SweepSpec) -> None:
 
 def check_contexts(spec: SweepSpec, drawn: list[Mapping[str, Any]]) -> None:
     """Raise FileNotFoundError naming every context and speech feature that a space needs and the folder lacks, at once."""
-    recipes = list_recipes(Path(spec.features)).values()
+    recipes = list_recipes(Path(spec.features), Path(spec.manifest)).values()
     lacking = []
+    wanted: dict[str, Any] = {}
     for option, kind, name, default in (
         ("context", "text", "context", 1),
         ("audio-feature", "audio", "feature", "hidden_state"),
@@ -137,13 +139,12 @@ def check_contexts(spec: SweepSpec, drawn: list[Mapping[str, Any]]) -> None:
         needed = {settings.get(option.replace("-", "_"), default) for settings in drawn}
         there = {recipe[name] for recipe in recipes if recipe["kind"] == kind}
         if missing := sorted(needed - there, key=str):
+            wanted["contexts" if kind == "text" else "audio_features"] = missing
             lacking.append((option, ",".join(map(str, missing)), ", ".join(map(str, sorted(there, key=str))) or "none"))
     if lacking:
         what = "; ".join(f"no features for {option}={values} (found: {there})" for option, values, there in lacking)
-        options = " ".join(f"--{option} {values}" for option, values, _ in lacking)
-        raise FileNotFoundError(
-            f"{spec.features}/: {what}; run: mmm encode {spec.manifest} --features {spec.features} {options}"
-        )
+        command = encode_command(spec.manifest, spec.features, recipes, **wanted)
+        raise FileNotFoundError(f"{spec.features}/: {what}; run: {command}")
 
 
 def default_workers(gpus_per_trial: float) -> int:

@@ -1,12 +1,19 @@
 """Where a trial's weights lie: `runs/NAME/trials/NNNNN/`, on storage that workers and driver share."""
 
+import hashlib
 import shutil
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from safetensors.torch import load_file
+from safetensors import SafetensorError
+from safetensors.torch import load
 from torch import Tensor
 
 from mmm.checkpoint import best_of
+from mmm.files import Unchecked
+from mmm.tensors import load_checked
 
 
 def trial_folder(sweep: Path, number: int) -> Path:
@@ -22,13 +29,37 @@ def best_file(sweep: Path, number: int) -> Path:
     return trial_folder(sweep, number) / "best.safetensors"
 
 
-def best_weights(sweep: Path, number: int) -> dict[str, Tensor] | None:
-    """Weights of a trial's best epoch, or None where they were not kept."""
-    if (best := best_file(sweep, number)).is_file():
-        return load_file(best)
-    if checkpoints := sorted(trial_folder(sweep, number).glob("checkpoint-*.safetensors")):
-        return best_of(load_file(checkpoints[-1]))
+def best_weights(sweep: Path, number: int, checkpoints: Sequence[Mapping[str, Any]] = ()) -> dict[str, Tensor] | None:
+    """Weights of a trial's best epoch, or None where they were not kept; `checkpoints` are the ledger's, the newer first.
+
+    Raises ValueError where they are damaged. Warns where there is no checksum to tell by.
+    """
+    try:
+        if (path := best_file(sweep, number)).is_file():
+            weights, is_checked = load_checked(path.read_bytes())
+            if not is_checked:
+                _warn(path, "an earlier version kept it without a checksum")
+            return weights
+        for checkpoint in checkpoints:
+            if (path := checkpoint_file(sweep, number, checkpoint["epoch"])).is_file():
+                content = path.read_bytes()
+                if hashlib.sha256(content).hexdigest() != checkpoint["sha256"]:
+                    raise ValueError("damaged: its checksum is not the recorded one")
+                return best_of(load(content))
+        if others := sorted(trial_folder(sweep, number).glob("checkpoint-*.safetensors")):
+            path = others[-1]
+            weights = best_of(load(path.read_bytes()))
+            _warn(path, "the ledger has no checksum of it")
+            return weights
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(
+            f"{path}: {error}; bring it back from a copy, or export another trial, see: mmm-search status {sweep.name}"
+        ) from None
     return None
+
+
+def _warn(path: Path, why: str) -> None:
+    warnings.warn(f"{path}: read unchecked: {why}", Unchecked, stacklevel=3)
 
 
 def drop_weights(sweep: Path, number: int) -> None:

@@ -1,9 +1,15 @@
-"""Processes that encode and are killed, and what they leave."""
+"""Processes that encode and are killed, what they leave, features of earlier versions, and commands that errors print."""
 
 import multiprocessing
+import re
+import shlex
+import shutil
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
+from typer.testing import CliRunner
+
+from mmm.cli import app
 from mmm.store import list_recipes
 from tests.conftest import names_in
 
@@ -24,3 +30,25 @@ def forks() -> ForkServerContext:
 def contents(features: Path) -> dict[str, bytes]:
     """Every file of every store."""
     return {f"{path.name}/{file}": (path / file).read_bytes() for path in list_recipes(features) for file in names_in(path)}
+
+
+def make_old(features_dir: Path) -> None:
+    """As an earlier version wrote it: without hashes of the audio and without checksums."""
+    for store in list_recipes(features_dir):
+        (store / "audio_hashes.npy").unlink()
+        (store / "checksums.json").unlink()
+
+
+def run_printed(message: str) -> None:
+    """Run what an error says to run, word for word."""
+    commands = re.split(r"(?:; run|; make it again|, run|\? run): ", message.splitlines()[-1])[-1]
+    for command in commands.split(" && "):
+        words = shlex.split(command)
+        if words[:2] == ["rm", "-r"]:
+            assert words[2:]
+            for folder in words[2:]:
+                shutil.rmtree(folder)
+        else:
+            assert words[:2] == ["mmm", "encode"], message
+            done = CliRunner().invoke(app, words[1:], catch_exceptions=False)
+            assert done.exit_code == 0, done.output

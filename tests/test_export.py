@@ -1,5 +1,6 @@
 """What `mmm-search export` writes: checked in a fresh process, with a card, or not at all. A real sweep without Ray."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 import mmm
 from mmm.bundle import BundleError, Ensemble, load_bundle, load_bundle_or_ensemble
 from mmm.predict import evaluate_bundle, open_test
+from mmm.tensors import tensor_bytes
 from mmm.verify import in_fresh_process
 from search.conductor import Conductor
 from search.export import Options, best_trial, export_several, export_trial, top_trials
@@ -133,6 +135,67 @@ def test_a_trial_that_does_not_reproduce_its_score_is_refused_and_nothing_is_lef
     assert told.startswith(f"error: {where}: the bundle's validation macro_f1 is ")
     assert "were the manifest, the features or the weights changed since the sweep? Nothing was written" in told
     assert names_in(out.parent) == []
+
+
+def flip(file: Path, place: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[place // 8] ^= 1 << place % 8
+    file.write_bytes(content)
+
+
+def test_weights_with_a_flipped_bit_are_not_exported(
+    sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best = best_trial(sweep.history)
+    assert best is not None
+    file = best_file(sweep.folder, best.number)
+    generator = np.random.default_rng(0)
+    for place in generator.integers(8 * file.stat().st_size, size=60).tolist():
+        flip(file, place)
+        with pytest.raises(ValueError, match=rf"{file}: damaged: .*export another trial, see: mmm-search status small"):
+            export_trial(sweep.history, sweep.folder, None, tmp_path / "best")
+        flip(file, place)
+    flip(file, 8 * file.stat().st_size - 20)
+    status, told = export(sweep, capsys, monkeypatch, "small", "-o", tmp_path / "best")
+    flip(file, 8 * file.stat().st_size - 20)
+    assert (status, told.count("\n")) == (2, 1)
+    assert names_in(tmp_path) == []
+    export_trial(sweep.history, sweep.folder, None, tmp_path / "best")
+
+
+def test_weights_of_an_earlier_version_are_exported_and_it_is_said_once_that_they_are_unchecked(
+    sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best = best_trial(sweep.history)
+    assert best is not None
+    file = best_file(sweep.folder, best.number)
+    content = file.read_bytes()
+    file.write_bytes(tensor_bytes(load_file(file)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        status, told = export(sweep, capsys, monkeypatch, "small", "-o", tmp_path / "best")
+    file.write_bytes(content)
+    assert status == 0
+    line = f"warning: {file}: read unchecked: an earlier version kept it without a checksum\n"
+    assert told.count("warning:") == told.count(line) == 1
+
+
+def test_a_checkpoint_is_exported_only_as_the_ledger_recorded_it(corpus: Corpus, tmp_path: Path) -> None:
+    """As of a trial that was stopped at a rung by a driver whose worker died before it kept the best weights alone."""
+    with Ledger(tmp_path / "small") as ledger:
+        spec = small_spec(corpus, trials=1)
+        ledger.append(("sweep", None, {"spec": spec.as_json()}))
+        conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
+        conductor.open_session("mmm-search run")
+        next(report for _, report in train_serially(conductor) if report["checkpoint"] is not None)
+        conductor.close_session("stopped")
+    history = read_history(tmp_path / "small" / "ledger.sqlite")
+    assert history.trials[0].checkpoint is not None
+    file = Path(history.trials[0].checkpoint["path"])
+    export_trial(history, tmp_path / "small", 0, tmp_path / "good")
+    flip(file, 8 * file.stat().st_size - 20)
+    with pytest.raises(ValueError, match=rf"{file.name}: damaged: its checksum is not the recorded one; "):
+        export_trial(history, tmp_path / "small", 0, tmp_path / "bad")
 
 
 def test_the_best_trials_are_exported_as_one_or_as_several(

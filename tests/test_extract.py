@@ -10,10 +10,11 @@ import pytest
 import soundfile
 
 from mmm.batches import load_features
+from mmm.clips import BadFiles
 from mmm.config import AUDIO_FEATURES
 from mmm.encoders import make_speech_encoder, make_text_encoder, speech_encoder_of, text_encoder_of
 from mmm.encoders.audio import AudioError, describe_conversions, read_speech
-from mmm.extract import BadFiles, Progress, encode_speech, encode_text, find_store, turns_of
+from mmm.extract import Progress, encode_speech, encode_text, find_store, turns_of
 from mmm.manifest import Manifest, read_manifest
 from mmm.sound import SoundInfo
 from mmm.store import FeatureStore, list_recipes
@@ -268,13 +269,14 @@ def speech_only(manifest: Manifest, features_dir: Path, frame_rate: float) -> No
 
 def test_features_that_are_missing_are_named_with_what_is_there_and_what_to_run(corpus: Corpus) -> None:
     with pytest.raises(FileNotFoundError, match=r"no text features for context=5 in .*features/ \(found: 1, 2, 3\); run: mmm "
-                                                r"encode manifest\.csv --features .*features --context 5"):  # fmt: skip
+                                                r"encode .*manifest\.csv --features .*features --frame-rate 10 --num-mels 16 "
+                                                r"--text-width 32 --context 5"):  # fmt: skip
         corpus.features(context=5)
 
 
 def test_features_of_two_encoders_in_one_folder_are_refused(own: Corpus) -> None:
     speech_only(own.manifest, own.features_dir, frame_rate=20)
-    with pytest.raises(ValueError, match=r"holds audio features of 2 encoders for feature=hidden_state .*; keep one encoder"):
+    with pytest.raises(ValueError, match=r"holds audio features of 2 encoders for feature=hidden_state; keep one of each"):
         find_store(own.features_dir, "audio", feature="hidden_state")
 
 

@@ -12,9 +12,10 @@ OWN = ("mmm", "search", "spaces")
 ROWS = {
     "mmm/version": 0, "mmm/files": 0, "mmm/sound": 0, "mmm/metrics": 0, "mmm/intervals": 0, "mmm/models": 0,
     "mmm/memory": 0, "mmm/precision": 0, "mmm/dropout": 0, "mmm/adamw": 0, "mmm/tensors": 0,
+    "mmm/checksums": 0, "mmm/encode_command": 0,
     "mmm/manifest": 1, "mmm/store": 1, "mmm/scaling": 2, "mmm/config": 3,
     "mmm/corpora": 2, "mmm/encoders": 2, "mmm/partial": 2,
-    "mmm/encoding": 3,
+    "mmm/encoding": 3, "mmm/clips": 3,
     "mmm/extract": 4,
     "mmm/residence": 2,
     "mmm/batches": 5,

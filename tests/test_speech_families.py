@@ -1,5 +1,7 @@
 """Each family of speech models: frames and seconds, batches, layers, long recordings. Real classes, tiny random weights."""
 
+import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,14 @@ from transformers import (
     WhisperModel,
 )
 
+from mmm.batches import load_features
 from mmm.encoders import Running, make_speech_encoder
 from mmm.encoders.huggingface import HuggingFaceSpeech
 from mmm.encoders.windows import Convolutions, windows
-from tests.conftest import SAMPLE_RATE_HZ
+from mmm.extract import find_store
+from mmm.store import list_recipes
+from tests.conftest import SAMPLE_RATE_HZ, Corpus
+from tests.encode_parts import run_printed
 from tests.test_huggingface import SPEECH, save_speech_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:Support for mismatched:UserWarning")
@@ -244,3 +250,31 @@ def test_bf16_is_near_float32_and_another_recipe(saved: dict[str, Path]) -> None
     one, other = (encoder.encode(noise(8_000), ["hidden_state"])["hidden_state"] for encoder in (plain, half))
     assert 0 < np.abs(one - other).max() < 0.1 * np.abs(one).max()
     assert (plain.recipe("hidden_state")["precision"], half.recipe("hidden_state")["precision"]) == ("float32", "bf16")
+
+
+@pytest.mark.parametrize(
+    "words", [["--audio-feature", "hidden_state"], ["--layer", "mean:1-2", "--precision", "bf16", "--chunk-seconds", "5"]]
+)
+def test_the_printed_command_has_all_of_a_pretrained_encoder(
+    corpus: Corpus, saved: dict[str, Path], tmp_path: Path, words: list[str]
+) -> None:
+    """HuBERT, which has no convolutional features; then a Wav2Vec2 otherwise than by default."""
+    family = "hubert" if "--audio-feature" in words else "wav2vec2"
+    features = tmp_path / "my features"
+    run_printed("; run: " + shlex.join(["mmm", "encode", str(corpus.manifest.path), "--features", str(features), "--audio-encoder",
+                                        str(saved[family]), *words, "--context", "1"]))  # fmt: skip
+    made = {path.name for path in list_recipes(features)}
+    if family == "wav2vec2":
+        shutil.rmtree(find_store(features, "audio", feature="extract_feature").path)
+        with pytest.raises(
+            FileNotFoundError, match=r"no audio features for feature=extract_feature .*; run: mmm encode "
+        ) as caught:
+            load_features(corpus.manifest, features, "extract_feature", 1)
+        run_printed(str(caught.value))
+        assert {path.name for path in list_recipes(features)} == made
+    with pytest.raises(FileNotFoundError, match=r"no text features for context=2 ") as caught:
+        load_features(corpus.manifest, features, "hidden_state", 2)
+    run_printed(str(caught.value))
+    added = {path.name for path in list_recipes(features)} - made
+    assert [list_recipes(features)[features / name]["context"] for name in added] == [2]
+    load_features(corpus.manifest, features, "hidden_state", 2)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmm.partial import PartialStore, Plan, rows_there
-from mmm.store import FeatureStore, list_recipes, open_store, pool, recipe_hash, utterance_key
+from mmm.store import DamagedStore, FeatureStore, list_recipes, open_store, pool, recipe_hash, utterance_key
 from tests.conftest import names_in
 
 AUDIO = {"kind": "audio", "encoder": "fbank", "feature": "hidden_state"}
@@ -161,9 +161,10 @@ def test_writing_to_a_mapped_store_does_not_reach_the_disk(tmp_path: Path) -> No
 def test_a_store_whose_files_disagree_is_refused(tmp_path: Path, file: str) -> None:
     path = tmp_path / "store"
     write(path, ragged(), AUDIO)
+    (path / "checksums.json").unlink()  # as an earlier version wrote it
     np.save(path / f"{file}.npy", np.load(path / f"{file}.npy")[:-1])
     with pytest.raises(
-        ValueError, match="store: the feature store's files disagree; remove the folder and run mmm encode again"
+        DamagedStore, match=rf"store: the feature store's files disagree; make it again: rm -r {path} && mmm encode"
     ):
         open_store(path)
 
