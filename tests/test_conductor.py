@@ -1,8 +1,9 @@
 """The conductor with a real ledger and real training, without Ray: what is ordered, stopped, resumed, kept and written down."""
 
 import itertools
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from search.slices import Slices
 from search.trial_files import best_weights, trial_folder
 from spaces import Space
 from tests.conftest import Corpus
-from tests.sweep_parts import METRIC, SMALL, SMALL_SPACE, small_spec, suggest_small, train_serially
+from tests.sweep_parts import METRIC, SMALL, SMALL_SPACE, epoch_entry, small_spec, suggest_small, train_serially
 
 BLAST = {"lr": 1.0, "weight_decay": 200.0}  # weights grow 199-fold a step: finite at first, not for long
 
@@ -129,6 +130,49 @@ def test_the_ledger_tells_a_trials_story_in_order(whole: Sweep) -> None:
         assert [kind for kind, _ in itertools.groupby(kind for kind in kinds if kind != "checkpoint")] == ["suggest", *story]
         # What a decision may end has to be on the disk before.
         assert all(before == "checkpoint" for before, kind in itertools.pairwise(kinds) if kind == "decision")
+
+
+def report_epochs(conductor: Conductor, number: int, scores: Sequence[float], *, decides: bool = True) -> bool:
+    """Report the next epochs of a trial as a worker would; without `decides` the driver dies after writing them down."""
+    first = len(conductor.trials[number].epochs) + 1
+    entries = [epoch_entry(epoch, score) for epoch, score in enumerate(scores, start=first)]
+    if not decides:
+        conductor.ledger.append(*(("epoch", number, entry) for entry in entries))
+        return False
+    is_last = entries[-1]["epoch"] == conductor.spec.epochs
+    return conductor.report(number, {"epochs": entries, "checkpoint": None, "is_last": is_last, "failure": None})
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_the_best_trial_so_far_goes_on_at_a_rung_although_little_is_expected_of_it(
+    corpus: Corpus, tmp_path: Path, is_killed: bool
+) -> None:
+    # One system learns fast and gets no further, the other starts lower and ends best.
+    fast, slow = ("vanilla_concat", [0.26, 0.30], [0.30] * 5), ("three_way_concat", [0.10, 0.20], [0.6] * 5)
+    points = tuple({"architecture": name, "context": 1 + number % 3, "lr": 1e-3 * (number + 2)}
+                   for number, (name, _, _) in enumerate([slow, fast] * 6))  # fmt: skip
+    sweep = Sweep(tmp_path / "s", small_spec(corpus, trials=14, epochs=7, first_rung=2), Space(suggest_small, points))
+    conductor = sweep.conductor(factor=7)
+    for name, before, after in [slow, fast] * 5:
+        order = conductor.next_order()
+        assert order is not None and order["settings"]["architecture"] == name
+        if not report_epochs(conductor, order["number"], before) and not report_epochs(conductor, order["number"], after[:4]):
+            report_epochs(conductor, order["number"], after[4:])
+    slow_one, fast_one = conductor.next_order(), conductor.next_order()
+    assert slow_one is not None and fast_one is not None
+    assert not report_epochs(conductor, fast_one["number"], [0.2, 0.3175], decides=not is_killed)
+    if is_killed:
+        conductor = sweep.conductor()
+        orders = [conductor.next_order(), conductor.next_order()]
+        assert [order and order["number"] for order in orders] == [10, 11]
+    trial = sweep.history.trials[11]
+    assert (trial.state, trial.decided) == ("running", 2)
+    decision = [event.body for event in read_events(sweep.folder / "ledger.sqlite") if event.kind == "decision"][-1]
+    assert decision["action"] == "continue"
+    assert re.fullmatch(
+        r"rank [3-9] of 11 at epoch 2 by the macro_f1 expected at the end \(0\.\d+\), best 2 go on, "
+        r"and so does the best macro_f1 so far at epoch 2 \(0\.3175\)", decision["reason"]
+    )  # fmt: skip
 
 
 def test_the_same_sweep_again_gives_the_same_trials(whole: Sweep, tmp_path: Path) -> None:

@@ -62,6 +62,49 @@ def test_trials_that_ended_or_went_further_count_with_their_best_up_to_the_rung(
     assert decide(trials, 1, 3, METRIC, 3).reason == "rank 3 of 4 at epoch 3, best 2 go on"
 
 
+def test_the_best_score_so_far_goes_on_whatever_is_expected_of_it() -> None:
+    trials = at_rung(0.30, 0.31, 0.29, 0.28, 0.3175, 0.27, 0.26, 0.25, 0.24)
+    expected = {number: 0.5 - number / 100 for number in trials} | {4: 0.435}
+    decision = decide(trials, 4, 3, METRIC, 3, expected)
+    assert not decision.stop
+    assert decision.reason == ("rank 7 of 9 at epoch 3 by the macro_f1 expected at the end (0.4350), best 3 go on, "
+                               "and so does the best macro_f1 so far at epoch 3 (0.3175)")  # fmt: skip
+    # The second best has to be expected to end well.
+    assert decide(trials, 1, 3, METRIC, 9, expected).reason.startswith("rank 2 of 9")
+    assert decide(trials, 1, 3, METRIC, 9, expected).stop
+    # Who is among those that go on anyway is told no more than that.
+    assert decide(trials, 0, 3, METRIC, 3, expected).reason.endswith("expected at the end (0.5000), best 3 go on")
+
+
+def test_of_equally_good_trials_so_far_the_lower_number_is_the_best() -> None:
+    trials = at_rung(0.1, 0.5, 0.5)
+    expected = {0: 0.9, 1: 0.2, 2: 0.3}
+    assert [decide(trials, number, 3, METRIC, 3, expected).stop for number in trials] == [False, False, True]
+
+
+def test_the_best_so_far_is_that_of_all_at_the_rung_and_not_of_the_rivals_alone() -> None:
+    trials = at_rung(0.5, 0.4, 0.1)
+    assert decide(trials, 1, 3, METRIC, 3, {1: 0.2, 2: 0.3}).stop
+    # What has not reached the rung, or was better only after it, does not count.
+    trials[0] = trial_with(0, {1: 0.9})
+    assert not decide(trials, 1, 3, METRIC, 3, {1: 0.2, 2: 0.3}).stop
+    trials[0] = trial_with(0, {3: 0.3, 4: 0.9}, "complete")
+    assert not decide(trials, 1, 3, METRIC, 3, {0: 0.9, 1: 0.2, 2: 0.3}).stop
+    # The best up to the rung counts, not the score at it.
+    trials[1] = trial_with(1, {2: 0.4, 3: 0.2})
+    assert not decide(trials, 1, 3, METRIC, 3, {0: 0.9, 1: 0.2, 2: 0.3}).stop
+
+
+@pytest.mark.parametrize("expected", [None, {0: 0.9, 1: 0.5, 2: 0.6}])
+def test_a_failed_trial_does_not_win_so_the_best_of_the_others_goes_on(expected: dict[int, float] | None) -> None:
+    trials = at_rung(0.9, 0.5, 0.4)
+    trials[0].state = "failed"
+    decision = decide(trials, 1, 3, METRIC, 3, expected)
+    assert not decision.stop
+    assert decision.reason.endswith("best 1 go on, and so does the best macro_f1 so far at epoch 3 (0.5000)")
+    assert decide(trials, 2, 3, METRIC, 3, expected).stop
+
+
 def test_another_metric_decides_by_that_metric() -> None:
     trials = at_rung(0.5, 0.4)
     for trial, accuracy in zip(trials.values(), (0.1, 0.2), strict=True):
