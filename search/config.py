@@ -47,6 +47,7 @@ class SweepSpec:
     system_metrics: bool = False  # in MLflow, beside what is learned
     packs: int | None = None  # trials of one shape that a worker trains as one model; None: as measured
     precision: str = "auto"  # of training; auto: bf16 where the device is good at it
+    max_equal_failures: int = 5  # in a row, after which the sweep ends; 0: it never does for that
 
     @property
     def limits_cost(self) -> bool:
