@@ -33,10 +33,7 @@ ComputeBudget = Annotated[str | None, typer.Option(help="Stop after so much trai
 GpuHours = Annotated[float | None, typer.Option(help="Stop after so many hours of GPUs in training.")]
 Target = Annotated[float | None, typer.Option(help="Stop when the best validation score reaches this.")]
 Patience = Annotated[int | None, typer.Option(help="Stop after so many ended trials without a better score.")]
-MaxEqualFailures = Annotated[
-    int | None,
-    typer.Option(metavar="N", help="Stop after so many trials in a row that failed for the same reason, 0: never \\[5]."),
-]
+_EQUAL_FAILURES = typer.Option(metavar="N", help="Stop after N trials in a row that failed for the same reason, 0: never.")
 Enqueue = Annotated[
     list[Path] | None, typer.Option(metavar="FILE", help="JSON of points to try next: parameters, or a trial's settings.")
 ]
@@ -86,7 +83,7 @@ def run(
     gpu_hours: GpuHours = None,
     target: Target = None,
     patience: Patience = None,
-    max_equal_failures: MaxEqualFailures = None,
+    max_equal_failures: Annotated[int, _EQUAL_FAILURES] = 5,
     max_parameters: Annotated[int | None, typer.Option(help="Larger models fail without training.")] = None,
     max_ms_per_utterance: Annotated[float | None, typer.Option(help="Trials that validate slower fail.")] = None,
     max_memory_mb: Annotated[float | None, typer.Option(help="Trials that hold more memory fail.")] = None,
@@ -130,8 +127,7 @@ def run(
         tracking_uri=tracking_uri, address=address, keep=keep, command=command_line(),
         compute_budget_s=compute_s, gpu_hours=gpu_hours, target=target, patience=patience, max_parameters=max_parameters,
         max_ms_per_utterance=max_ms_per_utterance, max_memory_mb=max_memory_mb, repeats=repeats,
-        system_metrics=system_metrics, packs=parse_packs(packs), precision=precision,
-        **({} if max_equal_failures is None else {"max_equal_failures": max_equal_failures}),
+        system_metrics=system_metrics, packs=parse_packs(packs), precision=precision, max_equal_failures=max_equal_failures,
     )  # fmt: skip
     points = [point for file in enqueue or [] for point in read_points(file)]
     _finish(start(spec, runs, console, points, warm_start or []))
@@ -148,7 +144,7 @@ def resume(
     gpu_hours: GpuHours = None,
     target: Target = None,
     patience: Patience = None,
-    max_equal_failures: MaxEqualFailures = None,
+    max_equal_failures: Annotated[int | None, _EQUAL_FAILURES] = None,
     enqueue: Enqueue = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster to join.")] = None,
     packs: Packs = None,
