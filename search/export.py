@@ -181,7 +181,8 @@ def _write(history: History, sweep: Path, trial: Trial, manifest: Manifest, out:
     spec = history.spec
     assert spec is not None
     best = trial.best(spec.metric)
-    weights = best_weights(sweep, trial.number if trial.copied_from is None else trial.copied_from) if best else None
+    recorded = trial.checkpoint["epoch"] if trial.state == "running" and trial.checkpoint else None
+    weights = best_weights(sweep, trial.number if trial.copied_from is None else trial.copied_from, recorded) if best else None
     if best is None or not weights:
         raise ValueError(f"trial {trial.number} of sweep {spec.name!r} has no weights to export ({trial.state}: {trial.reason}); "
                          f"the best {spec.keep} are kept, see: mmm-search status {spec.name}")  # fmt: skip

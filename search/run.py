@@ -150,12 +150,12 @@ def _run(
                     conductor.close_session(why)
                     history = ledger.history
                     write_leaderboard(folder / "leaderboard.csv", history, spec.metric)
-            winner = best_trial(history)
-            if winner is not None:
-                export_trial(history, folder, winner.number, folder / "bundle")
             from search.report import write_report
 
             write_report(folder / "report.html", history, space)
+            winner = best_trial(history)
+            if winner is not None:
+                export_trial(history, folder, winner.number, folder / "bundle")
             with console.status("sending the rest to MLflow"):
                 # Whoever sent a signal kills what has not ended some seconds later; the outbox goes on by itself.
                 trouble = outbox.close(_HURRIED_WAIT_S) if stopping.is_asked else outbox.close()

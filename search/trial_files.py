@@ -22,8 +22,14 @@ def best_file(sweep: Path, number: int) -> Path:
     return trial_folder(sweep, number) / "best.safetensors"
 
 
-def best_weights(sweep: Path, number: int) -> dict[str, Tensor] | None:
-    """Weights of a trial's best epoch, or None where they were not kept."""
+def best_weights(sweep: Path, number: int, recorded: int | None = None) -> dict[str, Tensor] | None:
+    """Weights of a trial's best epoch, or None where they were not kept.
+
+    `recorded`: of a trial that was interrupted, the epoch of the checkpoint that the ledger has. Its worker may have gone on
+    and written a later one, or its end, of which nobody was told any more.
+    """
+    if recorded is not None and (checkpoint := checkpoint_file(sweep, number, recorded)).is_file():
+        return best_of(load_file(checkpoint))
     if (best := best_file(sweep, number)).is_file():
         return load_file(best)
     if checkpoints := sorted(trial_folder(sweep, number).glob("checkpoint-*.safetensors")):
