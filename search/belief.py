@@ -50,7 +50,8 @@ class Belief:
 
     def process(self, trials: Mapping[int, Trial]) -> CurveProcess | None:
         """The process that has seen all of `trials`; None while there are too few to expect anything."""
-        ended = sorted((trial for trial in trials.values() if trial.state != "running"), key=_order)
+        # A lost trial is as one that still runs: its scores count, its end does not.
+        ended = sorted((trial for trial in trials.values() if trial.state != "running" and not trial.is_lost), key=_order)
         start, fit = _levels(len(ended))
         if start == 0:
             return self._of_priors(trials)
@@ -108,7 +109,7 @@ class Belief:
         """A trial's best score at each rung that it reached; one that failed ends with the worst there is."""
         row, curve = self.row(trial), _best_at(self.rungs, trial.scores(self.metric))
         found = [(row, self._progress(rung), trial.number, 0, best) for rung, best in curve]
-        if trial.state == "failed" and self._worst is not None:
+        if trial.is_failure and self._worst is not None:
             found = [one for one in found if one[1] < 1.0]
             found.append((row, 1.0, trial.number, 0, self._worst))
         return found

@@ -37,6 +37,7 @@ ComputeBudget = Annotated[str | None, typer.Option(help="Stop after so much trai
 GpuHours = Annotated[float | None, typer.Option(help="Stop after so many hours of GPUs in training.")]
 Target = Annotated[float | None, typer.Option(help="Stop when the best validation score reaches this.")]
 Patience = Annotated[int | None, typer.Option(help="Stop after so many ended trials without a better score.")]
+_EQUAL_FAILURES = typer.Option(metavar="N", help="Stop after N trials in a row that failed for the same reason, 0: never.")
 Enqueue = Annotated[
     list[Path] | None, typer.Option(metavar="FILE", help="JSON of points to try next: parameters, or a trial's settings.")
 ]
@@ -86,6 +87,7 @@ def run(
     gpu_hours: GpuHours = None,
     target: Target = None,
     patience: Patience = None,
+    max_equal_failures: Annotated[int, _EQUAL_FAILURES] = 5,
     max_parameters: Annotated[int | None, typer.Option(help="Larger models fail without training.")] = None,
     max_ms_per_utterance: Annotated[float | None, typer.Option(help="Trials that validate slower fail.")] = None,
     max_memory_mb: Annotated[float | None, typer.Option(help="Trials that hold more memory fail.")] = None,
@@ -103,7 +105,10 @@ def run(
     precision: Annotated[str, typer.Option(help="Of training: float32, bf16, or auto: what is fast there.")] = "auto",
     input_scaling: InputScaling = "standard",
 ) -> None:
-    """Run a sweep."""
+    """Run a sweep. Ctrl-C, SIGTERM or a closed terminal end it in good order (exit status 0), ready for `resume`.
+
+    Exit status 1: every trial failed, or it broke off by itself, for example at equal failures; 2: it was refused.
+    """
     from search.config import SweepSpec, check_name, parse_duration, parse_packs
 
     check_name(name)
@@ -128,6 +133,7 @@ def run(
         compute_budget_s=compute_s, gpu_hours=gpu_hours, target=target, patience=patience, max_parameters=max_parameters,
         max_ms_per_utterance=max_ms_per_utterance, max_memory_mb=max_memory_mb, repeats=repeats,
         system_metrics=system_metrics, packs=parse_packs(packs), precision=precision, input_scaling=input_scaling,
+        max_equal_failures=max_equal_failures,
     )  # fmt: skip
     points = [point for file in enqueue or [] for point in read_points(file)]
     _finish(start(spec, runs, console, points, warm_start or []))
@@ -144,6 +150,7 @@ def resume(
     gpu_hours: GpuHours = None,
     target: Target = None,
     patience: Patience = None,
+    max_equal_failures: Annotated[int | None, _EQUAL_FAILURES] = None,
     enqueue: Enqueue = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster to join.")] = None,
     packs: Packs = None,
@@ -154,7 +161,7 @@ def resume(
     from search.run import resume as resume_sweep
 
     changes: dict[str, Any] = {"trials": trials, "workers": workers, "address": address, "gpu_hours": gpu_hours, "target": target,
-                               "patience": patience}  # fmt: skip
+                               "patience": patience, "max_equal_failures": max_equal_failures}  # fmt: skip
     changes["time_budget_s"] = None if time_budget is None else parse_duration(time_budget)
     changes["compute_budget_s"] = None if compute_budget is None else parse_duration(compute_budget)
     points = [point for file in enqueue or [] for point in read_points(file)]
@@ -165,7 +172,11 @@ def resume(
 
 
 def _finish(history: Any) -> None:
-    """Exit status 1 where nothing came of it, so that scripts notice."""
+    """Exit status 1 where nothing came of it or it ended by itself, so that scripts notice."""
+    why = (history.last_close or {}).get("why", "")
+    if why.startswith("broken off"):
+        print(f"error: {why}", file=sys.stderr)
+        sys.exit(1)
     if all(trial.state == "failed" for trial in history.trials.values()) and history.trials:
         reasons = {trial.reason for trial in history.trials.values()}
         print(f"error: every trial failed; the first reason: {sorted(reasons)[0]}", file=sys.stderr)
@@ -214,12 +225,13 @@ def encode(
         device="cuda" if gpus else "cpu",
     )  # fmt: skip
     from mmm.encoding import default_threads
-    from search.encode import connect, disconnect, run_on_ray
+    from search.cluster import connect, disconnect
+    from search.encode import run_on_ray
 
     speech, text = options.make_speech(), options.make_text()
     options = options.pinned(speech, text)
     num_actors = workers or (max(1, int(gpus)) if gpus else default_threads())
-    connect(address, num_actors, gpus)
+    connect(address, num_actors, gpus, {"CPU": float(num_actors), "GPU": gpus})
     try:
         shared.encode_manifest(checked, features, options, speech, text, run_on_ray(options, "speech", num_actors, gpus),
                                run_on_ray(options, "text", num_actors, gpus))  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any
 
 from search.budget import Budget, broken_constraint, budgets, seconds_left, used_up
 from search.config import SweepSpec
+from search.failures import FailuresInARow
 from search.history import Trial
 from search.ledger import Entry, Ledger
 from search.orders import Orders
@@ -16,6 +17,8 @@ from search.scheduler import decide, rivals
 from search.searcher import Searcher
 from search.trial_files import drop_weights
 from spaces import Space
+
+MAX_DEAD_WORKERS = 3  # of a trial that each of them trained alone; after that it fails
 
 
 class Conductor:
@@ -40,7 +43,10 @@ class Conductor:
         self.trained_s: list[tuple[float, float, float]] = []  # (ended, seconds by the clock, seconds alone) of each epoch
         self.used_up: Budget | None = None
         self.is_interrupted = False
+        self.broken_off: str | None = None  # why the sweep ends though nobody wanted it to
+        self.failures = FailuresInARow(spec.max_equal_failures)
         self.warnings: list[str] = []  # for whoever started the sweep
+        self.dead_workers: list[str] = []  # why each of them died
 
     @property
     def trials(self) -> dict[int, Trial]:
@@ -60,7 +66,7 @@ class Conductor:
 
     def may_order(self) -> bool:
         """Whether anything more is to be trained."""
-        return not self.check_budgets() and not self.is_interrupted
+        return not self.check_budgets() and not self.is_stopping
 
     def report(self, number: int, report: dict[str, Any]) -> bool:
         """Record what a trial reported; True when it has to stop."""
@@ -89,44 +95,71 @@ class Conductor:
             if failure.get("together"):
                 self._retry_alone(number, failure["reason"])
             else:
-                self.fail(number, failure["reason"], failure["traceback"])
+                self.fail(number, failure["reason"], failure["traceback"], is_finding=failure.get("diverged", False))
             return True
         epoch = trial.epochs[-1]["epoch"] if trial.epochs else 0
         stop = True
         if (broken := broken_constraint(self.spec, trial.num_parameters, trial.epochs)) is not None:
-            self.end(number, "failed", broken)
+            self.end(number, "failed", broken, is_finding=True)
         elif report["is_last"]:
             self.end(number, "complete", f"all {epoch} epochs")
         else:
             stop = self.stops_at_rung(number)
         # Interrupted trials stay `running` in the ledger: resume goes on with them.
-        stop = self.check_budgets() or stop or self.is_interrupted
+        stop = self.check_budgets() or stop or self.is_stopping
         self.on_change()
         return stop
 
     def lose(self, numbers: Sequence[int], reason: str, trace: str) -> None:
-        """The worker that trained these trials has died. One alone has failed; of several nobody can tell which it was."""
+        """The worker that trained these trials has died.
+
+        Nobody can tell whether one of them was why: each goes on from its last checkpoint in another worker, alone. One that
+        was alone in MAX_DEAD_WORKERS of them fails, of which the searcher is told nothing.
+        """
+        if self.is_interrupted:  # the workers were sent away with the sweep
+            return
+        self.dead_workers.append(reason)
         for number in numbers:
             if len(numbers) > 1:
                 self._retry_alone(number, reason)
-            else:
-                self.fail(number, reason, trace)
+            elif self._is_in_training(number):
+                trial = self.trials[number]
+                self.orders.packs.not_measured(trial.settings)
+                note: Entry = ("note", None, {"about": "dead worker", "trial": number, "reason": reason})
+                if trial.dead_workers + 1 < MAX_DEAD_WORKERS:
+                    self.orders.retry_alone(number, note)
+                else:
+                    why = f"{MAX_DEAD_WORKERS} workers that trained it alone have died, the last one: {reason}"
+                    self.end(number, "failed", why, trace, before=[note], is_lost=True)
+                self.on_change()
 
     def _retry_alone(self, number: int, reason: str) -> None:
-        if self.trials[number].state == "running" and number not in self.orders.unfinished:
-            self.orders.retry_alone(number, reason)
+        if self._is_in_training(number):
+            self.orders.retry_alone(number, ("note", None, {"about": "alone", "trial": number, "reason": reason}))
+            self.orders.packs.failed(self.trials[number].settings)
             self.on_change()
+
+    def _is_in_training(self, number: int) -> bool:
+        return self.trials[number].state == "running" and number not in self.orders.unfinished
 
     @property
     def is_stopping(self) -> bool:
         """Whether trials that run are to stop where they are, for another session."""
-        return self.used_up is not None or self.is_interrupted
+        return self.used_up is not None or self.is_interrupted or self.broken_off is not None
 
-    def fail(self, number: int, reason: str, trace: str) -> None:
-        """Record that a trial failed. The sweep goes on."""
+    def interrupt(self) -> None:
+        """Order nothing more; trials that run are left to another session."""
+        self.is_interrupted = True
+
+    def break_off(self, why: str) -> None:
+        """As `interrupt`, because going on would make it worse; the first reason counts."""
+        self.broken_off = self.broken_off or why
+
+    def fail(self, number: int, reason: str, trace: str, *, is_finding: bool = False) -> None:
+        """Record that a trial failed. The sweep goes on, unless the last ones all failed so."""
         self.orders.packs.not_measured(self.trials[number].settings)
         if self.trials[number].state == "running":
-            self.end(number, "failed", reason, trace)
+            self.end(number, "failed", reason, trace, is_finding=is_finding)
             self.on_change()
 
     def stops_at_rung(self, number: int) -> bool:
@@ -144,10 +177,19 @@ class Conductor:
             self.ledger.append(("decision", number, body))
         return decision.stop
 
-    def end(self, number: int, state: str, reason: str, trace: str = "", before: Sequence[Entry] = ()) -> None:
-        """Write down that a trial has ended, `before` in the same transaction."""
-        self.ledger.append(*before, ("end", number, {"state": state, "reason": reason, "traceback": trace}))
+    def end(
+        self, number: int, state: str, reason: str, trace: str = "", before: Sequence[Entry] = (), *, is_lost: bool = False,
+        is_finding: bool = False,
+    ) -> None:  # fmt: skip
+        """Write down that a trial has ended, `before` in the same transaction.
+
+        Of a failed one: `is_lost`, because its workers died; `is_finding`, because that is what its settings are like.
+        """
+        body = {"state": state, "reason": reason, "traceback": trace, **({"is_lost": True} if is_lost else {})}
+        self.ledger.append(*before, ("end", number, body))
         self.orders.searcher.tell(self.trials[number])
+        if (why := self.failures.add(self.trials[number], is_finding)) is not None:
+            self.break_off(why)
         self._drop_worst(number)
 
     def _drop_worst(self, number: int) -> None:

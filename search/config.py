@@ -51,6 +51,7 @@ class SweepSpec:
     precisions: dict[str, str] | None = None
     # Of trials whose space does not say; ledgers from before there was a choice have no entry, and go on without scaling.
     input_scaling: str = "none"
+    max_equal_failures: int = 5  # in a row, after which the sweep ends; 0: it never does for that
 
     @property
     def limits_cost(self) -> bool:

@@ -5,7 +5,6 @@ batching and pyarrow between a path and a row, and would hold the finished rows 
 """
 
 import itertools
-import logging
 import os
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -78,32 +77,3 @@ def run_on_ray(options: EncodeOptions, kind: Literal["speech", "text"], workers:
                 ray.kill(actor)
 
     return run
-
-
-def connect(address: str | None, workers: int, gpus: float) -> None:
-    """A local Ray on loopback, or the cluster at `address`. Raises ValueError where it cannot hold the actors."""
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
-    if address is None:
-        ray.init(
-            num_cpus=workers,
-            num_gpus=-(-gpus // 1) if gpus else 0,
-            include_dashboard=False,
-            _node_ip_address="127.0.0.1",
-            **quiet,
-        )
-    else:
-        try:
-            ray.init(address=address, **quiet)
-        except ConnectionError as error:
-            raise ValueError(f"--address {address}: no Ray cluster answers there ({error})") from None
-    there = ray.cluster_resources()
-    for resource, wanted in (("CPU", float(workers)), ("GPU", gpus)):
-        if wanted > there.get(resource, 0.0):
-            ray.shutdown()
-            raise ValueError(
-                f"the cluster has {there.get(resource, 0.0):g} {resource}s, {wanted:g} are asked for; Ray would wait for ever"
-            )
-
-
-def disconnect() -> None:
-    ray.shutdown()

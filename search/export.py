@@ -182,7 +182,7 @@ def _write(history: History, sweep: Path, trial: Trial, manifest: Manifest, out:
     assert spec is not None
     best = trial.best(spec.metric)
     trained = trial if trial.copied_from is None else history.trials[trial.copied_from]
-    weights = best_weights(sweep, trained.number, trained.checkpoints) if best else None
+    weights = best_weights(sweep, trained.number, trained.checkpoints, is_unfinished=trial.state == "running") if best else None
     if best is None or not weights:
         raise ValueError(f"trial {trial.number} of sweep {spec.name!r} has no weights to export ({trial.state}: {trial.reason}); "
                          f"the best {spec.keep} are kept, see: mmm-search status {spec.name}")  # fmt: skip

@@ -64,6 +64,8 @@ class Trial:
     num_parameters: int | None = None
     queued: str | None = None  # which known good or enqueued point it was
     precision: str | None = None  # that it is trained in; None in ledgers that do not say
+    dead_workers: int = 0  # that trained it and nothing else when they died
+    is_lost: bool = False  # it failed because its workers died, and nothing is known of its settings
 
     # Metric -> the epoch that was the last when this was made, scores, best: everyone asks for them all the time.
     _scores: dict[str, tuple[Any, dict[int, float], tuple[int, float]]] = field(
@@ -104,6 +106,11 @@ class Trial:
     @property
     def alone_seconds(self) -> float:
         return 0.0 if self.copied_from is not None else float(sum(entry["alone_seconds"] for entry in self.epochs))
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether it failed and its settings may be the reason."""
+        return self.state == "failed" and not self.is_lost
 
     @property
     def copied_from(self) -> int | None:
@@ -162,9 +169,12 @@ class History:
             case "end":
                 trial = self._trial(event)
                 trial.state, trial.reason, trial.ended = body["state"], body["reason"], event.time
+                trial.is_lost = body.get("is_lost", False)
                 self._count_end(trial)
             case "close":
                 self.last_close = body
+            case "note" if body.get("about") == "dead worker":
+                self.trials[body["trial"]].dead_workers += 1
             case _:
                 pass
 

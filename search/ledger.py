@@ -14,9 +14,10 @@ epoch       n      epoch, train_loss, metrics, seconds, alone_seconds, ended (wo
                    the same settings and nothing was trained
 checkpoint  n      epoch, path, sha256
 decision    n      epoch, action (continue or stop), reason
-end         n      state (complete, pruned or failed), reason, traceback where it failed
-close       -      why this session ended (done, time budget, interrupted), efficiency
-note        -      anything a person should find later (exports, removed weights)
+end         n      state (complete, pruned or failed), reason, traceback where it failed, is_lost where it did because its workers died
+close       -      why this session ended (done, time budget, interrupted, broken off: and the reason), efficiency
+note        -      anything a person should find later (exports, removed weights); about a dead worker: trial (the only one it
+                   trained), reason
 """
 
 import contextlib

@@ -27,8 +27,10 @@ class Judge(Protocol):
     def stops_at_rung(self, number: int) -> bool:
         """Decide on a trial that stands at a rung and was not decided on there; True when it ends."""
 
-    def end(self, number: int, state: str, reason: str, trace: str = "", before: Sequence[Entry] = ()) -> None:
-        """Write down that a trial has ended, `before` in the same transaction."""
+    def end(
+        self, number: int, state: str, reason: str, trace: str = "", before: Sequence[Entry] = (), *, is_finding: bool = False
+    ) -> None:
+        """Write down that a trial has ended, `before` in the same transaction; `is_finding`: its settings fail, all else works."""
 
 
 class Orders:
@@ -56,7 +58,8 @@ class Orders:
         self.packs = PackSizes(spec)
         self._queued_shapes: dict[str, Any] = {}
         self._fixed: dict[int, dict[str, Any] | None] = {}
-        self._alone: set[int] = set()  # trials that are not packed any more
+        # Trials that are not packed any more: what killed a worker must not take others with it.
+        self._alone = {trial.number for trial in self.trials.values() if trial.dead_workers}
 
     @property
     def trials(self) -> dict[int, Trial]:
@@ -149,7 +152,7 @@ class Orders:
         body = {"params": params, "distributions": distributions, "settings": settings, **about}
         before: list[Entry] = [("suggest", number, body)]
         if (broken := broken_constraint(self.spec, about.get("num_parameters"), [])) is not None:
-            self.judge.end(number, "failed", broken, before=before)
+            self.judge.end(number, "failed", broken, before=before, is_finding=True)
         elif copied is not None:
             before += [("epoch", number, {**entry, "copied_from": copied.number}) for entry in copied.epochs]
             self.judge.end(number, copied.state, f"same settings as trial {copied.number}: {copied.reason}", before=before)
@@ -191,12 +194,11 @@ class Orders:
         precisions = self.spec.precisions or sweep_precisions(self.spec)
         return precisions[architecture]
 
-    def retry_alone(self, number: int, reason: str) -> None:
-        """A trial whose pack went wrong goes on from its checkpoint, without others."""
-        self.ledger.append(("note", None, {"about": "alone", "trial": number, "reason": reason}))
+    def retry_alone(self, number: int, note: Entry) -> None:
+        """A trial whose worker died or whose pack went wrong goes on from its checkpoint, without others."""
+        self.ledger.append(note)
         self.unfinished.append(number)
         self._alone.add(number)
-        self.packs.failed(self.trials[number].settings)
 
 
 def _shape(settings: Mapping[str, Any]) -> Any:

@@ -92,6 +92,10 @@ def check_spec(spec: SweepSpec) -> None:
         value = getattr(spec, name)
         if value is not None and not 0 < value < math.inf:
             faults.append(f"--{name.replace('_', '-')} {value:g} is out of range; expected above 0")
+    if spec.max_equal_failures < 0:
+        faults.append(
+            f"--max-equal-failures {spec.max_equal_failures} is negative; expected a number of trials, or 0 for no end"
+        )
     if spec.target is not None and not 0 < spec.target <= 1:
         faults.append(f"--target {spec.target:g} is no score to reach; expected above 0 and at most 1")
     if spec.gpu_hours is not None and spec.gpus_per_trial == 0:

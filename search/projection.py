@@ -254,7 +254,8 @@ class Projection:
         for run in self._running():
             self._interrupt(run, f"the session ended: {why}", when)
         change = self.change(SWEEP)
-        change.status, change.ended = "KILLED" if why.startswith("interrupted") else "FINISHED", when
+        statuses = {"interrupted": "KILLED", "broken off": "FAILED"}
+        change.status, change.ended = statuses.get(why.partition(":")[0], "FINISHED"), when
         change.tags |= {"mmm.state": why, "mlflow.note.content": self._note(why)}
         self._best_of_all(int(when * 1000))
 

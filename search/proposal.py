@@ -39,7 +39,7 @@ class Proposer:
         """Parameters for the next trial, the `fixed` ones among them; None where they are to be drawn at random."""
         belief = self.belief
         process = belief.process(trials)
-        reached = [trial for trial in trials.values() if trial.state == "failed" or belief.reached(trial)]
+        reached = [trial for trial in trials.values() if trial.is_failure or belief.reached(trial)]
         if process is None:
             return None
         if len(reached) < NUM_STARTUP:

@@ -2,9 +2,7 @@
 
 import os
 import shlex
-import signal
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,8 +21,12 @@ from search.ledger import Ledger, read_history
 from search.outbox import Outbox
 from search.plan import SettingsCheck, check_contexts, check_spec, sweep_precisions, trial_config
 from search.searcher import check_space, load_space
+from search.stopping import Stopping
 from search.view import View, counts, leaderboard_table
+from search.voice import lasting
 from spaces import Space
+
+_HURRIED_WAIT_S = 2.0  # for MLflow, where a signal ended the sweep
 
 
 def command_line() -> str:
@@ -86,7 +88,7 @@ def start(
         raise ValueError(
             f"sweep {spec.name!r} exists in {runs}/; go on with it: mmm-search resume {spec.name}, or choose another --name"
         )
-    with Outbox() as outbox:
+    with lasting(console), Outbox() as outbox:
         checked = check(spec, points)
         priors: list[dict[str, Any]] = []
         if warm_start:
@@ -101,7 +103,7 @@ def resume(runs: Path, name: str, changes: dict[str, Any], console: Console, poi
     folder = existing_sweep(runs, name)
     spec = read_history(folder / "ledger.sqlite").spec
     assert spec is not None
-    with Outbox() as outbox:
+    with lasting(console), Outbox() as outbox:
         return _run(check(replace(spec, **changes, command=command_line()), points), runs, console, outbox)
 
 
@@ -127,34 +129,38 @@ def _run(
         ledger.append(("note", None, {"about": "data", **checked.settings_check.data()}))
         view.follow(conductor)
         outbox.follow(runs, spec.name)
-        # Ray takes seconds to import; everything that can be refused has been by now.
-        from search.sweep import run_trials
-
         why, has_work = "interrupted", True
-        try:
-            _stop_politely_when_terminated()
-            has_work = conductor.orders.has_work and not conductor.check_budgets()
-            if has_work:
-                run_trials(conductor, threads)
-            unfinished = any(trial.state == "running" for trial in conductor.trials.values())
-            if not unfinished and len(conductor.trials) >= spec.trials:
-                why = "done"
-            elif conductor.used_up is not None:
-                why = conductor.used_up.why
-        except KeyboardInterrupt:
-            pass  # the session closes as interrupted, and `resume` goes on with what was running
-        finally:
-            conductor.close_session(why)
-            history = ledger.history
-            write_leaderboard(folder / "leaderboard.csv", history, spec.metric)
-        winner = best_trial(history)
-        if winner is not None:
-            export_trial(history, folder, winner.number, folder / "bundle")
-        from search.report import write_report
+        with Stopping(conductor.interrupt) as stopping:
+            try:
+                # Ray takes seconds to import; everything that can be refused has been by now.
+                from search.sweep import run_trials
 
-        write_report(folder / "report.html", history, space)
-        with console.status("sending the rest to MLflow"):
-            trouble = outbox.close()
+                has_work = conductor.orders.has_work and not conductor.check_budgets()
+                if has_work:
+                    run_trials(conductor, threads)
+                unfinished = any(trial.state == "running" for trial in conductor.trials.values())
+                if not unfinished and len(conductor.trials) >= spec.trials:
+                    why = "done"
+                elif conductor.used_up is not None:
+                    why = conductor.used_up.why
+            except KeyboardInterrupt:
+                pass  # the session closes as interrupted, and `resume` goes on with what was running
+            finally:
+                with stopping.ending():
+                    if conductor.broken_off is not None:
+                        why = f"broken off: {conductor.broken_off}"
+                    conductor.close_session(why)
+                    history = ledger.history
+                    write_leaderboard(folder / "leaderboard.csv", history, spec.metric)
+            from search.report import write_report
+
+            write_report(folder / "report.html", history, space)
+            winner = best_trial(history)
+            if winner is not None:
+                export_trial(history, folder, winner.number, folder / "bundle")
+            with console.status("sending the rest to MLflow"):
+                # Whoever sent a signal kills what has not ended some seconds later; the outbox goes on by itself.
+                trouble = outbox.close(_HURRIED_WAIT_S) if stopping.is_asked else outbox.close()
     _say(console, conductor, folder, why, has_work, trouble, winner is not None)
     where = "" if spec.tracking_uri else f" (while this runs: mmm-search ui --runs {shlex.quote(str(runs))})"
     if outbox.ranking is not None:
@@ -162,12 +168,6 @@ def _run(
     if outbox.comparison is not None:
         console.print(f"compare the best of each architecture{where}: {outbox.comparison}", highlight=False, soft_wrap=True)
     return history
-
-
-def _stop_politely_when_terminated() -> None:
-    """A cluster that takes the machine back sends SIGTERM: the sweep then ends as with Ctrl-C, ready to be resumed."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
 
 
 def _say(
@@ -194,6 +194,9 @@ def _say(
     first_step_s = conductor.first_step_s()
     if first_step_s is not None:
         say(f"first training step {first_step_s:.1f} s after the command")
+    if conductor.dead_workers:
+        say(f"warning: {len(conductor.dead_workers)} workers died, and what they trained went on in others from its last checkpoints; "
+            f"the last one died so: {conductor.dead_workers[-1]}")  # fmt: skip
     for warning in conductor.warnings:
         say(f"warning: {warning}")
     go_on = f"mmm-search resume {spec.name} --runs {shlex.quote(str(folder.parent))}"
@@ -206,6 +209,8 @@ def _say(
     elif budget is not None and why == budget.why:
         ended = "ended" if had_work else "nothing was trained, for what was given is used up"
         say(f"{ended}: {why} ({budget.text}); go on with more: {go_on} {budget.option} ...")
+    elif conductor.broken_off is not None:
+        say(f"ended: {why}; once that is mended, go on with: {go_on}")
     elif why != "done":
         say(f"ended: {why}; go on with: {go_on}")
     bundle = f", bundle {folder / 'bundle'}" if has_bundle else ""

@@ -180,9 +180,10 @@ class Searcher:
         """Put a trial of the ledger into the study, with its true state and all its values."""
         distributions = {name: json_to_distribution(text) for name, text in trial.distributions.items()}
         states = {"running": TrialState.RUNNING, "complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
-        scores = trial.scores(self.metric)
+        scores = {} if trial.is_lost else trial.scores(self.metric)
         best = trial.best(self.metric)
-        # The sampler ignores failed trials: it is told PRUNED where there are scores, so that it avoids the region.
+        # The sampler ignores failed trials: it is told PRUNED where there are scores, so that it avoids the region. One whose
+        # workers died is a failed one without any.
         state = states.get(trial.state, TrialState.PRUNED if scores else TrialState.FAIL)
         self.study.add_trial(create_trial(
             state=state, params=trial.params, distributions=distributions, intermediate_values=scores,
@@ -241,7 +242,7 @@ class Searcher:
         running = self._running.pop(trial.number, None)
         if running is None:  # it was running when an earlier session ended; only its record is in the study
             running = optuna.Trial(self.study, self.study.get_trials(deepcopy=False)[trial.number]._trial_id)
-        scores = trial.scores(self.metric)
+        scores = {} if trial.is_lost else trial.scores(self.metric)
         known = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values
         for epoch, score in scores.items():
             if epoch not in known:  # an earlier session's epochs are there

@@ -148,4 +148,5 @@ class Slices:
 
 def _failure(error: Exception) -> dict[str, Any]:
     reason = str(error) if isinstance(error, Diverged) else f"{type(error).__name__}: {error}"
-    return {"reason": reason, "traceback": "".join(traceback.format_exception(error))}
+    trace = "".join(traceback.format_exception(error))
+    return {"reason": reason, "traceback": trace, "diverged": isinstance(error, Diverged)}

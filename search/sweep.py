@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,14 @@ os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")  # Tune's own snapshot
 os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
-import ray
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher as TuneSearcher
 
+from search.cluster import connect, disconnect, is_connected
 from search.trial import TrialActor
+
+_LOOK_S = 5.0  # between looks whether Ray is there
 
 
 class ConductedSearcher(TuneSearcher):
@@ -81,10 +84,12 @@ class ConductedScheduler(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         conductor, numbers = self.conductor, self._numbers(trial)
         reports = {report["number"]: report for report in json.loads(result["reports"])}
-        for number in [number for number in numbers if number not in reports]:
-            conductor.fail(number, "its worker has lost it", "")
-            numbers.remove(number)
+        lost = [number for number in numbers if number not in reports]
         stopped = [number for number, report in reports.items() if conductor.report(number, report)]
+        if lost:  # a worker that does not do what it is told: what it has goes to others
+            conductor.lose(numbers, f"trial {lost[0]} was not in its report", "")
+            numbers.clear()
+            return TrialScheduler.STOP  # type: ignore[no-any-return,unused-ignore]
         numbers[:] = [number for number in numbers if number not in stopped]
         # What stops without having ended goes on from its checkpoint, here or in another session: it has to stay.
         ended = [number for number in stopped if conductor.trials[number].state != "running"]
@@ -100,41 +105,53 @@ class ConductedScheduler(FIFOScheduler):
         return TrialScheduler.CONTINUE  # type: ignore[no-any-return,unused-ignore]
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        # Only a worker that died comes here: what a trial raises is in its report.
+        # Only a worker that died comes here: what a trial raises is in its report. Tune gives its place to another one.
         text = Path(trial.error_file).read_text() if trial.error_file and Path(trial.error_file).is_file() else ""
-        last = text.strip().splitlines()[-1] if text.strip() else "no trace was left"
         numbers = self._numbers(trial)
-        self.conductor.lose(numbers, f"the worker died: {last}", text)
+        self.conductor.lose(list(numbers), cause_of_death(text), text)
         numbers.clear()
+
+
+def cause_of_death(text: str) -> str:
+    """What Ray's account of a dead worker says in one sentence: the advice that it adds is as long for every one of them."""
+    lines = text.strip().splitlines()
+    if not lines:
+        return "no trace was left"
+    last = next((line for line in lines if "low on memory" in line or "memory usage threshold" in line), lines[-1])
+    said = last.split("Worker exit detail: ")[-1]
+    for advice in (" Some common causes include", " There are some potential root causes"):
+        said = said.split(advice)[0]
+    return said.strip()[:300]
+
+
+class Watch(tune.Callback):
+    """Ends the session where Ray has died on this machine: Tune would wait for its workers for ever."""
+
+    def __init__(self, conductor: Conductor) -> None:
+        self.conductor = conductor
+        self._looked = time.monotonic()
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if time.monotonic() - self._looked < _LOOK_S:
+            return
+        self._looked = time.monotonic()
+        if not is_connected():
+            self.conductor.break_off("Ray has died on this machine (its raylet does not live any more)")
+            raise KeyboardInterrupt  # Tune's own end would wait for the workers
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
 
 
 @contextlib.contextmanager
 def _ray(spec: SweepSpec, threads: int) -> Iterator[None]:
     """A local Ray on loopback, or the cluster at `spec.address`."""
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
-    heap = reusing_holes(os.environ)
-    if spec.address is None:
-        os.environ.update(heap)  # Ray's processes inherit it
-        num_gpus = spec.gpus_per_trial * spec.workers if spec.gpus_per_trial else 0
-        ray.init(num_cpus=max(spec.workers * threads, 1), num_gpus=-(-num_gpus // 1) if num_gpus else 0,
-                 include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)  # fmt: skip
-    else:
-        try:
-            ray.init(address=spec.address, runtime_env={"env_vars": heap}, **quiet)
-        except ConnectionError as error:
-            raise ValueError(f"--address {spec.address}: no Ray cluster answers there ({error})") from None
-    token = Path.home() / ".ray" / "auth_token"
-    if token.is_file():
-        token.chmod(0o600)  # Ray creates it readable for everyone
+    wanted = {"CPU": float(threads), "GPU": spec.gpus_per_trial}  # of one trial: others wait for their turn
+    connect(spec.address, max(spec.workers * threads, 1), spec.gpus_per_trial * spec.workers, wanted, reusing_holes(os.environ))
     try:
-        there = ray.cluster_resources()
-        for kind, wanted in (("CPU", float(threads)), ("GPU", spec.gpus_per_trial)):
-            if wanted > there.get(kind, 0.0):
-                raise ValueError(f"the cluster has {there.get(kind, 0.0):g} {kind}s, a trial asks for {wanted:g}; "
-                                 "Ray would wait for ever")  # fmt: skip
         yield
     finally:
-        ray.shutdown()
+        disconnect()
 
 
 def run_trials(conductor: Conductor, threads: int) -> None:
@@ -157,7 +174,7 @@ def run_trials(conductor: Conductor, threads: int) -> None:
                     max_concurrent_trials=spec.workers,
                 ),
                 run_config=tune.RunConfig(
-                    name=spec.name, storage_path=str(scratch), verbose=0,
+                    name=spec.name, storage_path=str(scratch), verbose=0, callbacks=[Watch(conductor)],
                     checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                 ),
             )  # fmt: skip

@@ -29,23 +29,26 @@ def best_file(sweep: Path, number: int) -> Path:
     return trial_folder(sweep, number) / "best.safetensors"
 
 
-def best_weights(sweep: Path, number: int, checkpoints: Sequence[Mapping[str, Any]] = ()) -> dict[str, Tensor] | None:
+def best_weights(
+    sweep: Path, number: int, checkpoints: Sequence[Mapping[str, Any]] = (), *, is_unfinished: bool = False
+) -> dict[str, Tensor] | None:
     """Weights of a trial's best epoch, or None where they were not kept; `checkpoints` are the ledger's, the newer first.
 
-    Raises ValueError where they are damaged. Warns where there is no checksum to tell by.
+    `is_unfinished`: it was interrupted, and its worker may have gone on and written its end, of which nobody was told any more: what
+    the ledger has counts. Raises ValueError where they are damaged. Warns where there is no checksum to tell by.
     """
+    path = best = best_file(sweep, number)
     try:
-        if (path := best_file(sweep, number)).is_file():
-            weights, is_checked = load_checked(path.read_bytes())
-            if not is_checked:
-                _warn(path, "an earlier version kept it without a checksum")
-            return weights
+        if not is_unfinished and best.is_file():
+            return _kept(best)
         for checkpoint in checkpoints:
             if (path := checkpoint_file(sweep, number, checkpoint["epoch"])).is_file():
                 content = path.read_bytes()
                 if hashlib.sha256(content).hexdigest() != checkpoint["sha256"]:
                     raise ValueError("damaged: its checksum is not the recorded one")
                 return best_of(load(content))
+        if (path := best).is_file():
+            return _kept(best)
         if others := sorted(trial_folder(sweep, number).glob("checkpoint-*.safetensors")):
             path = others[-1]
             weights = best_of(load(path.read_bytes()))
@@ -56,6 +59,13 @@ def best_weights(sweep: Path, number: int, checkpoints: Sequence[Mapping[str, An
             f"{path}: {error}; bring it back from a copy, or export another trial, see: mmm-search status {sweep.name}"
         ) from None
     return None
+
+
+def _kept(path: Path) -> dict[str, Tensor]:
+    weights, is_checked = load_checked(path.read_bytes())
+    if not is_checked:
+        _warn(path, "an earlier version kept it without a checksum")
+    return weights
 
 
 def _warn(path: Path, why: str) -> None:

@@ -83,6 +83,22 @@ def test_failed_trials_count_as_the_worst() -> None:
     assert plain > deep + 0.1
 
 
+@pytest.mark.parametrize("num_epochs", [0, 3])
+def test_of_a_lost_trial_its_scores_count_and_its_end_does_not(num_epochs: int) -> None:
+    trials = sweep(30)
+    trials[11] = trial(11, num_epochs, state="running")
+    running = Belief(SPACE, METRIC, RUNGS).expected(trials, list(trials))
+    trials[11].state, trials[11].is_lost, trials[11].end_order = "failed", True, 30
+    lost = Belief(SPACE, METRIC, RUNGS).expected(trials, list(trials))
+    trials[11].is_lost = False
+    failed = Belief(SPACE, METRIC, RUNGS).expected(trials, list(trials))
+    assert running is not None
+    assert lost is not None
+    assert failed is not None
+    assert lost.tolist() == running.tolist()
+    assert failed[11] < lost[11] - 0.05
+
+
 def test_the_process_is_started_anew_and_fitted_ever_more_rarely() -> None:
     assert [_levels(count) for count in (0, 7, 8, 11, 12, 17)] == [(0, 0), (0, 0), (8, 8), (8, 8), (12, 12), (17, 17)]
     starts = {_levels(count) for count in range(10_001)}

@@ -21,7 +21,7 @@ from search.ledger import Ledger, read_events, read_history
 from search.searcher import load_space
 from tests.conftest import Corpus
 from tests.sweep_parts import call, command, environment, train_serially, write_space
-from tests.test_worker_death import children, statuses
+from tests.test_worker_death import processes_below, statuses
 
 pytestmark = [
     pytest.mark.slow,
@@ -61,16 +61,6 @@ def count_events(path: Path) -> int:
         return 0
 
 
-def below(process: int) -> list[int]:
-    """All processes that one started, and those that these started."""
-    tree, found, todo = children(), [], [process]
-    while todo:
-        started = tree.get(todo.pop(), [])
-        found += started
-        todo += started
-    return found
-
-
 def run_and_kill(arguments: list[object], ledger: Path, num_events: int, then_s: float, most_events: int) -> None:
     """Kill a driver (-9) so long after it wrote that many events, or as soon as the ledger has `most_events`.
 
@@ -88,7 +78,7 @@ def run_and_kill(arguments: list[object], ledger: Path, num_events: int, then_s:
                 wait(driver, 0.05)
             assert driver.poll() is None, f"ended before it was killed: {driver.communicate()[1]}"
         finally:
-            started = below(driver.pid)
+            started = processes_below(driver.pid)
             driver.kill()
     assert driver.returncode == -signal.SIGKILL
     for process in started:  # Ray's own end with their driver, in some seconds

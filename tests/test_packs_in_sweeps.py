@@ -13,7 +13,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from mmm.config import make_config
 from mmm.pack import pack_shape
-from search.conductor import Conductor
+from search.conductor import MAX_DEAD_WORKERS, Conductor
 from search.config import SweepSpec, parse_packs
 from search.draw import draws, fixing
 from search.ledger import History, Ledger, read_history
@@ -177,18 +177,22 @@ def test_trials_of_a_pack_that_goes_wrong_go_on_alone_from_their_checkpoints(
         assert report["epochs"][0]["epoch"] == 3
 
 
-def test_the_death_of_a_worker_fails_a_trial_alone_and_retries_those_of_a_pack(corpus: Corpus, tmp_path: Path) -> None:
+def test_members_of_a_pack_whose_worker_died_go_on_alone_and_from_then_on_deaths_count(corpus: Corpus, tmp_path: Path) -> None:
     spec = small_spec(corpus, trials=6, epochs=7, first_rung=6, packs=2)
     with Ledger(tmp_path / "s") as ledger:
         ledger.append(("sweep", None, {"spec": spec.as_json()}))
         conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
         numbers = [order["number"] for order in conductor.next_orders()]
         assert len(numbers) == 2
-        conductor.lose(numbers, "the worker died: killed", "")
-        for number in numbers:
-            (order,) = conductor.next_orders()
-            assert order["number"] == number
-            conductor.lose([number], "the worker died: killed", "")
+        conductor.lose(numbers, "killed", "")
+        assert [conductor.trials[number].dead_workers for number in numbers] == [0, 0]
+        for _ in range(MAX_DEAD_WORKERS):
+            assert [conductor.trials[number].state for number in numbers] == ["running", "running"]
+            for number in numbers:
+                (order,) = conductor.next_orders()
+                assert order["number"] == number
+                assert conductor.next_orders([number]) == []
+                conductor.lose([number], "killed", "")
         assert [conductor.trials[number].state for number in numbers] == ["failed", "failed"]
         # Nor does it try such a pack again.
         assert conductor.orders.packs.size(conductor.trials[numbers[0]].settings, 4) == 1
@@ -351,6 +355,30 @@ def test_while_a_worker_lives_the_search_is_not_over(corpus: Corpus, tmp_path: P
         again = searcher.suggest("two")
         assert isinstance(again, dict)
         assert [order["number"] for order in again["orders"]] == [0]
+
+
+def test_a_worker_that_has_lost_a_trial_is_given_up_and_what_it_had_goes_to_others(corpus: Corpus, tmp_path: Path) -> None:
+    spec = small_spec(corpus, trials=2, epochs=7, first_rung=6, packs=2)
+    with Ledger(tmp_path / "s") as ledger:
+        ledger.append(("sweep", None, {"spec": spec.as_json()}))
+        conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
+        seats: dict[str, list[int]] = {}
+        searcher, scheduler = ConductedSearcher(conductor, 1, seats), ConductedScheduler(conductor, seats)
+        config = searcher.suggest("one")
+        assert isinstance(config, dict)
+        seat = Seat("one", json.loads(json.dumps(config)))
+        TrialActor.change(seat.actor, [1], [])  # something that went wrong in it
+        result = seat.actor.step()
+        assert scheduler.on_trial_result(None, seat, result) == TrialScheduler.STOP
+        seat.actor.cleanup()
+        for number in (0, 1):
+            again = searcher.suggest(f"another {number}")
+            assert isinstance(again, dict)
+            (order,) = again["orders"]
+            assert order["number"] == number
+            assert bool(order["checkpoints"]) == (number == 0)  # of which there was a report
+        assert conductor.dead_workers == ["trial 1 was not in its report"]
+        assert [trial.state for trial in conductor.trials.values()] == ["running", "running"]
 
 
 def test_a_pack_that_goes_wrong_in_a_later_epoch_of_a_slice_saves_no_weights_of_half_an_epoch(

@@ -1,4 +1,4 @@
-"""A worker that is killed costs its trial and no more."""
+"""A worker that is killed, whoever kills it, costs what its trial did since its last checkpoint, and no more."""
 
 import contextlib
 import os
@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from search.ledger import read_history
+from search.ledger import read_events, read_history
 from search.mlflow_store import EXPERIMENT, default_tracking_uri
 from tests.conftest import Corpus
-from tests.sweep_parts import TIMEOUT_S, command, environment, write_space
+from tests.sweep_parts import TIMEOUT_S, call, command, environment, write_space
 
 pytestmark = [
     pytest.mark.slow,
@@ -41,13 +41,20 @@ def children() -> dict[int, list[int]]:
     return found
 
 
+def processes_below(process: int) -> list[int]:
+    """All that one started, and those that these started."""
+    tree, found, todo = children(), [], [process]
+    while todo:
+        started = tree.get(todo.pop(), [])
+        found += started
+        todo += started
+    return found
+
+
 def training_workers_of(driver: int) -> list[int]:
     """Processes below a driver that train at this moment: Ray names them after what they run."""
-    below, found = children(), []
-    todo = [driver]
-    while todo:
-        process = todo.pop()
-        todo += below.get(process, [])
+    found = []
+    for process in processes_below(driver):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             # The class that `tune.with_resources` makes of ours.
             if Path(f"/proc/{process}/cmdline").read_bytes().startswith(b"ray::ResourceTrainable.train"):
@@ -93,26 +100,86 @@ def statuses(runs: Path) -> dict[str, str]:
     return by_trial
 
 
-def test_a_killed_worker_fails_its_trial_and_the_sweep_goes_on(corpus: Corpus, empty_store: Path, tmp_path: Path) -> None:
+def kill_a_training_worker(driver: subprocess.Popen[str]) -> None:
+    """As soon as there is one, after the first trial has ended."""
+    for count in range(1, TRIALS):
+        wait_for_ended_trials(driver, count)
+        if workers := training_workers_of(driver.pid):
+            os.kill(workers[-1], signal.SIGKILL)
+            return  # otherwise they are all between two trials
+    raise AssertionError("no worker was seen training")
+
+
+def test_the_trial_of_a_killed_worker_goes_on_in_another_from_its_checkpoint(
+    corpus: Corpus, empty_store: Path, tmp_path: Path
+) -> None:
     (tmp_path / "runs").mkdir()
     shutil.copy(empty_store, tmp_path / "runs")
     with driver_of(corpus, tmp_path, trials=TRIALS) as driver:
-        for count in (1, 2, 3):
-            wait_for_ended_trials(driver, count)
-            if workers := training_workers_of(driver.pid):
-                break  # otherwise they are all between two trials
-        assert workers
-        os.kill(workers[-1], signal.SIGKILL)
+        kill_a_training_worker(driver)
         told, _ = driver.communicate(timeout=TIMEOUT_S)
         assert driver.returncode == 0, (told, (tmp_path / "stderr").read_text())
-    trials = read_history(tmp_path / "runs" / "first" / "ledger.sqlite").trials
+    ledger = tmp_path / "runs" / "first" / "ledger.sqlite"
+    trials = read_history(ledger).trials
     assert len(trials) == TRIALS
-    failed = [trial for trial in trials.values() if trial.state == "failed"]
-    assert len(failed) == 1
-    assert failed[0].reason.startswith("the worker died: ")
-    assert all(trial.state in ("complete", "pruned") for trial in trials.values() if trial is not failed[0])
-    assert f"trial {failed[0].number} failed (the worker died: " in told
+    assert {trial.state for trial in trials.values()} <= {"complete", "pruned"}
+    (killed,) = [trial for trial in trials.values() if trial.dead_workers]
+    assert [entry["epoch"] for entry in killed.epochs] == list(range(1, len(killed.epochs) + 1))
+    events = [
+        event for event in read_events(ledger) if event.trial == killed.number or event.body.get("trial") == killed.number
+    ]
+    place = next(place for place, event in enumerate(events) if event.body.get("about") == "dead worker")
+    assert events[place].body["reason"].startswith("Worker unexpectedly exits")
+    saved = [event.body["epoch"] for event in events[:place] if event.kind == "checkpoint"]
+    after = [event.body["epoch"] for event in events[place:] if event.kind == "epoch"]
+    assert after[0] == (saved[-1] if saved else 0) + 1
+    assert "warning: 1 workers died, and what they trained went on in others from its last checkpoints; " in told
     found = statuses(tmp_path / "runs")
     assert found.pop("sweep") == "FINISHED"
-    assert [number for number, status in found.items() if status == "FAILED"] == [str(failed[0].number)]
-    assert "RUNNING" not in found.values()
+    assert set(found.values()) <= {"FINISHED", "KILLED"}
+
+
+def test_a_trial_whose_workers_are_all_killed_for_memory_fails_after_three_and_says_so(
+    corpus: Corpus, empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs").mkdir()
+    shutil.copy(empty_store, tmp_path / "runs")
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.001")  # Ray's own monitor: more is used already
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
+    with driver_of(corpus, tmp_path, trials=1) as driver:
+        told, _ = driver.communicate(timeout=TIMEOUT_S)
+        assert driver.returncode == 1, told
+    (trial,) = read_history(tmp_path / "runs" / "first" / "ledger.sqlite").trials.values()
+    assert (trial.state, trial.is_lost, trial.dead_workers) == ("failed", True, 3)
+    assert trial.reason.startswith("3 workers that trained it alone have died, the last one: ")
+    assert "low on memory" in trial.reason
+    assert f"trial 0 failed ({trial.reason}): " in told
+    assert (tmp_path / "stderr").read_text() == f"error: every trial failed; the first reason: {trial.reason}\n"
+    assert statuses(tmp_path / "runs") == {"sweep": "FINISHED", "0": "FAILED"}
+
+
+def test_a_sweep_whose_ray_dies_breaks_off_and_goes_on_in_another_session(
+    corpus: Corpus, empty_store: Path, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    shutil.copy(empty_store, runs)
+    with driver_of(corpus, tmp_path, trials=20) as driver:
+        wait_for_ended_trials(driver, 1)
+        (raylet,) = [
+            process for process in processes_below(driver.pid) if Path(f"/proc/{process}/exe").resolve().name == "raylet"
+        ]
+        os.kill(raylet, signal.SIGKILL)
+        told, _ = driver.communicate(timeout=TIMEOUT_S)
+        assert driver.returncode == 1, told
+    why = "broken off: Ray has died on this machine (its raylet does not live any more)"
+    assert (tmp_path / "stderr").read_text() == f"error: {why}\n"
+    assert f"ended: {why}; once that is mended, go on with: mmm-search resume first --runs {runs}\n" in told
+    history = read_history(runs / "first" / "ledger.sqlite")
+    assert history.last_close is not None
+    assert history.last_close["why"] == why
+    assert "failed" not in {trial.state for trial in history.trials.values()}
+    call("search", "resume", "first", "--trials", len(history.trials), "--runs", runs)
+    trials = read_history(runs / "first" / "ledger.sqlite").trials
+    assert {trial.state for trial in trials.values()} <= {"complete", "pruned"}
+    assert "RUNNING" not in statuses(runs).values()

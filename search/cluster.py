@@ -1,0 +1,67 @@
+"""A Ray to work on: a local one of our own on loopback, or the cluster at an address."""
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anyone; Ray reads it when it is imported
+
+import ray
+
+
+def connect(
+    address: str | None,
+    num_cpus: int,
+    num_gpus: float,
+    wanted: Mapping[str, float],
+    worker_env: Mapping[str, str] | None = None,
+) -> None:
+    """Start a local Ray with so many CPUs and GPUs, or join the cluster at `address`; `worker_env` is for its workers.
+
+    Raises ValueError where no cluster answers, or where it lacks the `wanted` CPU and GPU: Ray would wait for them for ever.
+    Who is stopped meanwhile gets a KeyboardInterrupt.
+    """
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
+    is_main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        if address is None:
+            os.environ.update(worker_env or {})  # Ray's processes inherit it
+            # Without "local" it would join any other Ray that RAY_ADDRESS or a file of an earlier one names.
+            ray.init(address="local", num_cpus=num_cpus, num_gpus=-(-num_gpus // 1) if num_gpus else 0, include_dashboard=False,
+                     _node_ip_address="127.0.0.1", **quiet)  # fmt: skip
+        else:
+            runtime_env = {"env_vars": dict(worker_env)} if worker_env else None
+            ray.init(address=address, runtime_env=runtime_env, **quiet)
+    except ConnectionError as error:
+        raise ValueError(f"--address {address}: no Ray cluster answers there ({error})") from None
+    except SystemExit:  # of the handler of SIGTERM that Ray has while it starts
+        raise KeyboardInterrupt from None
+    finally:
+        # Ray puts its own in the place of ours: it prints a stack trace and aborts the process.
+        if is_main and handler is not None:
+            signal.signal(signal.SIGTERM, handler)
+    token = Path.home() / ".ray" / "auth_token"
+    if token.is_file():
+        token.chmod(0o600)  # Ray creates it readable for everyone
+    there = ray.cluster_resources()
+    for kind, number in wanted.items():
+        if number > there.get(kind, 0.0):
+            disconnect()
+            raise ValueError(
+                f"the cluster has {there.get(kind, 0.0):g} {kind}s, {number:g} are asked for; Ray would wait for ever"
+            )
+
+
+def is_connected() -> bool:
+    """Whether Ray's process on this machine lives: without it nothing is told of workers any more."""
+    own = ray.get_runtime_context().get_node_id()
+    return any(node["Alive"] and node["NodeID"] == own for node in ray.nodes())
+
+
+def disconnect() -> None:
+    ray.shutdown()
