@@ -142,6 +142,9 @@ def resume(
     enqueue: Enqueue = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster to join.")] = None,
     packs: Packs = None,
+    accept_changed_data: Annotated[
+        bool, typer.Option("--accept-changed-data", help="Go on where manifest or features are not those of the trials before.")
+    ] = False,
 ) -> None:
     """Go on with a sweep that was stopped or killed, or give it more trials or another budget."""
     from search.config import parse_duration, parse_packs
@@ -156,7 +159,7 @@ def resume(
     given = {key: value for key, value in changes.items() if value is not None}
     if packs is not None:
         given["packs"] = parse_packs(packs)
-    _finish(resume_sweep(runs, name, given, console, points))
+    _finish(resume_sweep(runs, name, given, console, points, accept_changed_data=accept_changed_data))
 
 
 def _finish(history: Any) -> None:

@@ -28,16 +28,17 @@ def counts(history: History) -> dict[str, int]:
 
 def leaderboard_table(history: History, metric: str, rows: int, title: str | None, width: int) -> Table:
     """The first rows of the leaderboard, without the settings where the terminal is narrower than they need."""
-    is_wide = width >= _WIDE
+    is_wide, has_changed = width >= _WIDE, bool(history.data_changes)
     table = Table(title=title, title_justify="left")
-    for name in ("#", "trial", "state", metric, "at", "epochs", "architecture", "K", *(["settings"] if is_wide else []), "s"):
+    for name in ("#", "trial", "state", metric, "at", "epochs", "architecture", "K", *(["settings"] if is_wide else []), "s",
+                 *(["data"] if has_changed else [])):  # fmt: skip
         is_text = name in ("state", "architecture", "settings")
         table.add_column(name, justify="left" if is_text else "right", no_wrap=name != "settings")
     for row in leaderboard(history, metric, rows):
         if "rank" in row:
             cells = [str(row["rank"]), str(row["trial"]), row["state"], f"{row['score']:.4f}", str(row["best_epoch"])]
             cells += [str(row["epochs"]), row["architecture"], str(row["context"]), *([row["settings"]] if is_wide else [])]
-            table.add_row(*cells, f"{row['training_s']:.1f}")
+            table.add_row(*cells, f"{row['training_s']:.1f}", *([str(row["data"])] if has_changed else []))
     return table
 
 
