@@ -8,6 +8,7 @@ import typer
 
 from mmm import cli_encode as shared
 from mmm.cli import console, run_app
+from mmm.terminal import printable
 from search.cli_results import Runs, SweepName, export, export_study, mlflow_sync, report, status, ui
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -166,7 +167,7 @@ def _finish(history: Any) -> None:
     """Exit status 1 where nothing came of it, so that scripts notice."""
     if all(trial.state == "failed" for trial in history.trials.values()) and history.trials:
         reasons = {trial.reason for trial in history.trials.values()}
-        print(f"error: every trial failed; the first reason: {sorted(reasons)[0]}", file=sys.stderr)
+        print(f"error: every trial failed; the first reason: {printable(sorted(reasons)[0])}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -178,10 +178,10 @@ def write_report(path: Path, history: History, space: Space | None) -> None:
     pareto_picture, pareto_table = _pareto(history, spec.metric)
     importances = _importances(spec, space, history) if space is not None else {}
     if importances:
-        names = list(importances)[::-1]
+        names = [name.replace("$", r"\$") for name in importances][::-1]  # or matplotlib reads mathematics
 
         def bars(axes: Any) -> None:
-            axes.barh(names, [importances[name] for name in names], color="#4477aa")
+            axes.barh(names, list(importances.values())[::-1], color="#4477aa")
             axes.set(xlabel="importance (fANOVA over complete trials)")
 
         pictures.append(_picture(bars, "Which parameters, of those that all complete trials have, decided the score."))

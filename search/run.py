@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
+from mmm.terminal import plain
 from search.conductor import Conductor
 from search.config import SweepSpec, existing_sweep, sweep_dir
 from search.data import Changes, data_changes, restarts
@@ -149,7 +150,7 @@ def _run(
     view = View(console, spec.name)
     with Ledger(folder) as ledger, view:
         if ledger.lock.replaced is not None:
-            console.print(f"took over the sweep from {ledger.lock.replaced}", highlight=False, soft_wrap=True)
+            console.print(plain(f"took over the sweep from {ledger.lock.replaced}"), highlight=False, soft_wrap=True)
         if priors is not None:
             ledger.append(("sweep", None, {"spec": spec.as_json()}), *(("prior", None, prior) for prior in priors))
         conductor = Conductor(ledger, spec, space, device, view.changed, count_parameters=checked.settings_check)
@@ -192,9 +193,11 @@ def _run(
     _say(console, conductor, folder, why, has_work, trouble, winner is not None)
     where = "" if spec.tracking_uri else f" (while this runs: mmm-search ui --runs {shlex.quote(str(runs))})"
     if outbox.ranking is not None:
-        console.print(f"all trials, best first{where}: {outbox.ranking}", highlight=False, soft_wrap=True)
+        console.print(plain(f"all trials, best first{where}: {outbox.ranking}"), highlight=False, soft_wrap=True)
     if outbox.comparison is not None:
-        console.print(f"compare the best of each architecture{where}: {outbox.comparison}", highlight=False, soft_wrap=True)
+        console.print(
+            plain(f"compare the best of each architecture{where}: {outbox.comparison}"), highlight=False, soft_wrap=True
+        )
     return history
 
 
@@ -211,7 +214,7 @@ def _say(
     spec, history = conductor.spec, conductor.ledger.history
 
     def say(text: str) -> None:
-        console.print(text, highlight=False, soft_wrap=True)
+        console.print(plain(text), highlight=False, soft_wrap=True)
 
     title = f"leaderboard of {spec.name}, validation {spec.metric}"
     console.print(leaderboard_table(history, spec.metric, 10, title, console.width))
