@@ -104,9 +104,11 @@ def predict(
 
 def _answer_stream(stream: Any) -> None:
     """stdin to stdout, line by line; whoever stops reading ends it quietly."""
+    from mmm.queries import as_json_line, lines_of
+
     try:
-        for answer in stream.answers(sys.stdin.buffer):
-            sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")
+        for answer in stream.answers(lines_of(sys.stdin.buffer)):
+            sys.stdout.write(as_json_line(answer))
             sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it exits
