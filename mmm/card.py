@@ -174,8 +174,19 @@ def _data(bundle: Bundle | Ensemble, found: Evaluation, data_licence: str | None
         f"`{manifest.path.name}`, SHA-256 `{manifest.sha256}`.", "",
         *_table(("split", "utterances", "dialogues", "sessions", *manifest.classes), rows),
         *_table(("features", "encoder", "what", "revision", "recipe"), features),
+        *_data_changes(bundle),
         f"Licence of the data: {data_licence or 'unknown'}. It decides what these weights may be used for.", "",
     ]  # fmt: skip
+
+
+def _data_changes(bundle: Bundle | Ensemble) -> list[str]:
+    """Where the data were changed while trials were searched: what changed, and on which of them these weights were trained."""
+    changes = bundle.provenance.get("data_changes")
+    if not isinstance(changes, list) or not changes:
+        return []
+    mine = ", ".join(sorted({str(member.provenance.get("data")) for member in bundle.members}))
+    return ["The data were changed while the search went on:", "", *(f"* {change}" for change in changes), "",
+            f"These weights were trained on data {mine} of {len(changes) + 1}.", ""]  # fmt: skip
 
 
 def _settings(bundle: Bundle | Ensemble) -> list[str]:

@@ -16,6 +16,7 @@ from mmm.cli_prepare import corpus_report, demo_corpus, prepare
 from mmm.cli_profile import profile
 from mmm.files import Unchecked
 from mmm.memory import restart_reusing_holes
+from mmm.terminal import printable
 
 # Modules that import torch are imported inside the commands: --help and typing errors must not wait for them.
 
@@ -248,7 +249,7 @@ def run_app(application: typer.Typer) -> None:
         message = str(error)
         if isinstance(error, OSError) and error.filename and error.strerror:
             message = f"{error.filename}: {error.strerror}"
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {printable(message)}", file=sys.stderr)
         sys.exit(2)
 
 

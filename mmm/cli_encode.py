@@ -1,7 +1,6 @@
 """The command `mmm encode`, and what `mmm-search encode` shares with it."""
 
 import dataclasses
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mmm.encoders import DEFAULT_CHUNK_S as DEFAULT_CHUNK_S
@@ -17,6 +15,7 @@ from mmm.encoders import Running, SpeechEncoder, TextEncoder, make_speech_encode
 from mmm.files import write_text
 from mmm.precision import resolve_precision
 from mmm.store import AUDIO_FEATURES, MAX_CONTEXT
+from mmm.terminal import console as console
 
 if TYPE_CHECKING:  # pandas and torch are imported inside the commands: --help must not wait for them
     from mmm.encoding import Runner
@@ -24,8 +23,6 @@ if TYPE_CHECKING:  # pandas and torch are imported inside the commands: --help m
     from mmm.manifest import Manifest
     from mmm.sound import SoundInfo
 
-# A pipe has no width of its own; wide enough for whole tables.
-console = Console(width=None if sys.stdout.isatty() else 140)
 _PUBLISHED = {"speech": "kresnik/wav2vec2-large-xlsr-korean", "text": "beomi/KcELECTRA-base"}
 # Seconds of speech a batch. On a CPU one file at a time is faster than padded batches (benchmarks/encode.py).
 _BATCH_S = {"cpu": 0.0, "cuda": 120.0}

@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 import mmm
-from mmm.cli_encode import console
+from mmm.terminal import PlainConsole, console
 
 AudioEncoderFolder = Annotated[Path | None, typer.Option("--audio-encoder", help="Folder of a local encoder that moved.")]
 TextEncoderFolder = Annotated[Path | None, typer.Option("--text-encoder", help="Folder of a local encoder that moved.")]
@@ -95,7 +93,7 @@ def predict(
             answers = predictor.predict_dialogue([(line.audio, line.text) for line in utterances])
         else:
             columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            with Progress(*columns, console=PlainConsole(stderr=True), transient=True) as bar:
                 task = bar.add_task("", total=len(utterances))
                 for start in range(0, len(utterances), 32):
                     batch = [(line.audio, line.text) for line in utterances[start : start + 32] if line.audio is not None]
@@ -106,9 +104,11 @@ def predict(
 
 def _answer_stream(stream: Any) -> None:
     """stdin to stdout, line by line; whoever stops reading ends it quietly."""
+    from mmm.queries import as_json_line, lines_of
+
     try:
-        for answer in stream.answers(sys.stdin.buffer):
-            sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")
+        for answer in stream.answers(lines_of(sys.stdin.buffer)):
+            sys.stdout.write(as_json_line(answer))
             sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it exits
@@ -146,7 +146,7 @@ def _show_predictions(
         for line, found, best in rows:
             name = line.audio.name if line.audio else "no speech"
             probabilities = [f"{value:.3f}" for value in found.values()] if found else [""] * len(labels)
-            table.add_row(*map(escape, (name, *([line.speaker] if with_speaker else []), line.text, best)), *probabilities)
+            table.add_row(name, *([line.speaker] if with_speaker else []), line.text, best, *probabilities)
         console.print(table)
 
 

@@ -1,19 +1,18 @@
 """The commands `mmm demo-corpus`, `mmm prepare` and `mmm corpus-report`: from a corpus to a manifest, and what is in it."""
 
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
+
+from mmm.terminal import console
 
 if TYPE_CHECKING:  # pandas takes long to import, and --help must not wait for it
     from mmm.corpora.prepared import Account, Prepared
 
 prepare = typer.Typer(no_args_is_help=True, help="Turn a corpus into a manifest.")
-console = Console(width=None if sys.stdout.isatty() else 140)
 
 CorpusFolder = Annotated[Path, typer.Argument(help="Folder of the corpus.", show_default=False)]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Manifest to write.")]
@@ -58,7 +57,7 @@ def _write(prepared: "Prepared", out: Path) -> None:
 
 def _print_next(manifest: Path) -> None:
     words = ["mmm", "encode", str(manifest), "--features", str(manifest.parent / "features")]
-    console.print(f"next: {shlex.join(words)}", highlight=False, soft_wrap=True, markup=False)
+    console.print(f"next: {shlex.join(words)}", highlight=False, soft_wrap=True)
 
 
 def _print_counts(out: Path) -> None:

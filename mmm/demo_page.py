@@ -1,7 +1,9 @@
 """The page of `mmm demo`: speech, text and earlier turns in, probabilities out. On this machine alone."""
 
 import contextlib
+import html
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -26,13 +28,18 @@ _TITLE = "Emotion of an utterance"
 
 
 def _refusal(text: str) -> gr.Error:
-    return gr.Error(text, title="Not yet", print_exception=False)
+    return gr.Error(html.escape(text, quote=False), title="Not yet", print_exception=False)
+
+
+def as_markdown(text: str) -> str:
+    """Text that Markdown shows as it is: a name from somebody's bundle must not fetch a picture."""
+    return re.sub(r"([^\w\s])", r"\\\1", " ".join(text.split()))
 
 
 def build(predictor: Predictor) -> Any:
     """The page, a `gradio.Blocks`."""
     bundle, context = predictor.bundle, predictor.context
-    about = (f"**{bundle.name}**: {', '.join(predictor.labels)}. It looks at {context - 1} earlier "
+    about = (f"**{as_markdown(bundle.name)}**: {', '.join(predictor.labels)}. It looks at {context - 1} earlier "
              f"{'turn' if context == 2 else 'turns'}. Nothing leaves this machine.")  # fmt: skip
 
     def answer(clip: str | None, text: str, earlier: list[Turn]) -> dict[str, float]:

@@ -5,11 +5,13 @@ import binascii
 import csv
 import io
 import json
+import math
+import re
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:  # torch takes seconds to import, and what is wrong with a file is said before
     from mmm.predict import Audio, Predictor, Turn
@@ -17,6 +19,11 @@ if TYPE_CHECKING:  # torch takes seconds to import, and what is wrong with a fil
 _SOUNDS = (".wav", ".flac", ".ogg", ".mp3")
 _FIELDS = ("audio", "audio_base64", "text", "history", "dialogue", "id")
 _TURN_FIELDS = ("audio", "audio_base64", "text")
+MAX_LINE_BYTES = 16 * 1024**2  # of a stream: 12 MB of speech as base64; a longer recording is sent by its path
+MAX_TEXT = 100_000  # characters; no encoder looks at more than 128 words or tokens one by one
+_MAX_NAME = 1000  # characters of a dialogue's name
+_MAX_ERROR = 1000  # characters that are answered of an error
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _OPEN_DIALOGUES = 1000  # of a stream; the one that was silent longest is forgotten first
 
 
@@ -30,6 +37,8 @@ class Line:
 
 
 def _text_of(path: Path) -> str:
+    if path.stat().st_size > MAX_LINE_BYTES:
+        raise ValueError(f"{path}: {path.stat().st_size / 1e6:.0f} MB; expected the text of what somebody said")
     try:
         return path.read_bytes().decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
@@ -85,7 +94,10 @@ def read_folder(folder: Path, text: str | None = None) -> list[Line]:
         raise ValueError(f"{folder}: {len(without)} of {len(sounds)} recordings have no text beside them ({', '.join(without[:5])}"
                          f"{', ...' if len(without) > 5 else ''}); expected {Path(without[0]).stem}.txt in UTF-8, or give --text "
                          "for those without one")  # fmt: skip
-    return [Line(sound, _text_of(beside[sound]).strip() if beside[sound].is_file() else text or "") for sound in sounds]
+    texts = [_text_of(beside[sound]).strip() if beside[sound].is_file() else text or "" for sound in sounds]
+    for sound, found in zip(sounds, texts, strict=True):
+        _check_length(found, str(beside[sound]))
+    return [Line(sound, found) for sound, found in zip(sounds, texts, strict=True)]
 
 
 class JsonLines:
@@ -101,7 +113,7 @@ class JsonLines:
         self._dialogues: OrderedDict[str, deque[Turn]] = OrderedDict()
 
     def answers(self, lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-        """One answer a line; empty lines are passed over."""
+        """One answer a line, whatever is in it; empty lines are passed over."""
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
@@ -110,9 +122,12 @@ class JsonLines:
                 request = _object(line, "the line", _FIELDS)
                 if "id" in request:
                     about["id"] = request["id"]
-                yield about | self._answer(request)
+                answer = about | self._answer(request)
             except (ValueError, OSError) as error:
-                yield {"line": number, **about, "error": str(error)}
+                answer = {"line": number, **about, "error": _shortened(str(error))}
+            except Exception as error:  # of one line: those after it are somebody else's
+                answer = {"line": number, **about, "error": _shortened(f"{type(error).__name__}: {error}")}
+            yield answer
 
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         audio, text = _turn(request, "")
@@ -126,6 +141,8 @@ class JsonLines:
                        for place, turn in enumerate(turns)]  # fmt: skip
         elif not isinstance(name, str):
             raise ValueError("dialogue: expected a name")
+        elif len(name) > _MAX_NAME:
+            raise ValueError(f"dialogue: a name of {len(name):,} characters; expected at most {_MAX_NAME:,}")
         elif "history" in request:
             raise ValueError("history and dialogue exclude each other: with dialogue, earlier lines are the history")
         else:
@@ -147,15 +164,20 @@ class JsonLines:
 
 def _object(value: Any, what: str, known: tuple[str, ...]) -> dict[str, Any]:
     if isinstance(value, bytes):
+        if len(value) > MAX_LINE_BYTES:
+            raise ValueError(f"{what} is longer than {MAX_LINE_BYTES / 1e6:.1f} MB; send long recordings by their path")
         try:
-            value = json.loads(value)
+            value = json.loads(value.decode("utf-8-sig"), parse_constant=_no_constant, parse_float=_finite)
         except ValueError as error:
             raise ValueError(f"{what} is not JSON ({error})") from None
+        except RecursionError:
+            raise ValueError(f"{what} is not a request: brackets in brackets, too many of them") from None
     if not isinstance(value, dict):
         raise ValueError(f"{what}: expected a JSON object with audio and text")
     unknown = [name for name in value if name not in known]
     if unknown:
-        raise ValueError(f"{what}: unknown field {', '.join(map(repr, unknown))}; known: {', '.join(known)}")
+        shown = ", ".join(repr(name[:40]) for name in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+        raise ValueError(f"{what}: unknown field {shown}; known: {', '.join(known)}")
     return value
 
 
@@ -163,13 +185,49 @@ def _turn(found: dict[str, Any], where: str) -> "tuple[Audio | None, str]":
     for field in _TURN_FIELDS:
         if found.get(field) is not None and not isinstance(found[field], str):
             raise ValueError(f"{where}{field}: expected text, found {type(found[field]).__name__}")
+        if field != "audio_base64" and found.get(field) is not None and _SURROGATE.search(found[field]):
+            raise ValueError(f"{where}{field}: holds half a character (a lone surrogate)")
     if found.get("text") is None:
         raise ValueError(f"{where}text is missing")
+    _check_length(found["text"], f"{where}text")
     if found.get("audio") is not None and found.get("audio_base64") is not None:
         raise ValueError(f"{where}audio and audio_base64 exclude each other")
     if found.get("audio_base64") is not None:
         return decode_base64(found["audio_base64"], f"{where}audio_base64"), found["text"]
     return Path(found["audio"]) if found.get("audio") else None, found["text"]
+
+
+def _check_length(text: str, what: str) -> None:
+    if len(text) > MAX_TEXT:
+        raise ValueError(f"{what}: {len(text):,} characters; expected what somebody said, at most {MAX_TEXT:,}")
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number in JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is too large a number")
+    return value
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MAX_ERROR else f"{text[:_MAX_ERROR]}..."
+
+
+def lines_of(stream: BinaryIO) -> Iterator[bytes]:
+    """A stream's lines. Of one that is too long to be answered only the beginning, so that it does not fill the memory."""
+    while line := stream.readline(MAX_LINE_BYTES + 1):
+        yield line
+        while len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
+            line = stream.readline(MAX_LINE_BYTES + 1) or b"\n"
+
+
+def as_json_line(answer: dict[str, Any]) -> str:
+    """An answer as a line of JSON. Halves of characters, of an id or a path, are spelt out: no output could encode them."""
+    return json.dumps(answer, ensure_ascii=False).encode(errors="backslashreplace").decode() + "\n"
 
 
 def decode_base64(text: str, what: str) -> bytes:

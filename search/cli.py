@@ -9,6 +9,7 @@ import typer
 from mmm import cli_encode as shared
 from mmm.cli import console, run_app
 from mmm.encode_command import encode_command
+from mmm.terminal import printable
 from search.cli_results import Runs, SweepName, export, export_study, mlflow_sync, report, status, ui
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -154,6 +155,9 @@ def resume(
     enqueue: Enqueue = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster to join.")] = None,
     packs: Packs = None,
+    accept_changed_data: Annotated[
+        bool, typer.Option("--accept-changed-data", help="Go on where manifest or features are not those of the trials before.")
+    ] = False,
 ) -> None:
     """Go on with a sweep that was stopped or killed, or give it more trials or another budget."""
     from search.config import parse_duration, parse_packs
@@ -168,7 +172,7 @@ def resume(
     given = {key: value for key, value in changes.items() if value is not None}
     if packs is not None:
         given["packs"] = parse_packs(packs)
-    _finish(resume_sweep(runs, name, given, console, points))
+    _finish(resume_sweep(runs, name, given, console, points, accept_changed_data=accept_changed_data))
 
 
 def _finish(history: Any) -> None:
@@ -179,7 +183,7 @@ def _finish(history: Any) -> None:
         sys.exit(1)
     if all(trial.state == "failed" for trial in history.trials.values()) and history.trials:
         reasons = {trial.reason for trial in history.trials.values()}
-        print(f"error: every trial failed; the first reason: {sorted(reasons)[0]}", file=sys.stderr)
+        print(f"error: every trial failed; the first reason: {printable(sorted(reasons)[0])}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -33,6 +33,8 @@ def status(
     console.print(
         f"{len(history.trials)} of {history.spec.trials} trials: {states or 'none yet'}; session: {ended}", highlight=False
     )
+    for sentence in history.data_account():
+        console.print(sentence, highlight=False, soft_wrap=True)
     for trial in history.trials.values():
         if trial.state == "failed":
             console.print(f"trial {trial.number} failed: {trial.reason}", highlight=False, soft_wrap=True)

@@ -20,11 +20,13 @@ from mmm.manifest import Manifest, read_manifest
 from mmm.predict import predict_rows, read_openings
 from mmm.verify import in_fresh_process
 from search.config import SweepSpec
+from search.data import data_changes, describe
 from search.history import History, Trial
 from search.trial_files import best_file, best_weights, trial_folder
 
 # Another number of threads, or a GPU, adds in another order; a validation row on the edge between two classes may flip.
 _SCORE_TOLERANCE = 0.01
+_CHANGED = "were the manifest, the features or the weights changed since the sweep?"
 _LOSS_TOLERANCE = 1e-3  # of the cross-entropy, relative: it moves smoothly, so other weights or data show in it
 
 
@@ -45,14 +47,18 @@ _PLAIN = Options()
 
 
 def best_trial(history: History) -> Trial | None:
-    """The trial with the best score that still has weights to export; one that an ended session left running may be it."""
+    """The trial with the best score that still has weights to export; one that an ended session left running may be it.
+
+    Trials on data that were changed since do not count, unless labels of train were all that was.
+    """
     return next(iter(_exportable(history)), None)
 
 
 def _exportable(history: History) -> list[Trial]:
     assert history.spec is not None
-    return [trial for trial in history.ranked(history.spec.metric) if trial.state in ("complete", "pruned")
-            or (history.last_close is not None and _has_saved_its_best(trial, history.spec.metric))]  # fmt: skip
+    return [trial for trial in history.ranked(history.spec.metric) if history.may_win(trial.number)
+            and (trial.state in ("complete", "pruned")
+                 or (history.last_close is not None and _has_saved_its_best(trial, history.spec.metric)))]  # fmt: skip
 
 
 def _has_saved_its_best(trial: Trial, metric: str) -> bool:
@@ -130,8 +136,19 @@ class _Data:
     def __init__(self, history: History) -> None:
         assert history.spec is not None
         self.spec: SweepSpec = history.spec
+        self.history = history
         self.manifest = read_manifest(self.spec.manifest, check_audio=False)
         self.features = Path(self.spec.features)
+
+    def changes_since(self, trial: Trial) -> str:
+        """What has changed since a trial was trained, as far as the ledger tells."""
+        config = make_config(trial.settings)
+        now = describe(
+            self.manifest, self.features, [load_features(self.manifest, self.features, config.audio_feature, config.context)]
+        )
+        accepted = self.history.data_changes[self.history.data_of(trial.number) - 1 :]
+        found = [*(what for _, body in accepted for what in body["changed"]), *data_changes(self.history, now).what]
+        return f"since then the data were changed: {'; '.join(found)}." if found else _CHANGED
 
 
 @contextlib.contextmanager
@@ -163,7 +180,8 @@ def _provenance(history: History, trial: Trial, manifest: Manifest) -> dict[str,
     states = Counter(trial.state for trial in history.trials.values())
     return {
         "sweep": spec.name, "trial": trial.number, "trial_state": trial.state, "space": spec.space, "objective": spec.metric,
-        "manifest_sha256": manifest.sha256, "trials_in_sweep": len(history.trials),
+        "manifest_sha256": history.manifest_of(trial.number) or manifest.sha256, "trials_in_sweep": len(history.trials),
+        **({"data_changes": history.data_account(), "data": history.data_of(trial.number)} if history.data_changes else {}),
         "search": {
             "sweep": spec.name, "space": Path(spec.space).name if ".py:" in spec.space else spec.space,
             "objective": f"validation {spec.metric}, best epoch",
@@ -214,7 +232,7 @@ def _finish(trials: Sequence[Trial], folder: Path, data: _Data, options: Options
         best = trials[0].best(metric)
         assert best is not None
         expected = trials[0].metrics(best[0])
-        check_reproduced(folder, metric, metrics, expected, "the ledger says")
+        check_reproduced(folder, metric, metrics, expected, "the ledger says", lambda: data.changes_since(trials[0]))
     else:
         provenance = {**bundle.provenance, "validation_metrics": metrics}
         write_json(folder / "provenance.json", provenance)
@@ -238,10 +256,12 @@ def _finish(trials: Sequence[Trial], folder: Path, data: _Data, options: Options
         load_bundle_or_ensemble(folder)
 
 
-def check_reproduced(folder: Path, metric: str, found: dict[str, Any], expected: dict[str, Any], who: str) -> None:
-    """Raise ValueError where a bundle does not score what it did when it was trained."""
+def check_reproduced(
+    folder: Path, metric: str, found: dict[str, Any], expected: dict[str, Any], who: str,
+    changes: Callable[[], str] = lambda: _CHANGED,
+) -> None:  # fmt: skip
+    """Raise ValueError where a bundle does not score what it did when it was trained; `changes` says why that may be."""
     loss = float(expected["loss"])
     if abs(found[metric] - expected[metric]) > _SCORE_TOLERANCE or abs(found["loss"] - loss) > _LOSS_TOLERANCE * max(1.0, loss):
         raise ValueError(f"{folder}: the bundle's validation {metric} is {found[metric]:.4f} (loss {found['loss']:.4f}), {who} "
-                         f"{expected[metric]:.4f} (loss {loss:.4f}); were the manifest, the features or the weights changed since the "
-                         "sweep? Nothing was written")  # fmt: skip
+                         f"{expected[metric]:.4f} (loss {loss:.4f}); {changes()} Nothing was written")  # fmt: skip

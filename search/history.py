@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -132,6 +133,9 @@ class History:
     num_ended: int = 0
     best: tuple[float, int] | None = None  # score and trial, failed ones aside
     ended_since_best: int = 0  # trials that ended after it was found, without a better one
+    data: list[tuple[int, dict[str, Any]]] = field(
+        default_factory=list
+    )  # how many trials there were before each note about data
     _session_started: float | None = None
     _last_time: float = 0.0
 
@@ -175,8 +179,50 @@ class History:
                 self.last_close = body
             case "note" if body.get("about") == "dead worker":
                 self.trials[body["trial"]].dead_workers += 1
+            case "note" if body.get("about") == "data":
+                self.data.append((len(self.trials), body))
+                self._begin_again(body.get("restarted", ()))
             case _:
                 pass
+
+    def _begin_again(self, numbers: Sequence[int]) -> None:
+        """Trials that were interrupted, and whose data were changed: what they had is of no use."""
+        for number in numbers:
+            trial = self.trials[number]
+            trial.epochs, trial.checkpoint, trial.earlier_checkpoint, trial.decided = [], None, None, 0
+        if self.best is not None and self.best[1] in numbers:
+            self._find_best()
+
+    @property
+    def data_changes(self) -> list[tuple[int, dict[str, Any]]]:
+        """The notes with what had `changed`, where somebody went on all the same."""
+        return [(before, body) for before, body in self.data if body.get("changed")]
+
+    def data_of(self, number: int) -> int:
+        """Which data a trial was trained on: 1 for those that the sweep began with, 2 after their first change."""
+        return 1 + sum(number >= before or number in body["restarted"] for before, body in self.data_changes)
+
+    def may_win(self, number: int) -> bool:
+        """Whether a trial's score is of the validation data as they are now, and its weights are for these features."""
+        return all(body["only_train_labels"] for _, body in self.data_changes[self.data_of(number) - 1 :])
+
+    def manifest_of(self, number: int) -> str | None:
+        """SHA-256 of the manifest that a trial was trained on; None where the ledger does not say."""
+        found = None
+        for before, body in self.data:
+            if found is None or number >= before or number in body.get("restarted", ()):
+                found = str(body["manifest"]["sha256"])
+        return found
+
+    def data_account(self) -> list[str]:
+        """A sentence for each time that the data were changed."""
+        found = []
+        for version, (before, body) in enumerate(self.data_changes, start=2):
+            scores = "" if body["only_train_labels"] else "; those before it do not compete for the bundle any more"
+            again = f"; begun again on them: {', '.join(map(str, body['restarted']))}" if body["restarted"] else ""
+            found.append(f"data {version}, from trial {before} on, are not those that the trials before it were trained on "
+                         f"({'; '.join(body['changed'])}){again}{scores}")  # fmt: skip
+        return found
 
     def _count_epoch(self, trial: Trial, body: dict[str, Any]) -> None:
         if "copied_from" not in body:
@@ -191,10 +237,13 @@ class History:
         was_best = self.best is not None and self.best[1] == trial.number
         self.ended_since_best += not was_best or trial.state == "failed"
         if was_best and trial.state == "failed" and self.spec is not None:
-            # What failed does not win: the best of the others is the best again.
-            first = next((other for other in self.ranked(self.spec.metric) if other.state != "failed"), None)
-            found = first.best(self.spec.metric) if first else None
-            self.best = (found[1], first.number) if first and found else None
+            self._find_best()  # what failed does not win: the best of the others is the best again
+
+    def _find_best(self) -> None:
+        assert self.spec is not None
+        first = next((other for other in self.ranked(self.spec.metric) if other.state != "failed"), None)
+        found = first.best(self.spec.metric) if first else None
+        self.best = (found[1], first.number) if first and found else None
 
     def _trial(self, event: Event) -> Trial:
         assert event.trial is not None

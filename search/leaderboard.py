@@ -9,7 +9,7 @@ from mmm.files import write_text
 from search.history import History, Trial
 
 COLUMNS = ("rank", "trial", "state", "score", "best_epoch", "last_score", "epochs", "architecture", "context", "settings",
-           "training_s", "reason", "num_parameters", "epoch_s")  # fmt: skip
+           "training_s", "reason", "num_parameters", "epoch_s", "data")  # fmt: skip
 _IN_OTHER_COLUMNS = ("architecture", "context")
 
 
@@ -25,7 +25,10 @@ def epoch_seconds(trial: Trial) -> float:
 
 
 def leaderboard(history: History, metric: str, rows_wanted: int | None = None) -> list[dict[str, Any]]:
-    """A row a trial with a score, best first; then those without one. `rows_wanted`: only the first so many with one."""
+    """A row a trial with a score, best first; then those without one. `rows_wanted`: only the first so many with one.
+
+    `data` counts from 1: each time that the data were changed while the sweep went on it is one more.
+    """
     ranked = history.ranked(metric)[:rows_wanted]
     rows = []
     for rank, trial in enumerate(ranked, start=1):
@@ -36,12 +39,13 @@ def leaderboard(history: History, metric: str, rows_wanted: int | None = None) -
             "last_score": round(trial.epochs[-1]["metrics"][metric], 6), "epochs": trial.epochs[-1]["epoch"],
             "architecture": trial.settings["architecture"], "context": trial.settings["context"],
             "settings": short_settings(trial), "training_s": round(trial.alone_seconds, 2), "reason": trial.reason,
-            "num_parameters": trial.num_parameters, "epoch_s": round(epoch_seconds(trial), 4),
+            "num_parameters": trial.num_parameters, "epoch_s": round(epoch_seconds(trial), 4), "data": history.data_of(trial.number),
         })  # fmt: skip
     for trial in history.trials.values() if rows_wanted is None else ():
         if not trial.epochs:
             rows.append({"trial": trial.number, "state": trial.state, "architecture": trial.settings.get("architecture", ""),
-                         "settings": short_settings(trial), "reason": trial.reason, "num_parameters": trial.num_parameters})  # fmt: skip
+                         "settings": short_settings(trial), "reason": trial.reason, "num_parameters": trial.num_parameters,
+                         "data": history.data_of(trial.number)})  # fmt: skip
     return rows
 
 

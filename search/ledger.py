@@ -23,6 +23,7 @@ note        -      anything a person should find later (exports, removed weights
 import contextlib
 import gc
 import json
+import re
 import sqlite3
 import time
 import zlib
@@ -38,6 +39,7 @@ _TABLE = """CREATE TABLE events (seq INTEGER PRIMARY KEY AUTOINCREMENT, time REA
 body TEXT NOT NULL, checksum INTEGER NOT NULL) STRICT"""
 _NOT_DAMAGE = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR,
                sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOMEM)  # fmt: skip
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 _BATCH = 1000  # events parsed together, so that they share the names in them
 
 Entry = tuple[str, int | None, dict[str, Any]]  # kind, trial, body
@@ -197,6 +199,9 @@ class Ledger:
             for seq, (kind, trial, body) in enumerate(entries, start=self._last + 1):
                 stored = stored_body(kind, body)
                 text = as_json(stored)
+                if _HALF_CHARACTER.search(text):  # in what a space raised, or a file is called: no file can hold it
+                    text = text.encode(errors="replace").decode()
+                    stored = json.loads(text)
                 checksum = _checksum(checksum, seq, now, kind.encode(), trial, text.encode())
                 # With its number: had another process written in spite of the lock, SQLite would refuse it.
                 row = (seq, now, kind, trial, text, checksum)

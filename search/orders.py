@@ -179,9 +179,11 @@ class Orders:
         return trial_config(suggested, self.spec).params()
 
     def _answer_of(self, earlier: Sequence[int]) -> Trial | None:
-        """The first of these trials that was trained and did not fail."""
+        """The first of these trials that was trained on the data as they are, and did not fail."""
         trials = (self.trials[number] for number in earlier)
-        return next((trial for trial in trials if trial.state in ("complete", "pruned") and trial.copied_from is None), None)
+        last = 1 + len(self.ledger.history.data_changes)
+        return next((trial for trial in trials if trial.state in ("complete", "pruned") and trial.copied_from is None
+                     and self.ledger.history.data_of(trial.number) == last), None)  # fmt: skip
 
     def _order(self, trial: Trial) -> dict[str, Any]:
         spec = self.spec

@@ -1,6 +1,5 @@
 """Everything that can be refused is refused here, before Ray starts and before anything is written."""
 
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from mmm.run import build_model
 from mmm.scaling import SCALINGS
 from mmm.store import list_recipes
 from search.config import REPEATS, SweepSpec, check_name, check_tracking_uri
+from search.data import describe
 
 
 def trial_config(settings: Mapping[str, Any], spec: SweepSpec) -> TrainConfig:
@@ -59,14 +59,8 @@ class SettingsCheck:
         return self._built[shape]
 
     def data(self) -> dict[str, Any]:
-        """What the ledger says of the data: the manifest and the feature stores by their digests."""
-        manifest, folder = self.manifest, Path(self.spec.features)
-        sizes = {split: len(manifest.rows(split)) for split in ("train", "dev")}
-        return {
-            "manifest": {"name": manifest.path.parent.name or "manifest", "path": str(manifest.path), "sha256": manifest.sha256,
-                         "profile": json.dumps({**sizes, "classes": list(manifest.classes)})},
-            "stores": [_about(path, recipe) for path, recipe in list_recipes(folder, manifest.path).items()],
-        }  # fmt: skip
+        """What the ledger says of the data: the manifest, the feature stores, and the content of those that were looked at."""
+        return describe(self.manifest, Path(self.spec.features), self._features.values())
 
     def features(self, config: TrainConfig) -> Features:
         """What settings are trained on, loaded once."""
@@ -74,11 +68,6 @@ class SettingsCheck:
         if key not in self._features:
             self._features[key] = load_features(self.manifest, Path(self.spec.features), *key)
         return self._features[key]
-
-
-def _about(path: Path, recipe: Mapping[str, Any]) -> dict[str, Any]:
-    of = recipe["feature"] if recipe["kind"] == "audio" else recipe["context"]
-    return {"kind": recipe["kind"], "of": of, "encoder": recipe["encoder"], "digest": path.name, "path": str(path)}
 
 
 def check_spec(spec: SweepSpec) -> None:

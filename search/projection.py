@@ -152,7 +152,14 @@ class Projection:
         profile = str(manifest.get("profile", ""))
         self._manifest = Input(str(manifest["name"]), manifest["sha256"][:32], manifest["path"], "train and dev", profile)
         self._stores = {(store["kind"], str(store["of"])): store for store in body["stores"]}
-        self.change(SWEEP).inputs = [self._manifest]
+        change = self.change(SWEEP)
+        change.inputs = [self._manifest]
+        if changed := body.get("changed"):
+            before = sum(key != SWEEP for key in self.runs)
+            change.tags["mmm.data_changed"] = f"from trial {before} on: {'; '.join(changed)}"[:_LONGEST]
+        for number in body.get("restarted", ()):
+            run = self.runs[str(number)]
+            run.epoch, run.final, run.best = 0, None, None
 
     def _inputs_of(self, settings: Mapping[str, Any]) -> list[Input]:
         """The manifest and the features; one line for both of these, since the list of runs shows them all."""

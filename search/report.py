@@ -178,10 +178,10 @@ def write_report(path: Path, history: History, space: Space | None) -> None:
     pareto_picture, pareto_table = _pareto(history, spec.metric)
     importances = _importances(spec, space, history) if space is not None else {}
     if importances:
-        names = list(importances)[::-1]
+        names = [name.replace("$", r"\$") for name in importances][::-1]  # or matplotlib reads mathematics
 
         def bars(axes: Any) -> None:
-            axes.barh(names, [importances[name] for name in names], color="#4477aa")
+            axes.barh(names, list(importances.values())[::-1], color="#4477aa")
             axes.set(xlabel="importance (fANOVA over complete trials)")
 
         pictures.append(_picture(bars, "Which parameters, of those that all complete trials have, decided the score."))
@@ -201,9 +201,9 @@ def write_report(path: Path, history: History, space: Space | None) -> None:
                      "so it promises more than a new split will keep.</p>")  # fmt: skip
     columns = [
         "rank", "trial", "state", "score", "best_epoch", "last_score", "epochs", "architecture", "context", "settings", "training_s",
-        "reason",
+        *(["data"] if history.data_changes else []), "reason",
     ]  # fmt: skip
-    numbers = {"rank", "trial", "score", "best_epoch", "last_score", "epochs", "context", "training_s"}
+    numbers = {"rank", "trial", "score", "best_epoch", "last_score", "epochs", "context", "training_s", "data"}
     head = "".join(f'<th class="{"number" if column in numbers else ""}">{column.replace("_", " ")}</th>' for column in columns)
     body = ""
     for row in rows:
@@ -218,6 +218,8 @@ def write_report(path: Path, history: History, space: Space | None) -> None:
         if pareto_table
         else ""
     )
+    changed = "".join(f"<p><b>The data were changed while this sweep went on:</b> {html.escape(sentence)}.</p>"
+                      for sentence in history.data_account())  # fmt: skip
     facts = f"{len(history.trials)} trials ({states}), {duration(seconds)}, {spec.workers} workers"
     if efficiency is not None:
         facts += f", steady efficiency {efficiency:.2f}"
@@ -228,6 +230,7 @@ Space <code>{html.escape(spec.space)}</code>, {spec.epochs} epochs, ASHA rungs {
 Manifest <code>{html.escape(spec.manifest)}</code>, features <code>{html.escape(spec.features)}</code>.<br>
 <code>{html.escape(spec.command)}</code></p>
 {best_line}
+{changed}
 <div class="figures">{"".join(pictures)}</div>
 {pareto}<h2>Leaderboard</h2><p>The score is validation {spec.metric} of the best epoch. The test split was not read.</p>
 <table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></html>

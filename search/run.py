@@ -1,5 +1,6 @@
 """A sweep from its options to its report: what `run`, `resume` and `quickstart` share."""
 
+import contextlib
 import os
 import shlex
 import sys
@@ -11,8 +12,10 @@ from typing import Any
 
 from rich.console import Console
 
+from mmm.terminal import plain
 from search.conductor import Conductor
 from search.config import SweepSpec, existing_sweep, sweep_dir
+from search.data import Changes, data_changes, restarts
 from search.enqueue import Point, as_params
 from search.export import best_trial, export_trial
 from search.history import History
@@ -22,6 +25,7 @@ from search.outbox import Outbox
 from search.plan import SettingsCheck, check_contexts, check_spec, sweep_precisions, trial_config
 from search.searcher import check_space, load_space
 from search.stopping import Stopping
+from search.trial_files import drop_weights
 from search.view import View, counts, leaderboard_table
 from search.voice import lasting
 from spaces import Space
@@ -51,11 +55,11 @@ class Checked:
     settings_check: SettingsCheck
 
 
-def check(spec: SweepSpec, points: Sequence[Point] = ()) -> Checked:
+def check(spec: SweepSpec, points: Sequence[Point] = (), settings_check: SettingsCheck | None = None) -> Checked:
     """Refuse what cannot run, before Ray starts and before anything is written. `points` are enqueued after those of the spec."""
     check_spec(spec)
     space = load_space(spec.space)
-    settings_check = SettingsCheck(spec)
+    settings_check = settings_check or SettingsCheck(spec)
     drawn: list[Mapping[str, Any]] = []
 
     def settings_alone(settings: Mapping[str, Any]) -> None:
@@ -95,22 +99,52 @@ def start(
             from search.warm_start import load_priors
 
             priors = [prior for source in warm_start for prior in load_priors(source, runs, spec.metric)]
-        return _run(checked, runs, console, outbox, priors)
+        return _run(checked, runs, console, outbox, checked.settings_check.data(), priors)
 
 
-def resume(runs: Path, name: str, changes: dict[str, Any], console: Console, points: Sequence[Point] = ()) -> History:
-    """Go on with a sweep from its ledger, `points` next. `changes` overrule the specification (more trials, another budget)."""
+def resume(
+    runs: Path, name: str, changes: dict[str, Any], console: Console, points: Sequence[Point] = (), *,
+    accept_changed_data: bool = False,
+) -> History:  # fmt: skip
+    """Go on with a sweep from its ledger, `points` next. `changes` overrule the specification (more trials, another budget).
+
+    Raises ValueError where the data are not those that its trials were trained on, unless that is accepted.
+    """
     folder = existing_sweep(runs, name)
-    spec = read_history(folder / "ledger.sqlite").spec
-    assert spec is not None
+    history = read_history(folder / "ledger.sqlite")
+    assert history.spec is not None
+    spec = replace(history.spec, **changes, command=command_line())
     with lasting(console), Outbox() as outbox:
-        return _run(check(replace(spec, **changes, command=command_line()), points), runs, console, outbox)
+        settings_check = SettingsCheck(spec)
+        try:
+            checked = check(spec, points, settings_check)
+        except (ValueError, FileNotFoundError):
+            # Features may be missing because the manifest was changed: that is to be decided first.
+            if not accept_changed_data:
+                _refuse_changed(history, data_changes(history, settings_check.data()))
+            raise
+        data = settings_check.data()
+        changed = data_changes(history, data)
+        if not accept_changed_data:
+            _refuse_changed(history, changed)
+        return _run(checked, runs, console, outbox, data | restarts(history, data, changed))
+
+
+def _refuse_changed(history: History, changed: Changes) -> None:
+    if changed.what:
+        assert history.spec is not None
+        raise ValueError(
+            f"sweep {history.spec.name!r}: the data are not those that its trials were trained on ({'; '.join(changed.what)}); start a "
+            "new sweep on them under another --name, or go on in spite of it, which the report and the model card will say: "
+            f"{command_line()} --accept-changed-data"
+        )
 
 
 def _run(
-    checked: Checked, runs: Path, console: Console, outbox: Outbox, priors: Sequence[dict[str, Any]] | None = None
-) -> History:
-    """A session; `priors` are those of a new sweep, None goes on with one."""
+    checked: Checked, runs: Path, console: Console, outbox: Outbox, data: dict[str, Any],
+    priors: Sequence[dict[str, Any]] | None = None,
+) -> History:  # fmt: skip
+    """A session on `data`, the body of their note; `priors` are those of a new sweep, None goes on with one."""
     spec, space = checked.spec, checked.space
     if spec.precisions is None:  # decided once: a resumed sweep keeps it, wherever it goes on
         spec = replace(spec, precisions=sweep_precisions(spec))
@@ -120,13 +154,16 @@ def _run(
     view = View(console, spec.name)
     with Ledger(folder) as ledger, view:
         if ledger.lock.replaced is not None:
-            console.print(f"took over the sweep from {ledger.lock.replaced}", highlight=False, soft_wrap=True)
+            console.print(plain(f"took over the sweep from {ledger.lock.replaced}"), highlight=False, soft_wrap=True)
         if priors is not None:
             ledger.append(("sweep", None, {"spec": spec.as_json()}), *(("prior", None, prior) for prior in priors))
         conductor = Conductor(ledger, spec, space, device, view.changed, count_parameters=checked.settings_check)
         conductor.command_started = command_started()
         conductor.open_session(spec.command)
-        ledger.append(("note", None, {"about": "data", **checked.settings_check.data()}))
+        ledger.append(("note", None, {"about": "data", **data}))
+        for number in data.get("restarted", ()):
+            with contextlib.suppress(OSError):  # none were kept
+                drop_weights(folder, number)
         view.follow(conductor)
         outbox.follow(runs, spec.name)
         why, has_work = "interrupted", True
@@ -164,9 +201,11 @@ def _run(
     _say(console, conductor, folder, why, has_work, trouble, winner is not None)
     where = "" if spec.tracking_uri else f" (while this runs: mmm-search ui --runs {shlex.quote(str(runs))})"
     if outbox.ranking is not None:
-        console.print(f"all trials, best first{where}: {outbox.ranking}", highlight=False, soft_wrap=True)
+        console.print(plain(f"all trials, best first{where}: {outbox.ranking}"), highlight=False, soft_wrap=True)
     if outbox.comparison is not None:
-        console.print(f"compare the best of each architecture{where}: {outbox.comparison}", highlight=False, soft_wrap=True)
+        console.print(
+            plain(f"compare the best of each architecture{where}: {outbox.comparison}"), highlight=False, soft_wrap=True
+        )
     return history
 
 
@@ -177,7 +216,7 @@ def _say(
     spec, history = conductor.spec, conductor.ledger.history
 
     def say(text: str) -> None:
-        console.print(text, highlight=False, soft_wrap=True)
+        console.print(plain(text), highlight=False, soft_wrap=True)
 
     title = f"leaderboard of {spec.name}, validation {spec.metric}"
     console.print(leaderboard_table(history, spec.metric, 10, title, console.width))
@@ -185,6 +224,8 @@ def _say(
         f"{len(history.trials)} trials: "
         + ", ".join(f"{number} {state}" for state, number in counts(history).items() if number)
     )
+    for sentence in history.data_account():
+        say(f"warning: {sentence}")
     efficiency = conductor.efficiency()
     if efficiency is not None and conductor.first_result is not None:
         wall_s = conductor.last_result - conductor.first_result

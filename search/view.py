@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from mmm.terminal import plain
 from search.conductor import Conductor
 from search.config import duration
 from search.history import History
@@ -28,16 +29,18 @@ def counts(history: History) -> dict[str, int]:
 
 def leaderboard_table(history: History, metric: str, rows: int, title: str | None, width: int) -> Table:
     """The first rows of the leaderboard, without the settings where the terminal is narrower than they need."""
-    is_wide = width >= _WIDE
+    is_wide, has_changed = width >= _WIDE, bool(history.data_changes)
     table = Table(title=title, title_justify="left")
-    for name in ("#", "trial", "state", metric, "at", "epochs", "architecture", "K", *(["settings"] if is_wide else []), "s"):
+    for name in ("#", "trial", "state", metric, "at", "epochs", "architecture", "K", *(["settings"] if is_wide else []), "s",
+                 *(["data"] if has_changed else [])):  # fmt: skip
         is_text = name in ("state", "architecture", "settings")
         table.add_column(name, justify="left" if is_text else "right", no_wrap=name != "settings")
     for row in leaderboard(history, metric, rows):
         if "rank" in row:
             cells = [str(row["rank"]), str(row["trial"]), row["state"], f"{row['score']:.4f}", str(row["best_epoch"])]
             cells += [str(row["epochs"]), row["architecture"], str(row["context"]), *([row["settings"]] if is_wide else [])]
-            table.add_row(*cells, f"{row['training_s']:.1f}")
+            cells += [f"{row['training_s']:.1f}", *([str(row["data"])] if has_changed else [])]
+            table.add_row(*map(plain, cells))
     return table
 
 
@@ -72,14 +75,14 @@ class View:
         history = replace(self.conductor.ledger.history, trials=dict(self.conductor.trials))
         metric = self.conductor.spec.metric
         running = [trial for trial in history.trials.values() if trial.state == "running"]
-        parts: list[Text | Table] = [Text(line) for line in head_lines(self.conductor, history)]
+        parts: list[Text | Table] = [plain(line) for line in head_lines(self.conductor, history)]
         if any(trial.epochs for trial in history.trials.values()):
             parts.append(leaderboard_table(history, metric, _ROWS, None, self.console.width))
         if running:
             names = [f"#{trial.number} {trial.settings['architecture']} epoch {trial.epochs[-1]['epoch'] if trial.epochs else 0}"
                      for trial in running[:_RUNNING]]  # fmt: skip
             more = f"; and {len(running) - _RUNNING} more" if len(running) > _RUNNING else ""
-            parts.append(Text(f"running: {'; '.join(names)}{more}"))
+            parts.append(plain(f"running: {'; '.join(names)}{more}"))
         return Group(*parts)
 
     def changed(self) -> None:
@@ -94,7 +97,7 @@ class View:
                 score = f"{metric} {best[1]:.4f} at epoch {best[0]}" if best else "no score"
                 line = f"trial {trial.number} {trial.state} ({trial.reason}): {trial.settings.get('architecture')}, {score}; "
                 line += f"{best_so_far(self.conductor)}; {budget_line(self.conductor)}"
-                self.console.print(line, highlight=False, soft_wrap=True)
+                self.console.print(plain(line), highlight=False, soft_wrap=True)
 
 
 def head_lines(conductor: Conductor, history: History) -> list[str]:

@@ -10,7 +10,7 @@ from gradio_client import Client, handle_file
 
 import mmm
 from mmm.bundle import save_run_bundle
-from mmm.demo_page import opened
+from mmm.demo_page import as_markdown, opened
 from mmm.predict import Predictor
 from tests.conftest import Corpus, trained
 
@@ -57,3 +57,8 @@ def test_a_request_that_names_another_host_is_refused(port: int, host: str, stat
 def test_a_port_that_is_taken_is_a_clear_error(port: int, predictor: Predictor) -> None:
     with pytest.raises(ValueError, match=rf"port {port} cannot be used .*choose another with --port"), opened(predictor, port):
         pass
+
+
+def test_a_bundles_name_is_shown_and_fetches_nothing() -> None:
+    assert as_markdown("mixer K3 그래") == "mixer K3 그래"
+    assert as_markdown("![x](http://a/b)<img src=x>\n# y") == r"\!\[x\]\(http\:\/\/a\/b\)\<img src\=x\> \# y"

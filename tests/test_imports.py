@@ -11,7 +11,7 @@ OWN = ("mmm", "search", "spaces")
 # A file imports only files of lower rows; a package in one row (its files know each other) counts as one file.
 ROWS = {
     "mmm/version": 0, "mmm/files": 0, "mmm/sound": 0, "mmm/metrics": 0, "mmm/intervals": 0, "mmm/models": 0,
-    "mmm/memory": 0, "mmm/precision": 0, "mmm/dropout": 0, "mmm/adamw": 0, "mmm/tensors": 0,
+    "mmm/memory": 0, "mmm/precision": 0, "mmm/dropout": 0, "mmm/adamw": 0, "mmm/tensors": 0, "mmm/terminal": 0,
     "mmm/checksums": 0, "mmm/encode_command": 0,
     "mmm/manifest": 1, "mmm/store": 1, "mmm/scaling": 2, "mmm/config": 3,
     "mmm/corpora": 2, "mmm/encoders": 2, "mmm/partial": 2,

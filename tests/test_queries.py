@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from mmm.manifest import Utterance
 from mmm.predict import Predictor
 from mmm.queries import JsonLines, read_dialogue, read_folder
 from tests.conftest import Corpus, trained
+from tests.sweep_parts import TIMEOUT_S, environment
 
 TOLERANCE = 1e-5  # a batch adds in another order than one utterance
 
@@ -266,6 +268,82 @@ def test_a_line_that_cannot_be_answered_is_answered_with_its_error_and_the_strea
         "id": "x7",
         "error": "audio is missing; expected audio (a file) or audio_base64 (a file's content)",
     }
+
+
+def test_every_hostile_line_has_its_own_error_and_memory_stays_bounded(
+    corpus: Corpus, bundles: Path, predictors: dict[str, Predictor]
+) -> None:
+    path = corpus.manifest.audio_path(corpus.manifest.utterances[1])
+    head = b'{"audio": ' + json.dumps(str(path)).encode() + b', "text": '
+    lines = [
+        (b"[" * 100_000, "the line is not a request: brackets in brackets, too many of them"),
+        (b'{"id": ' + b"[" * 100_000 + b"]" * 100_000 + b', "text": "hi"}', "brackets in brackets"),
+        (b"[" + b"[]," * 5_000_000 + b"[]]", "the line: expected a JSON object"),
+        (b'{"a' * 3_000_000, "the line is not JSON"),
+        (head + b'"' + b"x" * 200_000_000 + b'"}', "the line is longer than 16.8 MB; send long recordings by their path"),
+        (head + b'"' + b"x" * 200_000 + b'"}', "text: 200,000 characters; expected what somebody said, at most 100,000"),
+        (head + rb'"\ud83d"}', "text: holds half a character (a lone surrogate)"),
+        (rb'{"audio": "\udcff.wav", "text": "hi"}', "audio: holds half a character"),
+        (head + b'"hi", "id": NaN}', "the line is not JSON (NaN is no number in JSON)"),
+        (head + b'"hi", "id": -Infinity}', "-Infinity is no number in JSON"),
+        (head + b'"hi", "id": 1e999}', "1e999 is too large a number"),
+        (head + b'"hi", "id": ' + b"9" * 5000 + b"}", "the line is not JSON (Exceeds the limit"),
+        (head + b'"\xff"}', "the line is not JSON ('utf-8' codec can't decode byte 0xff"),
+        (head + b'"hi\x00"}', "the line is not JSON (Invalid control character"),
+        (rb'{"audio": "a\u0000b", "text": "hi"}', "no such audio file"),
+        (b'{"audio": "' + b"a/" * 100_000 + b'", "text": "hi"}', "File name too long"),
+        (b"{" + b",".join(b'"%d": 1' % number for number in range(100_000)) + b"}", "unknown field '0', '1', '2', '3', '4', ...; known"),
+        (head + b'"hi", "dialogue": "' + b"x" * 2000 + b'"}', "dialogue: a name of 2,000 characters; expected at most 1,000"),
+    ]  # fmt: skip
+    good = head + b'"no!", "id": "\\udc80"}'
+    stream = b"\n".join(part for line, _ in lines for part in (line, good))
+    program = """
+import resource, sys, mmm.cli, mmm.predict
+held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + 2**30,) * 2)
+sys.argv[0] = "mmm"
+mmm.cli.main()
+"""
+    arguments = [sys.executable, "-c", program, "predict", str(bundles / "pooled"), "--jsonl"]
+    done = subprocess.run(arguments, input=stream, capture_output=True, timeout=TIMEOUT_S, check=False, env=environment())
+    assert (done.returncode, done.stderr) == (0, b"")
+    found = [json.loads(line, parse_constant=pytest.fail) for line in done.stdout.decode().splitlines()]
+    assert len(found) == 2 * len(lines)
+    expected = predictors["pooled"].predict(path, "no!")
+    for place, (_, message) in enumerate(lines):
+        error, answer = found[2 * place : 2 * place + 2]
+        assert message in error["error"], message
+        assert error["line"] == 2 * place + 1
+        assert len(error["error"]) < 1100
+        assert answer["probabilities"] == pytest.approx(expected, abs=TOLERANCE)
+        assert answer["id"] == "\udc80"
+
+
+def test_an_id_however_deep_comes_back_or_is_refused(
+    corpus: Corpus, bundles: Path, predict: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audio = json.dumps(str(corpus.manifest.audio_path(corpus.manifest.utterances[1]))).encode()
+    depths = [1, 100, *range(sys.getrecursionlimit() - 200, sys.getrecursionlimit() + 10, 3)]
+    lines = [b'{"audio": %b, "text": "hi", "id": %b}' % (audio, b"[" * depth + b"]" * depth) for depth in depths]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n".join(lines))))
+    status, out, err = predict(bundles / "pooled", "--jsonl")
+    assert (status, err) == (0, "")
+    found = ["error" if "brackets in brackets" in line else "id" for line in out.splitlines()]
+    assert len(found) == len(depths)
+    assert found == sorted(found, reverse=True)
+    assert found[1] == "id"
+    assert found[-1] == "error"
+
+
+def test_a_text_file_that_nobody_said_is_refused(tmp_path: Path, corpus: Corpus) -> None:
+    (tmp_path / "a.wav").write_bytes(corpus.manifest.audio_path(corpus.manifest.utterances[1]).read_bytes())
+    (tmp_path / "a.txt").write_text("x" * 100_001)
+    with pytest.raises(ValueError, match=r"a\.txt: 100,001 characters; expected what somebody said, at most 100,000"):
+        read_folder(tmp_path)
+    with open(tmp_path / "a.txt", "wb") as file:
+        file.truncate(10**9)
+    with pytest.raises(ValueError, match=r"a\.txt: 1000 MB; expected the text of what somebody said"):
+        read_folder(tmp_path)
 
 
 def test_the_command_answers_lines_as_they_come(

@@ -213,3 +213,11 @@ def test_stored_text_is_what_the_encoder_of_its_recipe_gives(
     for index, row in enumerate(features.text_rows.tolist()):
         found = features.text.values[features.text.offsets[row] : features.text.offsets[row + 1]]
         np.testing.assert_allclose(found, again.encode(turns_of(corpus.manifest, index, 3)), atol=2e-3)
+
+
+@every_family
+def test_a_word_of_hundreds_of_thousands_of_letters_is_cut_as_any_other(saved: dict[str, Path], name: str) -> None:
+    encoder = make_text_encoder(str(saved[name]))
+    found = encoder.encode(["x" * 200_000])
+    assert len(found) <= 128
+    np.testing.assert_array_equal(found, encoder.encode(["x" * 1000]))

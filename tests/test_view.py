@@ -117,6 +117,21 @@ def test_elsewhere_each_end_is_one_plain_line(corpus: Corpus, ledger: Ledger) ->
     ]
 
 
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_markup_in_settings_and_reasons_is_shown_and_does_nothing(corpus: Corpus, ledger: Ledger, is_terminal: bool) -> None:
+    sweep = Told(ledger, corpus, 200, is_terminal=is_terminal)
+    sweep.view.follow(sweep.conductor)
+    sweep.order()
+    sweep.conductor.trials[0].params["[/note]"] = "[/red]\x1b[31m"
+    sweep.train(0, 1, 0.2)
+    sweep.train(0, 2, 0.2)
+    sweep.conductor.fail(sweep.order(), "[/red]\x1b[31m", "")
+    assert r"[/note]=[/red]\x1b[31m" in "\n".join(sweep.picture)
+    if not is_terminal:
+        assert sweep.printed[1].startswith(r"trial 1 failed ([/red]\x1b[31m): ")
+    assert "\x1b[31m" not in "\n".join([*sweep.picture, *sweep.printed])
+
+
 def test_a_far_end_has_its_day(corpus: Corpus, ledger: Ledger) -> None:
     sweep = Told(ledger, corpus, 80, is_terminal=False, time_budget_s=36 * 3600.0)
     sweep.order()

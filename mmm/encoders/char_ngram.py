@@ -6,7 +6,7 @@ After fastText's subwords (Bojanowski et al. 2017, arXiv:1607.04606) with signed
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -17,25 +17,39 @@ from mmm.store import Recipe
 _VERSION = 1
 MAX_TOKENS = 128
 _NGRAMS = (1, 2, 3, 4, 5)
+_LONGEST_KEPT = 100  # letters of a word that is remembered; longer ones hardly come again, and fill the memory
 _WORDS = re.compile(r"\w+|[^\w\s]")
 
 
-def _hashed(names: Sequence[str], width: int) -> Floats:
-    vector = np.zeros(width, dtype=np.float32)
-    for name in names:
+def _hashed(names: Iterable[tuple[str, int]], width: int) -> Floats:
+    """The unit vector of names, each counted so many times."""
+    sums = [0] * width
+    for name, times in names:
         value = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
-        vector[(value >> 1) % width] += 1.0 if value & 1 else -1.0
+        sums[(value >> 1) % width] += times if value & 1 else -times
+    vector = np.array(sums, dtype=np.float32)
     length = float(np.linalg.norm(vector))
     return vector / np.float32(length) if length else vector
 
 
+def _pieces(word: str, salt: str) -> Iterator[tuple[str, int]]:
+    """One after the other: all at once they would be many times the word."""
+    marked = f"<{word}>"
+    for n in _NGRAMS:
+        for start in range(len(marked) - n + 1):
+            yield f"{salt}{marked[start : start + n]}", 1
+    # The word itself counts as much as its three-letter pieces together.
+    yield f"{salt}={word}", max(1, len(word))
+
+
 @lru_cache(maxsize=200_000)
 def _word(word: str, width: int, salt: str) -> Floats:
-    marked = f"<{word}>"
-    grams = [marked[start : start + n] for n in _NGRAMS for start in range(len(marked) - n + 1)]
-    # The word itself counts as much as its three-letter pieces together.
-    grams += [f"={word}"] * max(1, len(word))
-    return _hashed([f"{salt}{gram}" for gram in grams], width)
+    return _hashed(_pieces(word, salt), width)
+
+
+def _vector(word: str, width: int, salt: str) -> Floats:
+    """Of a word of any length, in time that grows as the length."""
+    return _word(word, width, salt) if len(word) <= _LONGEST_KEPT else _hashed(_pieces(word, salt), width)
 
 
 class CharNgram:
@@ -79,13 +93,15 @@ class CharNgram:
         words = [_WORDS.findall(turn.lower()) for turn in turns]
         whole = np.zeros(self._width, dtype=np.float32)
         for salt, weight, chosen in (("now ", 1.0, words[0]), ("before ", 0.5, [w for turn in words[1:] for w in turn])):
-            total = sum((_word(word, self._width, salt) for word in chosen), start=np.zeros(self._width, dtype=np.float32))
+            total = sum((_vector(word, self._width, salt) for word in chosen), start=np.zeros(self._width, dtype=np.float32))
             whole += np.float32(weight / max(float(np.linalg.norm(total)), 1e-6)) * total
         # Unit vectors have components near 1 / sqrt(D); scaled to about one, as learned embeddings are.
         rows = [whole]
         for distance, turn in enumerate(words):
-            marker = np.float32(0.5) * _hashed([f"turn {distance}"], self._width) if distance else np.float32(0.0)
+            marker = np.float32(0.5) * _hashed([(f"turn {distance}", 1)], self._width) if distance else np.float32(0.0)
             if distance:
-                rows.append(_hashed(["separator"], self._width) + marker)
-            rows += [_word(word, self._width, "") + marker for word in turn]
+                rows.append(_hashed([("separator", 1)], self._width) + marker)
+            rows += [_vector(word, self._width, "") + marker for word in turn[: self.max_tokens - len(rows)]]
+            if len(rows) >= self.max_tokens:
+                break
         return np.stack(rows[: self.max_tokens]) * np.float32(self._width**0.5)
