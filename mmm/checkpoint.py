@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
+from mmm.config import TrainConfig
 from mmm.run import Run
 from mmm.store import recipe_hash
 from mmm.tensors import tensor_bytes
@@ -43,6 +44,10 @@ def load_checkpoint(run: Run, path: Path, sha256: str | None = None) -> None:
     except (SafetensorError, KeyError, ValueError) as error:
         raise ValueError(f"{path}: damaged, or no checkpoint of mmm train ({error})") from None
     here = _identity(run)
+    # What an earlier version had no setting for is as it was then: the setting's default.
+    about["config"] = {field.name: field.default for field in fields(TrainConfig) if field.default is not MISSING} | about[
+        "config"
+    ]
     # More epochs than before is how a run is prolonged; anything else would be another run.
     differing = [key for part in here for key in _differing(here[part], about[part]) if key != "epochs"]
     if differing:

@@ -19,6 +19,7 @@ def status(
     rows: Annotated[int, typer.Option(help="Rows of the leaderboard.")] = 20,
 ) -> None:
     """Trials by state and the leaderboard so far; also of a sweep that is running."""
+    from search.baseline import verdict
     from search.config import existing_sweep
     from search.ledger import read_history
     from search.view import counts, leaderboard_table
@@ -33,6 +34,8 @@ def status(
     console.print(
         f"{len(history.trials)} of {history.spec.trials} trials: {states or 'none yet'}; session: {ended}", highlight=False
     )
+    if (sentence := verdict(history)) is not None:
+        console.print(sentence, highlight=False, soft_wrap=True)
     for sentence in history.data_account():
         console.print(sentence, highlight=False, soft_wrap=True)
     for trial in history.trials.values():
@@ -52,7 +55,7 @@ def report(name: SweepName, runs: Runs = Path("runs")) -> None:
     history = read_history(folder / "ledger.sqlite")
     assert history.spec is not None
     try:
-        space = load_space(history.spec.space)
+        space = load_space(history.spec.space, history.spec.audio_features)
     except (ValueError, FileNotFoundError):
         space = None  # the space's file is gone; all but the importances comes from the ledger
     write_leaderboard(folder / "leaderboard.csv", history, history.spec.metric)

@@ -49,6 +49,9 @@ class SweepSpec:
     precision: str = "auto"  # of training; auto: bf16 where it is faster
     # What `precision` came to where the sweep began, by architecture, so that no trial depends on the machine it is trained on.
     precisions: dict[str, str] | None = None
+    audio_features: list[str] | None = (
+        None  # that the folder held when the sweep began, for spaces that look; None: older sweeps
+    )
     # Of trials whose space does not say; ledgers from before there was a choice have no entry, and go on without scaling.
     input_scaling: str = "none"
     max_equal_failures: int = 5  # in a row, after which the sweep ends; 0: it never does for that

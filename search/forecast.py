@@ -20,7 +20,7 @@ from mmm.encode_command import encode_command
 from search.config import SweepSpec, duration
 from search.cost import Cost, measure_all
 from search.history import Trial
-from search.plan import SettingsCheck, check_contexts, check_spec, trial_config
+from search.plan import SettingsCheck, check_contexts, check_spec, trial_config, with_features_there
 from search.scheduler import decide
 from search.searcher import check_space, draw, load_space
 from search.space_tree import SpaceTree
@@ -61,8 +61,11 @@ def check_all(spec: SweepSpec) -> tuple[Space, SettingsCheck]:
             settings_check = SettingsCheck(spec)
     if not (has_features := Path(spec.features).is_dir()):
         faults.append(f"{spec.features}: no such features folder; run: {encode_command(spec.manifest, spec.features)}")
+    if has_features:
+        with listed():
+            spec = with_features_there(spec)
     with listed():
-        space = load_space(spec.space)
+        space = load_space(spec.space, spec.audio_features)
     if space is not None:
         drawn, found = _drawn_settings(space, spec)
         faults += found

@@ -127,6 +127,7 @@ class History:
     started: float = 0.0
     trials: dict[int, Trial] = field(default_factory=dict)
     priors: list[dict[str, Any]] = field(default_factory=list)  # of other sweeps, for the sampler alone
+    baseline: dict[str, Any] | None = None  # the linear system on the same features (search/baseline.py)
     last_close: dict[str, Any] | None = None
     used_s: float = 0.0  # by sessions that ended, killed ones up to their last event
     trained_s: float = 0.0  # of all epochs, those included that a killed session's successor trained again
@@ -155,6 +156,8 @@ class History:
                 self.spec, self.last_close = SweepSpec(**body["spec"]), None
             case "prior":
                 self.priors.append(body)
+            case "baseline":
+                self.baseline = body
             case "suggest":
                 assert event.trial is not None
                 self.trials[event.trial] = Trial(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmm.files import write_text
+from search.baseline import TRIAL, baseline_of
 from search.history import History, Trial
 
 COLUMNS = ("rank", "trial", "state", "score", "best_epoch", "last_score", "epochs", "architecture", "context", "settings",
@@ -54,4 +55,9 @@ def write_leaderboard(path: Path, history: History, metric: str) -> None:
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", restval="")
     writer.writeheader()
     writer.writerows(leaderboard(history, metric))
+    if (baseline := baseline_of(history)) is not None:  # last, so that the rows of trials stay where they were
+        settings = baseline.settings
+        writer.writerow({"trial": TRIAL, "state": "baseline", "score": round(baseline.metrics[metric], 6), "architecture": "linear",
+                         "context": settings["context"], "settings": f"c={settings['c']:g} class_weight={settings['class_weight']}",
+                         "training_s": round(baseline.seconds, 2)})  # fmt: skip
     write_text(path, text.getvalue())

@@ -9,6 +9,7 @@ kind        trial  body
 sweep       -      the frozen specification (search.config.SweepSpec) and versions
 prior       -      a trial of another sweep to learn from: source, params, distributions, scores by epoch, seconds of an epoch
 session     -      host, process, options of this start (run or resume)
+baseline    -      the linear system on the same features: settings, metrics, seconds, num_parameters, sha256 of its bundle, data_changes
 suggest     n      params, their distributions, complete settings, num_parameters, precision, queued (which point of the queue it was)
 epoch       n      epoch, train_loss, metrics, seconds, alone_seconds, ended (worker's clock); copied_from where another trial had
                    the same settings and nothing was trained

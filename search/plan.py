@@ -3,13 +3,14 @@
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mmm.batches import Features, dims_of, load_features
-from mmm.config import TrainConfig, make_config
+from mmm.config import ConfigError, TrainConfig, make_config
 from mmm.encode_command import encode_command
 from mmm.manifest import Manifest, read_manifest
 from mmm.metrics import OBJECTIVES
@@ -17,13 +18,15 @@ from mmm.models import ARCHITECTURES
 from mmm.precision import training_precision
 from mmm.run import build_model
 from mmm.scaling import SCALINGS
-from mmm.store import list_recipes
+from mmm.store import AUDIO_FEATURES, list_recipes
 from search.config import REPEATS, SweepSpec, check_name, check_tracking_uri
 from search.data import describe
 
 
 def trial_config(settings: Mapping[str, Any], spec: SweepSpec) -> TrainConfig:
     """The complete settings of a trial: what the space suggests, with the sweep's epochs and seed. Raises ConfigError."""
+    if settings.get("architecture") == "linear":
+        raise ConfigError("architecture=linear is the baseline that every sweep fits by itself; leave it out of the space")
     return make_config({"seed": spec.seed, "input_scaling": spec.input_scaling, **settings, "epochs": spec.epochs})
 
 
@@ -118,6 +121,16 @@ def check_spec(spec: SweepSpec) -> None:
             faults.append(str(error))
     if faults:
         raise ValueError("; ".join(faults))
+
+
+def with_features_there(spec: SweepSpec) -> SweepSpec:
+    """The specification of a new sweep with the speech features that its folder holds. Raises FileNotFoundError or ValueError."""
+    held = {
+        recipe["feature"]
+        for recipe in list_recipes(Path(spec.features), Path(spec.manifest)).values()
+        if recipe["kind"] == "audio"
+    }
+    return replace(spec, audio_features=[name for name in AUDIO_FEATURES if name in held] or None)
 
 
 def check_contexts(spec: SweepSpec, drawn: list[Mapping[str, Any]]) -> None:

@@ -92,6 +92,7 @@ class Projection:
         self.last_time = 0.0  # when it happened, seconds since 1970
         self.is_closed = False
         self._host = ""
+        self._baseline_words = ""
         self._sessions = 0
         self._first: dict[str, str] = {}  # digest of settings -> the first trial that had them
         self._seen: dict[tuple[str, str], Any] = {}  # architecture and setting -> its first value
@@ -114,6 +115,8 @@ class Projection:
                 self._data(event.body)
             case "suggest":
                 self._suggest(key, event)
+            case "baseline":
+                self._baseline(event)
             case "epoch":
                 self._epoch(self.runs[key], event)
             case "end":
@@ -160,6 +163,14 @@ class Projection:
         for number in body.get("restarted", ()):
             run = self.runs[str(number)]
             run.epoch, run.final, run.best = 0, None, None
+
+    def _baseline(self, event: Event) -> None:
+        """On the sweep's own run, so that the list of runs holds trials alone."""
+        assert self.spec is not None
+        settings, value = event.body["settings"], float(event.body["metrics"][self.spec.metric])
+        self.change(SWEEP).points.append(Point(f"baseline_{self.spec.metric}", value, int(event.time * 1000), self._sessions))
+        self._baseline_words = (f"Linear baseline (logistic regression, K = {settings['context']}, C = {settings['c']:g}, class weight "
+                                f"{settings['class_weight']}): {self.spec.metric} {value:.4f}.")  # fmt: skip
 
     def _inputs_of(self, settings: Mapping[str, Any]) -> list[Input]:
         """The manifest and the features; one line for both of these, since the list of runs shows them all."""
@@ -261,8 +272,9 @@ class Projection:
         for run in self._running():
             self._interrupt(run, f"the session ended: {why}", when)
         change = self.change(SWEEP)
-        statuses = {"interrupted": "KILLED", "broken off": "FAILED"}
-        change.status, change.ended = statuses.get(why.partition(":")[0], "FINISHED"), when
+        statuses = {"interrupted": "KILLED", "broken off": "FAILED"}  # of what `why` begins with
+        change.status = next((status for start, status in statuses.items() if why.startswith(start)), "FINISHED")
+        change.ended = when
         change.tags |= {"mmm.state": why, "mlflow.note.content": self._note(why)}
         self._best_of_all(int(when * 1000))
 
@@ -289,6 +301,7 @@ class Projection:
         """What the sweep's page says first, as Markdown."""
         assert self.spec is not None
         lines = [f"`{self.spec.command}`"] if self.spec.command else []
+        lines += [self._baseline_words] if self._baseline_words else []
         if why:
             states = [run.state for run in self.runs.values() if run.key != SWEEP]
             counts = ", ".join(f"{states.count(state)} {state}" for state in (*STATUS, "interrupted") if state in states)

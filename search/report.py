@@ -15,6 +15,7 @@ import optuna
 from matplotlib import pyplot as plt
 
 from mmm.files import write_text
+from search.baseline import baseline_of, verdict
 from search.config import SweepSpec, duration
 from search.figures import draw_confusion
 from search.history import History, Trial
@@ -60,10 +61,16 @@ def _curves(history: History, metric: str) -> Callable[[Any], None]:
                 axes.plot(list(scores), list(scores.values()), color=colour, linewidth=1, alpha=faint, marker=marker)
         for name, colour in _COLOURS.items():
             axes.plot([], [], color=colour, label=name)
+        _draw_baseline(axes, history, metric)
         axes.set(xlabel="epoch", ylabel=f"validation {metric}")
         axes.legend(frameon=False, fontsize=8)
 
     return draw
+
+
+def _draw_baseline(axes: Any, history: History, metric: str) -> None:
+    if (found := baseline_of(history)) is not None:
+        axes.axhline(found.metrics[metric], color="#222", linewidth=1, linestyle="--", label="linear baseline")
 
 
 def _best_so_far(history: History, metric: str) -> Callable[[Any], None]:
@@ -77,6 +84,7 @@ def _best_so_far(history: History, metric: str) -> Callable[[Any], None]:
             line.append(best)
             axes.plot(trial.number, found[1], ".", color=_COLOURS.get(trial.settings.get("architecture", ""), _OTHER))
         axes.step([trial.number for trial in trials], line, where="post", color="#222", linewidth=1)
+        _draw_baseline(axes, history, metric)
         axes.set(xlabel="trial", ylabel=f"best validation {metric}")
 
     return draw
@@ -199,6 +207,8 @@ def write_report(path: Path, history: History, space: Space | None) -> None:
         best_line = (f"<p>Best: trial {best.number}, {html.escape(best.settings['architecture'])}, validation {spec.metric} "
                      f"<b>{found[1]:.4f}</b> at epoch {found[0]}. It is the best of {len(history.trials)} trials chosen on this split, "
                      "so it promises more than a new split will keep.</p>")  # fmt: skip
+    sentence = verdict(history)
+    baseline_line = f"<p><b>{html.escape(sentence[0].upper() + sentence[1:])}.</b></p>" if sentence else ""
     columns = [
         "rank", "trial", "state", "score", "best_epoch", "last_score", "epochs", "architecture", "context", "settings", "training_s",
         *(["data"] if history.data_changes else []), "reason",
@@ -230,6 +240,7 @@ Space <code>{html.escape(spec.space)}</code>, {spec.epochs} epochs, ASHA rungs {
 Manifest <code>{html.escape(spec.manifest)}</code>, features <code>{html.escape(spec.features)}</code>.<br>
 <code>{html.escape(spec.command)}</code></p>
 {best_line}
+{baseline_line}
 {changed}
 <div class="figures">{"".join(pictures)}</div>
 {pareto}<h2>Leaderboard</h2><p>The score is validation {spec.metric} of the best epoch. The test split was not read.</p>

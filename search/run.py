@@ -12,7 +12,9 @@ from typing import Any
 
 from rich.console import Console
 
+from mmm.manifest import Manifest
 from mmm.terminal import plain
+from search.baseline import baseline_of, fit_baseline, verdict
 from search.conductor import Conductor
 from search.config import SweepSpec, existing_sweep, sweep_dir
 from search.data import Changes, data_changes, restarts
@@ -22,7 +24,7 @@ from search.history import History
 from search.leaderboard import write_leaderboard
 from search.ledger import Ledger, read_history
 from search.outbox import Outbox
-from search.plan import SettingsCheck, check_contexts, check_spec, sweep_precisions, trial_config
+from search.plan import SettingsCheck, check_contexts, check_spec, sweep_precisions, trial_config, with_features_there
 from search.searcher import check_space, load_space
 from search.stopping import Stopping
 from search.trial_files import drop_weights
@@ -58,7 +60,7 @@ class Checked:
 def check(spec: SweepSpec, points: Sequence[Point] = (), settings_check: SettingsCheck | None = None) -> Checked:
     """Refuse what cannot run, before Ray starts and before anything is written. `points` are enqueued after those of the spec."""
     check_spec(spec)
-    space = load_space(spec.space)
+    space = load_space(spec.space, spec.audio_features)
     settings_check = settings_check or SettingsCheck(spec)
     drawn: list[Mapping[str, Any]] = []
 
@@ -93,7 +95,7 @@ def start(
             f"sweep {spec.name!r} exists in {runs}/; go on with it: mmm-search resume {spec.name}, or choose another --name"
         )
     with lasting(console), Outbox() as outbox:
-        checked = check(spec, points)
+        checked = check(with_features_there(spec), points)
         priors: list[dict[str, Any]] = []
         if warm_start:
             from search.warm_start import load_priors
@@ -173,6 +175,8 @@ def _run(
                 from search.sweep import run_trials
 
                 has_work = conductor.orders.has_work and not conductor.check_budgets()
+                if has_work and space.has_baseline and baseline_of(ledger.history) is None:
+                    _fit_baseline(conductor, checked.settings_check.manifest, view, console)
                 if has_work:
                     run_trials(conductor, threads)
                 unfinished = any(trial.state == "running" for trial in conductor.trials.values())
@@ -207,6 +211,20 @@ def _run(
             plain(f"compare the best of each architecture{where}: {outbox.comparison}"), highlight=False, soft_wrap=True
         )
     return history
+
+
+def _fit_baseline(conductor: Conductor, manifest: Manifest, view: View, console: Console) -> None:
+    """The linear system, before the first trial."""
+    ledger, metric = conductor.ledger, conductor.spec.metric
+    body = fit_baseline(conductor.spec, manifest, ledger.folder, len(ledger.history.data_changes), view.doing)
+    ledger.append(("baseline", None, body))
+    found = baseline_of(ledger.history)
+    assert found is not None
+    line = (
+        f"linear baseline: {metric} {found.metrics[metric]:.4f} (logistic regression, {found.words}), in {found.seconds:.1f} s"
+    )
+    console.print(plain(line), highlight=False, soft_wrap=True)
+    view.doing("")
 
 
 def _say(
@@ -256,3 +274,5 @@ def _say(
         say(f"ended: {why}; go on with: {go_on}")
     bundle = f", bundle {folder / 'bundle'}" if has_bundle else ""
     say(f"report {folder / 'report.html'}, leaderboard {folder / 'leaderboard.csv'}{bundle}")
+    if (sentence := verdict(history)) is not None:
+        say(sentence)

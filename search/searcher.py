@@ -16,7 +16,7 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 from search.belief import Belief
 from search.history import Trial
 from search.proposal import Proposer
-from spaces import SPACES, Space
+from spaces import SPACES, Space, There, bound, spaces_on
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -31,10 +31,14 @@ class SpaceError(ValueError):
         self.params, self.distributions = params, distributions
 
 
-def load_space(name: str) -> Space:
-    """A space by its name in `spaces/`, or `path/to/file.py:function`. Raises ValueError or FileNotFoundError."""
+def load_space(name: str, audio_features: Sequence[str] | None = None) -> Space:
+    """A space by its name in `spaces/`, or `path/to/file.py:function`. Raises ValueError or FileNotFoundError.
+
+    `audio_features`: those of the features folder, for spaces that look; None where a sweep began before any did.
+    """
+    there = There() if audio_features is None else There(tuple(audio_features))
     if name in SPACES:
-        return SPACES[name]
+        return SPACES[name] if audio_features is None else spaces_on(there)[name]
     path, _, function = name.rpartition(":")
     if not path.endswith(".py"):
         raise ValueError(f"unknown space {name!r}; expected one of {', '.join(SPACES)}, or path/to/file.py:function")
@@ -52,7 +56,7 @@ def load_space(name: str) -> Space:
     if not callable(suggest):
         there = ", ".join(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
         raise ValueError(f"{path}: no function {function!r} (found: {there or 'none'})")
-    return Space(suggest, tuple(getattr(module, "KNOWN_GOOD", ())))
+    return bound(suggest, tuple(getattr(module, "KNOWN_GOOD", ())), there)
 
 
 def check_space(space: Space, check: Callable[[dict[str, Any]], None]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mmm.terminal import plain
+from search.baseline import Baseline, baseline_of
 from search.conductor import Conductor
 from search.config import duration
 from search.history import History
@@ -29,7 +30,7 @@ def counts(history: History) -> dict[str, int]:
 
 def leaderboard_table(history: History, metric: str, rows: int, title: str | None, width: int) -> Table:
     """The first rows of the leaderboard, without the settings where the terminal is narrower than they need."""
-    is_wide, has_changed = width >= _WIDE, bool(history.data_changes)
+    is_wide, has_changed, baseline = width >= _WIDE, bool(history.data_changes), baseline_of(history)
     table = Table(title=title, title_justify="left")
     for name in ("#", "trial", "state", metric, "at", "epochs", "architecture", "K", *(["settings"] if is_wide else []), "s",
                  *(["data"] if has_changed else [])):  # fmt: skip
@@ -40,8 +41,20 @@ def leaderboard_table(history: History, metric: str, rows: int, title: str | Non
             cells = [str(row["rank"]), str(row["trial"]), row["state"], f"{row['score']:.4f}", str(row["best_epoch"])]
             cells += [str(row["epochs"]), row["architecture"], str(row["context"]), *([row["settings"]] if is_wide else [])]
             cells += [f"{row['training_s']:.1f}", *([str(row["data"])] if has_changed else [])]
+            if baseline is not None and row["score"] < baseline.metrics[metric]:
+                table.add_row(*map(plain, _baseline_row(baseline, metric, is_wide)), style="dim")
+                baseline = None
             table.add_row(*map(plain, cells))
+    if baseline is not None:
+        table.add_row(*map(plain, _baseline_row(baseline, metric, is_wide)), style="dim")
     return table
+
+
+def _baseline_row(baseline: Baseline, metric: str, is_wide: bool) -> list[str]:
+    """What every trial has to beat, in the place where it would stand among them."""
+    settings = [f"C={baseline.settings['c']:g} class_weight={baseline.settings['class_weight']}"] if is_wide else []
+    return ["", "", "baseline", f"{baseline.metrics[metric]:.4f}", "", "", "linear", str(baseline.settings["context"]), *settings,
+            f"{baseline.seconds:.1f}"]  # fmt: skip
 
 
 class View:
@@ -50,6 +63,7 @@ class View:
     def __init__(self, console: Console, name: str) -> None:
         self.console, self.name = console, name
         self.conductor: Conductor | None = None
+        self._doing = ""
         self._told: set[int] = set()
         self._live = Live(get_renderable=self.picture, console=console, refresh_per_second=_REFRESH_PER_S, transient=True)
 
@@ -67,6 +81,10 @@ class View:
         # A resumed sweep has told of these before.
         self._told = {trial.number for trial in conductor.trials.values() if trial.state != "running"}
 
+    def doing(self, what: str) -> None:
+        """Say what is done before the first trial, or with "" that it is over."""
+        self._doing = what
+
     def picture(self) -> Group | str:
         """What a terminal shows now."""
         if self.conductor is None:
@@ -75,7 +93,9 @@ class View:
         history = replace(self.conductor.ledger.history, trials=dict(self.conductor.trials))
         metric = self.conductor.spec.metric
         running = [trial for trial in history.trials.values() if trial.state == "running"]
-        parts: list[Text | Table] = [plain(line) for line in head_lines(self.conductor, history)]
+        parts: list[Text | Table] = [
+            plain(line) for line in (*head_lines(self.conductor, history), *([self._doing] if self._doing else []))
+        ]
         if any(trial.epochs for trial in history.trials.values()):
             parts.append(leaderboard_table(history, metric, _ROWS, None, self.console.width))
         if running:

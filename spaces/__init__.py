@@ -1,14 +1,17 @@
 """What may be searched: one small file a space, a define-by-run function of an Optuna trial and known good points.
 
-A space function takes an Optuna trial and returns settings (see mmm/config.py, or `mmm train --help`). Epochs and, where the
-function gives none, the seed come from the sweep.
+A space function takes an Optuna trial, or a trial and what the features folder holds (spaces/there.py), and returns settings (see
+mmm/config.py, or `mmm train --help`). Epochs and, where the function gives none, the seed and the scaling of inputs come from the
+sweep.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from spaces import full, paper, quick
+from spaces.there import There as There
 
 
 @dataclass(frozen=True)
@@ -17,10 +20,28 @@ class Space:
 
     suggest: Callable[[Any], Mapping[str, Any]]
     known_good: tuple[Mapping[str, Any], ...] = ()
+    has_baseline: bool = True  # whether a sweep fits the linear system first, to compare with
 
 
-SPACES = {
-    "quick": Space(quick.suggest, quick.KNOWN_GOOD),
-    "full": Space(full.suggest, full.KNOWN_GOOD),
-    "paper": Space(paper.suggest, paper.KNOWN_GOOD),
-}
+def bound(
+    suggest: Callable[..., Mapping[str, Any]], known_good: tuple[Mapping[str, Any], ...], there: There, *, has_baseline: bool = True
+) -> Space:  # fmt: skip
+    """A space on one features folder. Known good points lose the speech feature where there is no choice of it."""
+    if len(inspect.signature(suggest).parameters) < 2:
+        return Space(suggest, known_good, has_baseline)
+    points = known_good
+    if len(there.audio_features) == 1:
+        points = tuple({name: value for name, value in point.items() if name != "audio_feature"} for point in known_good)
+    return Space(lambda trial: suggest(trial, there), points, has_baseline)
+
+
+def spaces_on(there: There) -> dict[str, Space]:
+    """The built-in spaces on one features folder, by their names."""
+    return {
+        "quick": bound(quick.suggest, quick.KNOWN_GOOD, there),
+        "full": bound(full.suggest, full.KNOWN_GOOD, there),
+        "paper": bound(paper.suggest, paper.KNOWN_GOOD, there, has_baseline=False),
+    }
+
+
+SPACES = spaces_on(There())

@@ -7,6 +7,8 @@ from typing import Any
 
 from optuna import Trial
 
+from spaces.there import There
+
 _COMMON: dict[str, Any] = {
     "audio_feature": "hidden_state", "lr": 1e-3, "batch_size": 32, "dropout": 0.3, "weight_decay": 0.01, "balance": "sqrt_inverse",
 }  # fmt: skip
@@ -18,17 +20,20 @@ KNOWN_GOOD: tuple[dict[str, Any], ...] = (
 )
 
 
-def suggest(trial: Trial) -> dict[str, Any]:
+def suggest(trial: Trial, there: There) -> dict[str, Any]:
     """Architecture, context, speech feature, imbalance, optimiser and the model's own settings."""
     architecture = trial.suggest_categorical(
         "architecture", ["vanilla_concat", "three_way_concat", "cross_attention", "mlp_mixer"]
     )
     # Sampling and class weights answer the same question, so they are one choice.
     balance = trial.suggest_categorical("balance", ["none", "sqrt_inverse", "inverse", "weighted_sampling"])
+    audio_feature = there.audio_features[0]
+    if len(there.audio_features) > 1:
+        audio_feature = trial.suggest_categorical("audio_feature", list(there.audio_features))
     settings: dict[str, Any] = {
         "architecture": architecture,
         "context": trial.suggest_int("context", 1, 5),
-        "audio_feature": trial.suggest_categorical("audio_feature", ["hidden_state", "extract_feature"]),
+        "audio_feature": audio_feature,
         "lr": trial.suggest_float("lr", 5e-5, 5e-3, log=True),
         "batch_size": trial.suggest_categorical("batch_size", [16, 32, 64]),
         "dropout": trial.suggest_float("dropout", 0.0, 0.6),
