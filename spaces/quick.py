@@ -8,10 +8,10 @@ from typing import Any
 from optuna import Trial
 
 KNOWN_GOOD: tuple[dict[str, Any], ...] = (
-    {"architecture": "vanilla_concat", "context": 3, "lr": 1e-3, "dropout": 0.2, "width": 128},
-    {"architecture": "three_way_concat", "context": 3, "lr": 1e-3, "dropout": 0.2, "width": 128},
-    {"architecture": "mlp_mixer", "context": 3, "lr": 1e-3, "dropout": 0.2, "width": 64, "num_blocks": 1},
-    {"architecture": "cross_attention", "context": 3, "lr": 1e-3, "dropout": 0.2, "layers": 1, "heads": 4},
+    {"architecture": "vanilla_concat", "context": 3, "lr": 1e-3, "dropout": 0.4, "width": 128},
+    {"architecture": "three_way_concat", "context": 1, "lr": 1e-3, "dropout": 0.4, "width": 64},
+    {"architecture": "mlp_mixer", "context": 3, "lr": 1e-3, "dropout": 0.4, "width": 64, "num_blocks": 1},
+    {"architecture": "cross_attention", "context": 1, "lr": 3e-4, "dropout": 0.4, "layers": 1, "heads": 4},
 )
 
 
@@ -24,8 +24,10 @@ def suggest(trial: Trial) -> dict[str, Any]:
         "architecture": architecture,
         "context": trial.suggest_int("context", 1, 3),
         "lr": trial.suggest_float("lr", 1e-4, 5e-3, log=True),
-        "dropout": trial.suggest_float("dropout", 0.0, 0.5),
+        "dropout": trial.suggest_float("dropout", 0.0, 0.6),
         "batch_size": 32,
+        "weight_decay": 0.3,
+        "label_smoothing": 0.1,
     }
     if architecture == "cross_attention":
         settings["layers"] = trial.suggest_int("layers", 1, 2)
