@@ -3,7 +3,7 @@
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 from rich.table import Table
@@ -17,6 +17,10 @@ from mmm.cli_profile import profile
 from mmm.files import Unchecked
 from mmm.memory import restart_reusing_holes
 from mmm.terminal import printable
+
+if TYPE_CHECKING:
+    from mmm.config import TrainConfig
+    from mmm.manifest import Manifest
 
 # Modules that import torch are imported inside the commands: --help and typing errors must not wait for them.
 
@@ -61,29 +65,37 @@ def train(
     features: FeaturesDir,
     out: Annotated[Path, typer.Option(help="Folder of the bundle to write.", show_default=False)],
     architecture: Annotated[
-        str, typer.Option(help="vanilla_concat, three_way_concat, cross_attention or mlp_mixer.")
+        str, typer.Option(help="vanilla_concat, three_way_concat, cross_attention, mlp_mixer or linear.")
     ] = "mlp_mixer",
     context: Annotated[int | None, typer.Option(help="Utterances of context K, the current one included \\[1].")] = None,
     audio_feature: Annotated[str | None, typer.Option(help="hidden_state or extract_feature \\[hidden_state].")] = None,
-    epochs: Annotated[int | None, typer.Option(help="\\[30]")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="\\[64]")] = None,
+    epochs: Annotated[int | None, typer.Option(help="\\[concat systems 30, the others 12; published 30]")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="\\[32; published 64]")] = None,
     accumulate: Annotated[int | None, typer.Option(help="Batches a step \\[1; published 8].")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate of AdamW \\[3e-4; published 5e-5].")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="\\[0.01]")] = None,
-    dropout: Annotated[float | None, typer.Option(help="\\[0.1]")] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="Learning rate of AdamW \\[5e-4, cross_attention 3e-4; published 5e-5].")
+    ] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="\\[concat systems 0.5, the others 0.1; published 0.01]")] = None,
+    dropout: Annotated[float | None, typer.Option(help="\\[concat systems 0.5, the others 0.3; published 0.1]")] = None,
     weighted_sampling: Annotated[bool, typer.Option("--weighted-sampling", help="Draw rare classes as often.")] = False,
     shuffle: Annotated[
         bool | None, typer.Option("--shuffle/--no-shuffle", help="\\[shuffle, but with weighted sampling]")
     ] = None,
     class_weight: Annotated[str | None, typer.Option(help="none, inverse, sqrt_inverse or effective_number \\[none].")] = None,
-    label_smoothing: Annotated[float | None, typer.Option(help="Share of a label spread over all classes \\[0].")] = None,
+    label_smoothing: Annotated[
+        float | None, typer.Option(help="Share of a label spread over all classes \\[0.1; published 0].")
+    ] = None,
     label_policy: Annotated[
         str | None, typer.Option(help="Rows with several labels: expand, first, drop, soft \\[expand].")
     ] = None,
     num_blocks: Annotated[int | None, typer.Option(help="mlp_mixer: blocks \\[1].")] = None,
     layers: Annotated[int | None, typer.Option(help="cross_attention: layers \\[1].")] = None,
     heads: Annotated[int | None, typer.Option(help="cross_attention: heads \\[8].")] = None,
-    width: Annotated[int | None, typer.Option(help="Model width, not for cross_attention \\[256].")] = None,
+    width: Annotated[
+        int | None,
+        typer.Option(help="Model width, not for cross_attention \\[concat systems 64, mlp_mixer 128; published 256]."),
+    ] = None,
+    c: Annotated[float | None, typer.Option("--c", help="linear: scikit-learn's C \\[tuned on validation].")] = None,
     inputs: Annotated[str | None, typer.Option(help="both, speech or text: what an ablation sees \\[both].")] = None,
     input_scaling: Annotated[
         str | None,
@@ -110,7 +122,7 @@ def train(
         "lr": lr, "weight_decay": weight_decay, "dropout": dropout, "weighted_sampling": weighted_sampling or None,
         "shuffle": shuffle, "class_weight": class_weight, "label_policy": label_policy,
         "label_smoothing": label_smoothing, "num_blocks": num_blocks,
-        "layers": layers, "heads": heads, "width": width, "inputs": inputs, "input_scaling": input_scaling, "seed": seed,
+        "layers": layers, "heads": heads, "width": width, "c": c, "inputs": inputs, "input_scaling": input_scaling, "seed": seed,
     }  # fmt: skip
     base = published_params(architecture) if published and architecture in ARCHITECTURES else new_params(architecture)
     start = None if from_bundle is None else load_bundle(from_bundle)
@@ -131,6 +143,8 @@ def train(
     where = resolve_device(device)
     check_destination(out)
     checked = read_manifest(manifest, check_audio=False)
+    if architecture == "linear":
+        config = _tuned_linear(checked, features, metric, {key: value for key, value in given.items() if value is not None})
     data = load_features(checked, features, config.audio_feature, config.context)
     run = begin(config, data, objective=metric, device=where, precision=training_precision(precision, device, architecture))
     provenance: dict[str, Any] = {"command": " ".join(["mmm", *sys.argv[1:]])}
@@ -161,6 +175,20 @@ def train(
     console.print(metrics_table(f"validation, best epoch {run.best_epoch}", [(label, run.best_metrics)]))
     console.print(class_table(run.best_metrics))
     console.print(f"bundle {out} (sha256 {digest[:16]})", highlight=False, soft_wrap=True)
+
+
+def _tuned_linear(manifest: "Manifest", features: Path, metric: str, given: dict[str, Any]) -> "TrainConfig":
+    """The linear system's settings: those that are not given are tuned on validation."""
+    from mmm.baselines import tuned
+
+    config = None
+    with console.status("tuning the linear system") as status:
+        for done, total, config in tuned(manifest, features, metric, given):  # noqa: B007
+            status.update(f"tuning the linear system ({done} of {total} settings tried)")
+    assert config is not None
+    chosen = f"context {config.context}, {config.audio_feature}, C {config.c:g}, class weight {config.class_weight}"
+    console.print(f"tuned on validation: {chosen}", highlight=False, soft_wrap=True)
+    return config
 
 
 @app.command()

@@ -16,11 +16,11 @@ def profile(
     ] = "mlp_mixer",
     context: Annotated[int | None, typer.Option(help="Utterances of context K, the current one included \\[1].")] = None,
     audio_feature: Annotated[str | None, typer.Option(help="hidden_state or extract_feature \\[hidden_state].")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="\\[64]")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="\\[32; published 64]")] = None,
     num_blocks: Annotated[int | None, typer.Option(help="mlp_mixer: blocks \\[1].")] = None,
     layers: Annotated[int | None, typer.Option(help="cross_attention: layers \\[1].")] = None,
     heads: Annotated[int | None, typer.Option(help="cross_attention: heads \\[8].")] = None,
-    width: Annotated[int | None, typer.Option(help="Model width, not for cross_attention \\[256].")] = None,
+    width: Annotated[int | None, typer.Option(help="Model width, not for cross_attention \\[as mmm train].")] = None,
     published: Annotated[bool, typer.Option("--published", help="The published recipe; options overrule it.")] = False,
     pack: Annotated[int, typer.Option(metavar="N", help="So many trials of this shape as one model.")] = 1,
     precision: Annotated[str, typer.Option(help="float32, bf16, or auto: bf16 where it is faster on this device.")] = "auto",
@@ -32,12 +32,16 @@ def profile(
         raise ValueError(f"--pack {pack} is too small; expected at least 1")
     if threads is not None and threads < 1:
         raise ValueError(f"--threads {threads} is too small; expected at least 1")
-    from mmm.config import make_config, published_params
+    from mmm.config import make_config, new_params, published_params
     from mmm.models import ARCHITECTURES
 
+    if architecture == "linear":
+        raise ValueError(
+            "linear is solved, not trained in steps: there is nothing to profile; mmm train tells how long it takes"
+        )
     given = {"context": context, "audio_feature": audio_feature, "batch_size": batch_size, "num_blocks": num_blocks,
              "layers": layers, "heads": heads, "width": width}  # fmt: skip
-    base = published_params(architecture) if published and architecture in ARCHITECTURES else {"architecture": architecture}
+    base = published_params(architecture) if published and architecture in ARCHITECTURES else new_params(architecture)
     config = make_config(base | {key: value for key, value in given.items() if value is not None})
     import torch
 

@@ -101,12 +101,22 @@ def published_params(architecture: str) -> dict[str, Any]:
     return {"architecture": architecture, **_PUBLISHED, **own.get(architecture, {"width": 256})}
 
 
+# Chosen on frozen features of a few thousand utterances, where a head overfits within ten epochs (docs/LOG.md, 2026-11-26).
+_SMALL_HEAD = {"batch_size": 32, "label_smoothing": 0.1, "lr": 5e-4}
+_NEW: dict[str, dict[str, Any]] = {
+    "vanilla_concat": {**_SMALL_HEAD, "width": 64, "dropout": 0.5, "weight_decay": 0.5, "epochs": 30},
+    "three_way_concat": {**_SMALL_HEAD, "width": 64, "dropout": 0.5, "weight_decay": 0.5, "epochs": 30},
+    "cross_attention": {**_SMALL_HEAD, "lr": 3e-4, "dropout": 0.3, "weight_decay": 0.1, "epochs": 12},
+    "mlp_mixer": {**_SMALL_HEAD, "width": 128, "dropout": 0.3, "weight_decay": 0.1, "epochs": 12},
+}
+
+
 def new_params(architecture: str) -> dict[str, Any]:
     """What a new run of one system starts from where nothing else is said (benchmarks/heads.py).
 
     `make_config` alone completes settings that were recorded, and what a record leaves out was not there to be chosen.
     """
-    return {"architecture": architecture, "input_scaling": "standard"}
+    return {"architecture": architecture, "input_scaling": "standard", **_NEW.get(architecture, {})}
 
 
 def make_config(params: dict[str, Any]) -> TrainConfig:
