@@ -59,7 +59,7 @@ def linear_predictions(features: Features, inputs: str, context: int) -> tuple[A
             inside, outside = folds != fold, folds == fold
             start = None
             for c in C_GRID:
-                start = solve(inputs_ND[inside], labels[inside], class_weights(config, run.train), c, start, 1e-4)
+                start = solve(inputs_ND[inside], labels[inside], class_weights(config, run.train), c, start)
                 found[c][outside] = (torch.from_numpy(inputs_ND[outside]) @ start[0].T + start[1]).argmax(dim=1).numpy()
         scores |= {(weight, c): macro_f1(truth, found[c], manifest.classes) for c in C_GRID}
     weight, c = max(scores, key=lambda key: scores[key])

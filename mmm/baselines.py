@@ -24,7 +24,6 @@ INPUTS = ("speech", "text", "both")
 UNUSED = {"speech": "context", "text": "audio_feature"}
 C_GRID = (0.0001, 0.001, 0.01, 0.1, 1.0)
 CLASS_WEIGHTS = ("none", "inverse")
-_TUNING_TOLERANCE = 1e-4  # to choose by; what is chosen is solved to the end
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def tuned(
             found: tuple[Tensor, Tensor] | None = None
             for c in choices["c"]:  # each from the one before: the penalty is lifted step by step
                 config = dataclasses.replace(run.config, class_weight=class_weight, c=c)
-                found = solve(train_ND.numpy(), run.train.labels, class_weights(config, run.train), c, found, _TUNING_TOLERANCE)
+                found = solve(train_ND.numpy(), run.train.labels, class_weights(config, run.train), c, found)
                 predicted = (dev_ND @ found[0].T + found[1]).argmax(dim=1).numpy()
                 score = classification_metrics(truth, predicted, classes)[objective]
                 done += 1

@@ -14,7 +14,7 @@ from mmm.encoders import DEFAULT_CHUNK_S as DEFAULT_CHUNK_S
 from mmm.encoders import Running, SpeechEncoder, TextEncoder, make_speech_encoder, make_text_encoder
 from mmm.files import write_text
 from mmm.precision import resolve_precision
-from mmm.store import AUDIO_FEATURES, MAX_CONTEXT
+from mmm.store import AUDIO_FEATURES, MAX_CONTEXT, list_recipes
 from mmm.terminal import console as console
 
 if TYPE_CHECKING:  # pandas and torch are imported inside the commands: --help must not wait for them
@@ -26,6 +26,9 @@ if TYPE_CHECKING:  # pandas and torch are imported inside the commands: --help m
 _PUBLISHED = {"speech": "kresnik/wav2vec2-large-xlsr-korean", "text": "beomi/KcELECTRA-base"}
 # Seconds of speech a batch. On a CPU one file at a time is faster than padded batches (benchmarks/encode.py).
 _BATCH_S = {"cpu": 0.0, "cuda": 120.0}
+# Frames a second of a pretrained model. Sequence systems lose nothing by it and take a third of the time (docs/LOG.md, 2026-11-26);
+# pooled vectors are the mean of every frame whatever is kept.
+_FRAME_RATE = 12.5
 # Tokens a batch. Texts are short, about 20 tokens: one at a time would read the weights from memory for each (not measured yet).
 _BATCH_TOKENS = {"cpu": 512, "cuda": 8192}
 
@@ -39,7 +42,11 @@ Layer = Annotated[
     str, typer.Option(help="hidden_state: last, one layer (9), several side by side (6,9,12), or their mean (mean:6-12).")
 ]
 FrameRate = Annotated[
-    float | None, typer.Option(help=r"Frames a second to keep, means of neighbours \[fbank 25, others every frame].")
+    float | None,
+    typer.Option(
+        help=r"Frames a second to keep, means of neighbours; 0: every frame of a pretrained model \[fbank 25, published 0, others 12.5, "
+        "or as the folder has it]."
+    ),
 ]
 NumMels = Annotated[int, typer.Option(help="fbank: mel bands.")]
 TextWidth = Annotated[int, typer.Option(help="char-ngram: numbers a word.")]
@@ -107,6 +114,28 @@ def comma_list(text: str, option: str) -> list[str]:
     return list(dict.fromkeys(parts))
 
 
+def kept_frame_rate(features: Path, audio_encoder: str, asked: float | None) -> float | None:
+    """Frames a second that stores keep; None where the encoder's own way is meant.
+
+    Where nothing is asked for, as the folder has it of this encoder, so that the same command adds to its stores.
+    """
+    if audio_encoder == "fbank":
+        return asked
+    if asked is not None:
+        return asked or None
+    names = {
+        audio_encoder,
+        str(Path(audio_encoder).resolve()),
+        *([_PUBLISHED["speech"]] if audio_encoder == "published" else []),
+    }
+    if features.is_dir():
+        for recipe in list_recipes(features).values():
+            if recipe["kind"] == "audio" and recipe["encoder"] in names:
+                rate: float | None = recipe.get("frame_rate_hz")
+                return rate
+    return None if audio_encoder == "published" else _FRAME_RATE
+
+
 def check_options(
     *, audio_encoder: str, text_encoder: str, context: str, audio_feature: str, layer: str, frame_rate: float | None, num_mels: int,
     text_width: int, max_tokens: int, audio_revision: str | None, text_revision: str | None, precision: str,
@@ -171,8 +200,9 @@ def encode(
         resolve_device(device)
     options = check_options(
         audio_encoder=audio_encoder, text_encoder=text_encoder, context=context, audio_feature=audio_feature, layer=layer,
-        frame_rate=frame_rate, num_mels=num_mels, text_width=text_width, max_tokens=max_tokens, audio_revision=audio_revision,
-        text_revision=text_revision, precision=precision, batch_seconds=batch_seconds, chunk_seconds=chunk_seconds, device=device,
+        frame_rate=kept_frame_rate(features, audio_encoder, frame_rate), num_mels=num_mels, text_width=text_width, max_tokens=max_tokens,
+        audio_revision=audio_revision, text_revision=text_revision, precision=precision,
+        batch_seconds=batch_seconds, chunk_seconds=chunk_seconds, device=device,
     )  # fmt: skip
     # On a GPU two: one file is read while another is encoded.
     runner = run_here(threads or (default_threads() if device == "cpu" else 2))

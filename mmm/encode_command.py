@@ -39,8 +39,11 @@ def encode_options(
     precisions: list[str] = []
     if speech := _merged(audio):
         words += [] if speech["encoder"] == "fbank" else ["--audio-encoder", str(speech["encoder"])]
-        usual = _FBANK_FRAME_RATE if speech["encoder"] == "fbank" else None
-        words += _options(speech, [("frame_rate_hz", "--frame-rate", usual), *_SPEECH_OPTIONS])
+        if speech["encoder"] == "fbank":
+            words += _options(speech, [("frame_rate_hz", "--frame-rate", _FBANK_FRAME_RATE)])
+        else:  # without an entry it keeps every frame
+            words += ["--frame-rate", _number(speech.get("frame_rate_hz", 0.0))]
+        words += _options(speech, _SPEECH_OPTIONS)
         precisions += [speech["precision"]] if "precision" in speech else []
     if written := _merged(text):
         if written["encoder"] == "char-ngram":

@@ -12,7 +12,7 @@ from mmm.models.scaled import Scaled
 from mmm.run import Run
 
 _MAX_ITERATIONS = 5000
-TOLERANCE = 1e-6  # with 1e-4 rows between two classes go either way, and macro F1 of a rare class with them
+_TOLERANCE = 1e-6  # with 1e-4 rows between two classes go either way, and macro F1 of a rare class with them
 _SMALL = 4_000_000  # numbers; products of fewer are 45 times slower on two threads that wait for each other than on one
 _NEVER = -1e4  # logit of a class that no training row has
 
@@ -20,12 +20,7 @@ Matrix = npt.NDArray[np.float32]
 
 
 def solve(
-    inputs_ND: Matrix,
-    shares_NC: Tensor,
-    weights_C: Tensor,
-    c: float,
-    start: tuple[Tensor, Tensor] | None = None,
-    tolerance: float = TOLERANCE,
+    inputs_ND: Matrix, shares_NC: Tensor, weights_C: Tensor, c: float, start: tuple[Tensor, Tensor] | None = None
 ) -> tuple[Tensor, Tensor]:
     """Weight (C, D) and bias (C,) of multinomial logistic regression at its optimum, on inputs (N, D) and shares of classes.
 
@@ -46,7 +41,7 @@ def solve(
     if len(present) == 1:
         bias_C[present] = 0.0
         return found_CD, bias_C
-    model = LogisticRegression(C=c, tol=tolerance, max_iter=_MAX_ITERATIONS)
+    model = LogisticRegression(C=c, tol=_TOLERANCE, max_iter=_MAX_ITERATIONS)
     if start is not None and len(present) > 2:
         model.warm_start = True
         model.coef_, model.intercept_ = start[0][present][:, used].double().numpy(), start[1][present].double().numpy()

@@ -224,8 +224,9 @@ def encode(
         precision = "bf16"  # of the cluster's GPUs, which this machine need not have
     options = shared.check_options(
         audio_encoder=audio_encoder, text_encoder=text_encoder, context=context, audio_feature=audio_feature, layer=layer,
-        frame_rate=frame_rate, num_mels=num_mels, text_width=text_width, max_tokens=max_tokens, audio_revision=audio_revision,
-        text_revision=text_revision, precision=precision, batch_seconds=batch_seconds, chunk_seconds=chunk_seconds,
+        frame_rate=shared.kept_frame_rate(features, audio_encoder, frame_rate), num_mels=num_mels, text_width=text_width,
+        max_tokens=max_tokens, audio_revision=audio_revision, text_revision=text_revision, precision=precision,
+        batch_seconds=batch_seconds, chunk_seconds=chunk_seconds,
         device="cuda" if gpus else "cpu",
     )  # fmt: skip
     from mmm.encoding import default_threads

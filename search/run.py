@@ -210,6 +210,8 @@ def _run(
         console.print(
             plain(f"compare the best of each architecture{where}: {outbox.comparison}"), highlight=False, soft_wrap=True
         )
+    if (sentence := verdict(history)) is not None:
+        console.print(plain(sentence), highlight=False, soft_wrap=True)
     return history
 
 
@@ -274,5 +276,3 @@ def _say(
         say(f"ended: {why}; go on with: {go_on}")
     bundle = f", bundle {folder / 'bundle'}" if has_bundle else ""
     say(f"report {folder / 'report.html'}, leaderboard {folder / 'leaderboard.csv'}{bundle}")
-    if (sentence := verdict(history)) is not None:
-        say(sentence)
