@@ -16,7 +16,8 @@ checkpoint  n      epoch, path, sha256
 decision    n      epoch, action (continue or stop), reason
 end         n      state (complete, pruned or failed), reason, traceback where it failed
 close       -      why this session ended (done, time budget, interrupted), efficiency
-note        -      anything a person should find later (exports, removed weights)
+note        -      anything a person should find later (warnings, packs), and about data what each session trains on (search/data.py),
+                   what of it had changed, and which trials began again because of it
 """
 
 import contextlib
