@@ -23,6 +23,7 @@ from search.history import History
 from search.ledger import Ledger, read_events, read_history
 from search.run import check
 from search.searcher import load_space
+from search.warm_start import load_priors
 from tests.conftest import encode, write_corpus, write_manifest
 from tests.sweep_parts import METRIC, call, call_here, train_serially, write_space
 from tests.test_sweep import mlflow_runs
@@ -304,6 +305,7 @@ def test_changed_data_that_are_accepted_are_told_wherever_the_sweep_is_looked_at
     assert "These weights were trained on data 2 of 2." in card
     _, shown, _ = call_here(capsys, monkeypatch, "status", "first", "--runs", place.runs)
     assert account in shown
+    assert len(load_priors("first", place.runs, METRIC)) == 2
     # Accepted once: these are the sweep's data now, and the ones before are others.
     assert changes(place) == []
     status, _, err = call_here(
