@@ -70,10 +70,10 @@ def _content(store: FeatureStore, rows: npt.NDArray[np.int64]) -> str:
     """Of these utterances' features, wherever in the store they lie."""
     lengths = np.diff(store.offsets)[rows]
     digest = hashlib.sha256(lengths.tobytes())
-    digest.update(np.ascontiguousarray(store.pooled[rows]))
+    digest.update(np.ascontiguousarray(store.pooled[rows]).data)
     step = 1 + 2 * store.width * int(lengths.sum()) // _FRAME_BYTES
     for row in rows[::step]:
-        digest.update(np.ascontiguousarray(store.values[store.offsets[row] : store.offsets[row + 1]]))
+        digest.update(np.ascontiguousarray(store.values[store.offsets[row] : store.offsets[row + 1]]).data)
     return digest.hexdigest()
 
 

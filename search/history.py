@@ -132,7 +132,7 @@ class History:
     used_s: float = 0.0  # by sessions that ended, killed ones up to their last event
     trained_s: float = 0.0  # of all epochs, those included that a killed session's successor trained again
     num_ended: int = 0
-    best: tuple[float, int] | None = None  # score and trial, failed ones aside
+    best: tuple[float, int] | None = None  # score and trial, failed ones aside, and those that may not win
     ended_since_best: int = 0  # trials that ended after it was found, without a better one
     data: list[tuple[int, dict[str, Any]]] = field(
         default_factory=list
@@ -185,6 +185,8 @@ class History:
             case "note" if body.get("about") == "data":
                 self.data.append((len(self.trials), body))
                 self._begin_again(body.get("restarted", ()))
+                if body.get("changed") and not body["only_train_labels"]:
+                    self.best, self.ended_since_best = None, 0
             case _:
                 pass
 
@@ -244,7 +246,9 @@ class History:
 
     def _find_best(self) -> None:
         assert self.spec is not None
-        first = next((other for other in self.ranked(self.spec.metric) if other.state != "failed"), None)
+        first = next(
+            (other for other in self.ranked(self.spec.metric) if other.state != "failed" and self.may_win(other.number)), None
+        )
         found = first.best(self.spec.metric) if first else None
         self.best = (found[1], first.number) if first and found else None
 

@@ -17,8 +17,8 @@ checkpoint  n      epoch, path, sha256
 decision    n      epoch, action (continue or stop), reason
 end         n      state (complete, pruned or failed), reason, traceback where it failed, is_lost where it did because its workers died
 close       -      why this session ended (done, time budget, interrupted, broken off: and the reason), efficiency
-note        -      anything a person should find later (exports, removed weights); about a dead worker: trial (the only one it
-                   trained), reason
+note        -      anything a person should find later (warnings, packs); about a dead worker: trial (the only one it trained), reason;
+                   about data: what each session trains on (search/data.py), what of it had changed, and which trials began again
 """
 
 import contextlib

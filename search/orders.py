@@ -2,6 +2,7 @@
 
 import json
 import traceback
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -54,6 +55,9 @@ class Orders:
         self.same_settings: dict[str, list[int]] = {}  # trials by their settings, the seed aside
         for number, trial in self.trials.items():
             self.same_settings.setdefault(_without_seed(trial.settings), []).append(number)
+        self._num_of_shape = Counter(
+            shape for trial in self.trials.values() if (shape := _shape_or_none(trial.settings)) is not None
+        )
         self.unfinished = [trial.number for trial in self.trials.values() if trial.state == "running"]
         self.packs = PackSizes(spec)
         self._queued_shapes: dict[str, Any] = {}
@@ -81,8 +85,10 @@ class Orders:
         trial = self.trials[seat[0] if seat else orders[0]["number"]]
         if trial.number in self._alone:
             return orders
-        size = self.packs.size(trial.settings, self.spec.trials - len(self.trials))
-        while len(seat) + len(orders) < size and (order := self.next_one(like=trial)) is not None:
+        size, shape = self.packs.size(trial.settings, self.spec.trials - len(self.trials)), _shape(trial.settings)
+        while len(seat) + len(orders) < size and self.packs.may_add(self._num_of_shape[shape]):
+            if (order := self.next_one(like=trial)) is None:
+                break
             orders.append(order)
         if not seat:
             orders[0]["largest_pack"] = self.packs.to_measure(trial.settings, self.spec.trials - len(self.trials))
@@ -149,6 +155,7 @@ class Orders:
         # An identical setting is worth a second run only with another seed.
         settings["seed"] = copied.settings["seed"] if copied else settings["seed"] + len(earlier)
         earlier.append(number)
+        self._num_of_shape[_shape(settings)] += 1
         body = {"params": params, "distributions": distributions, "settings": settings, **about}
         before: list[Entry] = [("suggest", number, body)]
         if (broken := broken_constraint(self.spec, about.get("num_parameters"), [])) is not None:
@@ -206,6 +213,14 @@ class Orders:
 def _shape(settings: Mapping[str, Any]) -> Any:
     """Trials of equal shapes can train in one pack."""
     return pack_shape(make_config(dict(settings)))
+
+
+def _shape_or_none(settings: Mapping[str, Any]) -> Any:
+    """None of settings that could not be trained."""
+    try:
+        return _shape(settings)
+    except ValueError:
+        return None
 
 
 def _without_seed(settings: Mapping[str, Any]) -> str:

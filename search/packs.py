@@ -6,7 +6,10 @@ from typing import Any
 from search.config import SweepSpec
 
 _LARGEST = 16
-_SHARE = 0.5  # of the trials still to come to a worker, at most: a sweep must not spend itself on one shape
+_SHARE = 0.5  # of the trials still to come to a worker, at most
+# Of a sweep's trials that packs may give to one shape. Without a limit 56 of 60 trials had one shape, for a pack is filled up again
+# whenever a trial leaves it (docs/LOG.md, 2026-11-26).
+_SHARE_OF_SHAPE = 0.125
 _Key = tuple[Any, ...]
 
 
@@ -42,6 +45,10 @@ class PackSizes:
         if self.spec.packs is not None:
             return min(self.spec.packs, 1 + num_left // self.spec.workers)  # the others want work too
         return min(self._sizes.get(key, 1), self._allowed(num_left)) if self.is_measured else 1
+
+    def may_add(self, num_of_shape: int) -> bool:
+        """Whether a companion may be suggested for trials of a shape that the sweep has had so many of; where N was asked for, always."""
+        return self.spec.packs is not None or num_of_shape < max(2, _SHARE_OF_SHAPE * self.spec.trials)
 
     def to_measure(self, settings: Mapping[str, Any], num_left: int) -> int:
         """The largest pack that the worker which trains this is to try; 1 where nothing is to be measured, or another does."""

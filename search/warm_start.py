@@ -42,12 +42,15 @@ def _is_ledger(path: Path) -> bool:
 
 
 def _of_ledger(path: Path, source: str, metric: str) -> list[dict[str, Any]]:
-    return [
-        {"source": source, "params": trial.params, "distributions": trial.distributions, "scores": scores,
-         "architecture": trial.settings.get("architecture"), "epoch_seconds": trial.alone_seconds / len(trial.epochs)}
-        for trial in read_history(path).trials.values()
-        if trial.state != "failed" and trial.epochs and metric in trial.epochs[0]["metrics"] and (scores := trial.scores(metric))
-    ]  # fmt: skip
+    history = read_history(path)
+    found = []
+    for trial in history.trials.values():
+        # Where its data were changed, only scores on the last ones: those of one source have to compare.
+        if trial.state != "failed" and trial.epochs and metric in trial.epochs[0]["metrics"] and history.may_win(trial.number):
+            found.append({"source": source, "params": trial.params, "distributions": trial.distributions,
+                          "scores": trial.scores(metric), "architecture": trial.settings.get("architecture"),
+                          "epoch_seconds": trial.alone_seconds / len(trial.epochs)})  # fmt: skip
+    return found
 
 
 def _of_storage(url: str, source: str) -> list[dict[str, Any]]:

@@ -23,8 +23,10 @@ from search.history import History
 from search.ledger import Ledger, read_events, read_history
 from search.run import check
 from search.searcher import load_space
+from search.warm_start import load_priors
 from tests.conftest import encode, write_corpus, write_manifest
 from tests.sweep_parts import METRIC, call, call_here, train_serially, write_space
+from tests.test_sweep import mlflow_runs
 
 SPACE = """
 def suggest(trial):
@@ -282,6 +284,10 @@ def test_changed_data_that_are_accepted_are_told_wherever_the_sweep_is_looked_at
         "begun again on them: 2; those before it do not compete for the bundle any more"
     )
     assert f"warning: {account}\n" in told
+    assert "MLflow did not" not in told
+    assert mlflow_runs(place.runs)["sweep"].data.tags["mmm.data_changed"] == f"from trial 3 on: {OTHER_DEV_LABELS}"
+    assert after.best is not None
+    assert after.best[1] in (2, 3)
     # What was interrupted was trained from its first epoch, on the data as they are now.
     assert {number: after.trials[number] for number in (0, 1)} == {number: before.trials[number] for number in (0, 1)}
     again = [event.body["epoch"] for event in read_events(place.ledger) if event.kind == "epoch" and event.trial == 2]
@@ -299,6 +305,7 @@ def test_changed_data_that_are_accepted_are_told_wherever_the_sweep_is_looked_at
     assert "These weights were trained on data 2 of 2." in card
     _, shown, _ = call_here(capsys, monkeypatch, "status", "first", "--runs", place.runs)
     assert account in shown
+    assert len(load_priors("first", place.runs, METRIC)) == 2
     # Accepted once: these are the sweep's data now, and the ones before are others.
     assert changes(place) == []
     status, _, err = call_here(

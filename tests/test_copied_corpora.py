@@ -313,7 +313,8 @@ LOCAL = {"kind": "text", "encoder": "/models/a text", "revision": None, "files_s
         ([{**FBANK, "feature": "hidden_state", "frame_rate_hz": 100 / 7}], "--frame-rate 14.285714285714286 --audio-feature hidden_state"),
         ([{**NGRAM, "context": 3, "max_tokens": 48}], "--max-tokens 48 --context 3"),
         ([{**HUB, "feature": "extract_feature"}, {**HUB, "feature": "hidden_state", "layer": "mean:6,7"}, {**LOCAL, "context": 1}],
-         "--audio-encoder some/speech --frame-rate 0 --audio-revision abc123 --layer mean:6,7 --chunk-seconds 20 --text-encoder '/models/a text' "
+         "--audio-encoder some/speech --frame-rate 0 --audio-revision abc123 --layer mean:6,7 --chunk-seconds 20 "
+         "--text-encoder '/models/a text' "
          "--precision bf16 --context 1"),
         ([{**HUB, "feature": "hidden_state", "frame_rate_hz": 12.5, "precision": "fp16", "chunk_s": 35.0}],
          "--audio-encoder some/speech --frame-rate 12.5 --audio-revision abc123 --precision fp16 --device cuda "

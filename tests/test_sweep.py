@@ -16,6 +16,7 @@ from mlflow.entities import Run
 
 from mmm.bundle import load_bundle
 from mmm.predict import evaluate_bundle
+from search.baseline import verdict
 from search.history import History
 from search.ledger import read_events, read_history
 from search.mlflow_store import EXPERIMENT, default_tracking_uri
@@ -105,8 +106,14 @@ def test_the_command_tells_of_every_trial_and_where_things_are(sweep: Done) -> N
 
 def test_leaderboard_and_report_are_written(sweep: Done) -> None:
     with open(sweep.folder / "leaderboard.csv", encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+        *rows, baseline = csv.DictReader(file)
     assert len(rows) == 8
+    assert (baseline["trial"], baseline["state"], baseline["architecture"], baseline["rank"]) == (
+        "linear",
+        "baseline",
+        "linear",
+        "",
+    )
     scores = [float(row["score"]) for row in rows if row["rank"] and row["state"] != "failed"]
     assert scores == sorted(scores, reverse=True)
     best = sweep.history.ranked(METRIC)[0].best(METRIC)
@@ -120,6 +127,8 @@ def test_leaderboard_and_report_are_written(sweep: Done) -> None:
 
 def test_mlflow_has_one_parent_and_one_child_a_trial_and_nothing_is_left_running(sweep: Done) -> None:
     for history, runs in ((sweep.before, sweep.runs_before), (sweep.history, mlflow_runs(sweep.runs))):
+        assert history.spec is not None
+        assert history.spec.precisions is not None
         assert runs.keys() == {"sweep", *map(str, history.trials)}
         parent = runs["sweep"]
         assert parent.info.status == "FINISHED"
@@ -129,7 +138,9 @@ def test_mlflow_has_one_parent_and_one_child_a_trial_and_nothing_is_left_running
             assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
             assert (child.data.tags["mmm.state"], child.info.status) == (trial.state, STATUS[trial.state])
             assert child.data.tags["mmm.reason"] == trial.reason
-            assert child.data.params.items() <= {name: str(value) for name, value in trial.settings.items()}.items()
+            expected = {**trial.settings, "precision": trial.precision}
+            assert child.data.params.items() <= {name: str(value) for name, value in expected.items()}.items()
+            assert child.data.params["precision"] == history.spec.precisions[trial.settings["architecture"]]
             assert child.data.params.keys() >= {*trial.params, *trial.settings} & {
                 "architecture",
                 "context",
@@ -137,6 +148,30 @@ def test_mlflow_has_one_parent_and_one_child_a_trial_and_nothing_is_left_running
                 "lr",
                 "dropout",
             }
+
+
+def test_the_linear_baseline_is_fitted_once_and_the_last_line_says_how_the_winner_stands_to_it(sweep: Done) -> None:
+    found = sweep.history.baseline
+    assert found is not None
+    assert sweep.before.baseline == found
+    fitted = [
+        [line for line in told.splitlines() if line.startswith("linear baseline: ")] for told in (sweep.told, sweep.told_again)
+    ]
+    assert [len(lines) for lines in fitted] == [1, 0]
+    bundle = load_bundle(sweep.folder / "baseline")
+    assert (bundle.config.architecture, bundle.config.params()) == ("linear", found["settings"])
+    manifest = sweep.corpus.manifest
+    metrics = evaluate_bundle(bundle, manifest, sweep.corpus.features_dir, manifest.rows("dev"), torch.device("cpu"))
+    assert metrics[METRIC] == pytest.approx(found["metrics"][METRIC], abs=1e-6)
+    sentence = verdict(sweep.history)
+    assert sentence is not None
+    assert sentence in sweep.told_again.splitlines()[-1]
+    assert sentence in sweep.told.splitlines()[-1] or sweep.before.best != sweep.history.best
+    page = (sweep.folder / "report.html").read_text(encoding="utf-8")
+    assert f"<b>{sentence[0].upper()}{sentence[1:]}.</b>" in page
+    parent = mlflow_runs(sweep.runs)["sweep"]
+    assert parent.data.metrics[f"baseline_{METRIC}"] == pytest.approx(found["metrics"][METRIC])
+    assert "Linear baseline (logistic regression, K = " in parent.data.tags["mlflow.note.content"]
 
 
 def test_mlflow_has_every_epoch_of_every_metric_once(sweep: Done) -> None:

@@ -1,0 +1,120 @@
+"""The linear baseline of a sweep: what it is tuned over, and how the winner stands to it, in words."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from mmm.baselines import C_GRID, CLASS_WEIGHTS, baselines, tuned
+from search.baseline import baseline_of, fit_baseline, verdict
+from search.config import SweepSpec
+from search.history import Event, History
+from search.leaderboard import write_leaderboard
+from search.plan import trial_config
+from search.run import start
+from search.view import leaderboard_table
+from spaces import SPACES
+from tests.conftest import Corpus
+from tests.sweep_parts import METRIC, epoch_entry, small_spec
+
+SPEC = SweepSpec("first", "quick", "manifest.csv", "features", trials=6, epochs=4, workers=2)
+SETTINGS = {"architecture": "linear", "context": 2, "c": 0.01, "class_weight": "inverse"}
+
+
+def history_with(*scores: float, baseline: float | None = 0.5) -> History:
+    """Trials with these scores, and a baseline with its own."""
+    history = History()
+    events: list[tuple[str, int | None, dict[str, Any]]] = [("sweep", None, {"spec": SPEC.as_json()})]
+    if baseline is not None:
+        body = {"settings": SETTINGS, "metrics": {METRIC: baseline}, "seconds": 1.25, "data_changes": 0}
+        events.append(("baseline", None, body))
+    for number, score in enumerate(scores):
+        settings = {"architecture": "mlp_mixer", "context": 3}
+        events += [("suggest", number, {"params": {"lr": 0.1}, "distributions": {}, "settings": settings}),
+                   ("epoch", number, epoch_entry(1, score)), ("end", number, {"state": "complete", "reason": ""})]  # fmt: skip
+    for seq, (kind, trial, body) in enumerate(events, start=1):
+        history.apply(Event(seq, float(seq), kind, trial, body))
+    return history
+
+
+@pytest.mark.parametrize(
+    ("score", "words"),
+    [
+        (0.75, "the winner is above the linear baseline: macro_f1 0.7500 (trial 0, mlp_mixer) against 0.5000 (logistic regression, "
+               "K=2 C=0.01 class_weight=inverse)"),
+        (0.25, "the winner is below the linear baseline: macro_f1 0.2500 (trial 0, mlp_mixer) against 0.5000 (logistic regression, "
+               "K=2 C=0.01 class_weight=inverse); its bundle is in baseline/ beside the sweep's"),
+        (0.5, "the winner is level with the linear baseline: macro_f1 0.5000 (trial 0, mlp_mixer) against 0.5000 (logistic "
+              "regression, K=2 C=0.01 class_weight=inverse); its bundle is in baseline/ beside the sweep's"),
+    ],
+)  # fmt: skip
+def test_how_the_winner_stands_to_the_baseline_is_said_in_words(score: float, words: str) -> None:
+    assert verdict(history_with(score)) == words
+
+
+def test_nothing_is_said_without_a_baseline_or_a_score() -> None:
+    assert verdict(history_with(0.75, baseline=None)) is None
+    assert verdict(history_with()) is None
+
+
+def test_a_baseline_on_data_that_were_changed_since_does_not_count() -> None:
+    history = history_with(0.75)
+    body = {
+        "about": "data",
+        "manifest": {"sha256": "0"},
+        "changed": ["train labels"],
+        "restarted": [],
+        "only_train_labels": True,
+    }
+    history.apply(Event(99, 99.0, "note", None, body))
+    assert baseline_of(history) is None
+
+
+@pytest.mark.parametrize(("baseline", "place"), [(0.9, 0), (0.5, 1), (0.1, 3)])
+def test_it_stands_in_the_leaderboard_where_its_score_puts_it(baseline: float, place: int, tmp_path: Path) -> None:
+    history = history_with(0.6, 0.4, 0.3, baseline=baseline)
+    for width in (80, 200):
+        console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+        console.print(leaderboard_table(history, METRIC, 10, None, width))
+        rows = [line for line in console.export_text().splitlines() if line.startswith("│")]
+        assert ["baseline" in row for row in rows] == [number == place for number in range(4)]
+        assert "linear" in rows[place]
+    write_leaderboard(tmp_path / "leaderboard.csv", history, METRIC)
+    lines = (tmp_path / "leaderboard.csv").read_text().splitlines()
+    assert len(lines) == 5
+    assert lines[-1].startswith(f",linear,baseline,{baseline},")
+
+
+def test_it_is_tuned_over_all_that_the_folder_holds_and_is_the_baseline_of_mmm_baselines(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    told: list[str] = []
+    body = fit_baseline(small_spec(corpus), corpus.manifest, tmp_path, 0, told.append)
+    total = len(C_GRID) * len(CLASS_WEIGHTS) * 2 * 3  # audio features, contexts
+    assert told[-1] == f"linear baseline: {total} of {total} settings tried"
+    *_, both = baselines(corpus.manifest, corpus.features_dir)
+    assert (both.name, both.metrics) == ("logistic regression, both", body["metrics"])
+    assert both.settings["C"] == body["settings"]["c"]
+
+
+def test_what_is_given_is_not_tuned(corpus: Corpus) -> None:
+    given = {"context": 2, "audio_feature": "extract_feature", "class_weight": "none", "c": 0.1}
+    ((done, total, config),) = tuned(corpus.manifest, corpus.features_dir, METRIC, given)
+    assert (done, total) == (1, 1)
+    assert config is not None
+    assert given.items() <= config.params().items()
+
+
+def test_the_published_space_has_no_baseline_and_a_space_may_not_suggest_it(corpus: Corpus) -> None:
+    assert [name for name, space in SPACES.items() if not space.has_baseline] == ["paper"]
+    with pytest.raises(ValueError, match="architecture=linear is the baseline that every sweep fits by itself"):
+        trial_config({"architecture": "linear"}, small_spec(corpus))
+
+
+def test_a_sweep_over_the_published_recipes_trains_without_one(corpus: Corpus, tmp_path: Path) -> None:
+    spec = replace(small_spec(corpus), space="paper", trials=1, epochs=1, first_rung=1)
+    history = start(spec, tmp_path / "runs", Console(file=open("/dev/null", "w")))  # noqa: SIM115
+    assert history.baseline is None
+    assert history.trials[0].settings["input_scaling"] == "none"
