@@ -232,7 +232,7 @@ def test_companions_differ_from_their_trial_in_what_changes_no_shape(name: str) 
         fixed = fixing(space, draw.params, shape_of)
         assert fixed is not None
         free = draw.params.keys() - fixed.keys()
-        assert free == {"lr", "dropout"} | ({"weight_decay", "balance"} if name == "full" else set())
+        assert free == {"lr", "dropout"} | ({"weight_decay", "label_smoothing", "balance"} if name == "full" else set())
         for companion in draws(space, [None] * 5, np.random.default_rng(4), fixed):
             assert shape_of(companion.settings) == shape_of(draw.settings)
 
@@ -411,3 +411,18 @@ def _notes(folder: Path) -> list[Any]:
     from search.ledger import read_events
 
     return [event for event in read_events(folder / "ledger.sqlite") if event.kind == "note"]
+
+
+def test_packs_give_at_most_an_eighth_of_a_sweeps_trials_to_one_shape(corpus: Corpus, tmp_path: Path) -> None:
+    spec = small_spec(corpus, trials=64, workers=2)
+    with Ledger(tmp_path / "sweep") as ledger:
+        ledger.append(("sweep", None, {"spec": spec.as_json()}))
+        conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
+        (first,) = conductor.next_orders()
+        for architecture in ("vanilla_concat", "three_way_concat"):
+            conductor.orders.packs.measured({**first["settings"], "architecture": architecture}, 16)
+        seat = [first["number"]]
+        for _ in range(20):  # as often as a trial leaves
+            seat = [seat[0], *(order["number"] for order in conductor.next_orders(seat))][:2]
+        shapes = [shape_of(trial.settings) for trial in conductor.trials.values()]
+        assert 2 <= shapes.count(shape_of(first["settings"])) <= 64 / 8

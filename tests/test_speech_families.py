@@ -23,10 +23,11 @@ from transformers import (
 )
 
 from mmm.batches import load_features
+from mmm.cli_encode import kept_frame_rate
 from mmm.encoders import Running, make_speech_encoder
 from mmm.encoders.huggingface import HuggingFaceSpeech
 from mmm.encoders.windows import Convolutions, windows
-from mmm.extract import find_store
+from mmm.extract import encode_speech, find_store
 from mmm.store import list_recipes
 from tests.conftest import SAMPLE_RATE_HZ, Corpus
 from tests.encode_parts import run_printed
@@ -278,3 +279,43 @@ def test_the_printed_command_has_all_of_a_pretrained_encoder(
     added = {path.name for path in list_recipes(features)} - made
     assert [list_recipes(features)[features / name]["context"] for name in added] == [2]
     load_features(corpus.manifest, features, "hidden_state", 2)
+
+
+@pytest.mark.parametrize("name", ["wav2vec2-layer-norm", "whisper", "adapter"])
+def test_at_a_frame_rate_a_store_keeps_means_of_neighbours_and_pools_every_frame(
+    saved: dict[str, Path], name: str, corpus: Corpus, tmp_path: Path
+) -> None:
+    rate = 12.5 / (4 if name == "adapter" else 1)
+    whole, kept = make(saved[name]), make(saved[name], frame_rate=rate)
+    for encoder, folder in ((whole, tmp_path / "whole"), (kept, tmp_path / "kept")):
+        list(encode_speech(corpus.manifest, folder, encoder, ["hidden_state"]))
+    stores = [find_store(tmp_path / folder, "audio", feature="hidden_state") for folder in ("whole", "kept")]
+    assert ("frame_rate_hz" in stores[0].recipe, stores[1].recipe["frame_rate_hz"]) == (False, rate)
+    np.testing.assert_array_equal(stores[1].pooled, stores[0].pooled)
+    for row in range(len(stores[0].keys)):
+        frames, means = (store.values[store.offsets[row] : store.offsets[row + 1]] for store in stores)
+        assert len(means) == -(-len(frames) // 4)
+        expected = [frames[start : start + 4].astype(np.float32).mean(axis=0) for start in range(0, len(frames), 4)]
+        np.testing.assert_allclose(means, np.array(expected), rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("rate", [30.0, 100.0, -1.0])
+def test_a_frame_rate_that_does_not_divide_the_encoders_is_refused(saved: dict[str, Path], rate: float) -> None:
+    encoder = make(saved["whisper"], frame_rate=rate, lazy=True)
+    with pytest.raises(
+        ValueError, match=rf"--frame-rate {rate:g} does not divide the 50 frames a second of encoder '.*whisper'; try 50 or 25"
+    ):
+        encoder.load(weights=False)
+
+
+def test_the_frame_rate_is_the_folders_own_else_12_5_and_0_is_every_frame(
+    saved: dict[str, Path], corpus: Corpus, tmp_path: Path
+) -> None:
+    folder, name = tmp_path / "features", str(saved["whisper"])
+    assert kept_frame_rate(folder, name, None) == 12.5
+    assert kept_frame_rate(folder, name, 0) is None
+    assert kept_frame_rate(folder, "published", None) is None
+    assert (kept_frame_rate(folder, "fbank", None), kept_frame_rate(folder, "fbank", 10)) == (None, 10)
+    list(encode_speech(corpus.manifest, folder, make(saved["whisper"]), ["hidden_state"]))
+    assert kept_frame_rate(folder, name, None) is None  # the same command adds to its stores
+    assert kept_frame_rate(folder, str(saved["wavlm"]), None) == 12.5

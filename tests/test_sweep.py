@@ -1,6 +1,7 @@
 """One real sweep on Ray, then resumed: what is on the disk, in MLflow and in the bundle, and what the other commands make of it."""
 
 import csv
+import html
 import re
 import shutil
 import subprocess
@@ -168,7 +169,7 @@ def test_the_linear_baseline_is_fitted_once_and_the_last_line_says_how_the_winne
     assert sentence in sweep.told_again.splitlines()[-1]
     assert sentence in sweep.told.splitlines()[-1] or sweep.before.best != sweep.history.best
     page = (sweep.folder / "report.html").read_text(encoding="utf-8")
-    assert f"<b>{sentence[0].upper()}{sentence[1:]}.</b>" in page
+    assert f"<b>{html.escape(sentence[0].upper() + sentence[1:])}.</b>" in page
     parent = mlflow_runs(sweep.runs)["sweep"]
     assert parent.data.metrics[f"baseline_{METRIC}"] == pytest.approx(found["metrics"][METRIC])
     assert "Linear baseline (logistic regression, K = " in parent.data.tags["mlflow.note.content"]

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from mmm.batches import labelled_rows
 from mmm.checkpoint import load_checkpoint
-from mmm.evaluate import forward
+from mmm.evaluate import forward, probabilities
 from mmm.models import ARCHITECTURES
 from mmm.run import Run, begin, build_model, resolve_device
 from mmm.train import Diverged, EpochResult, fit, row_order
@@ -362,3 +362,13 @@ def test_a_device_that_is_not_there_is_refused() -> None:
             resolve_device(name)
     with pytest.raises(ValueError, match=r"device 'cuda:99' asked for, but this machine has \d+ usable GPUs"):
         resolve_device("cuda:99")
+
+
+@every_architecture
+def test_every_system_learns_a_batch_by_heart(corpus: Corpus, architecture: str) -> None:
+    run = begin_small(corpus, architecture, epochs=80, lr=5e-3, dropout=0.0, weight_decay=0.0, batch_size=64)
+    run.train = run.train.part(torch.arange(12))
+    *_, last = fit(run)
+    found = probabilities(run.model, run.train, torch.device("cpu"))
+    assert last.train_loss < 0.05
+    assert (found.argmax(dim=1) == run.train.labels.argmax(dim=1)).all()
