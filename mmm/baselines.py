@@ -62,8 +62,9 @@ def tuned(
 ) -> Iterator[tuple[int, int, TrainConfig | None]]:  # fmt: skip
     """Tune the linear system on validation by `objective`: C, the weights of classes, the audio feature and the context.
 
-    Every audio feature and context that the folder holds is tried; `given` settings are not tuned. Yields how many fits are done of
-    how many, and the best settings so far. Raises ValueError or FileNotFoundError as `load_features`.
+    Every audio feature and context that the folder holds of the whole manifest is tried; `given` settings are not tuned. Yields how
+    many fits are done of how many, and the best settings so far. Raises ValueError or FileNotFoundError as `load_features` where
+    none can be used.
     """
     recipes = list_recipes(features_dir, manifest.path).values()
     choices: dict[str, Sequence[Any]] = {
@@ -78,8 +79,14 @@ def tuned(
     choices = {name: (given[name],) if given.get(name) is not None else values for name, values in choices.items()}
     total = int(np.prod([len(values) for values in choices.values()]))
     done, best, best_score = 0, None, -1.0
+    refused: Exception | None = None
     for audio_feature, context in itertools.product(choices["audio_feature"], choices["context"]):
-        features = load_features(manifest, features_dir, audio_feature, context)
+        try:
+            features = load_features(manifest, features_dir, audio_feature, context)
+        except (ValueError, FileNotFoundError) as error:  # made for another corpus, or for a part of this one
+            refused = refused or error
+            total -= len(choices["class_weight"]) * len(choices["c"])
+            continue
         params = {**given, "architecture": "linear", "audio_feature": audio_feature, "context": context}
         run = begin(make_config(params), features)
         train_ND, dev_ND = inputs_of(run, run.train), inputs_of(run, run.dev)
@@ -95,6 +102,8 @@ def tuned(
                 if score > best_score:
                     best, best_score = config, score
                 yield done, total, best
+    if best is None:
+        raise refused or FileNotFoundError(f"{features_dir}: holds no features of speech or of text")
 
 
 def fitted(config: TrainConfig, manifest: Manifest, features_dir: Path, objective: str) -> Run:

@@ -193,7 +193,7 @@ class SplitData:
         An input that is left out stays the zeros that it is.
         """
         features, config = self.features, self.config
-        key = (config.is_pooled, hashlib.sha256(self.indices.numpy()).digest())
+        key = (config.is_pooled, hashlib.sha256(self.indices.numpy().tobytes()).digest())
         if key not in features.statistics:
             of = pooled_statistics if config.is_pooled else frame_statistics
             found = features.statistics[key] = {}

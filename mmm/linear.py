@@ -36,7 +36,7 @@ def solve(
     weight = weight * (shares_NC.sum() / weight.sum())
     present = torch.unique(target)
     num_classes, width = shares_NC.shape[1], inputs_ND.shape[1]
-    used = inputs_ND.any(axis=0)  # the penalty leaves nothing on a column of zeros: an input that is left out
+    used = np.flatnonzero(inputs_ND.any(axis=0))  # the penalty leaves nothing on a column of zeros: an input that is left out
     found_CD, bias_C = torch.zeros(num_classes, width), torch.full((num_classes,), _NEVER)
     if len(present) == 1:
         bias_C[present] = 0.0
@@ -44,7 +44,7 @@ def solve(
     model = LogisticRegression(C=c, tol=_TOLERANCE, max_iter=_MAX_ITERATIONS)
     if start is not None and len(present) > 2:
         model.warm_start = True
-        model.coef_, model.intercept_ = start[0][present][:, used].double().numpy(), start[1][present].double().numpy()
+        model.coef_, model.intercept_ = start[0][present].double().numpy()[:, used], start[1][present].double().numpy()
     with threadpool_limits(limits=1 if inputs_ND.size < _SMALL else None):
         model.fit(inputs_ND[rows.numpy()][:, used].astype(np.float64), target.numpy(), sample_weight=weight.double().numpy())
     coefficients, intercept = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)

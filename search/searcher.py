@@ -54,8 +54,8 @@ def load_space(name: str, audio_features: Sequence[str] | None = None) -> Space:
         raise ValueError(f"{path}: cannot be loaded as a space: {type(error).__name__}: {error}") from error
     suggest = getattr(module, function, None)
     if not callable(suggest):
-        there = ", ".join(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
-        raise ValueError(f"{path}: no function {function!r} (found: {there or 'none'})")
+        functions = ", ".join(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
+        raise ValueError(f"{path}: no function {function!r} (found: {functions or 'none'})")
     return bound(suggest, tuple(getattr(module, "KNOWN_GOOD", ())), there)
 
 

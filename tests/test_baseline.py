@@ -8,6 +8,8 @@ import pytest
 from rich.console import Console
 
 from mmm.baselines import C_GRID, CLASS_WEIGHTS, baselines, tuned
+from mmm.extract import encode_speech, encode_text
+from mmm.manifest import read_manifest
 from search.baseline import baseline_of, fit_baseline, verdict
 from search.config import SweepSpec
 from search.history import Event, History
@@ -16,7 +18,7 @@ from search.plan import trial_config
 from search.run import start
 from search.view import leaderboard_table
 from spaces import SPACES
-from tests.conftest import Corpus
+from tests.conftest import Corpus, small_speech_encoder, small_text_encoder
 from tests.sweep_parts import METRIC, epoch_entry, small_spec
 
 SPEC = SweepSpec("first", "quick", "manifest.csv", "features", trials=6, epochs=4, workers=2)
@@ -97,6 +99,25 @@ def test_it_is_tuned_over_all_that_the_folder_holds_and_is_the_baseline_of_mmm_b
     *_, both = baselines(corpus.manifest, corpus.features_dir)
     assert (both.name, both.metrics) == ("logistic regression, both", body["metrics"])
     assert both.settings["C"] == body["settings"]["c"]
+
+
+def test_features_of_a_part_of_the_corpus_are_left_out_and_refused_where_there_are_no_others(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    rows = corpus.manifest.path.read_text(encoding="utf-8").splitlines()
+    (tmp_path / "wav").symlink_to(corpus.manifest.path.parent / "wav")
+    part = tmp_path / "part.csv"
+    part.write_text("\n".join([rows[0], *rows[11:]]) + "\n", encoding="utf-8")
+    features = tmp_path / "features"
+    list(encode_speech(corpus.manifest, features, small_speech_encoder(), ["hidden_state"]))
+    list(encode_text(read_manifest(part), features, small_text_encoder(), [2]))
+    with pytest.raises(ValueError, match=r"no text features for \d+ of 40 utterances"):
+        list(tuned(corpus.manifest, features, METRIC, {}))
+    list(encode_text(corpus.manifest, features, small_text_encoder(), [1]))
+    *_, (done, total, config) = tuned(corpus.manifest, features, METRIC, {})
+    assert done == total == len(C_GRID) * len(CLASS_WEIGHTS)
+    assert config is not None
+    assert config.context == 1
 
 
 def test_what_is_given_is_not_tuned(corpus: Corpus) -> None:
