@@ -115,7 +115,7 @@ def test_features_of_a_part_of_the_corpus_are_left_out_and_refused_where_there_a
         list(tuned(corpus.manifest, features, METRIC, {}))
     list(encode_text(corpus.manifest, features, small_text_encoder(), [1]))
     *_, (done, total, config) = tuned(corpus.manifest, features, METRIC, {})
-    assert done == total == len(C_GRID) * len(CLASS_WEIGHTS)
+    assert done == len(C_GRID) * len(CLASS_WEIGHTS) < total
     assert config is not None
     assert config.context == 1
 
