@@ -1,10 +1,11 @@
 """A Ray to work on: a local one of our own on loopback, or the cluster at an address."""
 
+import contextlib
 import logging
 import os
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,25 +27,20 @@ def connect(
     Who is stopped meanwhile gets a KeyboardInterrupt.
     """
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
-    is_main = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGTERM)
     try:
-        if address is None:
-            os.environ.update(worker_env or {})  # Ray's processes inherit it
-            # Without "local" it would join any other Ray that RAY_ADDRESS or a file of an earlier one names.
-            ray.init(address="local", num_cpus=num_cpus, num_gpus=-(-num_gpus // 1) if num_gpus else 0, include_dashboard=False,
-                     _node_ip_address="127.0.0.1", **quiet)  # fmt: skip
-        else:
-            runtime_env = {"env_vars": dict(worker_env)} if worker_env else None
-            ray.init(address=address, runtime_env=runtime_env, **quiet)
+        with _sigterm_is_ctrl_c():
+            if address is None:
+                os.environ.update(worker_env or {})  # Ray's processes inherit it
+                # Without "local" it would join any other Ray that RAY_ADDRESS or a file of an earlier one names.
+                ray.init(address="local", num_cpus=num_cpus, num_gpus=-(-num_gpus // 1) if num_gpus else 0, include_dashboard=False,
+                         _node_ip_address="127.0.0.1", **quiet)  # fmt: skip
+            else:
+                ray.init(address=address, runtime_env={"env_vars": dict(worker_env)} if worker_env else None, **quiet)
     except ConnectionError as error:
         raise ValueError(f"--address {address}: no Ray cluster answers there ({error})") from None
-    except SystemExit:  # of the handler of SIGTERM that Ray has while it starts
-        raise KeyboardInterrupt from None
-    finally:
-        # Ray puts its own in the place of ours: it prints a stack trace and aborts the process.
-        if is_main and handler is not None:
-            signal.signal(signal.SIGTERM, handler)
+    except KeyboardInterrupt:
+        disconnect()
+        raise
     token = Path.home() / ".ray" / "auth_token"
     if token.is_file():
         token.chmod(0o600)  # Ray creates it readable for everyone
@@ -55,6 +51,34 @@ def connect(
             raise ValueError(
                 f"the cluster has {there.get(kind, 0.0):g} {kind}s, {number:g} are asked for; Ray would wait for ever"
             )
+
+
+@contextlib.contextmanager
+def _sigterm_is_ctrl_c() -> Iterator[None]:
+    """Ray puts handlers of SIGTERM in the place of ours: one that exits, of which it may itself take no notice, and, once it has
+    started, one that prints a stack trace and aborts the process.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.set_blocking(writing, False)
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)  # the number of each signal, whoever handles it
+    try:
+        with contextlib.suppress(SystemExit):
+            yield
+    finally:
+        signal.set_wakeup_fd(before)
+        signal.signal(signal.SIGTERM, handler if handler is not None else signal.SIG_DFL)
+        seen = b""
+        with contextlib.suppress(BlockingIOError):
+            seen = os.read(reading, 1000)
+        os.close(reading)
+        os.close(writing)
+    if signal.SIGTERM in seen:
+        raise KeyboardInterrupt
 
 
 def is_connected() -> bool:

@@ -80,14 +80,14 @@ class Outbox:
             self._process.wait()
 
     def close(self, longest_wait_s: float = _LONGEST_WAIT_S) -> str:
-        """After the session's end is in the ledger: wait for the rest to be sent, but not for long.
+        """After the session's end is in the ledger: wait for the rest to be sent, but not for long; it goes on without the driver.
 
         Returns what kept it from arriving, empty where everything has.
         """
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._listener.join(min(longest_wait_s, _LONGEST_YIELDING_S))
-        if self._listener.is_alive():
+        if self._listener.is_alive() and longest_wait_s > _LONGEST_YIELDING_S:
             # It yields to everyone, and on a machine with other work may never get on. One that does not takes its place; what has
             # arrived is not sent twice.
             self._process.kill()

@@ -406,6 +406,25 @@ def test_every_kept_trial_exports_with_the_score_the_ledger_has(whole: Sweep, tm
         assert len(export_trial(whole.history, whole.folder, trial.number, tmp_path / str(trial.number))) == 64
 
 
+@pytest.mark.parametrize(("num_reports", "written"), [(1, "checkpoint-00002.safetensors"), (8, "best.safetensors")])
+def test_the_bundle_of_an_interrupted_trial_is_what_the_ledger_knows_of_it_though_its_worker_came_further(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_reports: int, written: str
+) -> None:
+    monkeypatch.setattr("search.slices.SLICE_S", 0.0)
+    monkeypatch.setattr("search.member.CHECKPOINT_SHARE", 1e9)  # each report has its checkpoint
+    spec = small_spec(corpus, trials=1, epochs=9, first_rung=9)
+    sweep = Sweep(tmp_path / "s", spec, fixed(lr=3e-3))
+    conductor = sweep.conductor()
+    (order,) = conductor.next_orders()
+    slices = Slices([order])
+    for _ in range(num_reports):
+        assert not conductor.report(0, slices.next()[0])
+    slices.next()  # a report that never arrives
+    assert (trial_folder(sweep.folder, 0) / written).is_file()
+    conductor.close_session("interrupted")
+    assert len(export_trial(sweep.history, sweep.folder, 0, tmp_path / "bundle")) == 64
+
+
 def test_an_ended_trial_keeps_its_best_weights_alone(whole: Sweep) -> None:
     # The last one of a worker has no successor at whose start it could be slimmed.
     for number in range(7):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -183,3 +184,43 @@ def test_a_sweep_whose_ray_dies_breaks_off_and_goes_on_in_another_session(
     trials = read_history(runs / "first" / "ledger.sqlite").trials
     assert {trial.state for trial in trials.values()} <= {"complete", "pruned"}
     assert "RUNNING" not in statuses(runs).values()
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    """Three nodes of one machine: the first without a core, where the driver is."""
+    from ray.cluster_utils import Cluster
+
+    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        yield found
+    finally:
+        found.shutdown()
+
+
+def test_trials_of_a_node_that_is_killed_go_on_on_another(
+    corpus: Corpus, empty_store: Path, tmp_path: Path, cluster: Any
+) -> None:
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    shutil.copy(empty_store, runs)
+    first = cluster.add_node(num_cpus=1)
+    space = write_space(tmp_path / "long.py", SPACE)
+    arguments = command("search", "run", space, corpus.manifest.path, "--features", corpus.features_dir, "--name", "first", "--trials", 1,
+                        "--epochs", 2000, "--first-rung", 1999, "--workers", 1, "--packs", "off", "--runs", runs,
+                        "--address", cluster.address)  # fmt: skip
+    ledger = runs / "first" / "ledger.sqlite"
+    with subprocess.Popen(arguments, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as driver:
+        try:
+            while not (ledger.is_file() and any(event.kind == "checkpoint" for event in read_events(ledger))):
+                assert driver.poll() is None, driver.communicate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    driver.wait(0.2)
+            cluster.add_node(num_cpus=1)
+            cluster.remove_node(first, allow_graceful=False)
+            told, _ = driver.communicate(timeout=TIMEOUT_S)
+        finally:
+            driver.kill()
+    assert driver.returncode == 0, told
+    (trial,) = read_history(ledger).trials.values()
+    assert (trial.state, trial.dead_workers, len(trial.epochs)) == ("complete", 1, 2000)
