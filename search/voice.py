@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -49,4 +50,5 @@ def lasting(console: Console) -> Iterator[None]:
     try:
         yield
     finally:
-        console.file = stream
+        # A console without a file of its own follows what is put in the place of these.
+        console.file = None if stream in (sys.stdout, sys.stderr) else stream  # type: ignore[assignment]

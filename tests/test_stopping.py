@@ -101,6 +101,18 @@ def test_a_console_that_is_heard_says_the_same_as_before() -> None:
     assert console.file is stream
 
 
+def test_a_console_of_standard_output_follows_it_again(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = Console()
+    with lasting(console):
+        console.print("one")
+    assert capsys.readouterr().out == "one\n"
+    monkeypatch.setattr("sys.stdout", elsewhere := io.StringIO())
+    console.print("two")
+    assert elsewhere.getvalue() == "two\n"
+
+
 def run_command(corpus: Corpus, store: Path, folder: Path) -> list[str]:
     (folder / "runs").mkdir()
     shutil.copy(store, folder / "runs")
