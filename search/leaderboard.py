@@ -59,5 +59,5 @@ def write_leaderboard(path: Path, history: History, metric: str) -> None:
         settings = baseline.settings
         writer.writerow({"trial": TRIAL, "state": "baseline", "score": round(baseline.metrics[metric], 6), "architecture": "linear",
                          "context": settings["context"], "settings": f"c={settings['c']:g} class_weight={settings['class_weight']}",
-                         "training_s": round(baseline.seconds, 2)})  # fmt: skip
+                         "training_s": round(baseline.seconds, 2), "data": 1 + len(history.data_changes)})  # fmt: skip
     write_text(path, text.getvalue())

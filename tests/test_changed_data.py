@@ -296,7 +296,13 @@ def test_changed_data_that_are_accepted_are_told_wherever_the_sweep_is_looked_at
     assert after.trials[2].state in ("complete", "pruned")
     assert account in (place.runs / "first" / "report.html").read_text(encoding="utf-8")
     with open(place.runs / "first" / "leaderboard.csv", newline="", encoding="utf-8") as file:
-        assert {row["trial"]: row["data"] for row in csv.DictReader(file)} == {"0": "1", "1": "1", "2": "2", "3": "2"}
+        assert {row["trial"]: row["data"] for row in csv.DictReader(file)} == {
+            "0": "1",
+            "1": "1",
+            "2": "2",
+            "3": "2",
+            "linear": "2",
+        }
     bundle = load_bundle(place.runs / "first" / "bundle")
     best = max((after.trials[number] for number in (2, 3)), key=lambda trial: trial.best(METRIC)[1])  # type: ignore[index]
     assert bundle.provenance["trial"] == best.number
