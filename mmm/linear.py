@@ -74,10 +74,8 @@ def fit_linear(run: Run) -> float:
 
 def inputs_of(run: Run, data: SplitData) -> Tensor:
     """What the linear system multiplies, (N, D), on the CPU."""
-    batch = data.batch(torch.arange(len(data)), torch.device("cpu"))
-    speech, text = batch.speech[:, 0], batch.text
+    batch = data.batch(torch.arange(len(data)), run.device)
+    speech, text = batch.speech, batch.text
     if isinstance(run.model, Scaled):
-        scaling = {name: values.cpu() for name, values in run.model.named_buffers()}
-        speech, text = ((values - scaling[f"{name}_mean"]) / scaling[f"{name}_deviation"]
-                        for name, values in (("speech", speech), ("text", text)))  # fmt: skip
-    return torch.cat([speech, text], dim=-1)
+        speech, text = run.model.scaled(speech, batch.speech_mask, text, batch.text_mask)
+    return torch.cat([speech[:, 0], text], dim=-1).cpu()

@@ -27,9 +27,13 @@ class Scaled(nn.Module):
         self.text_mean: Tensor
         self.text_deviation: Tensor
 
+    def scaled(self, speech: Tensor, speech_mask: Tensor, text: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Speech and text as the head gets them."""
+        return (_scaled(speech, self.speech_mean, self.speech_deviation, speech_mask),
+                _scaled(text, self.text_mean, self.text_deviation, None if self.is_pooled else text_mask))  # fmt: skip
+
     def forward(self, speech: Tensor, speech_mask: Tensor, text: Tensor, text_mask: Tensor, drop: Drop = keep_all) -> Tensor:
-        speech = _scaled(speech, self.speech_mean, self.speech_deviation, speech_mask)
-        text = _scaled(text, self.text_mean, self.text_deviation, None if self.is_pooled else text_mask)
+        speech, text = self.scaled(speech, speech_mask, text, text_mask)
         logits_BC: Tensor = self.head(speech, speech_mask, text, text_mask, drop)
         return logits_BC
 
