@@ -35,11 +35,15 @@ class Stopping:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        if self.is_asked and self._interrupt == signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def _stop(self, _: int, __: FrameType | None) -> None:
         if not self.is_asked and not self.is_ending:
             self.is_asked = True
             self.on_stop()
+            if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a script's background commands have it
+                signal.signal(signal.SIGINT, signal.default_int_handler)
             os.kill(os.getpid(), signal.SIGINT)
 
     @contextlib.contextmanager

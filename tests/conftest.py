@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import os
+import signal
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ from mmm.run import Run, begin
 from mmm.train import fit
 
 torch.set_num_threads(1)
+# Where a script has started pytest in the background or under nohup they are ignored, and every process of a test would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 CONTEXTS = (1, 2, 3)
 SAMPLE_RATE_HZ = 16_000

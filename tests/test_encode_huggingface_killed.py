@@ -29,9 +29,9 @@ def encode_and_die(words: list[str], num_rows: int | None) -> None:
     mmm.partial._SYNC_S = 0.0
     put, left = PartialStore.put, num_rows
 
-    def put_and_die(store: PartialStore, row: int, values: Any) -> None:
+    def put_and_die(store: PartialStore, row: int, *values: Any) -> None:
         nonlocal left
-        put(store, row, values)
+        put(store, row, *values)
         if left is not None:
             left -= 1
             if left == 0:

@@ -62,6 +62,16 @@ def test_what_has_to_be_written_at_the_end_is_not_disturbed() -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
 
+def test_a_command_that_a_script_started_in_the_background_is_stopped_too() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Stopping(lambda: None), pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_under_nohup_a_closed_terminal_stops_nothing() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
@@ -145,7 +155,9 @@ def check_ended_in_good_order(folder: Path) -> None:
     assert history.last_close["why"] == "interrupted"
     assert [(trial.state, trial.dead_workers) for trial in history.trials.values()] == [("running", 0)]
     assert (sweep / "report.html").read_text(encoding="utf-8").rstrip().endswith("</html>")
-    assert (sweep / "leaderboard.csv").read_text(encoding="utf-8").count("\n") == 2
+    assert (sweep / "leaderboard.csv").read_text(encoding="utf-8").count(
+        "\n"
+    ) == 3  # its header, the trial, the linear baseline
     load_bundle(sweep / "bundle")
     assert not (sweep / "lock").read_bytes()  # released
 
