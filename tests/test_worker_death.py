@@ -165,7 +165,7 @@ def test_a_sweep_whose_ray_dies_breaks_off_and_goes_on_in_another_session(
     runs = tmp_path / "runs"
     runs.mkdir()
     shutil.copy(empty_store, runs)
-    with driver_of(corpus, tmp_path, trials=20) as driver:
+    with driver_of(corpus, tmp_path, trials=1000) as driver:
         wait_for_ended_trials(driver, 1)
         (raylet,) = [
             process for process in processes_below(driver.pid) if Path(f"/proc/{process}/exe").resolve().name == "raylet"
