@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # pandas and torch are imported inside the commands: --help m
 _PUBLISHED = {"speech": "kresnik/wav2vec2-large-xlsr-korean", "text": "beomi/KcELECTRA-base"}
 # Seconds of speech a batch. On a CPU one file at a time is faster than padded batches (benchmarks/encode.py).
 _BATCH_S = {"cpu": 0.0, "cuda": 120.0}
-# Frames a second of a pretrained model. Sequence systems lose nothing by it and take a third of the time (docs/LOG.md, 2026-11-26);
+# Frames a second of a pretrained model. The mixer loses nothing by it and takes a third of the time (docs/LOG.md, 2026-11-26);
 # pooled vectors are the mean of every frame whatever is kept.
 _FRAME_RATE = 12.5
 # Tokens a batch. Texts are short, about 20 tokens: one at a time would read the weights from memory for each (not measured yet).
