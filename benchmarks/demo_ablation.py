@@ -1,10 +1,12 @@
-"""What speech, text and context are each worth on the demo corpus: validation macro F1 with and without them.
+"""What speech, text and context are each worth on the demo corpus: validation macro F1 with and
+without them.
 
     OMP_NUM_THREADS=1 python benchmarks/demo_ablation.py
-    OMP_NUM_THREADS=1 python benchmarks/demo_ablation.py --scripts 6 --architectures vanilla_concat   # KEMDy20's shape and size
+    OMP_NUM_THREADS=1 python benchmarks/demo_ablation.py --scripts 6 --architectures vanilla_concat
+    (KEMDy20's shape and size)
 
-Makes the corpus in a temporary folder, encodes it with the built-in encoders and trains each system with the same
-settings but for what is left out; the mean over the seeds of the best epoch's score.
+Makes the corpus in a temporary folder, encodes it with the built-in encoders and trains each system
+with the same settings but for what is left out; the mean over the seeds of the best epoch's score.
 """
 
 import argparse
@@ -25,8 +27,20 @@ from mmm.run import begin
 from mmm.train import fit
 
 FRAME_RATE_HZ = 10.0
-SETTINGS = {"epochs": 9, "batch_size": 32, "lr": 1e-3, "width": 128, "classifier_hidden": 128, "dropout": 0.2}
-ABLATIONS = {"full": {}, "no speech": {"inputs": "text"}, "no text": {"inputs": "speech"}, "no context": {"context": 1}}
+SETTINGS = {
+    "epochs": 9,
+    "batch_size": 32,
+    "lr": 1e-3,
+    "width": 128,
+    "classifier_hidden": 128,
+    "dropout": 0.2,
+}
+ABLATIONS = {
+    "full": {},
+    "no speech": {"inputs": "text"},
+    "no text": {"inputs": "speech"},
+    "no context": {"context": 1},
+}
 
 
 def make_corpus(folder: Path, num_scripts: int, seed: int) -> Manifest:
@@ -40,7 +54,9 @@ def make_corpus(folder: Path, num_scripts: int, seed: int) -> Manifest:
 
 
 def encode(manifest: Manifest, features: Path) -> None:
-    for _ in encode_speech(manifest, features, make_speech_encoder("fbank", frame_rate=FRAME_RATE_HZ), ["hidden_state"]):
+    for _ in encode_speech(
+        manifest, features, make_speech_encoder("fbank", frame_rate=FRAME_RATE_HZ), ["hidden_state"]
+    ):
         pass
     for _ in encode_text(manifest, features, make_text_encoder("char-ngram"), [1, 3]):
         pass
@@ -56,7 +72,12 @@ def main() -> None:
     parser.add_argument("--architectures", nargs="+", default=["vanilla_concat", "mlp_mixer"])
     parser.add_argument("--num-seeds", type=int, default=3)
     parser.add_argument("--corpus-seed", type=int, default=1)
-    parser.add_argument("--scripts", type=int, default=0, help="1 to 6: a corpus in KEMDy20's layout instead, 6 are 2.5 GB")
+    parser.add_argument(
+        "--scripts",
+        type=int,
+        default=0,
+        help="1 to 6: a corpus in KEMDy20's layout instead, 6 are 2.5 GB",
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         manifest = make_corpus(Path(folder) / "demo", arguments.scripts, arguments.corpus_seed)
@@ -66,14 +87,21 @@ def main() -> None:
         for architecture in arguments.architectures:
             full = 0.0
             for name, changes in ABLATIONS.items():
-                config = make_config({"architecture": architecture, "context": 3, **SETTINGS, **changes})
-                scores = [best_score(manifest, features, dataclasses.replace(config, seed=seed))
-                          for seed in range(1, arguments.num_seeds + 1)]  # fmt: skip
+                config = make_config(
+                    {"architecture": architecture, "context": 3, **SETTINGS, **changes}
+                )
+                scores = [
+                    best_score(manifest, features, dataclasses.replace(config, seed=seed))
+                    for seed in range(1, arguments.num_seeds + 1)
+                ]
                 score = sum(scores) / len(scores)
                 full = full or score
                 drop = f"{full - score:6.3f}" if changes else f"{'':>6}"
-                print(f"{architecture:<16}  {name.removeprefix('no ') if changes else 'nothing':<10}  {score:8.3f}  {drop}",
-                      flush=True)  # fmt: skip
+                print(
+                    f"{architecture:<16}  {name.removeprefix('no ') if changes else 'nothing':<10} "
+                    f" {score:8.3f}  {drop}",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
-"""`mmm encode` against one file at a time in float32, on speech of KEMDy20's durations; a random Wav2Vec2.
+"""`mmm encode` against one file at a time in float32, on speech of KEMDy20's durations; a random
+Wav2Vec2.
 
     python benchmarks/encode.py --model base --seconds 60 --rounds 3
     python benchmarks/encode.py --model tiny --seconds 300 --rounds 3
-    python benchmarks/encode.py --reencode 20000          # the second run of `mmm encode`, which finds everything there
-    python benchmarks/encode.py --memory 500,2000         # peak memory of `mmm encode` at two sizes of corpus
+    python benchmarks/encode.py --reencode 20000          # the second run of `mmm encode`, which
+                                                          finds everything there
+    python benchmarks/encode.py --memory 500,2000         # peak memory of `mmm encode` at two sizes
+                                                          of corpus
 
 All ways run in one process by turns, and the medians are compared with the first one's:
   one file at a time   float32, all cores for each file: what a plain loop over a corpus does
@@ -36,10 +39,19 @@ from mmm.precision import resolve_precision
 RATE_HZ = 16_000
 FEATURES = ("hidden_state", "extract_feature")
 MODELS = {
-    "tiny": Wav2Vec2Config(hidden_size=96, num_hidden_layers=2, num_attention_heads=2, intermediate_size=192, conv_dim=(64,) * 7,
-                           feat_extract_norm="layer", do_stable_layer_norm=True),
-    "base": Wav2Vec2Config(feat_extract_norm="layer", do_stable_layer_norm=True),  # layer norm: may be padded
-}  # fmt: skip
+    "tiny": Wav2Vec2Config(
+        hidden_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=192,
+        conv_dim=(64,) * 7,
+        feat_extract_norm="layer",
+        do_stable_layer_norm=True,
+    ),
+    "base": Wav2Vec2Config(
+        feat_extract_norm="layer", do_stable_layer_norm=True
+    ),  # layer norm: may be padded
+}
 
 
 def durations(rng: np.random.Generator, number: int) -> np.ndarray:
@@ -50,7 +62,9 @@ def write_wavs(folder: Path, seconds: np.ndarray, rng: np.random.Generator) -> l
     paths = []
     for number, length in enumerate(seconds):
         paths.append(folder / f"{number:06}.wav")
-        soundfile.write(paths[-1], rng.normal(0, 0.1, int(length * RATE_HZ)), RATE_HZ, subtype="PCM_16")
+        soundfile.write(
+            paths[-1], rng.normal(0, 0.1, int(length * RATE_HZ)), RATE_HZ, subtype="PCM_16"
+        )
     return paths
 
 
@@ -65,8 +79,12 @@ def compare(model: str, total_s: float, rounds: int, budget_s: float) -> None:
         torch.manual_seed(0)
         Wav2Vec2Model(MODELS[model]).save_pretrained(folder / "model")
         Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(folder / "model")
-        encoders = {precision: make_speech_encoder(str(folder / "model"), running=Running(precision=precision))
-                    for precision in ("float32", "bf16")}  # fmt: skip
+        encoders = {
+            precision: make_speech_encoder(
+                str(folder / "model"), running=Running(precision=precision)
+            )
+            for precision in ("float32", "bf16")
+        }
 
         def loop() -> None:
             job = [SpeechJob((path,), (path.name,), FEATURES) for path in paths]
@@ -76,7 +94,10 @@ def compare(model: str, total_s: float, rounds: int, budget_s: float) -> None:
         def ours(precision: str, budget: float) -> Callable[[], None]:
             batches = plan_batches(seconds, budget, "masked")
             jobs = [
-                SpeechJob(tuple(paths[i] for i in batch), tuple(paths[i].name for i in batch), FEATURES) for batch in batches
+                SpeechJob(
+                    tuple(paths[i] for i in batch), tuple(paths[i].name for i in batch), FEATURES
+                )
+                for batch in batches
             ]
 
             def run() -> None:
@@ -102,26 +123,38 @@ def compare(model: str, total_s: float, rounds: int, budget_s: float) -> None:
                 ways[way]()
                 took[way].append(time.perf_counter() - started)
     whole = sum(seconds)
-    print(f"{model} Wav2Vec2, {len(seconds)} files, {whole:.0f} s of speech, {default_threads()} cores, {rounds} rounds by turns; "
-          f"--precision auto is {resolve_precision('auto', 'cpu')} here")  # fmt: skip
+    print(
+        f"{model} Wav2Vec2, {len(seconds)} files, {whole:.0f} s of speech, {default_threads()}"
+        f" cores, {rounds} rounds by turns; --precision auto is {resolve_precision('auto', 'cpu')}"
+        " here"
+    )
     first = statistics.median(took["one file at a time"])
     for way, times in took.items():
         median = statistics.median(times)
         print(
-            f"  {way:<20} {median:8.2f} s  {whole / median:8.1f} audio hours/h  {first / median:5.2f} times  "
-            f"({min(times):.2f} to {max(times):.2f})"
+            f"  {way:<20} {median:8.2f} s  {whole / median:8.1f} audio hours/h "
+            f" {first / median:5.2f} times  ({min(times):.2f} to {max(times):.2f})"
         )
     many = durations(rng, 13_462).tolist()
     print("padding, of what is computed, at 13,462 utterances of these durations:")
     for budget in (0.0, 30.0, budget_s, 120.0, 300.0):
         batches = plan_batches(many, budget, "masked")
-        print(f"  batches of {budget:>5g} s: {100 * padding_waste(many, batches):5.2f} % in {len(batches)} batches")
+        print(
+            f"  batches of {budget:>5g} s: {100 * padding_waste(many, batches):5.2f} % in"
+            f" {len(batches)} batches"
+        )
     encoder = encoders["float32"]
     assert isinstance(encoder, HuggingFaceSpeech)
     print("disk (by arithmetic on these durations: frames x width x 2 bytes, hidden_state):")
     for number in (13_462, 100_000):
-        frames = sum(encoder.num_frames(int(s * RATE_HZ), "hidden_state") for s in many) * number / len(many)
-        print(f"  {number:>7,} utterances: {frames * encoder.width('hidden_state') * 2 / 1e9:.2f} GB")
+        frames = (
+            sum(encoder.num_frames(int(s * RATE_HZ), "hidden_state") for s in many)
+            * number
+            / len(many)
+        )
+        print(
+            f"  {number:>7,} utterances: {frames * encoder.width('hidden_state') * 2 / 1e9:.2f} GB"
+        )
 
 
 def write_corpus(folder: Path, number: int, *, empty_audio: bool) -> Path:
@@ -133,7 +166,10 @@ def write_corpus(folder: Path, number: int, *, empty_audio: bool) -> Path:
     rows = ["utterance_id,dialogue_id,turn,session,speaker,text,audio,emotion,split"]
     for i in range(number):
         split, label = ("train", "dev")[i // 10 % 10 == 0], ("neutral", "happy")[i % 3 == 0]
-        rows.append(f"u{i},d{i // 10},{i % 10},s{i // 1000},p{i % 2},turn number {i},wav/{i:06}.wav,{label},{split}")
+        rows.append(
+            f"u{i},d{i // 10},{i % 10},s{i // 1000},p{i % 2},turn number"
+            f" {i},wav/{i:06}.wav,{label},{split}"
+        )
     (folder / "manifest.csv").write_text("\n".join(rows) + "\n")
     return folder / "manifest.csv"
 
@@ -141,15 +177,28 @@ def write_corpus(folder: Path, number: int, *, empty_audio: bool) -> Path:
 def encode(manifest: Path) -> tuple[float, float]:
     """Seconds and peak memory in MB of `mmm encode` in a process of its own."""
     started = time.perf_counter()
-    words = [sys.executable, "-c", "import resource, sys, mmm.cli\nsys.argv[0] = 'mmm'\ntry:\n    mmm.cli.main()\nfinally:\n"
-             "    print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"]  # fmt: skip
-    done = subprocess.run([*words, "encode", str(manifest), "--features", str(manifest.parent / "features")],
-                          capture_output=True, text=True, check=True)  # fmt: skip
+    words = [
+        sys.executable,
+        "-c",
+        (
+            "import resource, sys, mmm.cli\nsys.argv[0] = 'mmm'\ntry:\n   "
+            " mmm.cli.main()\nfinally:\n    print('peak',"
+            " resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        ),
+    ]
+    done = subprocess.run(
+        [*words, "encode", str(manifest), "--features", str(manifest.parent / "features")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return time.perf_counter() - started, int(done.stdout.split()[-1]) / 1024
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", choices=MODELS, default="base")
     parser.add_argument("--seconds", type=float, default=60.0, help="speech to encode")
     parser.add_argument("--rounds", type=int, default=3)
@@ -162,17 +211,31 @@ def main() -> None:
             manifest = write_corpus(Path(name) / "corpus", options.reencode, empty_audio=True)
             first, _ = encode(manifest)
             again = [encode(manifest)[0] for _ in range(3)]
-        print(f"{options.reencode:,} utterances, built-in encoders, five contexts: {first:.1f} s, again {statistics.median(again):.2f} s "
-              f"({min(again):.2f} to {max(again):.2f}), starting Python included")  # fmt: skip
+        print(
+            f"{options.reencode:,} utterances, built-in encoders, five contexts: {first:.1f} s,"
+            f" again {statistics.median(again):.2f} s ({min(again):.2f} to {max(again):.2f}),"
+            " starting Python included"
+        )
     elif options.memory:
         found = []
         for number in map(int, options.memory.split(",")):
             with tempfile.TemporaryDirectory() as name:
-                found.append((number, *encode(write_corpus(Path(name) / "corpus", number, empty_audio=False))))
-            print(f"{number:>7,} utterances: {found[-1][1]:6.1f} s, peak memory {found[-1][2]:6.0f} MB")
+                found.append(
+                    (
+                        number,
+                        *encode(write_corpus(Path(name) / "corpus", number, empty_audio=False)),
+                    )
+                )
+            print(
+                f"{number:>7,} utterances: {found[-1][1]:6.1f} s, peak memory"
+                f" {found[-1][2]:6.0f} MB"
+            )
         for (n, _, one), (m, _, other) in itertools.pairwise(found):
             each = (other - one) / (m - n)
-            print(f"{1e3 * each:.1f} kB an utterance; by extrapolation {other + each * (100_000 - m):.0f} MB at 100,000")
+            print(
+                f"{1e3 * each:.1f} kB an utterance; by extrapolation"
+                f" {other + each * (100_000 - m):.0f} MB at 100,000"
+            )
     else:
         compare(options.model, options.seconds, options.rounds, options.batch_seconds)
     print(f"(this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB)")

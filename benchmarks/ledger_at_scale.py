@@ -2,8 +2,8 @@
 
 python benchmarks/ledger_at_scale.py runs/at-scale        # makes the ledger on first use
 
-The trials are random draws of the `full` space, stopped as ASHA would at 3, 9 and 27 epochs; each epoch has all that a real
-one reports.
+The trials are random draws of the `full` space, stopped as ASHA would at 3, 9 and 27 epochs; each
+epoch has all that a real one reports.
 """
 
 import argparse
@@ -24,43 +24,95 @@ from spaces import SPACES
 
 METRIC = "macro_f1"
 CLASSES = ("neutral", "happy", "surprise", "angry", "sad", "disgust", "fear")
-LENGTHS = {3: 6, 9: 2, 27: 1}  # epochs of a trial: of nine, six end at the first rung and two at the second
+LENGTHS = {
+    3: 6,
+    9: 2,
+    27: 1,
+}  # epochs of a trial: of nine, six end at the first rung and two at the second
 TOGETHER = 64  # trials whose events are written in one transaction
 
 
 def metrics_of(score: float, draw: random.Random) -> dict[str, Any]:
     """As mmm.metrics.classification_metrics and mmm.evaluate make them."""
     near = [min(1.0, max(0.0, draw.gauss(score, 0.1))) for _ in range(28)]
-    names = ("accuracy", "weighted_precision", "weighted_recall", "weighted_f1", METRIC, "unweighted_recall", "recall_sd")
+    names = (
+        "accuracy",
+        "weighted_precision",
+        "weighted_recall",
+        "weighted_f1",
+        METRIC,
+        "unweighted_recall",
+        "recall_sd",
+    )
     return {
         **dict(zip(names, [*near[:4], score, *near[5:7]], strict=True)),
-        "per_class": {name: {"precision": near[k], "recall": near[k + 7], "f1": near[k + 14], "support": draw.randint(5, 200)}
-                      for k, name in enumerate(CLASSES)},
+        "per_class": {
+            name: {
+                "precision": near[k],
+                "recall": near[k + 7],
+                "f1": near[k + 14],
+                "support": draw.randint(5, 200),
+            }
+            for k, name in enumerate(CLASSES)
+        },
         "confusion_matrix": [[draw.randint(0, 60) for _ in CLASSES] for _ in CLASSES],
         "loss": 2 - score,
-    }  # fmt: skip
+    }
 
 
-def trial_entries(number: int, suggested: optuna.Trial, settings: dict[str, Any], draw: random.Random) -> list[Entry]:
+def trial_entries(
+    number: int, suggested: optuna.Trial, settings: dict[str, Any], draw: random.Random
+) -> list[Entry]:
     """Everything that a ledger holds of one trial."""
-    distributions = {name: distribution_to_json(found) for name, found in suggested.distributions.items()}
+    distributions = {
+        name: distribution_to_json(found) for name, found in suggested.distributions.items()
+    }
     entries: list[Entry] = [
-        ("suggest", number, {"params": suggested.params, "distributions": distributions, "settings": settings})
+        (
+            "suggest",
+            number,
+            {"params": suggested.params, "distributions": distributions, "settings": settings},
+        )
     ]
     length = draw.choices(list(LENGTHS), list(LENGTHS.values()))[0]
     quality = draw.uniform(0.1, 0.5)
     for epoch in range(1, length + 1):
         seconds = draw.uniform(0.5, 5.0)
-        metrics = metrics_of(min(1.0, max(0.0, quality * (1 - 0.7**epoch) + draw.gauss(0, 0.02))), draw)
-        entries.append(("epoch", number, {"epoch": epoch, "train_loss": 2 - quality, "metrics": metrics, "seconds": seconds,
-                                          "alone_seconds": seconds, "ended": 1.7e9}))  # fmt: skip
+        metrics = metrics_of(
+            min(1.0, max(0.0, quality * (1 - 0.7**epoch) + draw.gauss(0, 0.02))), draw
+        )
+        entries.append(
+            (
+                "epoch",
+                number,
+                {
+                    "epoch": epoch,
+                    "train_loss": 2 - quality,
+                    "metrics": metrics,
+                    "seconds": seconds,
+                    "alone_seconds": seconds,
+                    "ended": 1.7e9,
+                },
+            )
+        )
         if epoch in LENGTHS:
             path = f"/storage/runs/at-scale/trials/{number:05d}/checkpoint-{epoch:05d}.safetensors"
-            entries.append(("checkpoint", number, {"epoch": epoch, "sha256": draw.randbytes(32).hex(), "path": path}))
-            reason = f"rank {draw.randint(1, 500)} of {draw.randint(500, 1000)} at epoch {epoch}, best 300 go on"
+            entries.append(
+                (
+                    "checkpoint",
+                    number,
+                    {"epoch": epoch, "sha256": draw.randbytes(32).hex(), "path": path},
+                )
+            )
+            reason = (
+                f"rank {draw.randint(1, 500)} of {draw.randint(500, 1000)} at epoch {epoch}, best"
+                " 300 go on"
+            )
             if epoch < 27:
                 action = "stop" if epoch == length else "continue"
-                entries.append(("decision", number, {"epoch": epoch, "action": action, "reason": reason}))
+                entries.append(
+                    ("decision", number, {"epoch": epoch, "action": action, "reason": reason})
+                )
             if epoch == length:
                 state = "complete" if epoch == 27 else "pruned"
                 entries.append(("end", number, {"state": state, "reason": reason, "traceback": ""}))
@@ -71,18 +123,28 @@ def sweep_entries(spec: SweepSpec, num_trials: int) -> Iterator[list[Entry]]:
     """The events of a whole sweep, in the transactions to write them in."""
     draw = random.Random(1)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
-    yield [("sweep", None, {"spec": spec.as_json()}), ("session", None, {"spec": spec.as_json(), "host": "", "command": ""})]
+    yield [
+        ("sweep", None, {"spec": spec.as_json()}),
+        ("session", None, {"spec": spec.as_json(), "host": "", "command": ""}),
+    ]
     for start in range(0, num_trials, TOGETHER):
         together: list[Entry] = []
         for number in range(start, min(num_trials, start + TOGETHER)):
             suggested = study.ask()
-            settings = {**SPACES["full"].suggest(suggested), "epochs": 27, "seed": 1, "classifier_hidden": 256}
+            settings = {
+                **SPACES["full"].suggest(suggested),
+                "epochs": 27,
+                "seed": 1,
+                "classifier_hidden": 256,
+            }
             together += trial_entries(number, suggested, settings, draw)
         yield together
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--trials", type=int, default=10_000)
     options = parser.parse_args()
@@ -90,28 +152,40 @@ def main() -> None:
     path = options.folder / "ledger.sqlite"
     if not path.is_file():
         started = time.perf_counter()
-        spec = SweepSpec("at-scale", "full", "manifest.csv", "features", options.trials + 1, 27, workers=2)
+        spec = SweepSpec(
+            "at-scale", "full", "manifest.csv", "features", options.trials + 1, 27, workers=2
+        )
         with Ledger(options.folder) as ledger:
             for entries in sweep_entries(spec, options.trials):
                 ledger.append(*entries)
-        print(f"written in {time.perf_counter() - started:.1f} s; run again to measure in a process of its own")
+        print(
+            f"written in {time.perf_counter() - started:.1f} s; run again to measure in a process"
+            " of its own"
+        )
         return
     started, started_cpu = time.perf_counter(), time.process_time()
     history = read_history(path)
-    print(f"{path.stat().st_size / 1e6:.0f} MB, {len(history.trials)} trials, "
-          f"{sum(len(trial.epochs) for trial in history.trials.values())} epochs")  # fmt: skip
+    print(
+        f"{path.stat().st_size / 1e6:.0f} MB, {len(history.trials)} trials, "
+        f"{sum(len(trial.epochs) for trial in history.trials.values())} epochs"
+    )
     cpu_s = time.process_time() - started_cpu  # what it takes on a machine that does nothing else
     print(f"read_history: {time.perf_counter() - started:.2f} s, {cpu_s:.2f} s of the processor")
     del history
     started = time.perf_counter()
     with Ledger(options.folder) as ledger:
-        print(f"opened for writing: {time.perf_counter() - started:.2f} s, peak memory {peak_mb():.0f} MB")
+        print(
+            f"opened for writing: {time.perf_counter() - started:.2f} s, peak memory"
+            f" {peak_mb():.0f} MB"
+        )
         for what in ("first", "second"):
             started = time.perf_counter()
             ledger.history.ranked(METRIC)
             print(f"ranking, {what} time: {time.perf_counter() - started:.3f} s")
         started = time.perf_counter()
-        searcher = Searcher(SPACES["full"], METRIC, 1, ledger.history.trials, queue=(), rungs=(3, 9, 27))
+        searcher = Searcher(
+            SPACES["full"], METRIC, 1, ledger.history.trials, queue=(), rungs=(3, 9, 27)
+        )
         print(f"searcher: {time.perf_counter() - started:.2f} s")
         for number in range(len(ledger.history.trials), len(ledger.history.trials) + 3):
             started = time.perf_counter()

@@ -1,11 +1,13 @@
-"""How fast metrics reach MLflow, and what the driver pays: the outbox against Ray's stock MLflowLoggerCallback.
+"""How fast metrics reach MLflow, and what the driver pays: the outbox against Ray's stock
+MLflowLoggerCallback.
 
     python benchmarks/mlflow_outbox.py
 
-500 trials of 5 or 6 epochs, 14 metrics an epoch, as a ledger; into an SQLite store and into `mlflow server` on loopback.
-The two sides take turns, each into a fresh store. Stock is driven through its own log_trial_start, log_trial_result and
-log_trial_end with real Tune trials, and sends the first few trials only, because all would take many minutes; its
-speed is that of the sample. Ours is the whole way: the process starts, reads the ledger, and has told MLflow everything.
+500 trials of 5 or 6 epochs, 14 metrics an epoch, as a ledger; into an SQLite store and into `mlflow
+server` on loopback. The two sides take turns, each into a fresh store. Stock is driven through its
+own log_trial_start, log_trial_result and log_trial_end with real Tune trials, and sends the first
+few trials only, because all would take many minutes; its speed is that of the sample. Ours is the
+whole way: the process starts, reads the ledger, and has told MLflow everything.
 """
 
 import contextlib
@@ -21,8 +23,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "RAY_USAGE_STATS_ENABLED": "0", "MLFLOW_LOGGING_LEVEL": "ERROR",
-               "RAY_TRAIN_V2_ENABLED": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1"}  # fmt: skip
+os.environ |= {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "RAY_TRAIN_V2_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+}
 
 from mlflow import MlflowClient
 from ray.air.integrations.mlflow import MLflowLoggerCallback
@@ -42,16 +50,32 @@ CLASSES = ("neutral", "happy", "surprise", "angry", "sad", "disgust", "fear")
 
 def settings_of(number: int) -> dict[str, Any]:
     return make_config(
-        {"architecture": "mlp_mixer", "context": 1 + number % 5, "lr": 1e-4 * (1 + number), "dropout": 0.1}
+        {
+            "architecture": "mlp_mixer",
+            "context": 1 + number % 5,
+            "lr": 1e-4 * (1 + number),
+            "dropout": 0.1,
+        }
     ).params()
 
 
 def epoch_of(number: int, epoch: int) -> dict[str, Any]:
     score = 0.3 + 0.001 * (number % 97) + 0.01 * epoch
-    metrics: dict[str, Any] = dict.fromkeys(("macro_f1", "unweighted_recall", "accuracy", "weighted_f1", "loss"), score)
-    metrics["per_class"] = {name: {"precision": score, "recall": score, "f1": score, "support": 50} for name in CLASSES}
+    metrics: dict[str, Any] = dict.fromkeys(
+        ("macro_f1", "unweighted_recall", "accuracy", "weighted_f1", "loss"), score
+    )
+    metrics["per_class"] = {
+        name: {"precision": score, "recall": score, "f1": score, "support": 50} for name in CLASSES
+    }
     metrics["confusion_matrix"] = [[7] * len(CLASSES)] * len(CLASSES)
-    return {"epoch": epoch, "train_loss": 1 / score, "metrics": metrics, "seconds": 0.5, "alone_seconds": 0.5, "ended": 0.0}
+    return {
+        "epoch": epoch,
+        "train_loss": 1 / score,
+        "metrics": metrics,
+        "seconds": 0.5,
+        "alone_seconds": 0.5,
+        "ended": 0.0,
+    }
 
 
 def epochs_of(number: int) -> range:
@@ -59,22 +83,41 @@ def epochs_of(number: int) -> range:
 
 
 def events(spec: SweepSpec) -> Iterator[tuple[bool, list[Entry]]]:
-    """What a driver writes, a transaction at a time; True for those that are a report of an epoch."""
+    """What a driver writes, a transaction at a time; True for those that are a report of an
+    epoch.
+    """
     yield (
         False,
-        [("sweep", None, {"spec": spec.as_json()}), ("session", None, {"spec": spec.as_json(), "host": "here", "command": ""})],
+        [
+            ("sweep", None, {"spec": spec.as_json()}),
+            ("session", None, {"spec": spec.as_json(), "host": "here", "command": ""}),
+        ],
     )
     for number in range(TRIALS):
-        yield False, [("suggest", number, {"params": {"lr": 0.1}, "distributions": {}, "settings": settings_of(number)})]
+        yield (
+            False,
+            [
+                (
+                    "suggest",
+                    number,
+                    {"params": {"lr": 0.1}, "distributions": {}, "settings": settings_of(number)},
+                )
+            ],
+        )
         for epoch in epochs_of(number):
             yield True, [("epoch", number, epoch_of(number, epoch))]
-        yield False, [("end", number, {"state": "complete", "reason": "all epochs", "traceback": ""})]
+        yield (
+            False,
+            [("end", number, {"state": "complete", "reason": "all epochs", "traceback": ""})],
+        )
     yield False, [("close", None, {"why": "done", "seconds": 1.0, "efficiency": 0.9})]
 
 
 def ours(folder: Path, uri: str | None, with_outbox: bool = True) -> tuple[float, list[float]]:
     """Seconds until everything has arrived, and those of each report in the driver."""
-    spec = SweepSpec("bench", "quick", "m", "f", trials=TRIALS, epochs=6, workers=2, tracking_uri=uri)
+    spec = SweepSpec(
+        "bench", "quick", "m", "f", trials=TRIALS, epochs=6, workers=2, tracking_uri=uri
+    )
     reports: list[float] = []
     with Ledger(folder / "bench") as ledger:
         started, outbox = time.perf_counter(), None
@@ -103,7 +146,12 @@ def stock(uri: str) -> tuple[float, list[float]]:
         for epoch in epochs_of(number):
             body = epoch_of(number, epoch)
             values = scalar_metrics(body["metrics"])
-            result = {**values, "train_loss": body["train_loss"], "epoch_seconds": body["seconds"], "training_iteration": epoch}
+            result = {
+                **values,
+                "train_loss": body["train_loss"],
+                "epoch_seconds": body["seconds"],
+                "training_iteration": epoch,
+            }
             before = time.perf_counter()
             callback.log_trial_result(epoch, trial, result)
             reports.append(time.perf_counter() - before)
@@ -118,7 +166,11 @@ def count_points(database: Path) -> int:
 
 def main() -> None:
     register_trainable("noop", lambda config: None)
-    print(f"{TRIALS} trials by the outbox, {STOCK_TRIALS} by stock, {ROUNDS} turns; {os.cpu_count()} cores", flush=True)
+    print(
+        f"{TRIALS} trials by the outbox, {STOCK_TRIALS} by stock, {ROUNDS} turns; {os.cpu_count()}"
+        " cores",
+        flush=True,
+    )
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         MlflowClient(
@@ -138,24 +190,39 @@ def main() -> None:
                         uri = f"sqlite:///{database}"
                         if kind == "mlflow server":
                             uri = stack.enter_context(Server(folder)).uri
-                        with contextlib.redirect_stdout(io.StringIO()):  # a line with an address for each of stock's trials
+                        with contextlib.redirect_stdout(
+                            io.StringIO()
+                        ):  # a line with an address for each of stock's trials
                             seconds, reports = stock(uri) if side == "stock" else ours(folder, uri)
                     points = count_points(database)
                     speeds[side].append(points / seconds)
                     report_ms[side] += [1000 * report for report in reports]
-                    print(f"  {kind}, {side}: {points} points in {seconds:.1f} s, {points / seconds:.0f} a second", flush=True)
+                    print(
+                        f"  {kind}, {side}: {points} points in {seconds:.1f} s,"
+                        f" {points / seconds:.0f} a second",
+                        flush=True,
+                    )
                 (root / f"alone{kind}{turn}").mkdir()
-                alone += [1000 * report for report in ours(root / f"alone{kind}{turn}", None, with_outbox=False)[1]]
+                alone += [
+                    1000 * report
+                    for report in ours(root / f"alone{kind}{turn}", None, with_outbox=False)[1]
+                ]
             medians = {side: statistics.median(found) for side, found in speeds.items()}
             ratio = medians["outbox"] / medians["stock"]
-            print(f"{kind}: outbox {medians['outbox']:.0f} points a second, stock {medians['stock']:.0f}; ratio {ratio:.1f}")
+            print(
+                f"{kind}: outbox {medians['outbox']:.0f} points a second, stock"
+                f" {medians['stock']:.0f}; ratio {ratio:.1f}"
+            )
             for side, found in report_ms.items():
                 print(f"  driver's time for a report of 14 points, {side}: {_spread(found)}")
         print(f"the same report into the ledger with no outbox: {_spread(alone)}")
 
 
 def _spread(ms: list[float]) -> str:
-    return f"median {statistics.median(ms):.2f} ms, 99th percentile {statistics.quantiles(ms, n=100)[98]:.2f} ms"
+    return (
+        f"median {statistics.median(ms):.2f} ms, 99th percentile"
+        f" {statistics.quantiles(ms, n=100)[98]:.2f} ms"
+    )
 
 
 if __name__ == "__main__":

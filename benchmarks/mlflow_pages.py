@@ -1,11 +1,13 @@
-"""Whether MLflow's pages stay usable with a large sweep: how long they take to show in a headless Chromium.
+"""Whether MLflow's pages stay usable with a large sweep: how long they take to show in a headless
+Chromium.
 
     python benchmarks/mlflow_pages.py                    # 2,000 trials, and 20 to compare with
     python benchmarks/mlflow_pages.py --trials 500 --pictures DIR
 
-Makes a ledger of random trials, stopped as ASHA would, sends it to an SQLite store as `mmm-search mlflow-sync` does, starts
-MLflow's server over it as `mmm-search ui` does, and opens the pages that a sweep's addresses lead to, each time in a fresh
-profile of the browser. Needs what benchmarks/pictures.py needs.
+Makes a ledger of random trials, stopped as ASHA would, sends it to an SQLite store as `mmm-search
+mlflow-sync` does, starts MLflow's server over it as `mmm-search ui` does, and opens the pages that
+a sweep's addresses lead to, each time in a fresh profile of the browser. Needs what
+benchmarks/pictures.py needs.
 """
 
 import argparse
@@ -22,7 +24,14 @@ from playwright.sync_api import Page
 
 from benchmarks.ledger_at_scale import METRIC, sweep_entries
 from benchmarks.mlflow_server import Server
-from benchmarks.pictures import browser_page, find_chromium, open_chart, open_comparison, open_ranking, open_tree
+from benchmarks.pictures import (
+    browser_page,
+    find_chromium,
+    open_chart,
+    open_comparison,
+    open_ranking,
+    open_tree,
+)
 from search.config import SweepSpec
 from search.ledger import Ledger
 from search.tracking import Delivery, sync
@@ -38,15 +47,36 @@ LOOKS: dict[str, Look] = {
 
 def make_sweep(folder: Path, num_trials: int) -> int:
     """A ledger as a driver leaves it; returns its number of epochs."""
-    spec = SweepSpec(folder.name, "full", "manifest.csv", "features", num_trials, 27, workers=8, first_rung=3)
-    manifest = {"name": "corpus", "path": "manifest.csv", "sha256": "0123456789abcdef" * 4, "profile": "{}"}
-    stores = [{"kind": kind, "of": of, "encoder": "encoder", "digest": f"{of}0123456789abcdef", "path": f"features/{of}"}
-              for kind, of in (("audio", "hidden_state"), ("audio", "extract_feature"), *(("text", k) for k in range(1, 6)))]  # fmt: skip
+    spec = SweepSpec(
+        folder.name, "full", "manifest.csv", "features", num_trials, 27, workers=8, first_rung=3
+    )
+    manifest = {
+        "name": "corpus",
+        "path": "manifest.csv",
+        "sha256": "0123456789abcdef" * 4,
+        "profile": "{}",
+    }
+    stores = [
+        {
+            "kind": kind,
+            "of": of,
+            "encoder": "encoder",
+            "digest": f"{of}0123456789abcdef",
+            "path": f"features/{of}",
+        }
+        for kind, of in (
+            ("audio", "hidden_state"),
+            ("audio", "extract_feature"),
+            *(("text", k) for k in range(1, 6)),
+        )
+    ]
     with Ledger(folder) as ledger:
         for number, entries in enumerate(sweep_entries(spec, num_trials)):
             ledger.append(*entries)
             if number == 0:
-                ledger.append(("note", None, {"about": "data", "manifest": manifest, "stores": stores}))
+                ledger.append(
+                    ("note", None, {"about": "data", "manifest": manifest, "stores": stores})
+                )
         ledger.append(("close", None, {"why": "done", "seconds": 1.0, "efficiency": 0.9}))
         return sum(len(trial.epochs) for trial in ledger.history.trials.values())
 
@@ -60,15 +90,20 @@ def sent(folder: Path, num_trials: int) -> Delivery:
         started = time.perf_counter()
         delivery = sync(folder, name, server.store)
         seconds = time.perf_counter() - started
-        print(f"{num_trials} trials, {num_epochs} epochs: {delivery.points} points sent in {seconds:.1f} s, "
-              f"{delivery.points / seconds:.0f} a second", flush=True)  # fmt: skip
+        print(
+            f"{num_trials} trials, {num_epochs} epochs: {delivery.points} points sent in"
+            f" {seconds:.1f} s, {delivery.points / seconds:.0f} a second",
+            flush=True,
+        )
         return delivery
     with Delivery(folder, name, server.store) as delivery:
         delivery.finish()
     return delivery
 
 
-def seconds_to(look: Look, delivery: Delivery, base: str, chromium: str, picture: Path | None) -> float:
+def seconds_to(
+    look: Look, delivery: Delivery, base: str, chromium: str, picture: Path | None
+) -> float:
     with browser_page(chromium) as page:
         started = time.perf_counter()
         look(page, delivery, base)
@@ -79,17 +114,32 @@ def seconds_to(look: Look, delivery: Delivery, base: str, chromium: str, picture
         return seconds
 
 
-def measure(folder: Path, sizes: tuple[int, int], rounds: int, chromium: str, pictures: Path | None) -> None:
+def measure(
+    folder: Path, sizes: tuple[int, int], rounds: int, chromium: str, pictures: Path | None
+) -> None:
     """Both sizes take turns, each with its own server; prints the medians."""
     deliveries = {num_trials: sent(folder / str(num_trials), num_trials) for num_trials in sizes}
-    found: dict[tuple[str, int], list[float]] = {(what, num_trials): [] for what in LOOKS for num_trials in sizes}
+    found: dict[tuple[str, int], list[float]] = {
+        (what, num_trials): [] for what in LOOKS for num_trials in sizes
+    }
     with contextlib.ExitStack() as servers:
-        bases = {num_trials: servers.enter_context(Server(folder / str(num_trials))).uri for num_trials in sizes}
-        for turn in range(-1, rounds):  # in the first turn servers read their files for the first time: it does not count
+        bases = {
+            num_trials: servers.enter_context(Server(folder / str(num_trials))).uri
+            for num_trials in sizes
+        }
+        for turn in range(
+            -1, rounds
+        ):  # in the first turn servers read their files for the first time: it does not count
             for what, look in LOOKS.items():
                 for num_trials in sizes if turn % 2 == 0 else reversed(sizes):
-                    picture = pictures / f"{num_trials}-{what.replace(' ', '-')}.png" if pictures and turn == -1 else None
-                    seconds = seconds_to(look, deliveries[num_trials], bases[num_trials], chromium, picture)
+                    picture = (
+                        pictures / f"{num_trials}-{what.replace(' ', '-')}.png"
+                        if pictures and turn == -1
+                        else None
+                    )
+                    seconds = seconds_to(
+                        look, deliveries[num_trials], bases[num_trials], chromium, picture
+                    )
                     if turn >= 0:
                         found[what, num_trials].append(seconds)
     few, many = sizes
@@ -100,7 +150,9 @@ def measure(folder: Path, sizes: tuple[int, int], rounds: int, chromium: str, pi
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--trials", type=int, default=2000)
     parser.add_argument("--few", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)

@@ -1,4 +1,5 @@
-"""A real `mlflow server` on loopback that can be killed, frozen and started again, and a proxy before it that can fail.
+"""A real `mlflow server` on loopback that can be killed, frozen and started again, and a proxy
+before it that can fail.
 
 Used by benchmarks/mlflow_outbox.py, benchmarks/mlflow_trouble.py and tests/test_mlflow_trouble.py.
 """
@@ -48,14 +49,22 @@ class Server:
         with open(self.folder / "server.log", "ab") as log:
             command = server_command(self.store, self.port, self.folder / "artifacts")
             self._process = subprocess.Popen(
-                command, env=server_environment(), stdout=log, stderr=log, start_new_session=True, cwd=self.folder
+                command,
+                env=server_environment(),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd=self.folder,
             )
 
     def wait(self) -> None:
         """Until it answers. Raises TimeoutError."""
         until = time.monotonic() + 300  # a busy machine takes minutes to import MLflow
         while time.monotonic() < until:
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.uri}/health", timeout=5) as answer:
+            with (
+                contextlib.suppress(OSError),
+                urllib.request.urlopen(f"{self.uri}/health", timeout=5) as answer,
+            ):
                 if answer.status == 200:
                     return
             time.sleep(0.1)
@@ -79,7 +88,9 @@ class Server:
 
 
 class Proxy:
-    """Forwards requests to a server; while `is_failing`, each is answered 500, every second one only after it was carried out."""
+    """Forwards requests to a server; while `is_failing`, each is answered 500, every second one
+    only after it was carried out.
+    """
 
     def __init__(self, target: Server) -> None:
         self.target = target  # may be exchanged
@@ -96,9 +107,13 @@ class Proxy:
                 is_failing, status, content = proxy.is_failing, 500, b"broken on purpose"
                 is_lost = is_failing and proxy.failed % 2 == 1
                 if not is_failing or is_lost:
-                    connection = http.client.HTTPConnection("127.0.0.1", proxy.target.port, timeout=30)
+                    connection = http.client.HTTPConnection(
+                        "127.0.0.1", proxy.target.port, timeout=30
+                    )
                     headers = {
-                        name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")
+                        name: value
+                        for name, value in self.headers.items()
+                        if name.lower() not in ("host", "connection")
                     }
                     try:
                         connection.request(self.command, self.path, body, headers)
@@ -111,7 +126,9 @@ class Proxy:
                     finally:
                         connection.close()
                 proxy.failed += is_failing
-                with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # who asked waits no longer
+                with contextlib.suppress(
+                    BrokenPipeError, ConnectionResetError
+                ):  # who asked waits no longer
                     self.send_response(status)
                     self.send_header("Content-Type", "application/json")
                     self.send_header("Content-Length", str(len(content)))

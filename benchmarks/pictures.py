@@ -1,10 +1,11 @@
-"""The pictures of MLflow's pages in the README: a headless Chromium looks at a sweep, as a person would.
+"""The pictures of MLflow's pages in the README: a headless Chromium looks at a sweep, as a person
+would.
 
     mmm-search quickstart
     python benchmarks/pictures.py runs quickstart docs/images
 
-Needs `pip install playwright` and a Chromium (Debian: apt-get install chromium; elsewhere name one in MMM_CHROMIUM).
-tests/test_mlflow_pages.py looks at the same pages.
+Needs `pip install playwright` and a Chromium (Debian: apt-get install chromium; elsewhere name one
+in MMM_CHROMIUM). tests/test_mlflow_pages.py looks at the same pages.
 """
 
 import argparse
@@ -21,23 +22,40 @@ from playwright.sync_api import Page, expect, sync_playwright
 from benchmarks.mlflow_server import Server
 from search.tracking import Delivery, sync
 
-# No sandbox: in a container there are no user namespaces to build it from, and the only page is our own.
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]  # fmt: skip
+# No sandbox: in a container there are no user namespaces to build it from, and the only page is our
+# own.
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 WAIT_MS = 120_000
 
 
 def find_chromium() -> str | None:
-    return os.environ.get("MMM_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    return (
+        os.environ.get("MMM_CHROMIUM")
+        or shutil.which("chromium")
+        or shutil.which("chromium-browser")
+    )
 
 
 @contextmanager
 def browser_page(chromium: str, width: int = 1280, height: int = 800) -> Iterator[Page]:
     """A page of a fresh profile."""
-    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=chromium, args=FLAGS) as browser:
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=chromium, args=FLAGS) as browser,
+    ):
         page = browser.new_page(viewport={"width": width, "height": height})
         # MLflow opens a panel for a chat beside every page the first time.
-        page.add_init_script("localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')")
+        page.add_init_script(
+            "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
+        )
         page.set_default_timeout(WAIT_MS)
         expect.set_options(timeout=WAIT_MS)
         yield page
@@ -48,7 +66,10 @@ def open_tree(page: Page, delivery: Delivery, base: str) -> None:
     page.goto(delivery.pages.tree(base))
     expect(page.get_by_role("link", name=delivery.name, exact=True)).to_be_visible()
     page.locator("[data-component-id*='runnamecellrenderer']").first.click()  # unfolds it
-    newest = sorted((run for run in delivery.projection.runs.values() if run.parent is not None), key=lambda run: -run.started)
+    newest = sorted(
+        (run for run in delivery.projection.runs.values() if run.parent is not None),
+        key=lambda run: -run.started,
+    )
     for name in (delivery.name, *(run.name for run in newest[:4])):
         expect(page.get_by_role("link", name=name, exact=True)).to_be_visible()
 
@@ -77,8 +98,13 @@ def open_chart(page: Page, delivery: Delivery, base: str, metric: str) -> None:
     page.goto(delivery.pages.chart(base))
     for run in delivery.projection.best_of_each_architecture():
         expect(page.get_by_role("link", name=run.name, exact=True)).to_be_visible()
-    page.get_by_placeholder("Search metric charts").fill(f"^({metric}|accuracy|loss|train_loss|weighted_f1|unweighted_recall)$")
-    drawn = "wanted => [...document.querySelectorAll('.js-plotly-plot')].some(plot => (plot.data || []).length >= wanted)"
+    page.get_by_placeholder("Search metric charts").fill(
+        f"^({metric}|accuracy|loss|train_loss|weighted_f1|unweighted_recall)$"
+    )
+    drawn = (
+        "wanted => [...document.querySelectorAll('.js-plotly-plot')].some(plot => (plot.data ||"
+        " []).length >= wanted)"
+    )
     page.wait_for_function(drawn, arg=len(delivery.projection.best_of_each_architecture()))
     expect(page.get_by_text("Step", exact=True).first).to_be_visible()
 

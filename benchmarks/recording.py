@@ -1,8 +1,10 @@
-"""A recording of learning curves (benchmarks/record_curves.py) as something that a search can be run against.
+"""A recording of learning curves (benchmarks/record_curves.py) as something that a search can be
+run against.
 
-Two ways to answer for settings that were not recorded: a surrogate of whole curves and seconds, fitted to the recording,
-and the nearest recorded settings that were not used yet. The target is the mean over seeds; what a trial observes is
-that, with the deviation of one recorded seed from its mean.
+Two ways to answer for settings that were not recorded: a surrogate of whole curves and seconds,
+fitted to the recording, and the nearest recorded settings that were not used yet. The target is the
+mean over seeds; what a trial observes is that, with the deviation of one recorded seed from its
+mean.
 """
 
 import json
@@ -24,7 +26,9 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 @dataclass(frozen=True)
 class Curve:
-    """What training one setting once would show: observed and true score of each epoch, and the seconds of each."""
+    """What training one setting once would show: observed and true score of each epoch, and the
+    seconds of each.
+    """
 
     observed: Array
     true: Array
@@ -45,10 +49,14 @@ class Task(Protocol):
 
 
 class Encoding:
-    """Parameters as numbers: categories one-hot, numbers scaled to [0, 1] (logarithmic ones by their logarithm)."""
+    """Parameters as numbers: categories one-hot, numbers scaled to [0, 1] (logarithmic ones by
+    their logarithm).
+    """
 
     def __init__(self, distributions: dict[str, str]) -> None:
-        self.distributions = {name: json_to_distribution(text) for name, text in distributions.items()}
+        self.distributions = {
+            name: json_to_distribution(text) for name, text in distributions.items()
+        }
 
     def __call__(self, params: dict[str, Any]) -> Array:
         row: list[float] = []
@@ -59,7 +67,9 @@ class Encoding:
             ):
                 row += [float(value == choice) for choice in distribution.choices]
                 continue
-            if isinstance(distribution, CategoricalDistribution):  # widths, heads, batch sizes: powers of two
+            if isinstance(
+                distribution, CategoricalDistribution
+            ):  # widths, heads, batch sizes: powers of two
                 low, high, is_log = min(distribution.choices), max(distribution.choices), True
             else:
                 low, high, is_log = distribution.low, distribution.high, distribution.log
@@ -102,7 +112,11 @@ class Recording:
                 self.deviations.setdefault(group[0]["params"]["architecture"], []).extend(
                     scale * (scores - scores.mean(axis=0))
                 )
-        self.curves, self.first_seed, self.seconds = np.array(curves), np.array(spread), np.array(seconds)
+        self.curves, self.first_seed, self.seconds = (
+            np.array(curves),
+            np.array(spread),
+            np.array(seconds),
+        )
         self.features = np.array([self.encoding(params) for params in self.params])
         self.architectures = np.array([params["architecture"] for params in self.params])
 
@@ -114,11 +128,20 @@ class Trees:
     """Extremely randomised trees on whole curves."""
 
     def fit(self, features: Array, curves: Array, architectures: np.ndarray[Any, Any]) -> "Trees":
-        self.model = ExtraTreesRegressor(100, min_samples_leaf=2, random_state=0).fit(features, curves)
+        self.model = ExtraTreesRegressor(100, min_samples_leaf=2, random_state=0).fit(
+            features, curves
+        )
         # A replay asks for one setting at a time, where scikit-learn's own way in takes 10 ms.
-        self._trees = [(tree.children_left.tolist(), tree.children_right.tolist(), tree.feature.tolist(),
-                        tree.threshold.tolist(), tree.value[:, :, 0])
-                       for tree in (one.tree_ for one in self.model.estimators_)]  # fmt: skip
+        self._trees = [
+            (
+                tree.children_left.tolist(),
+                tree.children_right.tolist(),
+                tree.feature.tolist(),
+                tree.threshold.tolist(),
+                tree.value[:, :, 0],
+            )
+            for tree in (one.tree_ for one in self.model.estimators_)
+        ]
         return self
 
     def predict(self, features: Array, architectures: np.ndarray[Any, Any]) -> Array:
@@ -135,17 +158,27 @@ class Trees:
 
 
 def held_out(recording: Recording) -> tuple[float, float, float]:
-    """Error of curves predicted for held-out settings (five folds): RMS over epochs, rank correlation of the best epoch's
-    score over all settings, and the mean of those within each architecture."""
+    """Error of curves predicted for held-out settings (five folds): RMS over epochs, rank
+    correlation of the best epoch's score over all settings, and the mean of those within each
+    architecture.
+    """
     predicted = np.empty_like(recording.curves)
     for fit, test in KFold(5, shuffle=True, random_state=0).split(recording.features):
-        model = Trees().fit(recording.features[fit], recording.curves[fit], recording.architectures[fit])
+        model = Trees().fit(
+            recording.features[fit], recording.curves[fit], recording.architectures[fit]
+        )
         predicted[test] = model.predict(recording.features[test], recording.architectures[test])
     best, best_true = predicted.max(axis=1), recording.curves.max(axis=1)
-    within = [spearmanr(best[here], best_true[here])[0] for name in np.unique(recording.architectures)
-              if (here := recording.architectures == name).any()]  # fmt: skip
-    return (float(np.sqrt(np.mean((predicted - recording.curves) ** 2))), float(spearmanr(best, best_true)[0]),
-            float(np.mean(within)))  # fmt: skip
+    within = [
+        spearmanr(best[here], best_true[here])[0]
+        for name in np.unique(recording.architectures)
+        if (here := recording.architectures == name).any()
+    ]
+    return (
+        float(np.sqrt(np.mean((predicted - recording.curves) ** 2))),
+        float(spearmanr(best, best_true)[0]),
+        float(np.mean(within)),
+    )
 
 
 class Seconds:
@@ -156,7 +189,9 @@ class Seconds:
         for name in np.unique(recording.architectures):
             here = recording.architectures == name
             features = recording.features[here]
-            self.models[name] = RidgeCV(np.logspace(-4, 1, 6)).fit(self._terms(features), np.log(recording.seconds[here]))
+            self.models[name] = RidgeCV(np.logspace(-4, 1, 6)).fit(
+                self._terms(features), np.log(recording.seconds[here])
+            )
         return self
 
     @staticmethod
@@ -168,9 +203,11 @@ class Seconds:
 
 
 class SurrogateTask:
-    """Answers every setting from the surrogate, with the deviation of a recorded seed of its architecture.
+    """Answers every setting from the surrogate, with the deviation of a recorded seed of its
+    architecture.
 
-    Trees, because the searcher under test is a Gaussian process, which would be at home in a surrogate of its own kind.
+    Trees, because the searcher under test is a Gaussian process, which would be at home in a
+    surrogate of its own kind.
     """
 
     def __init__(self, recording: Recording) -> None:
@@ -192,10 +229,16 @@ class SurrogateTask:
 
 
 class NearestTask:
-    """Answers with the nearest recorded settings of the same architecture that the sweep has not used yet."""
+    """Answers with the nearest recorded settings of the same architecture that the sweep has not
+    used yet.
+    """
 
     def __init__(self, recording: Recording) -> None:
-        self.recording, self.name, self.epochs = recording, f"{recording.name} nearest", recording.epochs
+        self.recording, self.name, self.epochs = (
+            recording,
+            f"{recording.name} nearest",
+            recording.epochs,
+        )
         self.space = SPACES[recording.about["space"]]
         self.restart()
 
@@ -214,15 +257,24 @@ class NearestTask:
 
 
 def describe(recording: Recording) -> str:
-    """How large a recording is, how noisy, and how well each surrogate answers for settings that it has not seen."""
+    """How large a recording is, how noisy, and how well each surrogate answers for settings that it
+    has not seen.
+    """
     noise = np.concatenate([np.array(found) for found in recording.deviations.values()]).std()
     spread = recording.curves.max(axis=1).std()
-    counts = {str(name): int((recording.architectures == name).sum()) for name in np.unique(recording.architectures)}
+    counts = {
+        str(name): int((recording.architectures == name).sum())
+        for name in np.unique(recording.architectures)
+    }
     lines = [
-        f"{recording.name}: {len(recording)} settings ({', '.join(f'{name} {count}' for name, count in counts.items())}), "
-        f"{recording.num_failed} runs failed; noise of an epoch {noise:.4f}, spread of the settings' best {spread:.4f}"
+        f"{recording.name}: {len(recording)} settings"
+        f" ({', '.join(f'{name} {count}' for name, count in counts.items())}),"
+        f" {recording.num_failed} runs failed; noise of an epoch {noise:.4f}, spread of the"
+        f" settings' best {spread:.4f}"
     ]
     error, everywhere, within = held_out(recording)
-    lines.append(f"surrogate on settings held out in five folds: RMS error {error:.4f}, rank correlation {everywhere:.3f} "
-                 f"(within an architecture {within:.3f})")  # fmt: skip
+    lines.append(
+        f"surrogate on settings held out in five folds: RMS error {error:.4f}, rank correlation"
+        f" {everywhere:.3f} (within an architecture {within:.3f})"
+    )
     return "\n".join(lines)

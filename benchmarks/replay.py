@@ -1,7 +1,9 @@
-"""Virtual workers in simulated time: any searcher and scheduler against a task of benchmarks/recording.py.
+"""Virtual workers in simulated time: any searcher and scheduler against a task of
+benchmarks/recording.py.
 
-Our side is the real conductor with its ledger, searcher and scheduler; the stock side are Ray Tune's own OptunaSearch and
-ASHAScheduler objects, called in the order in which Tune's controller calls them.
+Our side is the real conductor with its ledger, searcher and scheduler; the stock side are Ray
+Tune's own OptunaSearch and ASHAScheduler objects, called in the order in which Tune's controller
+calls them.
 """
 
 import heapq
@@ -44,10 +46,12 @@ NUM_FINALISTS = 3
 
 @dataclass(frozen=True)
 class Trace:
-    """How good a sweep is after each epoch of any trial. True scores are without noise, at the best observed epoch.
+    """How good a sweep is after each epoch of any trial. True scores are without noise, at the best
+    observed epoch.
 
-    `exported`: the true score of the trial with the best observed one. `confirmed`: the best true score among the three
-    with the best observed ones, which is what training finalists again with new seeds would choose.
+    `exported`: the true score of the trial with the best observed one. `confirmed`: the best true
+    score among the three with the best observed ones, which is what training finalists again with
+    new seeds would choose.
     """
 
     epochs: Array  # 1, 2, 3, ...
@@ -59,7 +63,9 @@ class Trace:
     by_architecture: dict[str, int]
 
     def at(self, score: str, cost: str, points: Array) -> Array:
-        """Score when the cost (`epochs` or `seconds`) is at each of `points`; 0 before the first epoch."""
+        """Score when the cost (`epochs` or `seconds`) is at each of `points`; 0 before the first
+        epoch.
+        """
         place = np.searchsorted(getattr(self, cost), points, side="right") - 1
         return np.where(place >= 0, getattr(self, score)[np.maximum(place, 0)], 0.0)
 
@@ -82,10 +88,14 @@ class _Best:
         self.confirmed = max(self._of_trial[one][1] for one in self._finalists)
 
 
-def simulate(task: Task, policy: Policy, workers: int, repeat: int, max_epochs: int, max_seconds: float) -> Trace:
+def simulate(
+    task: Task, policy: Policy, workers: int, repeat: int, max_epochs: int, max_seconds: float
+) -> Trace:
     """Run until both budgets are used up, or the policy has no more to train."""
     task.restart()
-    queue: list[tuple[float, int, int, int, Curve]] = []  # when an epoch ends, order, trial, epoch, its curve
+    queue: list[
+        tuple[float, int, int, int, Curve]
+    ] = []  # when an epoch ends, order, trial, epoch, its curve
     order, num_trials, spent = 0, 0, 0.0
     best = _Best()
     rows: list[tuple[float, float, float]] = []
@@ -116,31 +126,71 @@ def simulate(task: Task, policy: Policy, workers: int, repeat: int, max_epochs: 
         if policy.report(number, epoch, observed, float(curve.seconds[epoch - 1]), now):
             start(now)
         else:
-            heapq.heappush(queue, (now + float(curve.seconds[epoch]), order, number, epoch + 1, curve))
+            heapq.heappush(
+                queue, (now + float(curve.seconds[epoch]), order, number, epoch + 1, curve)
+            )
             order += 1
         spent += time.process_time() - began
     policy.close()
     seconds, exported, confirmed = np.array(rows).T
-    return Trace(np.arange(1, len(rows) + 1, dtype=float), seconds, exported, confirmed, num_trials, spent, by_architecture)
+    return Trace(
+        np.arange(1, len(rows) + 1, dtype=float),
+        seconds,
+        exported,
+        confirmed,
+        num_trials,
+        spent,
+        by_architecture,
+    )
 
 
 class Ours:
     """The project's conductor on a ledger in memory-backed storage."""
 
-    def __init__(self, task: Task, seed: int, workers: int, *, first_rung: int | None = None, factor: int | None = None,
-                 known_good: bool = True, suggests: bool = True, expects: bool = True,
-                 priors: list[dict[str, Any]] | None = None, **options_of_searcher: Any) -> None:  # fmt: skip
-        """`suggests`, `expects`: whether the model of learning curves suggests settings, and tells ASHA what to expect."""
+    def __init__(
+        self,
+        task: Task,
+        seed: int,
+        workers: int,
+        *,
+        first_rung: int | None = None,
+        factor: int | None = None,
+        known_good: bool = True,
+        suggests: bool = True,
+        expects: bool = True,
+        priors: list[dict[str, Any]] | None = None,
+        **options_of_searcher: Any,
+    ) -> None:
+        """`suggests`, `expects`: whether the model of learning curves suggests settings, and tells
+        ASHA what to expect.
+        """
         self.task, self.now = task, 0.0
-        self.is_remembered = False  # whether `priors` are wanted in the end: this sweep, for another one to start from
+        # whether `priors` are wanted in the end: this sweep, for another one to start from
+        self.is_remembered = False
         root = "/dev/shm" if Path("/dev/shm").is_dir() else None
         self._folder = tempfile.TemporaryDirectory(dir=root)
-        options = {name: value for name, value in (("first_rung", first_rung), ("factor", factor)) if value is not None}
-        spec = SweepSpec(name="replay", space="full", manifest="", features="", trials=1_000_000, epochs=task.epochs,
-                         workers=workers, seed=seed, **options)  # fmt: skip
+        options = {
+            name: value
+            for name, value in (("first_rung", first_rung), ("factor", factor))
+            if value is not None
+        }
+        spec = SweepSpec(
+            name="replay",
+            space="full",
+            manifest="",
+            features="",
+            trials=1_000_000,
+            epochs=task.epochs,
+            workers=workers,
+            seed=seed,
+            **options,
+        )
         space = task.space if known_good else type(task.space)(task.space.suggest, ())
         self.ledger = Ledger(Path(self._folder.name) / "replay").__enter__()
-        self.ledger.append(("sweep", None, {"spec": spec.as_json()}), *(("prior", None, prior) for prior in priors or []))
+        self.ledger.append(
+            ("sweep", None, {"spec": spec.as_json()}),
+            *(("prior", None, prior) for prior in priors or []),
+        )
         trials = self.ledger.history.trials
         searcher = Searcher(
             space,
@@ -151,7 +201,9 @@ class Ours:
             rungs=[*spec.rungs, spec.epochs],
             **options_of_searcher,
         )
-        self.conductor = Conductor(self.ledger, spec, space, "cpu", lambda: None, clock=lambda: self.now, searcher=searcher)
+        self.conductor = Conductor(
+            self.ledger, spec, space, "cpu", lambda: None, clock=lambda: self.now, searcher=searcher
+        )
         if not suggests:
             searcher.proposer = None
         if not expects:
@@ -161,14 +213,30 @@ class Ours:
     def next(self, now: float) -> tuple[int, dict[str, Any]] | None:
         self.now = now
         found = self.conductor.next_order()
-        return None if found is None else (found["number"], self.conductor.trials[found["number"]].params)
+        return (
+            None
+            if found is None
+            else (found["number"], self.conductor.trials[found["number"]].params)
+        )
 
     def report(self, number: int, epoch: int, score: float, seconds: float, now: float) -> bool:
         self.now = now
-        entry = {"epoch": epoch, "train_loss": 0.0, "metrics": {METRIC: score}, "seconds": seconds, "alone_seconds": seconds,
-                 "ended": now}  # fmt: skip
+        entry = {
+            "epoch": epoch,
+            "train_loss": 0.0,
+            "metrics": {METRIC: score},
+            "seconds": seconds,
+            "alone_seconds": seconds,
+            "ended": now,
+        }
         return self.conductor.report(
-            number, {"epochs": [entry], "checkpoint": None, "is_last": epoch == self.task.epochs, "failure": None}
+            number,
+            {
+                "epochs": [entry],
+                "checkpoint": None,
+                "is_last": epoch == self.task.epochs,
+                "failure": None,
+            },
         )
 
     def close(self) -> None:
@@ -179,10 +247,20 @@ class Ours:
 
 
 class Stock:
-    """Ray Tune's OptunaSearch and ASHAScheduler at their defaults but for what is given. `sampler`: tpe, random, or one of Optuna's."""
+    """Ray Tune's OptunaSearch and ASHAScheduler at their defaults but for what is given. `sampler`:
+    tpe, random, or one of Optuna's.
+    """
 
-    def __init__(self, task: Task, seed: int, *, grace_period: int = 1, reduction_factor: float = 4,
-                 sampler: str | optuna.samplers.BaseSampler = "tpe", asha: bool = True) -> None:  # fmt: skip
+    def __init__(
+        self,
+        task: Task,
+        seed: int,
+        *,
+        grace_period: int = 1,
+        reduction_factor: float = 4,
+        sampler: str | optuna.samplers.BaseSampler = "tpe",
+        asha: bool = True,
+    ) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from ray.tune.schedulers import ASHAScheduler
@@ -193,11 +271,18 @@ class Stock:
         if sampler == "random":
             sampler = optuna.samplers.RandomSampler(seed=seed)
         own: dict[str, Any] = {"seed": seed} if sampler == "tpe" else {"sampler": sampler}
-        self.searcher = OptunaSearch(space=lambda trial: dict(task.space.suggest(trial)), metric=METRIC, mode="max", **own)
+        self.searcher = OptunaSearch(
+            space=lambda trial: dict(task.space.suggest(trial)), metric=METRIC, mode="max", **own
+        )
         self.scheduler = None
         if asha:
-            self.scheduler = ASHAScheduler(metric=METRIC, mode="max", max_t=task.epochs, grace_period=grace_period,
-                                           reduction_factor=reduction_factor)  # fmt: skip
+            self.scheduler = ASHAScheduler(
+                metric=METRIC,
+                mode="max",
+                max_t=task.epochs,
+                grace_period=grace_period,
+                reduction_factor=reduction_factor,
+            )
         self.count = 0
 
     def next(self, now: float) -> tuple[int, dict[str, Any]] | None:
@@ -216,7 +301,8 @@ class Stock:
             stop = self.scheduler.on_trial_result(None, _TuneTrial(name), result) == "STOP"
             assert stop or not is_last
         if stop:
-            # Tune's controller shows the searcher the result that ended a trial only as its completion.
+            # Tune's controller shows the searcher the result that ended a trial only as its
+            # completion.
             self.searcher.on_trial_complete(name, result)
             if self.scheduler is not None:
                 self.scheduler.on_trial_complete(None, _TuneTrial(name), result)
@@ -239,7 +325,9 @@ class OptunaHyperband:
     def __init__(self, task: Task, seed: int) -> None:
         self.task = task
         pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=task.epochs)
-        self.study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed), pruner=pruner)
+        self.study = optuna.create_study(
+            direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed), pruner=pruner
+        )
         self.running: dict[int, optuna.Trial] = {}
 
     def next(self, now: float) -> tuple[int, dict[str, Any]] | None:

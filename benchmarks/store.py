@@ -1,9 +1,11 @@
-"""The feature store against the published way, one padded float32 `.pt` a file: size, reading, memory of four readers.
+"""The feature store against the published way, one padded float32 `.pt` a file: size, reading,
+memory of four readers.
 
     python benchmarks/store.py --utterances 400 --rounds 5
 
-Speech features of KEMDy20's durations at 50 frames a second, width 768. The published way pads every file to 512 frames and cuts what
-is longer; a reader here keeps what it read, as its cache or its batches do. Both are read by turns, with the files in the page cache.
+Speech features of KEMDy20's durations at 50 frames a second, width 768. The published way pads
+every file to 512 frames and cuts what is longer; a reader here keeps what it read, as its cache or
+its batches do. Both are read by turns, with the files in the page cache.
 """
 
 import argparse
@@ -46,7 +48,10 @@ def size_mb(folder: Path) -> float:
 
 def read_store(folder: Path, rows: np.ndarray) -> list[torch.Tensor]:
     store = open_store(folder / "store")
-    return [torch.from_numpy(store.values[store.offsets[row] : store.offsets[row + 1]]).float() for row in rows]
+    return [
+        torch.from_numpy(store.values[store.offsets[row] : store.offsets[row + 1]]).float()
+        for row in rows
+    ]
 
 
 def read_pt(folder: Path, rows: np.ndarray) -> list[torch.Tensor]:
@@ -56,11 +61,15 @@ def read_pt(folder: Path, rows: np.ndarray) -> list[torch.Tensor]:
 def unshared_mb() -> float:
     """Memory of this process, shared pages divided by those who share them (PSS)."""
     text = Path("/proc/self/smaps_rollup").read_text()
-    return int(next(line for line in text.splitlines() if line.startswith("Pss:")).split()[1]) / 1024
+    return (
+        int(next(line for line in text.splitlines() if line.startswith("Pss:")).split()[1]) / 1024
+    )
 
 
 def hold_all(folder: Path, way: str, number: int, pipe: Connection) -> None:
-    """Read every utterance as a training run does and keep it reachable; tell the memory when all others have read too."""
+    """Read every utterance as a training run does and keep it reachable; tell the memory when all
+    others have read too.
+    """
     torch.set_num_threads(1)
     before = unshared_mb()
     if way == "store":
@@ -96,7 +105,9 @@ def memory_of_four(folder: Path, way: str, number: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--utterances", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
@@ -118,8 +129,15 @@ def main() -> None:
     print(f"{options.utterances} utterances, {options.rounds} rounds by turns")
     print(f"{'':<32} {'store':>10} {'.pt files':>10} {'times':>6}")
     medians = {way: 1e3 * statistics.median(times) for way, times in took.items()}
-    for what, found in (("size, MB", sizes), ("64 random utterances, ms", medians), ("four readers of all, MB (PSS)", memory)):
-        print(f"{what:<32} {found['store']:>10.1f} {found['pt']:>10.1f} {found['pt'] / found['store']:>6.1f}")
+    for what, found in (
+        ("size, MB", sizes),
+        ("64 random utterances, ms", medians),
+        ("four readers of all, MB (PSS)", memory),
+    ):
+        print(
+            f"{what:<32} {found['store']:>10.1f} {found['pt']:>10.1f}"
+            f" {found['pt'] / found['store']:>6.1f}"
+        )
 
 
 if __name__ == "__main__":

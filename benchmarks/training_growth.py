@@ -2,9 +2,10 @@
 
     python -m benchmarks.training_growth [--architecture mlp_mixer] [--utterances 500] [--rounds 5]
 
-Time of an epoch, validation included, at 1, 2, 4 and 8 times the utterances, by turns in one process a size; memory of each process
-apart from the pages of the feature store, which all processes of a machine share; and the memory of each of 1, 2 and 4
-processes at once on the largest store.
+Time of an epoch, validation included, at 1, 2, 4 and 8 times the utterances, by turns in one
+process a size; memory of each process apart from the pages of the feature store, which all
+processes of a machine share; and the memory of each of 1, 2 and 4 processes at once on the largest
+store.
 """
 
 import argparse
@@ -44,8 +45,11 @@ def trainer(manifest: Path, architecture: str, line: Connection) -> None:
     keep_freed_memory()
     started = memory_mb()[0]
     features = features_of(read_manifest(manifest, check_audio=False))
-    config = make_config({"architecture": architecture, "epochs": 10_000, "num_blocks": 1} if architecture == "mlp_mixer" else
-                         {"architecture": architecture, "epochs": 10_000})  # fmt: skip
+    config = make_config(
+        {"architecture": architecture, "epochs": 10_000, "num_blocks": 1}
+        if architecture == "mlp_mixer"
+        else {"architecture": architecture, "epochs": 10_000}
+    )
     run = begin(config, features)
     weights_mb = (
         sum(parameter.numel() for parameter in run.model.parameters()) * 4 * 4 / 1e6
@@ -60,7 +64,9 @@ def trainer(manifest: Path, architecture: str, line: Connection) -> None:
 class Trainer:
     def __init__(self, manifest: Path, architecture: str) -> None:
         self.line, other = multiprocessing.Pipe()
-        self.process = multiprocessing.get_context("spawn").Process(target=trainer, args=(manifest, architecture, other))
+        self.process = multiprocessing.get_context("spawn").Process(
+            target=trainer, args=(manifest, architecture, other)
+        )
         self.process.start()
         self.started_mb, self.weights_mb = self.line.recv()
 
@@ -77,16 +83,22 @@ class Trainer:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--architecture", default="mlp_mixer")
     parser.add_argument("--utterances", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    os.environ.update(reusing_holes(os.environ))  # as `mmm train` and a sweep do for the processes below
+    os.environ.update(
+        reusing_holes(os.environ)
+    )  # as `mmm train` and a sweep do for the processes below
     with tempfile.TemporaryDirectory() as name:
         manifests = {}
         for times in (1, 2, 4, 8):
-            manifests[times] = write_corpus(Path(name) / str(times), options.utterances * times, **SIZES).path
+            manifests[times] = write_corpus(
+                Path(name) / str(times), options.utterances * times, **SIZES
+            ).path
         trainers = {times: Trainer(path, options.architecture) for times, path in manifests.items()}
         seconds: dict[int, list[float]] = {times: [] for times in trainers}
         memory: dict[int, tuple[float, float]] = {}
@@ -99,18 +111,31 @@ def main() -> None:
                     seconds[times].append(took)
         print(f"{options.architecture}, one thread, {options.rounds} rounds by turns; memory in MB")
         for times, trainer_ in trainers.items():
-            ratio = statistics.median(one / base / times for one, base in zip(seconds[times], seconds[1], strict=True))
-            print(f"  {options.utterances * times:6,} utterances: {statistics.median(seconds[times]):7.2f} s an epoch, {ratio:.2f} times "
-                  f"what is linear; own memory {memory[times][0]:5.0f}, of mapped files {memory[times][1]:5.0f}", flush=True)  # fmt: skip
+            ratio = statistics.median(
+                one / base / times for one, base in zip(seconds[times], seconds[1], strict=True)
+            )
+            print(
+                f"  {options.utterances * times:6,} utterances:"
+                f" {statistics.median(seconds[times]):7.2f} s an epoch, {ratio:.2f} times what is"
+                f" linear; own memory {memory[times][0]:5.0f}, of mapped files"
+                f" {memory[times][1]:5.0f}",
+                flush=True,
+            )
             trainer_.end()
         for number in (1, 2, 4):
             together = [Trainer(manifests[8], options.architecture) for _ in range(number)]
             for one in together:
                 one.ask()
             own = [one.answer()[1] for one in together]
-            grown = [mb - one.started_mb - one.weights_mb for mb, one in zip(own, together, strict=True)]
-            print(f"  {number} at once: own memory {', '.join(f'{mb:.0f}' for mb in own)}; above Python and the weights, "
-                  f"gradients and moments: {', '.join(f'{mb:.0f}' for mb in grown)}", flush=True)  # fmt: skip
+            grown = [
+                mb - one.started_mb - one.weights_mb for mb, one in zip(own, together, strict=True)
+            ]
+            print(
+                f"  {number} at once: own memory {', '.join(f'{mb:.0f}' for mb in own)}; above"
+                " Python and the weights, gradients and moments:"
+                f" {', '.join(f'{mb:.0f}' for mb in grown)}",
+                flush=True,
+            )
             for one in together:
                 one.end()
 

@@ -1,13 +1,15 @@
-"""An epoch of the mixer the published way against ours: what computing features once, and never padding through lists, is worth.
+"""An epoch of the mixer the published way against ours: what computing features once, and never
+padding through lists, is worth.
 
     python -m benchmarks.training_published [--batches 3] [--rounds 5]
 
-The published way, written plainly: every training step runs the frozen text encoder (ELECTRA at KcELECTRA-base's size with random
-weights, 128 tokens) and reads one padded float32 `.pt` file an utterance, whose features go through Python lists into a batch of
-512 positions. Ours reads the feature store. Both train the same mixer at published sizes on batches of 64 utterances with
-KEMDy20's durations, by turns; a step costs the same all through an epoch, so a few of them stand for it. Ours is
-measured with the published settings too (padding takes part), so that the models compute the same.
-Making the features is shown apart: the text encoder's pass over the corpus, once.
+The published way, written plainly: every training step runs the frozen text encoder (ELECTRA at
+KcELECTRA-base's size with random weights, 128 tokens) and reads one padded float32 `.pt` file an
+utterance, whose features go through Python lists into a batch of 512 positions. Ours reads the
+feature store. Both train the same mixer at published sizes on batches of 64 utterances with
+KEMDy20's durations, by turns; a step costs the same all through an epoch, so a few of them stand
+for it. Ours is measured with the published settings too (padding takes part), so that the models
+compute the same. Making the features is shown apart: the text encoder's pass over the corpus, once.
 """
 
 import argparse
@@ -38,17 +40,24 @@ BATCH, SPEECH, TEXT = 64, 512, 128
 def write_padded(features: Features, folder: Path) -> None:
     store = features.speech
     for row in range(len(store.keys)):
-        values = torch.from_numpy(store.values[store.offsets[row] : store.offsets[row + 1]][:SPEECH].astype(np.float32))
+        values = torch.from_numpy(
+            store.values[store.offsets[row] : store.offsets[row + 1]][:SPEECH].astype(np.float32)
+        )
         torch.save(functional.pad(values, (0, 0, 0, SPEECH - len(values))), folder / f"{row}.pt")
 
 
 def published_step(run: Run, encoder: ElectraModel, folder: Path) -> Callable[[torch.Tensor], None]:
     """A step as the published scripts have it, on rows of the training split."""
     model, optimizer = run.model, run.optimizer
-    tokens = torch.randint(5, 50_000, (len(run.train), TEXT), generator=torch.Generator().manual_seed(0))
+    tokens = torch.randint(
+        5, 50_000, (len(run.train), TEXT), generator=torch.Generator().manual_seed(0)
+    )
 
     def step(rows: torch.Tensor) -> None:
-        speech = [torch.load(folder / f"{int(run.train.indices[row])}.pt", weights_only=True).tolist() for row in rows]
+        speech = [
+            torch.load(folder / f"{int(run.train.indices[row])}.pt", weights_only=True).tolist()
+            for row in rows
+        ]
         speech_BAF = torch.tensor(speech)
         with torch.no_grad():
             text_BTE = encoder(input_ids=tokens[rows]).last_hidden_state
@@ -70,10 +79,14 @@ def timed(call: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--batches", type=int, default=1, help="a round")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--utterances", type=int, default=10_000, help="of the epoch that is spoken of")
+    parser.add_argument(
+        "--utterances", type=int, default=10_000, help="of the epoch that is spoken of"
+    )
     options = parser.parse_args()
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as name:
@@ -81,11 +94,26 @@ def main() -> None:
         features = features_of(write_corpus(folder / "corpus", BATCH * options.batches))
         (folder / "pt").mkdir()
         write_padded(features, folder / "pt")
-        encoder = ElectraModel(ElectraConfig(vocab_size=54_343, embedding_size=768, hidden_size=768, num_hidden_layers=12,
-                                             num_attention_heads=12, intermediate_size=3072)).eval()  # fmt: skip
-        base = {**published_params("mlp_mixer"), "accumulate": 1, "accumulation": "exact", "label_policy": "first"}
-        runs = {"published settings": begin(make_config(base), features),
-                "defaults": begin(make_config({"architecture": "mlp_mixer"}), features)}  # fmt: skip
+        encoder = ElectraModel(
+            ElectraConfig(
+                vocab_size=54_343,
+                embedding_size=768,
+                hidden_size=768,
+                num_hidden_layers=12,
+                num_attention_heads=12,
+                intermediate_size=3072,
+            )
+        ).eval()
+        base = {
+            **published_params("mlp_mixer"),
+            "accumulate": 1,
+            "accumulation": "exact",
+            "label_policy": "first",
+        }
+        runs = {
+            "published settings": begin(make_config(base), features),
+            "defaults": begin(make_config({"architecture": "mlp_mixer"}), features),
+        }
         step = published_step(begin(make_config(base), features), encoder, folder / "pt")
         packs = {kind: Pack([run]) for kind, run in runs.items()}
         rows = torch.arange(BATCH * options.batches).split(BATCH)
@@ -97,25 +125,38 @@ def main() -> None:
         }
         for round_ in range(options.rounds + 1):
             found = {"published way": timed(lambda: [step(some) for some in rows])}
-            found |= {f"ours, {kind}": timed(lambda pack=pack: train_epoch(pack)) for kind, pack in packs.items()}
+            found |= {
+                f"ours, {kind}": timed(lambda pack=pack: train_epoch(pack))
+                for kind, pack in packs.items()
+            }
             with torch.no_grad():
-                found["text encoder once"] = timed(lambda: [encoder(input_ids=tokens) for _ in rows])
+                found["text encoder once"] = timed(
+                    lambda: [encoder(input_ids=tokens) for _ in rows]
+                )
             if round_:  # the first warms up
                 for kind, value in found.items():
                     seconds[kind].append(value / options.batches)
     steps = options.utterances / BATCH
-    print(f"mixer, published sizes, batch {BATCH}, {torch.get_num_threads()} threads, {options.rounds} rounds by turns")
+    print(
+        f"mixer, published sizes, batch {BATCH}, {torch.get_num_threads()} threads,"
+        f" {options.rounds} rounds by turns"
+    )
     medians = {kind: statistics.median(values) for kind, values in seconds.items()}
     for kind, value in medians.items():
         print(
-            f"  {kind:<25} {value:7.2f} s a step of 64 utterances, {value * steps / 60:6.1f} minutes an epoch of {options.utterances:,}"
+            f"  {kind:<25} {value:7.2f} s a step of 64 utterances, {value * steps / 60:6.1f}"
+            f" minutes an epoch of {options.utterances:,}"
         )
     for kind in packs:
         ours = f"ours, {kind}"
-        ratio = statistics.median(one / other for one, other in zip(seconds["published way"], seconds[ours], strict=True))
+        ratio = statistics.median(
+            one / other for one, other in zip(seconds["published way"], seconds[ours], strict=True)
+        )
         saved = medians["published way"] - medians[ours]
-        print(f"{ours}: {ratio:.1f} times faster; text features, made once, have paid for themselves after "
-              f"{medians['text encoder once'] / saved:.2f} epochs")  # fmt: skip
+        print(
+            f"{ours}: {ratio:.1f} times faster; text features, made once, have paid for themselves"
+            f" after {medians['text encoder once'] / saved:.2f} epochs"
+        )
 
 
 if __name__ == "__main__":

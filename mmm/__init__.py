@@ -1,4 +1,6 @@
-"""Multi-modal (speech and text) emotion recognition in conversation: corpora, features, models, training, bundles."""
+"""Multi-modal (speech and text) emotion recognition in conversation: corpora, features, models,
+training, bundles.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,15 +14,23 @@ __all__ = ["__version__", "load"]
 __version__ = VERSION
 
 
-def load(bundle: str | Path, *, audio_encoder: str | Path | None = None, text_encoder: str | Path | None = None) -> "Predictor":
+def load(
+    bundle: str | Path,
+    *,
+    audio_encoder: str | Path | None = None,
+    text_encoder: str | Path | None = None,
+) -> "Predictor":
     """A bundle (or an ensemble of bundles) ready to predict; its encoders are loaded once.
 
-    `audio_encoder` and `text_encoder` say where the folder of an encoder lies now, when it moved since the features were
-    made. Raises FileNotFoundError, BundleError for a damaged bundle, ValueError where an encoder is not on this machine.
+    `audio_encoder` and `text_encoder` say where the folder of an encoder lies now, when it moved
+    since the features were made. Raises FileNotFoundError, BundleError for a damaged bundle,
+    ValueError where an encoder is not on this machine.
     """
     # torch takes a second to import, which `import mmm` must not cost.
     from mmm.bundle import load_bundle_or_ensemble
     from mmm.predict import Predictor
 
     folders = [None if folder is None else Path(folder) for folder in (audio_encoder, text_encoder)]
-    return Predictor(load_bundle_or_ensemble(Path(bundle)), audio_encoder=folders[0], text_encoder=folders[1])
+    return Predictor(
+        load_bundle_or_ensemble(Path(bundle)), audio_encoder=folders[0], text_encoder=folders[1]
+    )

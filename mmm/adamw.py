@@ -1,7 +1,8 @@
 """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) through torch's fused step.
 
-To the bit what `torch.optim.AdamW(fused=True)` does; but torch's class imports torch's compiler when one is made, which costs every
-process 1.7 s and 80 MB (docs/LOG.md, 2026-11-25), and sorts its parameters by device and type in every step.
+To the bit what `torch.optim.AdamW(fused=True)` does; but torch's class imports torch's compiler
+when one is made, which costs every process 1.7 s and 80 MB (docs/LOG.md, 2026-11-25), and sorts its
+parameters by device and type in every step.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,14 +24,22 @@ class Optimizer(Protocol):
 class AdamW:
     """Weight decay is applied to every parameter; betas (0.9, 0.999) and eps 1e-8 as in torch."""
 
-    def __init__(self, parameters: Iterable[nn.Parameter], *, lr: float, weight_decay: float) -> None:
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], *, lr: float, weight_decay: float
+    ) -> None:
         self.parameters, self.lr, self.weight_decay = list(parameters), lr, weight_decay
-        self._state: dict[int, dict[str, Tensor]] = {}  # by the parameter's place, from its first gradient on
+        self._state: dict[
+            int, dict[str, Tensor]
+        ] = {}  # by the parameter's place, from its first gradient on
 
     @torch.no_grad()
     def step(self) -> None:
         """Change every parameter that has a gradient."""
-        gradients = {place: parameter.grad for place, parameter in enumerate(self.parameters) if parameter.grad is not None}
+        gradients = {
+            place: parameter.grad
+            for place, parameter in enumerate(self.parameters)
+            if parameter.grad is not None
+        }
         for place in gradients:
             if place not in self._state:
                 parameter = self.parameters[place]
@@ -47,8 +56,16 @@ class AdamW:
             list(gradients.values()),
             [state["exp_avg"] for state in states],
             [state["exp_avg_sq"] for state in states],
-            [], steps, lr=self.lr, beta1=0.9, beta2=0.999, weight_decay=self.weight_decay, eps=1e-8, amsgrad=False, maximize=False,
-        )  # fmt: skip
+            [],
+            steps,
+            lr=self.lr,
+            beta1=0.9,
+            beta2=0.999,
+            weight_decay=self.weight_decay,
+            eps=1e-8,
+            amsgrad=False,
+            maximize=False,
+        )
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -62,6 +79,9 @@ class AdamW:
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take copies of another's state, on the parameters' devices."""
         self._state = {
-            place: {name: value.detach().to(self.parameters[place].device, copy=True) for name, value in state.items()}
+            place: {
+                name: value.detach().to(self.parameters[place].device, copy=True)
+                for name, value in state.items()
+            }
             for place, state in state_dict["state"].items()
         }

@@ -1,4 +1,6 @@
-"""From feature stores to batches: index arithmetic on memory maps, no Python loop over utterances or frames."""
+"""From feature stores to batches: index arithmetic on memory maps, no Python loop over utterances
+or frames.
+"""
 
 import contextlib
 import copy
@@ -21,15 +23,18 @@ from mmm.residence import gather, source
 from mmm.scaling import frame_statistics, pooled_statistics
 from mmm.store import FeatureStore, list_recipes
 
-# Positions, padding included, whose activations a training step holds at once. On a CPU larger parts gain little or lose
-# (docs/LOG.md, 2026-11-25); a GPU wants large products, but none was there to measure how large.
+# Positions, padding included, whose activations a training step holds at once. On a CPU larger
+# parts gain little or lose (docs/LOG.md, 2026-11-25); a GPU wants large products, but none was
+# there to measure how large.
 _CPU_POSITIONS = 5120
 _GPU_POSITIONS = 65_536
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs as mmm.models wants them, and labels (B, C): the share of each class, rows sum to 1. Of a pack all are (M, B, ...)."""
+    """Inputs as mmm.models wants them, and labels (B, C): the share of each class, rows sum to 1.
+    Of a pack all are (M, B, ...).
+    """
 
     speech: Tensor
     speech_mask: Tensor
@@ -45,26 +50,38 @@ class Batch:
 
 @dataclass(frozen=True)
 class Features:
-    """Features of one manifest for one (audio feature, context), with rows in the manifest's order."""
+    """Features of one manifest for one (audio feature, context), with rows in the manifest's
+    order.
+    """
 
     manifest: Manifest
     speech: FeatureStore
     text: FeatureStore
     speech_rows: Tensor  # (N,) row of each utterance in the speech store
     text_rows: Tensor
-    turns: Tensor  # (N, K) manifest index of each turn, most recent first, -1 where the dialogue has none
+    # (N, K) manifest index of each turn, most recent first, -1 where the dialogue has none
+    turns: Tensor
     max_speech_length: int
     max_text_length: int
-    # What was computed once: statistics of training rows, by whether they are of pooled vectors, and by the rows.
-    statistics: dict[tuple[bool, bytes], dict[str, Tensor]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    # What was computed once: statistics of training rows, by whether they are of pooled vectors,
+    # and by the rows.
+    statistics: dict[tuple[bool, bytes], dict[str, Tensor]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
 
-def load_features(manifest: Manifest, features_dir: Path, audio_feature: str, context: int) -> Features:
-    """Map the stores. Raises FileNotFoundError or ValueError, saying what is missing and what to run."""
+def load_features(
+    manifest: Manifest, features_dir: Path, audio_feature: str, context: int
+) -> Features:
+    """Map the stores. Raises FileNotFoundError or ValueError, saying what is missing and what to
+    run.
+    """
     speech = find_store(features_dir, "audio", manifest.path, feature=audio_feature)
     text = find_store(features_dir, "text", manifest.path, context=context)
     indices = range(len(manifest.utterances))
-    again = f"run: {encode_command(manifest.path, features_dir, list_recipes(features_dir).values())}"
+    again = (
+        f"run: {encode_command(manifest.path, features_dir, list_recipes(features_dir).values())}"
+    )
     rows = {}
     for name, store, keys in (
         ("speech", speech, [speech_key(manifest, index) for index in indices]),
@@ -74,8 +91,10 @@ def load_features(manifest: Manifest, features_dir: Path, audio_feature: str, co
         missing = np.flatnonzero(rows[name] < 0)
         if len(missing):
             first = manifest.utterances[missing[0]].utterance_id
-            raise ValueError(f"{store.path}: no {name} features for {len(missing)} of {len(keys)} utterances of "
-                             f"{manifest.path} (the first: {first!r}), was the manifest changed? {again}")  # fmt: skip
+            raise ValueError(
+                f"{store.path}: no {name} features for {len(missing)} of {len(keys)} utterances of "
+                f"{manifest.path} (the first: {first!r}), was the manifest changed? {again}"
+            )
     _check_audio_is_the_same(manifest, speech, rows["speech"], again)
     turns = np.full((len(indices), context), -1, dtype=np.int64)
     for index in indices:
@@ -84,16 +103,26 @@ def load_features(manifest: Manifest, features_dir: Path, audio_feature: str, co
     # The test split stays sealed, its lengths too: it must not decide a model's size.
     seen = [index for index in indices if manifest.utterances[index].split != "test"]
     speech_lengths, text_lengths = (
-        np.diff(store.offsets)[rows[name][seen]] for name, store in (("speech", speech), ("text", text))
+        np.diff(store.offsets)[rows[name][seen]]
+        for name, store in (("speech", speech), ("text", text))
     )
-    return Features(manifest, speech, text, torch.from_numpy(rows["speech"]), torch.from_numpy(rows["text"]),
-                    torch.from_numpy(turns), int(speech_lengths.max()), int(text_lengths.max()))  # fmt: skip
+    return Features(
+        manifest,
+        speech,
+        text,
+        torch.from_numpy(rows["speech"]),
+        torch.from_numpy(rows["text"]),
+        torch.from_numpy(turns),
+        int(speech_lengths.max()),
+        int(text_lengths.max()),
+    )
 
 
 def _check_audio_is_the_same(
     manifest: Manifest, store: FeatureStore, rows: np.ndarray[Any, np.dtype[np.int64]], again: str
 ) -> None:
-    """Raise ValueError where an audio file is another one than was encoded. Machines without the audio are trusted.
+    """Raise ValueError where an audio file is another one than was encoded. Machines without the
+    audio are trusted.
 
     A file of another time of change is read, once a process: copied, it has the content of before.
     """
@@ -105,36 +134,55 @@ def _check_audio_is_the_same(
                 stamps[utterance.audio] = (found.st_size, found.st_mtime_ns)
     recorded, hashes = store.stamps[rows].tolist(), store.audio_hashes[rows]
     differing = [
-        index for index, utterance in enumerate(manifest.utterances)
+        index
+        for index, utterance in enumerate(manifest.utterances)
         if stamps.get(utterance.audio, tuple(recorded[index])) != tuple(recorded[index])
-    ]  # fmt: skip
+    ]
     readable = {
-        manifest.utterances[index].audio: hashes[index].tobytes() for index in differing
+        manifest.utterances[index].audio: hashes[index].tobytes()
+        for index in differing
         if hashes[index].any() and stamps[manifest.utterances[index].audio][0] == recorded[index][0]
-    }  # fmt: skip
+    }
     for index in differing:
         utterance = manifest.utterances[index]
         if utterance.audio not in readable:
             is_other = hashes[index].any() or stamps[utterance.audio][0] != recorded[index][0]
-            what = "is not the file that was encoded (another size), or another corpus with the same names was encoded into the folder"
-            unknown = "has another time of change than the file that was encoded, whose content was not recorded then"
-            raise ValueError(f"{manifest.audio_path(utterance)}: {what if is_other else unknown}; {again}")
+            what = (
+                "is not the file that was encoded (another size), or another corpus with the same"
+                " names was encoded into the folder"
+            )
+            unknown = (
+                "has another time of change than the file that was encoded, whose content was not"
+                " recorded then"
+            )
+            raise ValueError(
+                f"{manifest.audio_path(utterance)}: {what if is_other else unknown}; {again}"
+            )
     for audio, found_hash in hash_clips(manifest, readable):
         if found_hash != readable[audio]:
-            raise ValueError(f"{manifest.path.parent / audio}: is not the file that was encoded (another content), or another corpus "
-                             f"with the same names was encoded into the folder; {again}")  # fmt: skip
+            raise ValueError(
+                f"{manifest.path.parent / audio}: is not the file that was encoded (another"
+                " content), or another corpus with the same names was encoded into the folder;"
+                f" {again}"
+            )
 
 
 def dims_of(features: Features, config: TrainConfig) -> Dims:
-    """Sizes for a model. Published systems have 512 speech and 128 text positions; others the longest, up to these."""
+    """Sizes for a model. Published systems have 512 speech and 128 text positions; others the
+    longest, up to these.
+    """
     speech, text = PUBLISHED_SPEECH_POSITIONS, PUBLISHED_TEXT_POSITIONS
     if config.masked:
         speech, text = min(speech, features.max_speech_length), min(text, features.max_text_length)
-    return Dims(features.speech.width, features.text.width, speech, text, len(features.manifest.classes))
+    return Dims(
+        features.speech.width, features.text.width, speech, text, len(features.manifest.classes)
+    )
 
 
 def labelled_rows(manifest: Manifest, indices: list[int], policy: str) -> tuple[Tensor, Tensor]:
-    """Manifest index (M,) and class shares (M, C) of each training or evaluation row under a label policy."""
+    """Manifest index (M,) and class shares (M, C) of each training or evaluation row under a label
+    policy.
+    """
     place = {name: number for number, name in enumerate(manifest.classes)}
     rows: list[int] = []
     shares: list[dict[int, float]] = []
@@ -143,16 +191,25 @@ def labelled_rows(manifest: Manifest, indices: list[int], policy: str) -> tuple[
         if policy == "first":
             names = names[:1]
         elif policy == "published":
-            names = names[-1:] * len(names)  # k copies that all carry the last label, as the published code did
+            names = names[-1:] * len(
+                names
+            )  # k copies that all carry the last label, as the published code did
         elif policy == "drop" and len(names) > 1:
             continue
         if policy == "soft":
             rows.append(index)
             # Raters also vote for classes that no utterance is labelled with.
-            kept = {name: share for name, share in manifest.utterances[index].shares.items() if name in place}
+            kept = {
+                name: share
+                for name, share in manifest.utterances[index].shares.items()
+                if name in place
+            }
             total = sum(kept.values())
-            shares.append({place[name]: share / total for name, share in kept.items()} if total else
-                          {place[name]: 1 / len(names) for name in names})  # fmt: skip
+            shares.append(
+                {place[name]: share / total for name, share in kept.items()}
+                if total
+                else {place[name]: 1 / len(names) for name in names}
+            )
         else:
             rows += [index] * len(names)
             shares += [{place[name]: 1.0} for name in names]
@@ -166,11 +223,15 @@ def labelled_rows(manifest: Manifest, indices: list[int], policy: str) -> tuple[
 class SplitData:
     """The rows of one split, ready to be cut into batches."""
 
-    def __init__(self, features: Features, config: TrainConfig, dims: Dims, indices: list[int], policy: str) -> None:
+    def __init__(
+        self, features: Features, config: TrainConfig, dims: Dims, indices: list[int], policy: str
+    ) -> None:
         self.features, self.config, self.dims = features, config, dims
         self.indices, self.labels = labelled_rows(features.manifest, indices, policy)
         if not len(self.indices):
-            raise ValueError(f"{features.manifest.path}: label policy {policy!r} leaves no rows to train on")
+            raise ValueError(
+                f"{features.manifest.path}: label policy {policy!r} leaves no rows to train on"
+            )
         speech, text = (
             torch.from_numpy(store.offsets).diff()[store_rows[self.indices]].clamp(max=longest)
             for store, store_rows, longest in (
@@ -188,7 +249,8 @@ class SplitData:
         return self.labels.sum(dim=0)
 
     def statistics(self) -> dict[str, Tensor]:
-        """Mean and deviation of each column of speech and text over this split's rows: the buffers of mmm.models.scaled.Scaled.
+        """Mean and deviation of each column of speech and text over this split's rows: the buffers
+        of mmm.models.scaled.Scaled.
 
         An input that is left out stays the zeros that it is.
         """
@@ -201,21 +263,33 @@ class SplitData:
                 ("speech", features.speech, features.speech_rows),
                 ("text", features.text, features.text_rows),
             ):
-                found[f"{name}_mean"], found[f"{name}_deviation"] = of(store, rows[self.indices].numpy())
+                found[f"{name}_mean"], found[f"{name}_deviation"] = of(
+                    store, rows[self.indices].numpy()
+                )
         chosen = ("speech", "text") if config.inputs == "both" else (config.inputs,)
-        return {name: values for name, values in features.statistics[key].items() if name.partition("_")[0] in chosen}
+        return {
+            name: values
+            for name, values in features.statistics[key].items()
+            if name.partition("_")[0] in chosen
+        }
 
     def part(self, rows: Tensor) -> "SplitData":
         """Some of the rows (n,) as a split of its own."""
         part = copy.copy(self)
-        part.indices, part.labels, part.lengths = self.indices[rows], self.labels[rows], self.lengths[rows]
+        part.indices, part.labels, part.lengths = (
+            self.indices[rows],
+            self.labels[rows],
+            self.lengths[rows],
+        )
         return part
 
     def parts(self, rows: Tensor, device: torch.device, times: float = 1) -> Sequence[Tensor]:
-        """Rows (B,) or (M, B) cut into parts to be computed one after the other, so that memory does not grow with the batch.
+        """Rows (B,) or (M, B) cut into parts to be computed one after the other, so that memory
+        does not grow with the batch.
 
-        Rows of like length share a part: less padding. How many go into one is decided by the longest that there could be, not
-        by these rows, so that each member of a pack is cut as it would be alone. `times`: how many times as much fits.
+        Rows of like length share a part: less padding. How many go into one is decided by the
+        longest that there could be, not by these rows, so that each member of a pack is cut as it
+        would be alone. `times`: how many times as much fits.
         """
         at_once = times * (_CPU_POSITIONS if device.type == "cpu" else _GPU_POSITIONS)
         if not self.config.masked:
@@ -241,18 +315,25 @@ class SplitData:
             text_mask = torch.ones(*text_rows.shape, 1, dtype=torch.bool, device=device)
         else:
             speech, speech_mask = _sequences(
-                features.speech, features.speech_rows[utterances], self.dims.speech_positions, device
+                features.speech,
+                features.speech_rows[utterances],
+                self.dims.speech_positions,
+                device,
             )
             text, text_mask = _sequences(features.text, text_rows, self.dims.text_positions, device)
         if config.inputs == "text":
             speech, speech_mask = without_input(speech, speech_mask, config)
         elif config.inputs == "speech":
             text, text_mask = without_input(text, text_mask, config)
-        return Batch(speech, speech_mask, text, text_mask, self.labels[rows].to(device, non_blocking=True))
+        return Batch(
+            speech, speech_mask, text, text_mask, self.labels[rows].to(device, non_blocking=True)
+        )
 
 
 def without_input(values: Tensor, mask: Tensor, config: TrainConfig) -> tuple[Tensor, Tensor]:
-    """An ablated input: zeros, and of a sequence one position alone, because its length would tell something too."""
+    """An ablated input: zeros, and of a sequence one position alone, because its length would tell
+    something too.
+    """
     if config.is_pooled:
         return torch.zeros_like(values), mask
     return torch.zeros_like(values[..., :1, :]), mask[..., :1]
@@ -264,8 +345,12 @@ def _pooled(store: FeatureStore, rows: Tensor, device: torch.device) -> Tensor:
     return gather(source(store, "pooled", device), flat, device).view(*rows.shape, -1)
 
 
-def _sequences(store: FeatureStore, rows: Tensor, max_length: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """(..., L, D) zero-padded features and (..., L) mask of rows (...), L the longest of them up to `max_length`."""
+def _sequences(
+    store: FeatureStore, rows: Tensor, max_length: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """(..., L, D) zero-padded features and (..., L) mask of rows (...), L the longest of them up to
+    `max_length`.
+    """
     offsets = torch.from_numpy(store.offsets)
     starts = offsets[rows]
     lengths = (offsets[rows + 1] - starts).clamp(max=max_length)

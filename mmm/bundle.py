@@ -1,13 +1,17 @@
-"""The bundle: a folder that ships. Weights as safetensors, everything else as JSON, every file checksummed.
+"""The bundle: a folder that ships. Weights as safetensors, everything else as JSON, every file
+checksummed.
 
 model.safetensors   weights of the head
-config.json         format, settings, sizes, labels, recipes of both encoders: all that predict needs
-provenance.json     code version, hashes of manifest and features, seed, validation metrics, how it was made
+config.json         format, settings, sizes, labels, recipes of both encoders: all that predict
+                    needs
+provenance.json     code version, hashes of manifest and features, seed, validation metrics, how it
+                    was made
 README.md           the model card, where `mmm-search` made the bundle (mmm/card.py)
 model.onnx          the head once more, where it was asked for (mmm/onnx_head.py)
 checksums.json      SHA-256 of the other files; its own hash is the bundle's
 
-An ensemble is a folder whose config.json names `members`, bundles in folders below it; its checksums cover theirs.
+An ensemble is a folder whose config.json names `members`, bundles in folders below it; its
+checksums cover theirs.
 """
 
 import dataclasses
@@ -58,7 +62,9 @@ class Bundle:
     text_recipe: Recipe
     provenance: dict[str, Any]
     model: nn.Module
-    weights_sha256: str  # of the weights alone: stays the same when a bundle of the same trial is made again
+    weights_sha256: (
+        str  # of the weights alone: stays the same when a bundle of the same trial is made again
+    )
 
     @property
     def members(self) -> tuple["Bundle", ...]:
@@ -68,7 +74,9 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Several bundles over the same classes and encoders; their answer is the mean of their probabilities."""
+    """Several bundles over the same classes and encoders; their answer is the mean of their
+    probabilities.
+    """
 
     path: Path
     name: str
@@ -84,10 +92,11 @@ class Ensemble:
 
 
 def check_destination(path: Path, beside: str | None = "epoch-*") -> None:
-    """Raise BundleError where `path` cannot be written as a bundle: a file, or a folder with something else in it.
+    """Raise BundleError where `path` cannot be written as a bundle: a file, or a folder with
+    something else in it.
 
-    A bundle may be replaced, and so may bundles below `path` whose names match `beside`: those saved along the way
-    (--save-every) come before the one around them.
+    A bundle may be replaced, and so may bundles below `path` whose names match `beside`: those
+    saved along the way (--save-every) come before the one around them.
     """
     if path.is_file():
         raise BundleError(f"{path}: is a file; choose a folder for the bundle")
@@ -95,9 +104,17 @@ def check_destination(path: Path, beside: str | None = "epoch-*") -> None:
         return
     names = {file.split("/")[0] for file in _recorded(path)} | {"checksums.json"}
     for child in sorted(path.iterdir()):
-        is_bundle = beside is not None and child.match(beside) and (child / "checksums.json").is_file()
-        if not is_bundle and child.name not in (names if (path / "checksums.json").is_file() else ()):
-            what = f"holds {child.name}, which is not the bundle's" if len(names) > 1 else "exists and is no bundle"
+        is_bundle = (
+            beside is not None and child.match(beside) and (child / "checksums.json").is_file()
+        )
+        if not is_bundle and child.name not in (
+            names if (path / "checksums.json").is_file() else ()
+        ):
+            what = (
+                f"holds {child.name}, which is not the bundle's"
+                if len(names) > 1
+                else "exists and is no bundle"
+            )
             raise BundleError(f"{path}: {what}; choose another folder")
 
 
@@ -112,36 +129,67 @@ def _recorded(path: Path) -> list[str]:
 
 def seal(folder: Path) -> None:
     """Write down the checksums of all that is in a folder; call it again after adding a file."""
-    write_json(folder / "checksums.json", {file: sha256_of_file(folder / file) for file in sorted(_files_in(folder))})
+    write_json(
+        folder / "checksums.json",
+        {file: sha256_of_file(folder / file) for file in sorted(_files_in(folder))},
+    )
 
 
 def write_bundle(
-    folder: Path, *, name: str, config: TrainConfig, dims: Dims, weights: dict[str, Tensor], labels: tuple[str, ...],
-    audio_recipe: Recipe, text_recipe: Recipe, provenance: dict[str, Any],
-) -> None:  # fmt: skip
+    folder: Path,
+    *,
+    name: str,
+    config: TrainConfig,
+    dims: Dims,
+    weights: dict[str, Tensor],
+    labels: tuple[str, ...],
+    audio_recipe: Recipe,
+    text_recipe: Recipe,
+    provenance: dict[str, Any],
+) -> None:
     """Fill a new folder with a bundle; `save_bundle` for one that others may already see."""
     about = {
-        "format": FORMAT, "name": name, "settings": config.params(), "dims": dataclasses.asdict(dims), "labels": list(labels),
-        "audio_recipe": audio_recipe, "text_recipe": text_recipe,
-    }  # fmt: skip
-    features = {"audio_features": recipe_hash(audio_recipe), "text_features": recipe_hash(text_recipe)}
-    write_bytes(folder / "model.safetensors", tensor_bytes({key: weights[key] for key in sorted(weights)}))
+        "format": FORMAT,
+        "name": name,
+        "settings": config.params(),
+        "dims": dataclasses.asdict(dims),
+        "labels": list(labels),
+        "audio_recipe": audio_recipe,
+        "text_recipe": text_recipe,
+    }
+    features = {
+        "audio_features": recipe_hash(audio_recipe),
+        "text_features": recipe_hash(text_recipe),
+    }
+    write_bytes(
+        folder / "model.safetensors", tensor_bytes({key: weights[key] for key in sorted(weights)})
+    )
     write_json(folder / "config.json", about)
     write_json(folder / "provenance.json", {**_made_by(), **features, **provenance})
     seal(folder)
 
 
-def write_ensemble(folder: Path, *, name: str, members: tuple[str, ...], provenance: dict[str, Any]) -> None:
+def write_ensemble(
+    folder: Path, *, name: str, members: tuple[str, ...], provenance: dict[str, Any]
+) -> None:
     """Make an ensemble of a folder with bundles in its subfolders `members`.
 
-    Raises BundleError where they do not answer the same question: other classes, encoders or counting of labels.
+    Raises BundleError where they do not answer the same question: other classes, encoders or
+    counting of labels.
     """
     bundles = [load_bundle(folder / member) for member in members]
     for bundle in bundles[1:]:
         if _question(bundle) != _question(bundles[0]):
-            raise BundleError(f"{bundle.name} and {bundles[0].name} cannot be one ensemble: they differ in classes, encoders or "
-                              "label policy (published or not)")  # fmt: skip
-    about = {"format": FORMAT, "name": name, "labels": list(bundles[0].labels), "members": list(members)}
+            raise BundleError(
+                f"{bundle.name} and {bundles[0].name} cannot be one ensemble: they differ in"
+                " classes, encoders or label policy (published or not)"
+            )
+    about = {
+        "format": FORMAT,
+        "name": name,
+        "labels": list(bundles[0].labels),
+        "members": list(members),
+    }
     write_json(folder / "config.json", about)
     write_json(folder / "provenance.json", {**_made_by(), **provenance})
     seal(folder)
@@ -154,14 +202,26 @@ def _question(bundle: Bundle) -> tuple[Any, ...]:
 
 
 def _made_by() -> dict[str, str]:
-    return {"mmm_version": VERSION, "torch_version": torch.__version__, "python_version": platform.python_version(),
-            "made": datetime.now(UTC).isoformat(timespec="seconds")}  # fmt: skip
+    return {
+        "mmm_version": VERSION,
+        "torch_version": torch.__version__,
+        "python_version": platform.python_version(),
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
 
 
 def save_bundle(
-    path: Path, *, name: str, config: TrainConfig, dims: Dims, weights: dict[str, Tensor], labels: tuple[str, ...],
-    audio_recipe: Recipe, text_recipe: Recipe, provenance: dict[str, Any],
-) -> str:  # fmt: skip
+    path: Path,
+    *,
+    name: str,
+    config: TrainConfig,
+    dims: Dims,
+    weights: dict[str, Tensor],
+    labels: tuple[str, ...],
+    audio_recipe: Recipe,
+    text_recipe: Recipe,
+    provenance: dict[str, Any],
+) -> str:
     """Write a bundle, complete or not at all, replacing one that is there; returns its hash.
 
     Raises BundleError where `path` is a folder with something else in it.
@@ -169,36 +229,70 @@ def save_bundle(
     check_destination(path)
     # Bundles saved along the way (--save-every) live inside this one and stay.
     with new_directory(path, keep="epoch-*") as folder:
-        write_bundle(folder, name=name, config=config, dims=dims, weights=weights, labels=labels, audio_recipe=audio_recipe,
-                     text_recipe=text_recipe, provenance=provenance)  # fmt: skip
+        write_bundle(
+            folder,
+            name=name,
+            config=config,
+            dims=dims,
+            weights=weights,
+            labels=labels,
+            audio_recipe=audio_recipe,
+            text_recipe=text_recipe,
+            provenance=provenance,
+        )
     return sha256_of_file(path / "checksums.json")
 
 
-def save_run_bundle(run: Run, path: Path, *, name: str, provenance: dict[str, Any], last: bool = False) -> str:
+def save_run_bundle(
+    run: Run, path: Path, *, name: str, provenance: dict[str, Any], last: bool = False
+) -> str:
     """Bundle a run's best weights (`last=True`: its present ones); returns the bundle's hash."""
     features = run.train.features
-    weights = {key: value.detach().cpu() for key, value in run.model.state_dict().items()} if last else run.best_weights
+    weights = (
+        {key: value.detach().cpu() for key, value in run.model.state_dict().items()}
+        if last
+        else run.best_weights
+    )
     found = {
-        "manifest_sha256": features.manifest.sha256, "seed": run.config.seed, "objective": run.objective,
-        "epoch": run.epoch if last else run.best_epoch, "epochs_trained": run.epoch,
-        "validation_utterances": len(run.dev), "precision": run.precision, **({} if last else {"validation_metrics": run.best_metrics}),
-    }  # fmt: skip
-    return save_bundle(path, name=name, config=run.config, dims=run.dims, weights=weights, labels=features.manifest.classes,
-                       audio_recipe=features.speech.recipe, text_recipe=features.text.recipe,
-                       provenance={**found, **provenance})  # fmt: skip
+        "manifest_sha256": features.manifest.sha256,
+        "seed": run.config.seed,
+        "objective": run.objective,
+        "epoch": run.epoch if last else run.best_epoch,
+        "epochs_trained": run.epoch,
+        "validation_utterances": len(run.dev),
+        "precision": run.precision,
+        **({} if last else {"validation_metrics": run.best_metrics}),
+    }
+    return save_bundle(
+        path,
+        name=name,
+        config=run.config,
+        dims=run.dims,
+        weights=weights,
+        labels=features.manifest.classes,
+        audio_recipe=features.speech.recipe,
+        text_recipe=features.text.recipe,
+        provenance={**found, **provenance},
+    )
 
 
 def load_bundle(path: Path) -> Bundle:
-    """Check every file's checksum, then load. Raises FileNotFoundError or BundleError, also for an ensemble."""
+    """Check every file's checksum, then load. Raises FileNotFoundError or BundleError, also for an
+    ensemble.
+    """
     found = load_bundle_or_ensemble(path)
     if isinstance(found, Ensemble):
-        raise BundleError(f"{path}: an ensemble, where one bundle is expected; name one of its members, "
-                          f"for example {found.members[0].path}")  # fmt: skip
+        raise BundleError(
+            f"{path}: an ensemble, where one bundle is expected; name one of its members, "
+            f"for example {found.members[0].path}"
+        )
     return found
 
 
 def load_bundle_or_ensemble(path: Path) -> Bundle | Ensemble:
-    """Check every file's checksum, then load. Nothing in the folder is run. Raises FileNotFoundError or BundleError."""
+    """Check every file's checksum, then load. Nothing in the folder is run. Raises
+    FileNotFoundError or BundleError.
+    """
     checksums = _checked(path)
     about = _json_object(path / "config.json")
     try:
@@ -207,26 +301,50 @@ def load_bundle_or_ensemble(path: Path) -> Bundle | Ensemble:
         config, dims = make_config(about["settings"]), Dims(**about["dims"])
         model = build_model(config, dims)
         model.load_state_dict(load_tensors((path / "model.safetensors").read_bytes()))
-        return Bundle(path, about["name"], sha256_of_file(path / "checksums.json"), config, dims, tuple(about["labels"]),
-                      about["audio_recipe"], about["text_recipe"], _json_object(path / "provenance.json"), model.eval(),
-                      checksums["model.safetensors"])  # fmt: skip
+        return Bundle(
+            path,
+            about["name"],
+            sha256_of_file(path / "checksums.json"),
+            config,
+            dims,
+            tuple(about["labels"]),
+            about["audio_recipe"],
+            about["text_recipe"],
+            _json_object(path / "provenance.json"),
+            model.eval(),
+            checksums["model.safetensors"],
+        )
     except SafetensorError as error:
-        raise BundleError(f"{path}/model.safetensors: not in the safetensors format ({error}), perhaps a pickle under another name; "
-                          "nothing in it was run; get the bundle again from where it was made") from None  # fmt: skip
+        raise BundleError(
+            f"{path}/model.safetensors: not in the safetensors format ({error}), perhaps a pickle"
+            " under another name; nothing in it was run; get the bundle again from where it was"
+            " made"
+        ) from None
     except BundleError:
         raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         what = " ".join(str(error).split())[:300]
-        raise BundleError(f"{path}: its files do not fit each other ({type(error).__name__}: {what}); {_COPY_AGAIN}") from None
+        raise BundleError(
+            f"{path}: its files do not fit each other ({type(error).__name__}: {what});"
+            f" {_COPY_AGAIN}"
+        ) from None
 
 
 def _load_ensemble(path: Path, about: dict[str, Any], checksums: dict[str, str]) -> Ensemble:
     # Named in the checksums, so that no member lies outside of the folder.
     if not all(f"{member}/config.json" in checksums for member in about["members"]):
-        raise BundleError(f"{path}/config.json: names members that are not in this folder; {_COPY_AGAIN}")
+        raise BundleError(
+            f"{path}/config.json: names members that are not in this folder; {_COPY_AGAIN}"
+        )
     members = tuple(load_bundle(path / member) for member in about["members"])
-    return Ensemble(path, about["name"], sha256_of_file(path / "checksums.json"), tuple(about["labels"]),
-                    _json_object(path / "provenance.json"), members)  # fmt: skip
+    return Ensemble(
+        path,
+        about["name"],
+        sha256_of_file(path / "checksums.json"),
+        tuple(about["labels"]),
+        _json_object(path / "provenance.json"),
+        members,
+    )
 
 
 def _files_in(folder: Path) -> set[str]:
@@ -234,7 +352,11 @@ def _files_in(folder: Path) -> set[str]:
     found = set()
     for file in folder.rglob("*"):
         parts = file.relative_to(folder).parts
-        if not file.is_dir() and parts != ("checksums.json",) and not any(_STRAYS.fullmatch(part) for part in parts):
+        if (
+            not file.is_dir()
+            and parts != ("checksums.json",)
+            and not any(_STRAYS.fullmatch(part) for part in parts)
+        ):
             found.add("/".join(parts))
     return found
 
@@ -250,11 +372,19 @@ def _json_object(file: Path) -> dict[str, Any]:
 
 
 def _checked(path: Path) -> dict[str, str]:
-    """The checksums of a bundle's files, after everything in the folder has been held against them and nothing was opened."""
+    """The checksums of a bundle's files, after everything in the folder has been held against them
+    and nothing was opened.
+    """
     if not (path / "checksums.json").is_file():
-        raise FileNotFoundError(f"{path}: no bundle here (no checksums.json); make one with mmm train or mmm-search export")
+        raise FileNotFoundError(
+            f"{path}: no bundle here (no checksums.json); make one with mmm train or mmm-search"
+            " export"
+        )
     checksums = _json_object(path / "checksums.json")
-    if not all(isinstance(value, str) for value in checksums.values()) or not set(_ENSEMBLE_FILES) <= checksums.keys():
+    if (
+        not all(isinstance(value, str) for value in checksums.values())
+        or not set(_ENSEMBLE_FILES) <= checksums.keys()
+    ):
         raise BundleError(f"{path}/checksums.json: damaged; {_COPY_AGAIN}")
     there = _files_in(path)
 
@@ -262,29 +392,47 @@ def _checked(path: Path) -> dict[str, str]:
         if file not in there:
             raise BundleError(f"{path}: {file} is missing; {_COPY_AGAIN}")
         if sha256_of_file(path / file) != checksums[file]:
-            raise BundleError(f"{path}/{file}: damaged: its checksum is not the recorded one; copy the bundle again")
+            raise BundleError(
+                f"{path}/{file}: damaged: its checksum is not the recorded one; copy the bundle"
+                " again"
+            )
 
     check("config.json")
     about = _json_object(path / "config.json")
     if about.get("format") != FORMAT:
-        raise BundleError(f"{path}: bundle format {about.get('format')}, this version ({VERSION}) reads {FORMAT}")
+        raise BundleError(
+            f"{path}: bundle format {about.get('format')}, this version ({VERSION}) reads {FORMAT}"
+        )
     if not set(_ENSEMBLE_FILES if "members" in about else _FILES) <= checksums.keys():
         raise BundleError(f"{path}/checksums.json: damaged; {_COPY_AGAIN}")
     for file in sorted(there | checksums.keys()):
         if Path(file).suffix not in _KINDS:
-            raise BundleError(f"{path}/{file}: does not belong in a bundle, which holds safetensors, JSON, ONNX and a card and "
-                              "nothing that could be a pickle; nothing was loaded; remove the file if you know it")  # fmt: skip
+            raise BundleError(
+                f"{path}/{file}: does not belong in a bundle, which holds safetensors, JSON, ONNX"
+                " and a card and nothing that could be a pickle; nothing was loaded; remove the"
+                " file if you know it"
+            )
         if file not in checksums:
-            raise BundleError(f"{path}/{file}: not a file of this bundle (checksums.json does not name it); remove it, or "
-                              f"{_COPY_AGAIN}")  # fmt: skip
+            raise BundleError(
+                f"{path}/{file}: not a file of this bundle (checksums.json does not name it);"
+                f" remove it, or {_COPY_AGAIN}"
+            )
     for file in checksums:
         check(file)
     return checksums
 
 
 def find_bundles(folder: Path) -> list[Path]:
-    """Every bundle and ensemble below a folder, members of ensembles aside. Raises FileNotFoundError where there is none."""
-    found = sorted(file.parent for file in folder.rglob("checksums.json") if file.parent.parent.name != "members")
+    """Every bundle and ensemble below a folder, members of ensembles aside. Raises
+    FileNotFoundError where there is none.
+    """
+    found = sorted(
+        file.parent
+        for file in folder.rglob("checksums.json")
+        if file.parent.parent.name != "members"
+    )
     if not found:
-        raise FileNotFoundError(f"{folder}: no bundle below this folder; make one with mmm train or mmm-search export")
+        raise FileNotFoundError(
+            f"{folder}: no bundle below this folder; make one with mmm train or mmm-search export"
+        )
     return found

@@ -15,7 +15,8 @@ def class_weights(config: TrainConfig, train: SplitData) -> Tensor:
     if config.class_weight == "none":
         return torch.ones_like(counts)
     if config.class_weight == "effective_number":
-        # Of n rows, (1 - beta^n) / (1 - beta) count as different; scaled so that a class of one row weighs N.
+        # Of n rows, (1 - beta^n) / (1 - beta) count as different; scaled so that a class of one row
+        # weighs N.
         effective = (1 - _EFFECTIVE_BETA ** counts.double()) / (1 - _EFFECTIVE_BETA)
         return torch.where(counts > 0, len(train) / effective.clamp(min=1e-9), 0.0).float()
     weights = torch.where(counts > 0, len(train) / counts.clamp(min=1e-9), 0.0)

@@ -1,4 +1,6 @@
-"""The commands `mmm demo-corpus`, `mmm prepare` and `mmm corpus-report`: from a corpus to a manifest, and what is in it."""
+"""The commands `mmm demo-corpus`, `mmm prepare` and `mmm corpus-report`: from a corpus to a
+manifest, and what is in it.
+"""
 
 import shlex
 from pathlib import Path
@@ -19,13 +21,23 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="Manifest to write.")]
 DevSessions = Annotated[str, typer.Option(help="Sessions for validation.")]
 TestSessions = Annotated[str, typer.Option(help="Sessions for the sealed test split.")]
 Cleaning = Annotated[
-    str, typer.Option("--text", help="Transcripts: default (letters, digits, !?.,), published (Hangul and !?., alone), none.")
+    str,
+    typer.Option(
+        "--text",
+        help=(
+            "Transcripts: default (letters, digits, !?.,), published (Hangul and !?., alone), none."
+        ),
+    ),
 ]
-Labels = Annotated[Path | None, typer.Option(help=r"CSV with the labels of the clips \[the one in the folder].")]
+Labels = Annotated[
+    Path | None, typer.Option(help=r"CSV with the labels of the clips \[the one in the folder].")
+]
 Emotions = Annotated[
     list[str] | None,
     typer.Option(
-        "--emotion", help="Read a label as another, 상처=fear, or leave it out, 상처= ; repeat it.", show_default=False
+        "--emotion",
+        help="Read a label as another, 상처=fear, or leave it out, 상처= ; repeat it.",
+        show_default=False,
     ),
 ]
 _MOST_ROWS = 40  # of a table in the terminal
@@ -33,7 +45,11 @@ _MOST_ROWS = 40  # of a table in the terminal
 
 def print_account(account: "Account") -> None:
     """What was repaired, left out and noted, with how often and where first."""
-    for title, entries in (("repaired", account.repaired), ("left out", account.left_out), ("to know", account.noted)):
+    for title, entries in (
+        ("repaired", account.repaired),
+        ("left out", account.left_out),
+        ("to know", account.noted),
+    ):
         if not entries:
             continue
         table = Table(title=title, title_justify="left", show_header=False)
@@ -76,17 +92,29 @@ def _print_counts(out: Path) -> None:
 def prepare_kemdy20_command(
     folder: CorpusFolder,
     out: Out = Path("manifest.csv"),
-    dev_sessions: Annotated[str, typer.Option(help="Sessions for validation, such as 29-32,35.")] = "29-32",
+    dev_sessions: Annotated[
+        str, typer.Option(help="Sessions for validation, such as 29-32,35.")
+    ] = "29-32",
     test_sessions: TestSessions = "33-40",
-    with_ai_hub: Annotated[Path | None, typer.Option(help="Add AI Hub's clips in this folder.")] = None,
+    with_ai_hub: Annotated[
+        Path | None, typer.Option(help="Add AI Hub's clips in this folder.")
+    ] = None,
     ai_hub_sessions: Annotated[
-        str, typer.Option(help="Deal them to the sessions of train, or as published to all, so that they are tested on too.")
+        str,
+        typer.Option(
+            help=(
+                "Deal them to the sessions of train, or as published to all, so that they are"
+                " tested on too."
+            )
+        ),
     ] = "train",
     emotion: Emotions = None,
     text: Cleaning = "default",
     seed: Annotated[int, typer.Option(help="Of the dealing.")] = 1,
 ) -> None:
-    """KEMDy20 v1.1 to v1.3: the folder with annotation/ and wav/. --emotion is for AI Hub's labels."""
+    """KEMDy20 v1.1 to v1.3: the folder with annotation/ and wav/. --emotion is for AI Hub's
+    labels.
+    """
     from mmm.corpora.ai_hub import EMOTIONS_OF
     from mmm.corpora.kemdy20 import prepare_kemdy20
     from mmm.corpora.prepared import emotion_map
@@ -95,9 +123,15 @@ def prepare_kemdy20_command(
         raise ValueError("--emotion names labels of AI Hub; give its folder by --with-ai-hub")
     with console.status(f"reading {folder}"):
         prepared = prepare_kemdy20(
-            folder, dev_sessions=dev_sessions, test_sessions=test_sessions, text=text, ai_hub=with_ai_hub,
-            ai_hub_sessions=ai_hub_sessions, ai_hub_emotions=emotion_map(EMOTIONS_OF, emotion or []), seed=seed,
-        )  # fmt: skip
+            folder,
+            dev_sessions=dev_sessions,
+            test_sessions=test_sessions,
+            text=text,
+            ai_hub=with_ai_hub,
+            ai_hub_sessions=ai_hub_sessions,
+            ai_hub_emotions=emotion_map(EMOTIONS_OF, emotion or []),
+            seed=seed,
+        )
     _write(prepared, out)
 
 
@@ -113,7 +147,9 @@ def prepare_kemdy19_command(
     from mmm.corpora.kemdy19 import prepare_kemdy19
 
     with console.status(f"reading {folder}"):
-        prepared = prepare_kemdy19(folder, dev_sessions=dev_sessions, test_sessions=test_sessions, text=text)
+        prepared = prepare_kemdy19(
+            folder, dev_sessions=dev_sessions, test_sessions=test_sessions, text=text
+        )
     _write(prepared, out)
 
 
@@ -138,14 +174,18 @@ def prepare_ai_hub_command(
 
 @prepare.command("meld")
 def prepare_meld_command(folder: CorpusFolder, out: Out = Path("manifest.csv")) -> None:
-    """MELD: train_sent_emo.csv, dev_sent_emo.csv, test_sent_emo.csv and the clips (wav, flac, or mp4 by ffmpeg)."""
+    """MELD: train_sent_emo.csv, dev_sent_emo.csv, test_sent_emo.csv and the clips (wav, flac, or
+    mp4 by ffmpeg).
+    """
     from rich.progress import track
 
     from mmm.corpora.meld import extract_sound, prepare_meld
 
     prepared, clips = prepare_meld(folder, out)
     if clips:
-        for source, target in track(clips, description="taking the sound out of clips", console=console):
+        for source, target in track(
+            clips, description="taking the sound out of clips", console=console
+        ):
             extract_sound(source, target)
         prepared, _ = prepare_meld(folder, out)
     _write(prepared, out)
@@ -159,19 +199,25 @@ def prepare_iemocap_command(
     test_sessions: TestSessions = "5",
     emotion: Emotions = None,
 ) -> None:
-    """IEMOCAP: the folder with Session1 to Session5. exc counts as happy; fru, oth and xxx are left out unless named."""
+    """IEMOCAP: the folder with Session1 to Session5. exc counts as happy; fru, oth and xxx are left
+    out unless named.
+    """
     from mmm.corpora.iemocap import EMOTIONS_OF, prepare_iemocap
     from mmm.corpora.prepared import emotion_map
 
     emotions = emotion_map(EMOTIONS_OF, emotion or [])
     with console.status(f"reading {folder}"):
-        prepared = prepare_iemocap(folder, dev_sessions=dev_sessions, test_sessions=test_sessions, emotions=emotions)
+        prepared = prepare_iemocap(
+            folder, dev_sessions=dev_sessions, test_sessions=test_sessions, emotions=emotions
+        )
     _write(prepared, out)
 
 
 @prepare.command("csv")
 def prepare_csv_command(
-    file: Annotated[Path, typer.Argument(help="A CSV with a row an utterance.", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(help="A CSV with a row an utterance.", show_default=False)
+    ],
     out: Out = Path("manifest.csv"),
 ) -> None:
     """Check a CSV, bring its names to the manifest's and write the manifest."""
@@ -187,20 +233,31 @@ def prepare_csv_command(
 def demo_corpus(
     out: Annotated[Path, typer.Argument(help="Folder to write.", show_default=False)],
     sessions: Annotated[
-        int | None, typer.Option(help="Recording sessions of two speakers each [24; kemdy20: 40].", show_default=False)
+        int | None,
+        typer.Option(
+            help="Recording sessions of two speakers each [24; kemdy20: 40].", show_default=False
+        ),
     ] = None,
     scripts: Annotated[
-        int | None, typer.Option(help="kemdy20: dialogues a session, 1 to 6 [6]; implies --layout kemdy20.", show_default=False)
+        int | None,
+        typer.Option(
+            help="kemdy20: dialogues a session, 1 to 6 [6]; implies --layout kemdy20.",
+            show_default=False,
+        ),
     ] = None,
     layout: Annotated[
         str | None,
-        typer.Option(help=r"demo (small, balanced) or kemdy20 (as KEMDy20; full size 2.5 GB) \[demo].", show_default=False),
+        typer.Option(
+            help=r"demo (small, balanced) or kemdy20 (as KEMDy20; full size 2.5 GB) \[demo].",
+            show_default=False,
+        ),
     ] = None,
     seed: int = 1,
 ) -> None:
     """Generate a synthetic corpus in which speech, text and context all matter, and its manifest.
 
-    In KEMDy20's layout it has the class counts, durations, ties and defects of KEMDy20, scaled to its size.
+    In KEMDy20's layout it has the class counts, durations, ties and defects of KEMDy20, scaled to
+    its size.
     """
     layout = layout or ("demo" if scripts is None else "kemdy20")
     if layout not in ("demo", "kemdy20"):
@@ -211,17 +268,30 @@ def demo_corpus(
         if scripts is not None:
             raise ValueError("--scripts is of --layout kemdy20")
         with console.status("writing the corpus"):
-            manifest = make_demo_corpus(out, num_sessions=24 if sessions is None else sessions, seed=seed)
+            manifest = make_demo_corpus(
+                out, num_sessions=24 if sessions is None else sessions, seed=seed
+            )
         console.print(f"wrote {manifest}", highlight=False, soft_wrap=True)
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     from mmm.corpora.kemdy20 import prepare_kemdy20
     from mmm.corpora.kemdy20_demo import make_kemdy20_demo
     from mmm.corpora.kemdy20_plan import default_splits
 
     num_sessions = 40 if sessions is None else sessions
-    columns = (TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description:<16}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("utterances", total=None)
         for done, total in make_kemdy20_demo(
@@ -229,8 +299,12 @@ def demo_corpus(
         ):
             bar.update(task, completed=done, total=total)
     dev, test = default_splits(num_sessions)
-    console.print(f"mmm prepare kemdy20 {out} --dev-sessions {dev} --test-sessions {test} -o {out / 'manifest.csv'}", highlight=False,
-                  soft_wrap=True)  # fmt: skip
+    console.print(
+        f"mmm prepare kemdy20 {out} --dev-sessions {dev} --test-sessions {test} -o"
+        f" {out / 'manifest.csv'}",
+        highlight=False,
+        soft_wrap=True,
+    )
     with console.status("reading the corpus"):
         prepared = prepare_kemdy20(out, dev_sessions=dev, test_sessions=test)
     _write(prepared, out / "manifest.csv")
@@ -238,9 +312,13 @@ def demo_corpus(
 
 def corpus_report(
     manifest: Annotated[Path, typer.Argument(help="manifest.csv", show_default=False)],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write a page with pictures to this file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write a page with pictures to this file.")
+    ] = None,
 ) -> None:
-    """What is in a corpus: classes, splits, sessions, speakers, durations, ties, dialogues, baseline, leaks."""
+    """What is in a corpus: classes, splits, sessions, speakers, durations, ties, dialogues,
+    baseline, leaks.
+    """
     from rich.progress import track
 
     from mmm.corpus_page import page
@@ -250,7 +328,15 @@ def corpus_report(
 
     checked = read_manifest(manifest)
     clips = sorted({checked.audio_path(utterance) for utterance in checked.utterances})
-    seconds = dict(track(durations(clips), total=len(clips), description="reading headers", console=console, transient=True))
+    seconds = dict(
+        track(
+            durations(clips),
+            total=len(clips),
+            description="reading headers",
+            console=console,
+            transient=True,
+        )
+    )
     found = report(checked, seconds)
     if out is not None:
         write_text(out, page(found))
@@ -262,11 +348,17 @@ def corpus_report(
             table.add_row(*row)
         console.print(table)
         if len(rows) > _MOST_ROWS:
-            console.print(f"... and {len(rows) - _MOST_ROWS} more, all of them in the page: -o report.html", highlight=False)
+            console.print(
+                f"... and {len(rows) - _MOST_ROWS} more, all of them in the page: -o report.html",
+                highlight=False,
+            )
     for leak in found.leaks:
         console.print(f"leak: {leak}", style="red", highlight=False)
     if not found.leaks:
-        console.print("no leaks between splits: speakers, sessions, audio files, audio content and lines of audio and text are disjoint",
-                      highlight=False)  # fmt: skip
+        console.print(
+            "no leaks between splits: speakers, sessions, audio files, audio content and lines of"
+            " audio and text are disjoint",
+            highlight=False,
+        )
     if out is not None:
         console.print(f"page {out}", highlight=False, soft_wrap=True)

@@ -1,4 +1,6 @@
-"""The audio files of a manifest: whom they serve, whether they can be used, and whether they are those that were encoded."""
+"""The audio files of a manifest: whom they serve, whether they can be used, and whether they are
+those that were encoded.
+"""
 
 import functools
 import hashlib
@@ -31,9 +33,13 @@ class BadFiles(ValueError):
 
     def __init__(self, manifest: Path, files: Sequence[BadFile], num_clips: int) -> None:
         self.files = tuple(files)
-        lines = [f"  utterance {file.utterance_ids[0]!r} ({file.audio}): {file.reason}" for file in files]
-        super().__init__(f"{manifest}: {len(files)} of {num_clips} audio files cannot be used; repair them, or leave them out with "
-                         "mmm encode --skip-bad\n" + "\n".join(lines))  # fmt: skip
+        lines = [
+            f"  utterance {file.utterance_ids[0]!r} ({file.audio}): {file.reason}" for file in files
+        ]
+        super().__init__(
+            f"{manifest}: {len(files)} of {num_clips} audio files cannot be used; repair them, or"
+            " leave them out with mmm encode --skip-bad\n" + "\n".join(lines)
+        )
 
 
 def clips_of(manifest: Manifest) -> dict[str, list[int]]:
@@ -48,14 +54,22 @@ def stamps_of(manifest: Manifest) -> npt.NDArray[np.int64]:
     """(N, 2) size and mtime in ns of each utterance's clip. Raises FileNotFoundError."""
     try:
         folder = str(manifest.path.parent)
-        stats = {name: os.stat(os.path.join(folder, name)) for name in {u.audio for u in manifest.utterances}}  # noqa: PTH116, PTH118
+        stats = {
+            name: os.stat(os.path.join(folder, name))  # noqa: PTH116, PTH118
+            for name in {u.audio for u in manifest.utterances}
+        }
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error.filename}: no such audio file") from None
-    return np.array([(stats[u.audio].st_size, stats[u.audio].st_mtime_ns) for u in manifest.utterances], dtype=np.int64)
+    return np.array(
+        [(stats[u.audio].st_size, stats[u.audio].st_mtime_ns) for u in manifest.utterances],
+        dtype=np.int64,
+    )
 
 
 def audio_hash(path: Path) -> bytes:
-    """16 bytes that stand for a file's content; read once a process, while its size and time of change stay."""
+    """16 bytes that stand for a file's content; read once a process, while its size and time of
+    change stay.
+    """
     found = path.stat()
     return _hash(str(path.absolute()), found.st_size, found.st_mtime_ns)
 
@@ -63,19 +77,28 @@ def audio_hash(path: Path) -> bytes:
 @functools.cache
 def _hash(path: str, size: int, mtime_ns: int) -> bytes:
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=AUDIO_HASH_BYTES)).digest()
+        return hashlib.file_digest(
+            file, lambda: hashlib.blake2b(digest_size=AUDIO_HASH_BYTES)
+        ).digest()
 
 
 def hash_clips(manifest: Manifest, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
     """The hash of each of these clips."""
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        yield from zip(names, pool.map(lambda name: audio_hash(manifest.path.parent / name), names), strict=True)
+        yield from zip(
+            names,
+            pool.map(lambda name: audio_hash(manifest.path.parent / name), names),
+            strict=True,
+        )
 
 
 def find_bad_files(
-    manifest: Manifest, clips: dict[str, list[int]] | None = None, hashes: dict[str, bytes] | None = None
+    manifest: Manifest,
+    clips: dict[str, list[int]] | None = None,
+    hashes: dict[str, bytes] | None = None,
 ) -> Iterator[tuple[int, BadFile | None]]:
-    """Read clips (all, unless `clips` says which) from end to end; yields how many were read, and a fault where there is one.
+    """Read clips (all, unless `clips` says which) from end to end; yields how many were read, and a
+    fault where there is one.
 
     Adds the hash of each good one to `hashes`, while it is in the disk's cache.
     """
@@ -89,8 +112,14 @@ def find_bad_files(
             if hashes is not None and audio not in hashes:
                 hashes[audio] = audio_hash(path)
         except (ValueError, OSError) as error:
-            return BadFile(audio, tuple(manifest.utterances[index].utterance_id for index in indices), str(error))
+            return BadFile(
+                audio,
+                tuple(manifest.utterances[index].utterance_id for index in indices),
+                str(error),
+            )
         return None
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        yield from enumerate(pool.map(check, (clips_of(manifest) if clips is None else clips).items()), start=1)
+        yield from enumerate(
+            pool.map(check, (clips_of(manifest) if clips is None else clips).items()), start=1
+        )

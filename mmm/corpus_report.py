@@ -1,6 +1,7 @@
 """What is in a corpus: counts, lengths, ties, a majority baseline, and what leaks between splits.
 
-Counts and lengths cover all splits; what looks at labels one by one leaves the sealed test split out.
+Counts and lengths cover all splits; what looks at labels one by one leaves the sealed test split
+out.
 """
 
 import hashlib
@@ -19,7 +20,9 @@ from mmm.sound import sound_info
 Table = tuple[str, tuple[str, ...], list[tuple[str, ...]]]  # title, header, rows
 _LONGEST = 5
 _SHOWN_LEAKS = 3
-_LINE_WORDS = 4  # from so many words on a text that is there twice was written twice; "yes" and "I see" recur by themselves
+# from so many words on a text that is there twice was written twice; "yes" and "I see" recur by
+# themselves
+_LINE_WORDS = 4
 
 
 @dataclass(frozen=True)
@@ -49,9 +52,13 @@ class Report:
     speakers: list[Group]
     turns: list[int]  # of each dialogue
     ties: dict[str, int]  # `happy;neutral` -> utterances
-    transitions: dict[str, Counter[str]]  # emotion -> the next turn's, train and dev, utterances with one emotion
+    transitions: dict[
+        str, Counter[str]
+    ]  # emotion -> the next turn's, train and dev, utterances with one emotion
     agreement: list[float]  # the share of votes for the most voted class, train and dev
-    majority: dict[str, dict[str, float]]  # split -> metrics of always naming train's most frequent class
+    majority: dict[
+        str, dict[str, float]
+    ]  # split -> metrics of always naming train's most frequent class
     leaks: list[str]
 
     @property
@@ -78,24 +85,49 @@ def report(manifest: Manifest, seconds_of_clips: Mapping[Path, float]) -> Report
     def group(name: str, indices: Sequence[int]) -> Group:
         chosen = [utterances[index] for index in indices]
         return Group(
-            name, tuple(split for split in SPLITS if any(one.split == split for one in chosen)), len(chosen),
-            len({one.dialogue_id for one in chosen}), len({one.speaker for one in chosen}), len({one.session for one in chosen}),
-            sum(seconds[index] for index in indices) / 3600, sum(len(one.emotions) > 1 for one in chosen),
-            {emotion: sum(emotion in one.emotions for one in chosen) for emotion in manifest.classes},
-        )  # fmt: skip
+            name,
+            tuple(split for split in SPLITS if any(one.split == split for one in chosen)),
+            len(chosen),
+            len({one.dialogue_id for one in chosen}),
+            len({one.speaker for one in chosen}),
+            len({one.session for one in chosen}),
+            sum(seconds[index] for index in indices) / 3600,
+            sum(len(one.emotions) > 1 for one in chosen),
+            {
+                emotion: sum(emotion in one.emotions for one in chosen)
+                for emotion in manifest.classes
+            },
+        )
 
     def groups(indices: Mapping[str, Sequence[int]]) -> list[Group]:
-        return [group(name, indices[name]) for name in sorted(indices, key=lambda name: (natural_key(name), name))]
+        return [
+            group(name, indices[name])
+            for name in sorted(indices, key=lambda name: (natural_key(name), name))
+        ]
 
-    by_split = {split: [index for index, one in enumerate(utterances) if one.split == split] for split in SPLITS}
+    by_split = {
+        split: [index for index, one in enumerate(utterances) if one.split == split]
+        for split in SPLITS
+    }
     seen = [one for one in utterances if one.split != "test"]
     return Report(
-        manifest, seconds, group("all", range(len(utterances))),
-        [group(split, indices) for split, indices in by_split.items() if indices], groups(by_session), groups(by_speaker),
+        manifest,
+        seconds,
+        group("all", range(len(utterances))),
+        [group(split, indices) for split, indices in by_split.items() if indices],
+        groups(by_session),
+        groups(by_speaker),
         sorted(Counter(one.dialogue_id for one in utterances).values()),
-        dict(Counter(";".join(sorted(one.emotions)) for one in utterances if len(one.emotions) > 1).most_common()),
-        _transitions(manifest), [max(one.shares.values()) for one in seen if any(one.votes)], _majority(manifest), _leaks(manifest),
-    )  # fmt: skip
+        dict(
+            Counter(
+                ";".join(sorted(one.emotions)) for one in utterances if len(one.emotions) > 1
+            ).most_common()
+        ),
+        _transitions(manifest),
+        [max(one.shares.values()) for one in seen if any(one.votes)],
+        _majority(manifest),
+        _leaks(manifest),
+    )
 
 
 def _transitions(manifest: Manifest) -> dict[str, Counter[str]]:
@@ -110,14 +142,21 @@ def _transitions(manifest: Manifest) -> dict[str, Counter[str]]:
 
 def _majority(manifest: Manifest) -> dict[str, dict[str, float]]:
     def labels(split: str) -> list[int]:
-        return [manifest.classes.index(name) for row in manifest.rows(split) for name in manifest.utterances[row].emotions]
+        return [
+            manifest.classes.index(name)
+            for row in manifest.rows(split)
+            for name in manifest.utterances[row].emotions
+        ]
 
     most = int(np.bincount(labels("train")).argmax())
     found = {}
     for split in ("train", "dev"):
         true = np.array(labels(split), dtype=np.int64)
         metrics = classification_metrics(true, np.full_like(true, most), manifest.classes)
-        found[split] = {name: float(metrics[name]) for name in ("accuracy", "weighted_f1", "macro_f1", "unweighted_recall")}
+        found[split] = {
+            name: float(metrics[name])
+            for name in ("accuracy", "weighted_f1", "macro_f1", "unweighted_recall")
+        }
     return found
 
 
@@ -141,12 +180,19 @@ def _leaks(manifest: Manifest) -> list[str]:
             homes[key(one)].setdefault(one.split, one.utterance_id)
         shared = {name: splits for name, splits in homes.items() if len(splits) > 1}
         if shared:
-            shown = [" and ".join(f"{identity} ({split})" for split, identity in splits.items()) if "audio" in what else
-                     f"{name} ({', '.join(splits)})" for name, splits in list(shared.items())[:_SHOWN_LEAKS]]  # fmt: skip
+            shown = [
+                (
+                    " and ".join(f"{identity} ({split})" for split, identity in splits.items())
+                    if "audio" in what
+                    else f"{name} ({', '.join(splits)})"
+                )
+                for name, splits in list(shared.items())[:_SHOWN_LEAKS]
+            ]
             more = ", ..." if len(shared) > _SHOWN_LEAKS else ""
             are = "is" if len(shared) == 1 else "are"
             leaks.append(
-                f"{len(shared)} {what}{'' if len(shared) == 1 else 's'} {are} in more than one split: {', '.join(shown)}{more}"
+                f"{len(shared)} {what}{'' if len(shared) == 1 else 's'} {are} in more than one"
+                f" split: {', '.join(shown)}{more}"
             )
     return leaks
 
@@ -169,9 +215,18 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def _group_rows(groups: Sequence[Group], classes: Sequence[str]) -> list[tuple[str, ...]]:
-    return [(group.name, ", ".join(group.splits), str(group.num_utterances), str(group.num_dialogues),
-             f"{60 * group.hours:.1f}", str(group.num_tied), *(str(group.classes[name]) for name in classes))
-            for group in groups]  # fmt: skip
+    return [
+        (
+            group.name,
+            ", ".join(group.splits),
+            str(group.num_utterances),
+            str(group.num_dialogues),
+            f"{60 * group.hours:.1f}",
+            str(group.num_tied),
+            *(str(group.classes[name]) for name in classes),
+        )
+        for group in groups
+    ]
 
 
 def tables(found: Report) -> list[Table]:
@@ -193,29 +248,71 @@ def tables(found: Report) -> list[Table]:
     header = ("", *found.split_names, "all")
     result: list[Table] = [
         (str(manifest.path), header, overview),
-        ("classes (an utterance with several emotions counts for each)", header,
-         [(name, *(share(group, name) for group in all_and_splits)) for name in classes]),
-        ("durations, s", ("", "shortest", "median", "mean", "95 %", "longest"), _duration_rows(found)),
-        ("majority baseline (test is sealed)", ("always " + max(classes, key=lambda name: found.splits[0].classes[name]), "accuracy",
-                                                "weighted F1", "macro F1", "UAR"),
-         [(split, *(f"{value:.4f}" for value in metrics.values())) for split, metrics in found.majority.items()]),
-        ("dialogues", ("", "shortest", "median", "longest"),
-         [("turns", str(found.turns[0]), f"{statistics.median(found.turns):g}", str(found.turns[-1]))]),
-    ]  # fmt: skip
+        (
+            "classes (an utterance with several emotions counts for each)",
+            header,
+            [(name, *(share(group, name) for group in all_and_splits)) for name in classes],
+        ),
+        (
+            "durations, s",
+            ("", "shortest", "median", "mean", "95 %", "longest"),
+            _duration_rows(found),
+        ),
+        (
+            "majority baseline (test is sealed)",
+            (
+                "always " + max(classes, key=lambda name: found.splits[0].classes[name]),
+                "accuracy",
+                "weighted F1",
+                "macro F1",
+                "UAR",
+            ),
+            [
+                (split, *(f"{value:.4f}" for value in metrics.values()))
+                for split, metrics in found.majority.items()
+            ],
+        ),
+        (
+            "dialogues",
+            ("", "shortest", "median", "longest"),
+            [
+                (
+                    "turns",
+                    str(found.turns[0]),
+                    f"{statistics.median(found.turns):g}",
+                    str(found.turns[-1]),
+                )
+            ],
+        ),
+    ]
     if found.ties:
-        result.append(("tied votes", ("", "utterances"), [(name, str(count)) for name, count in found.ties.items()]))
+        result.append(
+            (
+                "tied votes",
+                ("", "utterances"),
+                [(name, str(count)) for name, count in found.ties.items()],
+            )
+        )
     if repeated := _repeated_texts(manifest):
         result.append(
-            ("texts that train has too, word for word", ("", "utterances", f"of {_LINE_WORDS} words or more"), repeated)
+            (
+                "texts that train has too, word for word",
+                ("", "utterances", f"of {_LINE_WORDS} words or more"),
+                repeated,
+            )
         )
     group_header = ("", "split", "utterances", "dialogues", "min", "tied", *classes)
-    result += [longest(found), ("sessions", group_header, _group_rows(found.sessions, classes)),
-               ("speakers", group_header, _group_rows(found.speakers, classes))]  # fmt: skip
+    result += [
+        longest(found),
+        ("sessions", group_header, _group_rows(found.sessions, classes)),
+        ("speakers", group_header, _group_rows(found.speakers, classes)),
+    ]
     return result
 
 
 def _repeated_texts(manifest: Manifest) -> list[tuple[str, ...]]:
-    """How many utterances of dev and test say what one of train says, as in corpora whose speakers share a script.
+    """How many utterances of dev and test say what one of train says, as in corpora whose speakers
+    share a script.
 
     Nothing forbids it, but a text encoder then needs to remember only.
     """
@@ -226,7 +323,12 @@ def _repeated_texts(manifest: Manifest) -> list[tuple[str, ...]]:
         repeated = [text for text in texts if text in known]
         if repeated:
             lines = sum(len(text.split()) >= _LINE_WORDS for text in repeated)
-            rows.append((split, *(f"{count} ({count / len(texts):.1%})" for count in (len(repeated), lines))))
+            rows.append(
+                (
+                    split,
+                    *(f"{count} ({count / len(texts):.1%})" for count in (len(repeated), lines)),
+                )
+            )
     return rows
 
 
@@ -234,10 +336,19 @@ def _duration_rows(found: Report) -> list[tuple[str, ...]]:
     utterances = found.manifest.utterances
     rows = []
     for name in (*found.split_names, *found.manifest.classes, "all"):
-        values = [seconds for one, seconds in zip(utterances, found.seconds, strict=True)
-                  if name in ("all", one.split, *(one.emotions if one.split != "test" else ()))]  # fmt: skip
+        values = [
+            seconds
+            for one, seconds in zip(utterances, found.seconds, strict=True)
+            if name in ("all", one.split, *(one.emotions if one.split != "test" else ()))
+        ]
         if values:
-            numbers = (min(values), statistics.median(values), statistics.fmean(values), percentile(values, 95), max(values))
+            numbers = (
+                min(values),
+                statistics.median(values),
+                statistics.fmean(values),
+                percentile(values, 95),
+                max(values),
+            )
             rows.append((name, *(f"{number:.2f}" for number in numbers)))
     return rows
 
@@ -246,11 +357,19 @@ def longest(found: Report) -> Table:
     """The longest in speech and in text: what decides memory."""
     order = sorted(range(len(found.seconds)), key=lambda index: -found.seconds[index])[:_LONGEST]
     utterances = found.manifest.utterances
-    wordy = sorted(range(len(utterances)), key=lambda index: -len(utterances[index].text))[:_LONGEST]
+    wordy = sorted(range(len(utterances)), key=lambda index: -len(utterances[index].text))[
+        :_LONGEST
+    ]
     rows: list[tuple[str, ...]] = []
     for index in dict.fromkeys([*order, *wordy]):
         one = utterances[index]
         rows.append(
-            (one.utterance_id, one.split, f"{found.seconds[index]:.2f}", str(len(one.text)), str(len(one.text.split())))
+            (
+                one.utterance_id,
+                one.split,
+                f"{found.seconds[index]:.2f}",
+                str(len(one.text)),
+                str(len(one.text.split())),
+            )
         )
     return ("longest utterances", ("", "split", "s", "characters", "words"), rows)

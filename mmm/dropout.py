@@ -1,4 +1,6 @@
-"""Dropout with random numbers of each run's own, so that a run in a pack draws what it would draw alone."""
+"""Dropout with random numbers of each run's own, so that a run in a pack draws what it would draw
+alone.
+"""
 
 import math
 from collections.abc import Sequence
@@ -11,25 +13,41 @@ _LEVELS = 2**16  # a rate is kept to 1 / 65,536: four decisions from each 64-bit
 
 
 class Dropout:
-    """Dropout of one epoch: `rates` and `seeds` of M runs, applied to values (M, ...); of one run, to values without that axis.
+    """Dropout of one epoch: `rates` and `seeds` of M runs, applied to values (M, ...); of one run,
+    to values without that axis.
 
     On the CPU the bits come from NumPy's SFC64, on a GPU from a torch generator there.
     """
 
     def __init__(
-        self, rates: Sequence[float], seeds: Sequence[int], device: torch.device, *, is_stacked: bool | None = None
+        self,
+        rates: Sequence[float],
+        seeds: Sequence[int],
+        device: torch.device,
+        *,
+        is_stacked: bool | None = None,
     ) -> None:
-        self.is_stacked = len(rates) > 1 if is_stacked is None else is_stacked  # whether values have an axis M
+        self.is_stacked = (
+            len(rates) > 1 if is_stacked is None else is_stacked
+        )  # whether values have an axis M
         self.thresholds = [round(rate * _LEVELS) for rate in rates]
         self.device = device
-        self._cpu = [np.random.Generator(np.random.SFC64(seed)) for seed in seeds] if device.type == "cpu" else []
-        self._gpu = [torch.Generator(device).manual_seed(seed) for seed in seeds] if device.type != "cpu" else []
+        self._cpu = (
+            [np.random.Generator(np.random.SFC64(seed)) for seed in seeds]
+            if device.type == "cpu"
+            else []
+        )
+        self._gpu = (
+            [torch.Generator(device).manual_seed(seed) for seed in seeds]
+            if device.type != "cpu"
+            else []
+        )
 
     def __call__(self, values: Tensor, mask: Tensor | None = None) -> Tensor:
         """Values (M, ...) with some zeroed and the others scaled up.
 
-        `mask` (M, B, P) of values (M, B, P, D): only real positions draw random numbers, so that how far a batch is padded, which
-        in a pack the others decide too, changes none.
+        `mask` (M, B, P) of values (M, B, P, D): only real positions draw random numbers, so that
+        how far a batch is padded, which in a pack the others decide too, changes none.
         """
         if not any(self.thresholds):
             return values
@@ -39,12 +57,17 @@ class Dropout:
             else:
                 masks = [None] * len(self.thresholds) if mask is None else list(mask)
                 factors = torch.stack(
-                    [self._factors(member, *pair) for member, pair in enumerate(zip(values, masks, strict=True))]
+                    [
+                        self._factors(member, *pair)
+                        for member, pair in enumerate(zip(values, masks, strict=True))
+                    ]
                 )
         return values * factors
 
     def _factors(self, member: int, values: Tensor, mask: Tensor | None) -> Tensor:
-        """0 where a value of this member is dropped, else what keeps its expectation; 1 in padding."""
+        """0 where a value of this member is dropped, else what keeps its expectation; 1 in
+        padding.
+        """
         threshold = self.thresholds[member]
         if threshold == 0:
             return torch.ones_like(values)
@@ -54,16 +77,31 @@ class Dropout:
         rows = mask.flatten().nonzero().squeeze(1)
         return (
             factors.flatten(0, 1)
-            .index_copy_(0, rows, self._drawn(member, threshold, (len(rows), values.shape[-1]), values.dtype))
+            .index_copy_(
+                0, rows, self._drawn(member, threshold, (len(rows), values.shape[-1]), values.dtype)
+            )
             .view(values.shape)
         )
 
-    def _drawn(self, member: int, threshold: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    def _drawn(
+        self, member: int, threshold: int, shape: Sequence[int], dtype: torch.dtype
+    ) -> Tensor:
         size = math.prod(shape)
         if self._cpu:
             words = self._cpu[member].integers(0, 2**64, size=-(-size // 4), dtype=np.uint64)
             bits = torch.from_numpy(words.view(np.int16))[:size]
         else:
-            bits = torch.randint(-_LEVELS // 2, _LEVELS // 2, (size,), dtype=torch.int16, device=self.device,
-                                 generator=self._gpu[member])  # fmt: skip
-        return (bits >= threshold - _LEVELS // 2).to(dtype).mul_(_LEVELS / (_LEVELS - threshold)).view(shape)
+            bits = torch.randint(
+                -_LEVELS // 2,
+                _LEVELS // 2,
+                (size,),
+                dtype=torch.int16,
+                device=self.device,
+                generator=self._gpu[member],
+            )
+        return (
+            (bits >= threshold - _LEVELS // 2)
+            .to(dtype)
+            .mul_(_LEVELS / (_LEVELS - threshold))
+            .view(shape)
+        )

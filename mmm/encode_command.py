@@ -1,4 +1,6 @@
-"""The `mmm encode` that makes what is in a features folder: errors print it, and it has to repair the fault as printed."""
+"""The `mmm encode` that makes what is in a features folder: errors print it, and it has to repair
+the fault as printed.
+"""
 
 import shlex
 from collections.abc import Iterable, Mapping
@@ -9,32 +11,51 @@ MANIFEST = Path("manifest.csv")  # where an error does not know which
 # What the command takes where nothing is said; a default need not be printed.
 _FEATURES = ("hidden_state", "extract_feature")
 _CONTEXTS = (1, 2, 3, 4, 5)
-_SPEECH_OPTIONS = (("revision", "--audio-revision", None), ("layer", "--layer", "last"), ("num_mels", "--num-mels", 64),
-                   ("chunk_s", "--chunk-seconds", 35.0))  # fmt: skip
+_SPEECH_OPTIONS = (
+    ("revision", "--audio-revision", None),
+    ("layer", "--layer", "last"),
+    ("num_mels", "--num-mels", 64),
+    ("chunk_s", "--chunk-seconds", 35.0),
+)
 _FBANK_FRAME_RATE = 25.0
 _CHAR_NGRAM_OPTIONS = (("width", "--text-width", 256), ("max_tokens", "--max-tokens", 128))
 
 
 def encode_command(
-    manifest: Path | str, features: Path | str, recipes: Iterable[Mapping[str, Any]] = (), *, contexts: Iterable[int] = (),
+    manifest: Path | str,
+    features: Path | str,
+    recipes: Iterable[Mapping[str, Any]] = (),
+    *,
+    contexts: Iterable[int] = (),
     audio_features: Iterable[str] = (),
-) -> str:  # fmt: skip
+) -> str:
     """The command that encodes a manifest with the encoders of `recipes`, quoted for a shell.
 
     Contexts and audio features are those of the recipes, unless it is said which are wanted.
     """
     return shlex.join(
-        ["mmm", "encode", str(manifest), "--features", str(features),
-         *encode_options(recipes, contexts=contexts, audio_features=audio_features)]
-    )  # fmt: skip
+        [
+            "mmm",
+            "encode",
+            str(manifest),
+            "--features",
+            str(features),
+            *encode_options(recipes, contexts=contexts, audio_features=audio_features),
+        ]
+    )
 
 
 def encode_options(
-    recipes: Iterable[Mapping[str, Any]], *, contexts: Iterable[int] = (), audio_features: Iterable[str] = ()
+    recipes: Iterable[Mapping[str, Any]],
+    *,
+    contexts: Iterable[int] = (),
+    audio_features: Iterable[str] = (),
 ) -> list[str]:
     """The options of the command; where a folder holds several encoders of a kind, of the first."""
     made = list(recipes)
-    audio, text = ([recipe for recipe in made if recipe.get("kind") == kind] for kind in ("audio", "text"))
+    audio, text = (
+        [recipe for recipe in made if recipe.get("kind") == kind] for kind in ("audio", "text")
+    )
     words: list[str] = []
     precisions: list[str] = []
     if speech := _merged(audio):
@@ -49,10 +70,18 @@ def encode_options(
         if written["encoder"] == "char-ngram":
             words += _options(written, _CHAR_NGRAM_OPTIONS)
         else:
-            words += ["--text-encoder", str(written["encoder"]), *_options(written, [("revision", "--text-revision", None)])]
+            words += [
+                "--text-encoder",
+                str(written["encoder"]),
+                *_options(written, [("revision", "--text-revision", None)]),
+            ]
         precisions += [written["precision"]] if "precision" in written else []
     if precisions:  # `auto` is another one on another machine
-        words += ["--precision", precisions[0], *(["--device", "cuda"] if precisions[0] == "fp16" else [])]
+        words += [
+            "--precision",
+            precisions[0],
+            *(["--device", "cuda"] if precisions[0] == "fp16" else []),
+        ]
     kept = set(audio_features) or {recipe["feature"] for recipe in audio if "feature" in recipe}
     if kept and kept != set(_FEATURES):
         words += ["--audio-feature", ",".join(name for name in _FEATURES if name in kept)]
@@ -63,7 +92,9 @@ def encode_options(
 
 
 def _merged(recipes: list[Mapping[str, Any]]) -> dict[str, Any]:
-    """What the stores of the first encoder say of it together: each leaves out what does not touch its features."""
+    """What the stores of the first encoder say of it together: each leaves out what does not touch
+    its features.
+    """
     found: dict[str, Any] = {}
     for recipe in recipes:
         if recipe["encoder"] == recipes[0]["encoder"]:
@@ -72,8 +103,12 @@ def _merged(recipes: list[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _options(recipe: Mapping[str, Any], options: Iterable[tuple[str, str, Any]]) -> list[str]:
-    return [word for name, option, usual in options if recipe.get(name, usual) not in (None, usual)
-            for word in (option, _number(recipe[name]))]  # fmt: skip
+    return [
+        word
+        for name, option, usual in options
+        if recipe.get(name, usual) not in (None, usual)
+        for word in (option, _number(recipe[name]))
+    ]
 
 
 def _number(value: Any) -> str:

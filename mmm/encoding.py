@@ -1,4 +1,6 @@
-"""Batches for an encoder: what is encoded together, and by how many threads; the same batches wherever they run."""
+"""Batches for an encoder: what is encoded together, and by how many threads; the same batches
+wherever they run.
+"""
 
 import collections
 import itertools
@@ -18,14 +20,18 @@ _MOST = 256  # utterances a batch
 
 @dataclass(frozen=True)
 class SpeechJob:
-    """One batch of clips, complete enough for another process. Clip i is named `names[i]` in errors."""
+    """One batch of clips, complete enough for another process. Clip i is named `names[i]` in
+    errors.
+    """
 
     clips: tuple[Path, ...]
     names: tuple[str, ...]
     features: tuple[str, ...]
 
     def run(self, encoder: SpeechEncoder) -> list[dict[str, Encoded]]:
-        """Features of each clip as a store keeps them. Raises AudioError, FileNotFoundError or ValueError naming the clip."""
+        """Features of each clip as a store keeps them. Raises AudioError, FileNotFoundError or
+        ValueError naming the clip.
+        """
         waves = []
         for clip, name in zip(self.clips, self.names, strict=True):
             try:
@@ -34,7 +40,10 @@ class SpeechJob:
                 raise ValueError(f"{name}: {error}") from error
         try:
             return [
-                {name: encoded(frames, "audio", encoder.frames_per_mean(name)) for name, frames in found.items()}
+                {
+                    name: encoded(frames, "audio", encoder.frames_per_mean(name))
+                    for name, frames in found.items()
+                }
                 for found in encoder.encode_batch(waves, self.features)
             ]
         except ValueError as error:
@@ -53,14 +62,19 @@ class TextJob:
 
 Result = list[dict[str, Encoded]]
 Job = SpeechJob | TextJob
-# Runs jobs, in any order, and gives each with its result; an encoder's `load` is called where it runs.
-Runner = Callable[[SpeechEncoder | TextEncoder, Iterator[tuple[int, Job]]], Iterator[tuple[int, Result]]]
+# Runs jobs, in any order, and gives each with its result; an encoder's `load` is called where it
+# runs.
+Runner = Callable[
+    [SpeechEncoder | TextEncoder, Iterator[tuple[int, Job]]], Iterator[tuple[int, Result]]
+]
 
 
 def plan_batches(lengths: Sequence[float], budget: float, batching: Batching) -> list[list[int]]:
-    """Indices of `lengths` (seconds or tokens) in batches, the longest first: what is too large fails at once, not at the end.
+    """Indices of `lengths` (seconds or tokens) in batches, the longest first: what is too large
+    fails at once, not at the end.
 
-    A batch holds up to `budget` after padding, or one utterance. Padding is little, because neighbours in length go together.
+    A batch holds up to `budget` after padding, or one utterance. Padding is little, because
+    neighbours in length go together.
     """
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     budget = max(budget, _LOOP_BUDGET) if batching == "loop" else budget
@@ -89,11 +103,13 @@ def default_threads() -> int:
 def run_here(threads: int = 1) -> Runner:
     """A runner in this process: `threads` jobs at a time, each on one core.
 
-    Several files side by side, one core each, are faster than one file on several cores, and features then do not depend on the number
-    of cores in their last bits.
+    Several files side by side, one core each, are faster than one file on several cores, and
+    features then do not depend on the number of cores in their last bits.
     """
 
-    def run(encoder: SpeechEncoder | TextEncoder, jobs: Iterator[tuple[int, Job]]) -> Iterator[tuple[int, Result]]:
+    def run(
+        encoder: SpeechEncoder | TextEncoder, jobs: Iterator[tuple[int, Job]]
+    ) -> Iterator[tuple[int, Result]]:
         import torch
 
         encoder.load()

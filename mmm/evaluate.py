@@ -29,14 +29,22 @@ def pack_probabilities(pack: Pack, data: SplitData, device: torch.device) -> Ten
     """(M, N, C) class probabilities of a pack's M members, in the split's order, on the CPU."""
     if len(pack.runs) == 1:
         return probabilities(pack.runs[0].model, data, device).unsqueeze(0)
-    return _probabilities(lambda batch: pack.forward(batch.for_members(len(pack.runs))), len(pack.runs), data, device)
+    return _probabilities(
+        lambda batch: pack.forward(batch.for_members(len(pack.runs))), len(pack.runs), data, device
+    )
 
 
 @torch.inference_mode()
-def _probabilities(forward_all: Callable[[Batch], Tensor], num_members: int, data: SplitData, device: torch.device) -> Tensor:
+def _probabilities(
+    forward_all: Callable[[Batch], Tensor], num_members: int, data: SplitData, device: torch.device
+) -> Tensor:
     everyone = torch.arange(len(data))
     is_pooled = data.config.is_pooled
-    parts = everyone.split(_POOLED_BATCH_SIZE) if is_pooled else data.parts(everyone, device, _TIMES / num_members)
+    parts = (
+        everyone.split(_POOLED_BATCH_SIZE)
+        if is_pooled
+        else data.parts(everyone, device, _TIMES / num_members)
+    )
     found = torch.empty(num_members, len(data), data.dims.num_classes)
     for rows in parts:
         found[:, rows] = forward_all(data.batch(rows, device)).float().softmax(dim=-1).cpu()
@@ -51,7 +59,9 @@ def evaluate(model: nn.Module, data: SplitData, device: torch.device) -> dict[st
 def score(found: Tensor, data: SplitData) -> dict[str, Any]:
     """Metrics of (N, C) class probabilities against the split's labels."""
     metrics = classification_metrics(
-        data.labels.argmax(dim=1).numpy(), found.argmax(dim=1).numpy(), data.features.manifest.classes
+        data.labels.argmax(dim=1).numpy(),
+        found.argmax(dim=1).numpy(),
+        data.features.manifest.classes,
     )
     loss = -(data.labels * found.clamp(min=1e-12).log()).sum(dim=1).mean()
     return {"loss": float(loss), **metrics}

@@ -21,14 +21,23 @@ from mmm.files import Unchecked
 from mmm.manifest import Manifest
 from mmm.partial import PartialStore, Plan, Rows, rows_there, tidy
 from mmm.sound import SoundInfo, sound_info
-from mmm.store import AUDIO_HASH_BYTES, FeatureStore, Recipe, list_recipes, open_store, recipe_hash, utterance_key
+from mmm.store import (
+    AUDIO_HASH_BYTES,
+    FeatureStore,
+    Recipe,
+    list_recipes,
+    open_store,
+    recipe_hash,
+    utterance_key,
+)
 
 _TURN_BREAK = "\x1e"
 
 
 @dataclass(frozen=True)
 class Progress:
-    """`done` of `total` utterances of one `task` are in their store; of them `seconds` of speech were encoded now.
+    """`done` of `total` utterances of one `task` are in their store; of them `seconds` of speech
+    were encoded now.
 
     `files` are the headers of the files that were encoded since the step before.
     """
@@ -52,7 +61,10 @@ def speech_key(manifest: Manifest, index: int) -> int:
 
 
 def text_key(manifest: Manifest, index: int, context: int) -> int:
-    return utterance_key(manifest.utterances[index].utterance_id, _TURN_BREAK.join(turns_of(manifest, index, context)))
+    return utterance_key(
+        manifest.utterances[index].utterance_id,
+        _TURN_BREAK.join(turns_of(manifest, index, context)),
+    )
 
 
 @contextlib.contextmanager
@@ -62,24 +74,39 @@ def _only_writer(features: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f"{features}: another mmm encode is writing here; wait for it or use another folder") from None
+            raise ValueError(
+                f"{features}: another mmm encode is writing here; wait for it or use another folder"
+            ) from None
         yield
 
 
 def encode_speech(
-    manifest: Manifest, features_dir: Path, encoder: SpeechEncoder, features: Sequence[str], *, batch_s: float = 0.0,
+    manifest: Manifest,
+    features_dir: Path,
+    encoder: SpeechEncoder,
+    features: Sequence[str],
+    *,
+    batch_s: float = 0.0,
     run: Runner | None = None,
-) -> Iterator[Progress]:  # fmt: skip
-    """Write a store for each of `features`; files that share a batch add up to `batch_s` seconds, 0 is one file at a time.
+) -> Iterator[Progress]:
+    """Write a store for each of `features`; files that share a batch add up to `batch_s` seconds, 0
+    is one file at a time.
 
-    Raises FileNotFoundError, BadFiles before anything is encoded, or ValueError. Killed, it goes on where it was when called again.
+    Raises FileNotFoundError, BadFiles before anything is encoded, or ValueError. Killed, it goes on
+    where it was when called again.
     """
-    keys = np.array([speech_key(manifest, index) for index in range(len(manifest.utterances))], dtype=np.uint64)
+    keys = np.array(
+        [speech_key(manifest, index) for index in range(len(manifest.utterances))], dtype=np.uint64
+    )
     stamps = stamps_of(manifest)
     recipes = {feature: encoder.recipe(feature) for feature in features}
     with _only_writer(features_dir):
         paths = {feature: features_dir / recipe_hash(recipe) for feature, recipe in recipes.items()}
-        todo = [feature for feature in features if not _holds(paths[feature], keys, stamps, manifest.path)]
+        todo = [
+            feature
+            for feature in features
+            if not _holds(paths[feature], keys, stamps, manifest.path)
+        ]
         if not todo:
             yield Progress("speech", len(keys), len(keys))
             return
@@ -94,9 +121,15 @@ def encode_speech(
         is_there = np.ones(len(keys), dtype=bool)
         for feature in todo:
             is_there &= np.any(
-                [np.zeros(len(keys)), *(rows.places(keys, stamps, known) >= 0 for rows in rows_of[feature])], axis=0
+                [
+                    np.zeros(len(keys)),
+                    *(rows.places(keys, stamps, known) >= 0 for rows in rows_of[feature]),
+                ],
+                axis=0,
             )
-        missing = {audio: indices for audio, indices in clips.items() if not is_there[indices].all()}
+        missing = {
+            audio: indices for audio, indices in clips.items() if not is_there[indices].all()
+        }
         bad = []
         for number, fault in find_bad_files(manifest, missing, hashes):
             if fault:
@@ -108,15 +141,27 @@ def encode_speech(
         encoder.load(weights=False)
         names = list(clips)
         infos = [sound_info(manifest.path.parent / name) for name in names]
-        samples = [num_speech_samples(manifest.path.parent / name, info) for name, info in zip(names, infos, strict=True)]
+        samples = [
+            num_speech_samples(manifest.path.parent / name, info)
+            for name, info in zip(names, infos, strict=True)
+        ]
         of_clip = {name: place for place, name in enumerate(names)}
         rows = [of_clip[utterance.audio] for utterance in manifest.utterances]
         stores, finished = {}, []
         for feature in todo:
             lengths = [encoder.num_frames(count, feature) for count in samples]
-            plan, old = _plan(paths[feature], Plan(
-                recipes[feature], encoder.width(feature), keys, stamps, np.array([lengths[row] for row in rows]), known
-            ), manifest.path)  # fmt: skip
+            plan, old = _plan(
+                paths[feature],
+                Plan(
+                    recipes[feature],
+                    encoder.width(feature),
+                    keys,
+                    stamps,
+                    np.array([lengths[row] for row in rows]),
+                    known,
+                ),
+                manifest.path,
+            )
             store = PartialStore(paths[feature], plan, manifest.path)
             if old.all():
                 store.finish()  # with other stamps, with hashes or checksums that it lacked
@@ -126,18 +171,26 @@ def encode_speech(
         if not stores:
             yield Progress("speech", len(keys), len(keys))
             return
-        # Planned over what the finished stores lack and not over what a killed run left: the same batches, so the same bytes.
+        # Planned over what the finished stores lack and not over what a killed run left: the same
+        # batches, so the same bytes.
         is_finished = np.logical_and.reduce(finished)
         fresh = [place for place, name in enumerate(names) if not is_finished[clips[name]].all()]
         seconds = [samples[place] / SAMPLE_RATE_HZ for place in fresh]
-        batches = [[fresh[member] for member in batch] for batch in plan_batches(seconds, batch_s, encoder.batching)]
+        batches = [
+            [fresh[member] for member in batch]
+            for batch in plan_batches(seconds, batch_s, encoder.batching)
+        ]
 
         def job(batch: Sequence[int]) -> Job:
             named = [
-                f"utterance {manifest.utterances[clips[names[place]][0]].utterance_id!r} ({names[place]})" for place in batch
+                f"utterance {manifest.utterances[clips[names[place]][0]].utterance_id!r}"
+                f" ({names[place]})"
+                for place in batch
             ]
             return SpeechJob(
-                tuple((manifest.path.parent / names[place]).absolute() for place in batch), tuple(named), tuple(stores)
+                tuple((manifest.path.parent / names[place]).absolute() for place in batch),
+                tuple(named),
+                tuple(stores),
             )
 
         members = [[clips[names[place]] for place in batch] for batch in batches]
@@ -147,21 +200,40 @@ def encode_speech(
         done = len(keys) - sum(len(rows) for number in numbers for rows in members[number])
         done_s = 0.0
         yield Progress("speech", done, len(keys), 0.0, total_s)
-        for number in _fill(stores, encoder, members, numbers, lambda number: job(batches[number]), run):
+        for number in _fill(
+            stores, encoder, members, numbers, lambda number: job(batches[number]), run
+        ):
             done += sum(map(len, members[number]))
             done_s += seconds[number]
-            yield Progress("speech", done, len(keys), done_s, total_s, tuple(infos[place] for place in batches[number]))
+            yield Progress(
+                "speech",
+                done,
+                len(keys),
+                done_s,
+                total_s,
+                tuple(infos[place] for place in batches[number]),
+            )
 
 
 def encode_text(
-    manifest: Manifest, features_dir: Path, encoder: TextEncoder, contexts: Sequence[int], *, batch_tokens: int = 0,
+    manifest: Manifest,
+    features_dir: Path,
+    encoder: TextEncoder,
+    contexts: Sequence[int],
+    *,
+    batch_tokens: int = 0,
     run: Runner | None = None,
-) -> Iterator[Progress]:  # fmt: skip
-    """Write a store for each of `contexts`. Raises ValueError. Killed, it goes on where it was when called again."""
+) -> Iterator[Progress]:
+    """Write a store for each of `contexts`. Raises ValueError. Killed, it goes on where it was when
+    called again.
+    """
     for context in contexts:
         recipe: Recipe = {**encoder.recipe(), "context": context}
         path, task = features_dir / recipe_hash(recipe), f"text, context {context}"
-        keys = np.array([text_key(manifest, index, context) for index in range(len(manifest.utterances))], dtype=np.uint64)
+        keys = np.array(
+            [text_key(manifest, index, context) for index in range(len(manifest.utterances))],
+            dtype=np.uint64,
+        )
         stamps = np.zeros((len(keys), 2), dtype=np.int64)
         with _only_writer(features_dir):
             if _holds(path, keys, stamps, manifest.path):
@@ -170,7 +242,9 @@ def encode_text(
             encoder.load(weights=False)
             turns = [turns_of(manifest, index, context) for index in range(len(keys))]
             lengths = encoder.num_tokens(turns)
-            plan, old = _plan(path, Plan(recipe, encoder.width(), keys, stamps, np.array(lengths)), manifest.path)
+            plan, old = _plan(
+                path, Plan(recipe, encoder.width(), keys, stamps, np.array(lengths)), manifest.path
+            )
             store = PartialStore(path, plan, manifest.path)
             if old.all():
                 store.finish()  # with the checksums that it lacked
@@ -182,7 +256,9 @@ def encode_text(
             batches = [[fresh[member] for member in batch] for batch in planned]
             members = [[[row] for row in batch] for batch in batches]
 
-            def job(number: int, batches: list[list[int]] = batches, turns: list[list[str]] = turns) -> Job:
+            def job(
+                number: int, batches: list[list[int]] = batches, turns: list[list[str]] = turns
+            ) -> Job:
                 return TextJob(tuple(tuple(turns[row]) for row in batches[number]))
 
             numbers = _lacking(stores, members)
@@ -193,11 +269,16 @@ def encode_text(
 
 
 def _recorded_hashes(
-    manifest: Manifest, every: Sequence[Rows], keys: npt.NDArray[np.uint64], stamps: npt.NDArray[np.int64]
+    manifest: Manifest,
+    every: Sequence[Rows],
+    keys: npt.NDArray[np.uint64],
+    stamps: npt.NDArray[np.int64],
 ) -> tuple[dict[str, bytes], list[str]]:
-    """Hashes of clips that stores know, and which clips have to be read to see whether they are those that were encoded.
+    """Hashes of clips that stores know, and which clips have to be read to see whether they are
+    those that were encoded.
 
-    Those of another time of change with the size of before, and those whose hash a store of an earlier version did not keep.
+    Those of another time of change with the size of before, and those whose hash a store of an
+    earlier version did not keep.
     """
     known = np.zeros((len(keys), AUDIO_HASH_BYTES), dtype=np.uint8)
     is_open = np.zeros(len(keys), dtype=bool)
@@ -209,20 +290,27 @@ def _recorded_hashes(
         same_size = has_row & (stamped[:, 0] == stamps[:, 0])
         taken = same_stamp & has_hash
         known[taken] = recorded[taken]
-        is_open |= rows.done[places] & ((same_stamp & ~has_hash) | (same_size & ~same_stamp & has_hash))
+        is_open |= rows.done[places] & (
+            (same_stamp & ~has_hash) | (same_size & ~same_stamp & has_hash)
+        )
     audio = [utterance.audio for utterance in manifest.utterances]
     hashes = {audio[row]: known[row].tobytes() for row in np.flatnonzero(known.any(axis=1))}
-    return hashes, list(dict.fromkeys(audio[row] for row in np.flatnonzero(is_open) if audio[row] not in hashes))
+    return hashes, list(
+        dict.fromkeys(audio[row] for row in np.flatnonzero(is_open) if audio[row] not in hashes)
+    )
 
 
 def _hashes_of_rows(manifest: Manifest, hashes: dict[str, bytes]) -> npt.NDArray[np.uint8]:
     """(N, 16) the hash of each utterance's clip, zeros where it is not known."""
-    content = b"".join(hashes.get(utterance.audio, bytes(AUDIO_HASH_BYTES)) for utterance in manifest.utterances)
+    content = b"".join(
+        hashes.get(utterance.audio, bytes(AUDIO_HASH_BYTES)) for utterance in manifest.utterances
+    )
     return np.frombuffer(content, dtype=np.uint8).reshape(-1, AUDIO_HASH_BYTES)
 
 
 def _plan(path: Path, mine: Plan, manifest: Path) -> tuple[Plan, npt.NDArray[np.bool_]]:
-    """The store to be: the manifest's rows in its order, then those of other manifests; and which of its rows a finished store has.
+    """The store to be: the manifest's rows in its order, then those of other manifests; and which
+    of its rows a finished store has.
 
     A store that has them all keeps its order, so that its values need not be written again.
     """
@@ -250,20 +338,36 @@ def _plan(path: Path, mine: Plan, manifest: Path) -> tuple[Plan, npt.NDArray[np.
     return mine, old
 
 
-def _lacking(stores: dict[str, PartialStore], members: Sequence[Sequence[Sequence[int]]]) -> list[int]:
-    """Batches of which a store lacks something: whole batches, so that they give the same bytes as the first time."""
+def _lacking(
+    stores: dict[str, PartialStore], members: Sequence[Sequence[Sequence[int]]]
+) -> list[int]:
+    """Batches of which a store lacks something: whole batches, so that they give the same bytes as
+    the first time.
+    """
     done = np.logical_and.reduce([store.done for store in stores.values()])
-    return [number for number, batch in enumerate(members) if not all(done[row] for rows in batch for row in rows)]
+    return [
+        number
+        for number, batch in enumerate(members)
+        if not all(done[row] for rows in batch for row in rows)
+    ]
 
 
 def _fill(
-    stores: dict[str, PartialStore], encoder: SpeechEncoder | TextEncoder, members: Sequence[Sequence[Sequence[int]]],
-    numbers: Sequence[int], job: Callable[[int], Job], run: Runner | None,
-) -> Iterator[int]:  # fmt: skip
-    """Encode batches; yields the number of each that is in the stores, and moves them to their place at the end."""
+    stores: dict[str, PartialStore],
+    encoder: SpeechEncoder | TextEncoder,
+    members: Sequence[Sequence[Sequence[int]]],
+    numbers: Sequence[int],
+    job: Callable[[int], Job],
+    run: Runner | None,
+) -> Iterator[int]:
+    """Encode batches; yields the number of each that is in the stores, and moves them to their
+    place at the end.
+    """
     runner = run or run_here(default_threads())
     try:
-        for number, result in runner(encoder, ((number, job(number)) for number in numbers)) if numbers else ():
+        for number, result in (
+            runner(encoder, ((number, job(number)) for number in numbers)) if numbers else ()
+        ):
             for place, (rows, found) in enumerate(zip(members[number], result, strict=True)):
                 for feature, store in stores.items():
                     for row in rows:
@@ -284,43 +388,72 @@ def _fill(
         store.finish()
 
 
-def _holds(path: Path, keys: npt.NDArray[np.uint64], stamps: npt.NDArray[np.int64], manifest: Path) -> bool:
-    """Whether a finished store has it all, with the hashes and checksums that those of earlier versions lack."""
+def _holds(
+    path: Path, keys: npt.NDArray[np.uint64], stamps: npt.NDArray[np.int64], manifest: Path
+) -> bool:
+    """Whether a finished store has it all, with the hashes and checksums that those of earlier
+    versions lack.
+    """
     tidy(path)
     if not (path / "recipe.json").is_file():
         return False
     store = open_store(path, manifest)
     rows = store.find(keys)
     has_hashes = store.recipe["kind"] == "text" or store.audio_hashes[rows].any(axis=1).all()
-    return bool((rows >= 0).all() and (store.stamps[rows] == stamps).all() and has_hashes and store.checksums is not None)
+    return bool(
+        (rows >= 0).all()
+        and (store.stamps[rows] == stamps).all()
+        and has_hashes
+        and store.checksums is not None
+    )
 
 
-def find_store(features_dir: Path, kind: str, manifest: Path = MANIFEST, **wanted: object) -> FeatureStore:
+def find_store(
+    features_dir: Path, kind: str, manifest: Path = MANIFEST, **wanted: object
+) -> FeatureStore:
     """The one store of `kind` with the recipe entries `wanted`.
 
-    Raises FileNotFoundError or ValueError, saying what is there and with which command `manifest` is encoded. Warns, once, of a folder
-    with stores that have no checksums.
+    Raises FileNotFoundError or ValueError, saying what is there and with which command `manifest`
+    is encoded. Warns, once, of a folder with stores that have no checksums.
     """
     every = list_recipes(features_dir, manifest)
     recipes = {path: recipe for path, recipe in every.items() if recipe["kind"] == kind}
-    found = [path for path, recipe in recipes.items() if all(recipe.get(name) == value for name, value in wanted.items())]
+    found = [
+        path
+        for path, recipe in recipes.items()
+        if all(recipe.get(name) == value for name, value in wanted.items())
+    ]
     (name, value), *_ = wanted.items()
     if not found:
         there = ", ".join(sorted({str(recipe.get(name)) for recipe in recipes.values()})) or "none"
         lacking = {"contexts": [value]} if kind == "text" else {"audio_features": [value]}
-        command = encode_command(manifest, features_dir, every.values(), **lacking)  # type: ignore[arg-type]
-        raise FileNotFoundError(f"no {kind} features for {name}={value} in {features_dir}/ (found: {there}); run: {command}")
+        recipes = every.values()
+        command = encode_command(
+            manifest,
+            features_dir,
+            recipes,
+            **lacking,  # type: ignore[arg-type]
+        )
+        raise FileNotFoundError(
+            f"no {kind} features for {name}={value} in {features_dir}/ (found: {there}); run:"
+            f" {command}"
+        )
     if len(found) > 1:
         raise ValueError(
-            f"{features_dir}/ holds {kind} features of {len(found)} encoders for {name}={value}; keep one of each kind in a folder, and "
-            f"encode with the other into another one\n{_how_to_keep_one(recipes, found)}"
+            f"{features_dir}/ holds {kind} features of {len(found)} encoders for {name}={value};"
+            " keep one of each kind in a folder, and encode with the other into another"
+            f" one\n{_how_to_keep_one(recipes, found)}"
         )
     store = open_store(found[0], manifest)
     if store.checksums is None and features_dir.absolute() not in _told:
         _told.add(features_dir.absolute())
         command = encode_command(manifest, features_dir, every.values())
-        warnings.warn(f"{features_dir}: features of an earlier version have no checksums and are read unchecked; to add them without "
-                      f"encoding again what is unchanged, run: {command}", Unchecked, stacklevel=2)  # fmt: skip
+        warnings.warn(
+            f"{features_dir}: features of an earlier version have no checksums and are read"
+            f" unchecked; to add them without encoding again what is unchanged, run: {command}",
+            Unchecked,
+            stacklevel=2,
+        )
     return store
 
 
@@ -331,15 +464,23 @@ def _how_to_keep_one(recipes: dict[Path, Recipe], found: Sequence[Path]) -> str:
     """For each of these stores the command that removes those that do not go with it."""
     lines = []
     for kept in found:
-        made = {name: value for name, value in recipes[kept].items() if name not in ("context", "feature")}
-        others = [str(path) for path, recipe in recipes.items() if not _go_together(recipes[kept], recipe)]
+        made = {
+            name: value
+            for name, value in recipes[kept].items()
+            if name not in ("context", "feature")
+        }
+        others = [
+            str(path) for path, recipe in recipes.items() if not _go_together(recipes[kept], recipe)
+        ]
         named = shlex.join([made["encoder"], *encode_options([made])])
         lines.append(f"  to keep {named}, run: {shlex.join(['rm', '-r', *others])}")
     return "\n".join(lines)
 
 
 def _go_together(one: Recipe, other: Recipe) -> bool:
-    """Whether two stores of a kind are of one encoder: context and feature differ, and features of convolutions have no layer."""
+    """Whether two stores of a kind are of one encoder: context and feature differ, and features of
+    convolutions have no layer.
+    """
     names = (one.keys() | other.keys()) - {"context", "feature"}
     if one.get("feature") != other.get("feature"):
         names -= {"layer"}

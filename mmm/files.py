@@ -1,4 +1,6 @@
-"""Writing files so that a reader sees the old content or the new one, never a half, also after a power cut."""
+"""Writing files so that a reader sees the old content or the new one, never a half, also after a
+power cut.
+"""
 
 import contextlib
 import hashlib
@@ -23,7 +25,9 @@ def sha256_of_file(path: Path) -> str:
 
 def sha256_of_json(value: Any) -> str:
     """Hex SHA-256 of a JSON value's canonical form (sorted keys, no spaces)."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    ).hexdigest()
 
 
 def sync(path: Path) -> None:
@@ -44,7 +48,8 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes the file private; what we publish follows the user's umask like any other file.
+        # mkstemp makes the file private; what we publish follows the user's umask like any other
+        # file.
         umask = os.umask(0)
         os.umask(umask)
         Path(name).chmod(0o666 & ~umask)
@@ -66,7 +71,8 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextlib.contextmanager
 def new_directory(path: Path, keep: str | None = None) -> Iterator[Path]:
-    """A folder to fill; when the block ends well it replaces `path`, otherwise nothing is left of it.
+    """A folder to fill; when the block ends well it replaces `path`, otherwise nothing is left of
+    it.
 
     Children of the folder before it that match the pattern `keep` move to the new one.
     """

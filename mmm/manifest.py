@@ -17,28 +17,45 @@ from mmm.files import sha256_of_file
 if TYPE_CHECKING:
     import pandas as pd
 
-EMOTIONS = ("neutral", "happy", "surprise", "angry", "sad", "disgust", "fear")  # the published order
+EMOTIONS = (
+    "neutral",
+    "happy",
+    "surprise",
+    "angry",
+    "sad",
+    "disgust",
+    "fear",
+)  # the published order
 SPLITS = ("train", "dev", "test")
 COLUMNS = ("utterance_id", "dialogue_id", "turn", "session", "speaker", "text", "audio", "emotion")
 # Columns that a manifest may have beside these and `split`; others are left alone.
 RATINGS = ("valence", "arousal", "votes")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")  # but tab, newline; a carriage return is looked for on its own
+_CONTROL = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f]"
+)  # but tab, newline; a carriage return is looked for on its own
 _TURN = re.compile(r"-?[0-9]{1,9}")
-_EXTRA_FIELDS = "\ue000"  # marks a row that had more fields than the header; no corpus uses this private character
+# marks a row that had more fields than the header; no corpus uses this private character
+_EXTRA_FIELDS = "\ue000"
 
 
 class ManifestError(ValueError):
-    """A manifest, or a corpus to make one of, that cannot be used. `faults` holds every fault found, each with its place."""
+    """A manifest, or a corpus to make one of, that cannot be used. `faults` holds every fault
+    found, each with its place.
+    """
 
     def __init__(self, path: Path, faults: Sequence[str]) -> None:
         self.path, self.faults = path, tuple(faults)
         shown = "\n".join(f"  {fault}" for fault in faults)
-        super().__init__(f"{path}: {len(faults)} {'fault' if len(faults) == 1 else 'faults'}\n{shown}")
+        super().__init__(
+            f"{path}: {len(faults)} {'fault' if len(faults) == 1 else 'faults'}\n{shown}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """One labelled clip with its text. `audio` is as written in the manifest, `emotions` has one or more names."""
+    """One labelled clip with its text. `audio` is as written in the manifest, `emotions` has one or
+    more names.
+    """
 
     utterance_id: str
     dialogue_id: str
@@ -56,7 +73,8 @@ class Utterance:
 
     @property
     def shares(self) -> dict[str, float]:
-        """The share of each emotion, summing to 1: of the raters' votes where there are any, else of `emotions`.
+        """The share of each emotion, summing to 1: of the raters' votes where there are any, else
+        of `emotions`.
 
         A rater who named several emotions divides one vote among them.
         """
@@ -70,7 +88,9 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A checked manifest. The test split is sealed: `rows` refuses it, `open_test` is the one way in."""
+    """A checked manifest. The test split is sealed: `rows` refuses it, `open_test` is the one way
+    in.
+    """
 
     path: Path
     sha256: str
@@ -79,18 +99,27 @@ class Manifest:
 
     def rows(self, split: str) -> list[int]:
         """Indices of the utterances of `train` or `dev`."""
-        assert split in ("train", "dev"), f"split {split!r} is sealed; only mmm.predict.open_test reads it"
-        return [index for index, utterance in enumerate(self.utterances) if utterance.split == split]
+        assert split in (
+            "train",
+            "dev",
+        ), f"split {split!r} is sealed; only mmm.predict.open_test reads it"
+        return [
+            index for index, utterance in enumerate(self.utterances) if utterance.split == split
+        ]
 
     def sealed_test_rows(self) -> list[int]:
         """Indices of the test split, for `mmm test` alone, which writes down that it looked."""
-        return [index for index, utterance in enumerate(self.utterances) if utterance.split == "test"]
+        return [
+            index for index, utterance in enumerate(self.utterances) if utterance.split == "test"
+        ]
 
     def audio_path(self, utterance: Utterance) -> Path:
         return self.path.parent / utterance.audio
 
     def history(self, index: int, context: int) -> list[int]:
-        """The utterance and up to `context - 1` turns before it in its dialogue, most recent first."""
+        """The utterance and up to `context - 1` turns before it in its dialogue, most recent
+        first.
+        """
         found = [index]
         while len(found) < context and self.utterances[found[-1]].previous >= 0:
             found.append(self.utterances[found[-1]].previous)
@@ -101,15 +130,21 @@ def natural_key(text: str) -> list[tuple[int, int, str]]:
     """Sorts session2 before session10."""
     parts = re.split(r"([0-9]+)", text)
     # Numbers by their length, then their digits: int() refuses thousands of digits.
-    return [(1, len(digits := part.lstrip("0")), digits) if place % 2 else (0, 0, part) for place, part in enumerate(parts)]
+    return [
+        (1, len(digits := part.lstrip("0")), digits) if place % 2 else (0, 0, part)
+        for place, part in enumerate(parts)
+    ]
 
 
 def split_by_session(sessions: Iterable[str]) -> dict[str, str]:
-    """A split for each session: the last fifth is test and the tenth before it dev, as KEMDy20's 33-40 and 29-32.
+    """A split for each session: the last fifth is test and the tenth before it dev, as KEMDy20's
+    33-40 and 29-32.
 
     Raises ValueError with fewer than three sessions.
     """
-    ordered = sorted(set(sessions), key=lambda session: (natural_key(session), session))  # 1 before 01, always
+    ordered = sorted(
+        set(sessions), key=lambda session: (natural_key(session), session)
+    )  # 1 before 01, always
     if len(ordered) < 3:
         raise ValueError(f"needs at least 3 sessions to split by session, found {len(ordered)}")
     num_test = max(1, round(len(ordered) * 0.2))
@@ -123,23 +158,32 @@ def _decode_utf8(content: bytes) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError as error:
-        raise ValueError(f"byte {error.start}: not UTF-8 ({error.reason}); save it as UTF-8") from None
+        raise ValueError(
+            f"byte {error.start}: not UTF-8 ({error.reason}); save it as UTF-8"
+        ) from None
 
 
-def read_table(path: Path, decode: Callable[[bytes], str] = _decode_utf8) -> "tuple[pd.DataFrame, list[int]]":
+def read_table(
+    path: Path, decode: Callable[[bytes], str] = _decode_utf8
+) -> "tuple[pd.DataFrame, list[int]]":
     """A CSV as strings (None for a missing field), with the line number each row starts on.
 
-    `decode` raises ValueError with the place of what is no text. Raises FileNotFoundError and ManifestError.
+    `decode` raises ValueError with the place of what is no text. Raises FileNotFoundError and
+    ManifestError.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such manifest; make one with: mmm prepare csv FILE -o manifest.csv")
+        raise FileNotFoundError(
+            f"{path}: no such manifest; make one with: mmm prepare csv FILE -o manifest.csv"
+        )
 
     try:
         text = decode(path.read_bytes()).removeprefix("\ufeff")
     except ValueError as error:
         raise ManifestError(path, [str(error)]) from None
     if not text.strip():
-        raise ManifestError(path, ["line 1: the file is empty; expected a header with " + ", ".join(COLUMNS)])
+        raise ManifestError(
+            path, ["line 1: the file is empty; expected a header with " + ", ".join(COLUMNS)]
+        )
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     records: list[list[str | None]] = []
     lines: list[int] = []
@@ -147,9 +191,13 @@ def read_table(path: Path, decode: Callable[[bytes], str] = _decode_utf8) -> "tu
     try:
         header = next(reader)
         if not header:
-            raise ManifestError(path, ["line 1: an empty line; expected a header with " + ", ".join(COLUMNS)])
+            raise ManifestError(
+                path, ["line 1: an empty line; expected a header with " + ", ".join(COLUMNS)]
+            )
         if twice := sorted({name for name in header if header.count(name) > 1}):
-            raise ManifestError(path, [f"line 1: column {name!r} occurs more than once" for name in twice])
+            raise ManifestError(
+                path, [f"line 1: column {name!r} occurs more than once" for name in twice]
+            )
         # A quoted field may span lines, so a row's line is not its number plus two.
         line = reader.line_num + 1
         for fields in reader:
@@ -159,7 +207,9 @@ def read_table(path: Path, decode: Callable[[bytes], str] = _decode_utf8) -> "tu
             lines.append(line)
             line = reader.line_num + 1
     except csv.Error as error:
-        raise ManifestError(path, [f"line {line}: not CSV ({error}); is a quote not closed, or not doubled?"]) from None
+        raise ManifestError(
+            path, [f"line {line}: not CSV ({error}); is a quote not closed, or not doubled?"]
+        ) from None
     # Half a second to import, which a prediction must not wait for.
     import pandas as pd
 
@@ -185,7 +235,9 @@ def _votes(text: str) -> tuple[tuple[str, ...], ...]:
 
 
 def _read_ratings(fields: dict[str, str], fault: Callable[[str], None]) -> _Ratings:
-    """The optional columns: numbers, and raters divided by | who may have named several emotions or none."""
+    """The optional columns: numbers, and raters divided by | who may have named several emotions or
+    none.
+    """
     numbers: dict[str, float | None] = {"valence": None, "arousal": None}
     for column in numbers.keys() & fields.keys():
         if fields[column]:
@@ -198,7 +250,10 @@ def _read_ratings(fields: dict[str, str], fault: Callable[[str], None]) -> _Rati
     text = fields.get("votes", "")
     votes = _votes(text) if text else ()
     for name in sorted({name for rater in votes for name in rater if name not in EMOTIONS}):
-        fault(f"votes name the unknown emotion {name!r}; expected {', '.join(EMOTIONS)} (raters divided by |)")
+        fault(
+            f"votes name the unknown emotion {name!r}; expected {', '.join(EMOTIONS)} (raters"
+            " divided by |)"
+        )
     return _Ratings(numbers["valence"], numbers["arousal"], votes)
 
 
@@ -206,7 +261,8 @@ def read_manifest(path: Path | str, *, check_audio: bool = True) -> Manifest:
     """Read and check a manifest; every fault is listed at once.
 
     `check_audio=False` skips looking for the audio files, for machines that hold only the features.
-    Raises FileNotFoundError, or ManifestError naming line, column, what was found and what was expected.
+    Raises FileNotFoundError, or ManifestError naming line, column, what was found and what was
+    expected.
     """
     path = Path(path)
     table, lines = read_table(path)
@@ -236,46 +292,67 @@ def read_manifest(path: Path | str, *, check_audio: bool = True) -> Manifest:
             if all(value == "" or not isinstance(value, str) for value in row):
                 fault("empty line; remove it")
             else:
-                fault(f"fewer fields than the header's {len(table.columns)}; is a quote or comma missing?")
+                fault(
+                    f"fewer fields than the header's {len(table.columns)}; is a quote or comma"
+                    " missing?"
+                )
             continue
         fields = [value.strip() for value in row]
         if not any(fields):
             fault("empty line; remove it")
             continue
         if str(row[0]).startswith(_EXTRA_FIELDS):
-            fault(f"more fields than the header's {len(table.columns)}; is a text with a comma not quoted?")
+            fault(
+                f"more fields than the header's {len(table.columns)}; is a text with a comma not"
+                " quoted?"
+            )
             continue
-        for column, value in zip(wanted, fields, strict=True) if _CONTROL.search("".join(fields)) else ():
+        for column, value in (
+            zip(wanted, fields, strict=True) if _CONTROL.search("".join(fields)) else ()
+        ):
             if found_control := _CONTROL.search(value.replace("\r\n", "\n")):
-                fault(f"{column} holds the control character U+{ord(found_control[0]):04X}; remove it")
+                fault(
+                    f"{column} holds the control character U+{ord(found_control[0]):04X}; remove it"
+                )
         utterance_id, dialogue_id, turn_text, session, _, _, audio, emotion = fields[:8]
         for column, value in zip(COLUMNS, fields, strict=False) if "" in fields else ():
             if not value and column != "text":
                 fault(f"{column} is empty")
         if utterance_id and utterance_id in first_line:
-            fault(f"utterance_id {utterance_id!r} is already on line {first_line[utterance_id]}; ids must be unique")
+            fault(
+                f"utterance_id {utterance_id!r} is already on line {first_line[utterance_id]}; ids"
+                " must be unique"
+            )
         first_line.setdefault(utterance_id, line)
         turn: int | None = None
         if _TURN.fullmatch(turn_text):
             turn = int(turn_text)
             if dialogue_id and (dialogue_id, turn) in turns:
-                fault(f"turn {turn} of dialogue {dialogue_id!r} is already on line {turns[dialogue_id, turn]}")
+                fault(
+                    f"turn {turn} of dialogue {dialogue_id!r} is already on line"
+                    f" {turns[dialogue_id, turn]}"
+                )
             turns.setdefault((dialogue_id, turn), line)
         elif turn_text:
             fault(
-                f"turn {turn_text!r} is not a whole number" + (" of up to 9 digits" if turn_text.strip("-").isdigit() else "")
+                f"turn {turn_text!r} is not a whole number"
+                + (" of up to 9 digits" if turn_text.strip("-").isdigit() else "")
             )
         emotions = _names(emotion)
         if emotion and not emotions:
             fault(f"emotion {emotion!r} names no class")
         for name in emotions:
             if name not in EMOTIONS:
-                fault(f"unknown emotion {name!r}; expected {', '.join(EMOTIONS)} (several joined by ;)")
+                fault(
+                    f"unknown emotion {name!r}; expected {', '.join(EMOTIONS)} (several joined"
+                    " by ;)"
+                )
         if len(set(emotions)) < len(emotions):
             fault(f"emotion {emotion!r} names one class twice")
         if audio and check_audio:
             if audio not in exists:
-                # Path.is_file raises for a name that is too long for the file system, and is slow where there are thousands.
+                # Path.is_file raises for a name that is too long for the file system, and is slow
+                # where there are thousands.
                 exists[audio] = os.path.isfile(os.path.join(folder, audio))  # noqa: PTH113, PTH118
             if not exists[audio]:
                 fault(f"audio file {audio!r} does not exist below {path.parent}/")
@@ -286,12 +363,17 @@ def read_manifest(path: Path | str, *, check_audio: bool = True) -> Manifest:
         if dialogue_id and key:
             if dialogue_id in home and home[dialogue_id][0] != key:
                 what = "split" if has_split else "session"
-                fault(f"dialogue {dialogue_id!r} is in {what} {key!r} here and {home[dialogue_id][0]!r} on line "
-                      f"{home[dialogue_id][1]}; a dialogue must not be divided")  # fmt: skip
+                fault(
+                    f"dialogue {dialogue_id!r} is in {what} {key!r} here and"
+                    f" {home[dialogue_id][0]!r} on line {home[dialogue_id][1]}; a dialogue must not"
+                    " be divided"
+                )
             home.setdefault(dialogue_id, (key, line))
         ratings = _Ratings()
         if rated:
-            ratings = _read_ratings(dict(zip(rated, fields[len(wanted) - len(rated) :], strict=True)), fault)
+            ratings = _read_ratings(
+                dict(zip(rated, fields[len(wanted) - len(rated) :], strict=True)), fault
+            )
         parsed.append((fields, turn, emotions, split, ratings))
 
     by_session: dict[str, str] = {}
@@ -301,10 +383,18 @@ def read_manifest(path: Path | str, *, check_audio: bool = True) -> Manifest:
         except ValueError as error:
             faults.append((1, f"no split column, and {error}; add a split column (train/dev/test)"))
     if has_split and not faults:
-        empty = [name for name in ("train", "dev") if not any(split == name for *_, split, _ in parsed)]
-        faults += [(1, f"the split column leaves {name} empty; every sweep needs train and dev") for name in empty]
+        empty = [
+            name for name in ("train", "dev") if not any(split == name for *_, split, _ in parsed)
+        ]
+        faults += [
+            (1, f"the split column leaves {name} empty; every sweep needs train and dev")
+            for name in empty
+        ]
     if faults:
-        raise ManifestError(path, [f"line {line}: {text}" for line, text in sorted(faults, key=lambda fault: fault[0])])
+        raise ManifestError(
+            path,
+            [f"line {line}: {text}" for line, text in sorted(faults, key=lambda fault: fault[0])],
+        )
 
     order: dict[str, list[tuple[int, int]]] = {}
     for index, (fields, turn, *_) in enumerate(parsed):
@@ -334,4 +424,6 @@ def read_manifest(path: Path | str, *, check_audio: bool = True) -> Manifest:
         for index, (fields, turn, emotions, split, ratings) in enumerate(parsed)
     )
     present = {emotion for utterance in utterances for emotion in utterance.emotions}
-    return Manifest(path, sha256_of_file(path), utterances, tuple(name for name in EMOTIONS if name in present))
+    return Manifest(
+        path, sha256_of_file(path), utterances, tuple(name for name in EMOTIONS if name in present)
+    )

@@ -7,7 +7,14 @@ import numpy as np
 import numpy.typing as npt
 
 # What a sweep may maximise: rule 6, the objective is higher-is-better.
-OBJECTIVES = ("macro_f1", "unweighted_recall", "accuracy", "weighted_f1", "weighted_precision", "weighted_recall")
+OBJECTIVES = (
+    "macro_f1",
+    "unweighted_recall",
+    "accuracy",
+    "weighted_f1",
+    "weighted_precision",
+    "weighted_recall",
+)
 
 
 def classification_metrics(
@@ -15,10 +22,13 @@ def classification_metrics(
 ) -> dict[str, Any]:
     """Metrics of class indices `true` and `predicted`, both (N,).
 
-    Classes that do not occur count with zero, as scikit-learn's zero_division=0. `recall_sd` is the population
-    standard deviation of per-class recall over the classes that occur in `true` (reported by the published work).
+    Classes that do not occur count with zero, as scikit-learn's zero_division=0. `recall_sd` is the
+    population standard deviation of per-class recall over the classes that occur in `true`
+    (reported by the published work).
     """
-    matrix = np.bincount(true * len(classes) + predicted, minlength=len(classes) ** 2).reshape(len(classes), len(classes))
+    matrix = np.bincount(true * len(classes) + predicted, minlength=len(classes) ** 2).reshape(
+        len(classes), len(classes)
+    )
     support, chosen, right = matrix.sum(axis=1), matrix.sum(axis=0), np.diag(matrix)
     precision, recall = right / np.maximum(chosen, 1), right / np.maximum(support, 1)
     f1 = 2 * right / np.maximum(support + chosen, 1)

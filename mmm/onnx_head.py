@@ -1,6 +1,8 @@
-"""The head as ONNX, for runtimes without torch: from encoded speech and text to logits, any batch size and any lengths.
+"""The head as ONNX, for runtimes without torch: from encoded speech and text to logits, any batch
+size and any lengths.
 
-The encoders are not in it. What it takes is what `Predictor.inputs` gives: float32 speech and text with boolean masks.
+The encoders are not in it. What it takes is what `Predictor.inputs` gives: float32 speech and text
+with boolean masks.
 """
 
 import contextlib
@@ -20,7 +22,9 @@ from mmm.evaluate import forward
 
 INPUTS = ("speech", "speech_mask", "text", "text_mask")
 TOLERANCE = 1e-5  # of a probability, between torch and onnxruntime
-_MISSING = "ONNX needs onnx, onnxscript and onnxruntime; install them with: pip install 'mmm-search[onnx]'"
+_MISSING = (
+    "ONNX needs onnx, onnxscript and onnxruntime; install them with: pip install 'mmm-search[onnx]'"
+)
 
 
 class OnnxError(ValueError):
@@ -28,21 +32,37 @@ class OnnxError(ValueError):
 
 
 def export_onnx(bundle: Bundle) -> bytes:
-    """The model as an ONNX file's content, checked against torch on random inputs. Raises OnnxError."""
+    """The model as an ONNX file's content, checked against torch on random inputs. Raises
+    OnnxError.
+    """
     try:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError:
         raise OnnxError(_MISSING) from None
     config, dims = bundle.config, bundle.dims
-    example = _random_batch(config, dims, 3, max(2, dims.speech_positions - 1), max(2, dims.text_positions - 1))
+    example = _random_batch(
+        config, dims, 3, max(2, dims.speech_positions - 1), max(2, dims.text_positions - 1)
+    )
     batch, frames, tokens = (torch.export.Dim(name) for name in ("batch", "frames", "tokens"))
     axes: tuple[dict[int, Any], ...] = ({0: batch},) * 4
     if not config.is_pooled:
-        axes = ({0: batch, 1: frames}, {0: batch, 1: frames}, {0: batch, 1: tokens}, {0: batch, 1: tokens})
+        axes = (
+            {0: batch, 1: frames},
+            {0: batch, 1: frames},
+            {0: batch, 1: tokens},
+            {0: batch, 1: tokens},
+        )
     with _quiet():
-        program = torch.onnx.export(bundle.model, _tensors(example), dynamo=True, dynamic_shapes=axes, input_names=list(INPUTS),
-                                    output_names=["logits"], verbose=False)  # fmt: skip
+        program = torch.onnx.export(
+            bundle.model,
+            _tensors(example),
+            dynamo=True,
+            dynamic_shapes=axes,
+            input_names=list(INPUTS),
+            output_names=["logits"],
+            verbose=False,
+        )
     assert program is not None
     content: bytes = program.model_proto.SerializeToString()
     _check(content, bundle)
@@ -62,7 +82,11 @@ def onnx_logits(session: Any, batch: Batch) -> npt.NDArray[np.float32]:
     """(B, C) logits of a session for a batch."""
     # A system that does not look at a mask has no input for it.
     taken = {put.name for put in session.get_inputs()}
-    feed = {name: tensor.numpy() for name, tensor in zip(INPUTS, _tensors(batch), strict=True) if name in taken}
+    feed = {
+        name: tensor.numpy()
+        for name, tensor in zip(INPUTS, _tensors(batch), strict=True)
+        if name in taken
+    }
     logits: npt.NDArray[np.float32] = session.run(None, feed)[0]
     return logits
 
@@ -75,13 +99,24 @@ def _check(content: bytes, bundle: Bundle) -> None:
         (2, 1, dims.text_positions),
         (7, 2, 2),
     ):
-        batch = _random_batch(bundle.config, dims, size, min(frames, dims.speech_positions), min(tokens, dims.text_positions))
+        batch = _random_batch(
+            bundle.config,
+            dims,
+            size,
+            min(frames, dims.speech_positions),
+            min(tokens, dims.text_positions),
+        )
         with torch.inference_mode():
             expected = forward(bundle.model, batch).softmax(dim=-1)
-        difference = float((torch.from_numpy(onnx_logits(session, batch)).softmax(dim=-1) - expected).abs().max())
+        difference = float(
+            (torch.from_numpy(onnx_logits(session, batch)).softmax(dim=-1) - expected).abs().max()
+        )
         if not difference <= TOLERANCE:
-            raise OnnxError(f"{bundle.name}: ONNX gives probabilities that differ from torch's by {difference:.1e} (batch of {size}, "
-                            f"{frames} frames, {tokens} tokens; expected at most {TOLERANCE:.0e}); nothing was written")  # fmt: skip
+            raise OnnxError(
+                f"{bundle.name}: ONNX gives probabilities that differ from torch's by"
+                f" {difference:.1e} (batch of {size}, {frames} frames, {tokens} tokens; expected at"
+                f" most {TOLERANCE:.0e}); nothing was written"
+            )
 
 
 def _tensors(batch: Batch) -> tuple[torch.Tensor, ...]:
@@ -96,9 +131,17 @@ def _random_batch(config: TrainConfig, dims: Dims, size: int, frames: int, token
     masks = [torch.rand(shape, generator=generator) > 0.3 for shape in shapes]
     for mask in masks:
         mask[:, 0] = True
-    speech = torch.randn((*shapes[0], dims.speech_width), generator=generator) * masks[0].unsqueeze(-1)
+    speech = torch.randn((*shapes[0], dims.speech_width), generator=generator) * masks[0].unsqueeze(
+        -1
+    )
     text = torch.randn((*shapes[1], dims.text_width), generator=generator) * masks[1].unsqueeze(-1)
-    return Batch(speech, masks[0], text[:, 0] if config.is_pooled else text, masks[1], torch.zeros(size, dims.num_classes))
+    return Batch(
+        speech,
+        masks[0],
+        text[:, 0] if config.is_pooled else text,
+        masks[1],
+        torch.zeros(size, dims.num_classes),
+    )
 
 
 @contextlib.contextmanager

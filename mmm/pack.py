@@ -1,7 +1,8 @@
-"""Several runs of one shape as one batched model: their weights stacked, each product one batched product.
+"""Several runs of one shape as one batched model: their weights stacked, each product one batched
+product.
 
-The members stay ordinary runs. Their parameters are views into the stack, so that checkpoints, optimizers and best weights
-know nothing of it.
+The members stay ordinary runs. Their parameters are views into the stack, so that checkpoints,
+optimizers and best weights know nothing of it.
 """
 
 from collections.abc import Sequence
@@ -17,9 +18,20 @@ from mmm.config import TrainConfig
 from mmm.models.layers import Drop, keep_all
 from mmm.run import Run
 
-# What members may differ in; all else decides shapes, the rows of a batch, or when the optimizer steps.
+# What members may differ in; all else decides shapes, the rows of a batch, or when the optimizer
+# steps.
 FREE = frozenset(
-    {"lr", "weight_decay", "dropout", "seed", "class_weight", "label_smoothing", "weighted_sampling", "shuffle", "epochs"}
+    {
+        "lr",
+        "weight_decay",
+        "dropout",
+        "seed",
+        "class_weight",
+        "label_smoothing",
+        "weighted_sampling",
+        "shuffle",
+        "epochs",
+    }
 )
 
 
@@ -31,8 +43,9 @@ def pack_shape(config: TrainConfig) -> tuple[tuple[str, Any], ...]:
 class Pack:
     """The members' models as one. Raises ValueError where their shapes differ.
 
-    One member alone is its own model, without a stack; but not of the concat systems, which are packed the most: in a stack of one
-    each product is rounded as in a stack of many, so that their results are the same to the bit, however wild the learning rate.
+    One member alone is its own model, without a stack; but not of the concat systems, which are
+    packed the most: in a stack of one each product is rounded as in a stack of many, so that their
+    results are the same to the bit, however wild the learning rate.
     """
 
     def __init__(self, runs: Sequence[Run]) -> None:
@@ -44,7 +57,9 @@ class Pack:
         ]
         differing = sorted({name for name, value, other in pairs if value != other})
         if differing:
-            raise ValueError(f"runs of different shapes cannot train in one pack; {', '.join(differing)} differ")
+            raise ValueError(
+                f"runs of different shapes cannot train in one pack; {', '.join(differing)} differ"
+            )
         self.runs = list(runs)
         self._model = runs[0].model
         self._stack: dict[str, Tensor] = {}
@@ -61,7 +76,11 @@ class Pack:
     def forward(self, batch: Batch, drop: Drop = keep_all) -> Tensor:
         """Logits (M, B, C) of a batch (M, B, ...); of one member, (B, C) of (B, ...)."""
         inputs = (batch.speech, batch.speech_mask, batch.text, batch.text_mask, drop)
-        logits: Tensor = functional_call(self._model, self._stack, inputs) if self._stack else self._model(*inputs)
+        logits: Tensor = (
+            functional_call(self._model, self._stack, inputs)
+            if self._stack
+            else self._model(*inputs)
+        )
         return logits
 
     def step(self) -> None:
@@ -81,7 +100,9 @@ class Pack:
             stacked.grad = None
 
     def dissolve(self) -> None:
-        """Give the members memory of their own again, so that one that has left does not hold that of all."""
+        """Give the members memory of their own again, so that one that has left does not hold that
+        of all.
+        """
         if self._stack:
             for run in self.runs:
                 for parameter in run.model.parameters():

@@ -1,4 +1,6 @@
-"""How many runs to train as one: measured on the machine, the data and the model that are to be trained."""
+"""How many runs to train as one: measured on the machine, the data and the model that are to be
+trained.
+"""
 
 import copy
 import math
@@ -18,10 +20,11 @@ _WORTH = 1.3  # a pack ties trials together and takes memory, so it has to win c
 
 
 def measure_pack_sizes(run: Run, largest: int) -> dict[str, Any]:
-    """Seconds of a training step for each member, by the size of the pack, and the size that is worth it; `run` is left as it is.
+    """Seconds of a training step for each member, by the size of the pack, and the size that is
+    worth it; `run` is left as it is.
 
-    {"seconds": {1: 0.0031, 4: 0.0017, 16: 0.0012}, "size": 16}. Larger packs are not tried where a smaller one loses, and none
-    where a single run keeps the machine busy.
+    {"seconds": {1: 0.0031, 4: 0.0017, 16: 0.0012}, "size": 16}. Larger packs are not tried where a
+    smaller one loses, and none where a single run keeps the machine busy.
     """
     seconds: dict[int, float] = {}
     for size in sorted({1, *(min(size, largest) for size in SIZES)}):
@@ -51,7 +54,8 @@ def _twin(run: Run, member: int) -> Run:
 
 
 def _seconds_of_step(runs: list[Run]) -> float:
-    # By the process's own time where that is what a core would take: other workers run beside this one.
+    # By the process's own time where that is what a core would take: other workers run beside this
+    # one.
     on_gpu = runs[0].device.type == "cuda"
     clock = time.process_time if not on_gpu and torch.get_num_threads() == 1 else time.perf_counter
     pack = Pack(runs)

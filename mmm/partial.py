@@ -1,14 +1,16 @@
-"""A feature store in the making: rows arrive in any order and land in their place, and a killed writer goes on where it was.
+"""A feature store in the making: rows arrive in any order and land in their place, and a killed
+writer goes on where it was.
 
 `features/.<recipe hash>.partial/` holds
   store/     the files of a feature store at their final size, rows that are missing are holes
   done       one byte a row: 1 where the row is on the disk
   arrays.json  checksums of values and pooled vectors, where they are those of the store before
-  plan.json  digest of the recipe, keys, stamps, hashes and lengths; written last, without it the folder is rubbish
+  plan.json  digest of the recipe, keys, stamps, hashes and lengths; written last, without it the
+             folder is rubbish
   replaced/  for a moment at the end: the store that `store/` takes the place of
 
-Sizes and places are known before the first row, so memory does not grow with the corpus, no row is written twice, and the bytes do
-not depend on who wrote which row when.
+Sizes and places are known before the first row, so memory does not grow with the corpus, no row is
+written twice, and the bytes do not depend on who wrote which row when.
 """
 
 import json
@@ -25,7 +27,15 @@ import numpy.typing as npt
 from mmm.checksums import CHECKSUMS, checksums_of
 from mmm.encode_command import MANIFEST
 from mmm.files import sha256_of_json, sync, write_json
-from mmm.store import AUDIO_HASH_BYTES, LARGE_FILES, SMALL_FILES, FeatureStore, Recipe, open_store, pool
+from mmm.store import (
+    AUDIO_HASH_BYTES,
+    LARGE_FILES,
+    SMALL_FILES,
+    FeatureStore,
+    Recipe,
+    open_store,
+    pool,
+)
 
 _SYNC_S = 2.0  # what is written is marked as done, after a sync, this often
 _FILES = ("values", "pooled")
@@ -40,7 +50,9 @@ class Plan:
     keys: npt.NDArray[np.uint64]  # (N,)
     stamps: npt.NDArray[np.int64]  # (N, 2)
     lengths: npt.NDArray[np.int64]  # (N,) frames or tokens
-    known_hashes: npt.NDArray[np.uint8] | None = None  # (N, 16) of the audio, zeros where it is not known; None: of text
+    known_hashes: npt.NDArray[np.uint8] | None = (
+        None  # (N, 16) of the audio, zeros where it is not known; None: of text
+    )
 
     @property
     def audio_hashes(self) -> npt.NDArray[np.uint8]:
@@ -50,7 +62,10 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        arrays = [sha256_of_json(array.tolist()) for array in (self.keys, self.stamps, self.audio_hashes, self.lengths)]
+        arrays = [
+            sha256_of_json(array.tolist())
+            for array in (self.keys, self.stamps, self.audio_hashes, self.lengths)
+        ]
         return sha256_of_json([self.recipe, self.width, *arrays])
 
 
@@ -62,17 +77,28 @@ class Rows:
     done: npt.NDArray[np.bool_]
 
     def places(
-        self, keys: npt.NDArray[np.uint64], stamps: npt.NDArray[np.int64], hashes: npt.NDArray[np.uint8]
+        self,
+        keys: npt.NDArray[np.uint64],
+        stamps: npt.NDArray[np.int64],
+        hashes: npt.NDArray[np.uint8],
     ) -> npt.NDArray[np.int64]:
-        """Row of each utterance (N,), -1 where there is none of the same content: by its hash where both are known, else its stamp."""
+        """Row of each utterance (N,), -1 where there is none of the same content: by its hash where
+        both are known, else its stamp.
+        """
         rows = self.store.find(keys)
         recorded = self.store.audio_hashes[rows]
         by_hash = recorded.any(axis=1) & hashes.any(axis=1)
-        same = np.where(by_hash, (recorded == hashes).all(axis=1), (self.store.stamps[rows] == stamps).all(axis=1))
+        same = np.where(
+            by_hash,
+            (recorded == hashes).all(axis=1),
+            (self.store.stamps[rows] == stamps).all(axis=1),
+        )
         return np.where((rows >= 0) & self.done[rows] & same, rows, -1)
 
     def is_all_of(self, plan: Plan) -> bool:
-        """Whether a plan's rows are these in their order, and none else: it differs in stamps and hashes at most."""
+        """Whether a plan's rows are these in their order, and none else: it differs in stamps and
+        hashes at most.
+        """
         return (
             np.array_equal(self.store.keys, plan.keys)
             and self.store.width == plan.width
@@ -89,7 +115,9 @@ def partial_folder(path: Path) -> Path:
 
 
 def rows_there(path: Path, manifest: Path = MANIFEST) -> list[Rows]:
-    """What a store that is to be written at `path` can start from. Finishes what a kill interrupted. Raises DamagedStore."""
+    """What a store that is to be written at `path` can start from. Finishes what a kill
+    interrupted. Raises DamagedStore.
+    """
     tidy(path)
     found = []
     if (path / "recipe.json").is_file():
@@ -117,16 +145,24 @@ def tidy(path: Path) -> None:
 
 
 class PartialStore:
-    """Opens the partial store of a plan, or makes it and copies the rows there are. Not for two writers at once."""
+    """Opens the partial store of a plan, or makes it and copies the rows there are. Not for two
+    writers at once.
+    """
 
     def __init__(self, path: Path, plan: Plan, manifest: Path = MANIFEST) -> None:
         self.path, self.plan, self.folder = path, plan, partial_folder(path)
         self.offsets = np.concatenate([[0], np.cumsum(plan.lengths)]).astype(np.int64)
-        self._headers = {"values": _header(int(self.offsets[-1]), plan.width), "pooled": _header(len(plan.keys), plan.width)}
+        self._headers = {
+            "values": _header(int(self.offsets[-1]), plan.width),
+            "pooled": _header(len(plan.keys), plan.width),
+        }
         self._files: dict[str, int] = {}
         sources = rows_there(path, manifest)
         digest = plan.digest
-        goes_on = self.folder.is_dir() and json.loads((self.folder / "plan.json").read_text())["digest"] == digest
+        goes_on = (
+            self.folder.is_dir()
+            and json.loads((self.folder / "plan.json").read_text())["digest"] == digest
+        )
         if not goes_on:
             self._make(digest, sources)
         self.done = np.fromfile(self.folder / "done", dtype=np.uint8) == 1
@@ -139,10 +175,21 @@ class PartialStore:
         plan, fresh = self.plan, self.path.parent / f".{self.path.name}.fresh"
         (fresh / "store").mkdir(parents=True)
         write_json(fresh / "store" / "recipe.json", plan.recipe)
-        for name, array in (("offsets", self.offsets), ("keys", plan.keys), ("stamps", plan.stamps),
-                            ("audio_hashes", plan.audio_hashes)):  # fmt: skip
+        for name, array in (
+            ("offsets", self.offsets),
+            ("keys", plan.keys),
+            ("stamps", plan.stamps),
+            ("audio_hashes", plan.audio_hashes),
+        ):
             np.save(fresh / "store" / f"{name}.npy", array)
-        whole = next((source for source in sources if source.store.path == self.path and source.is_all_of(plan)), None)
+        whole = next(
+            (
+                source
+                for source in sources
+                if source.store.path == self.path and source.is_all_of(plan)
+            ),
+            None,
+        )
         if whole is not None:
             self._take_over(whole.store, fresh)
             done = np.ones(len(plan.keys), dtype=np.uint8)
@@ -159,7 +206,9 @@ class PartialStore:
         sync(self.path.parent)
 
     def _take_over(self, store: FeatureStore, fresh: Path) -> None:
-        """The large files of a finished store as they are, unread: they are never written to again."""
+        """The large files of a finished store as they are, unread: they are never written to
+        again.
+        """
         for name in LARGE_FILES:
             try:
                 os.link(store.path / name, fresh / "store" / name)
@@ -167,7 +216,9 @@ class PartialStore:
                 shutil.copyfile(store.path / name, fresh / "store" / name)
         if store.checksums is not None:
             # Those of now would make a bit that has flipped since look as if it was meant.
-            write_json(fresh / "arrays.json", json.loads((store.path / CHECKSUMS).read_bytes())["arrays"])
+            write_json(
+                fresh / "arrays.json", json.loads((store.path / CHECKSUMS).read_bytes())["arrays"]
+            )
 
     def _copy(self, sources: Sequence[Rows], fresh: Path) -> npt.NDArray[np.uint8]:
         """Large files with the rows that there are; returns which those are."""
@@ -176,11 +227,19 @@ class PartialStore:
         free = shutil.disk_usage(self.path.parent).free
         if needed > free:
             shutil.rmtree(fresh)
-            raise ValueError(f"{self.path.parent}: the features need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
+            raise ValueError(
+                f"{self.path.parent}: the features need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB"
+                " are free"
+            )
         for name, header in self._headers.items():
             with open(fresh / "store" / f"{name}.npy", "wb") as file:
                 file.write(header)
-                file.truncate(len(header) + 2 * plan.width * (int(self.offsets[-1]) if name == "values" else len(plan.keys)))
+                file.truncate(
+                    len(header)
+                    + 2
+                    * plan.width
+                    * (int(self.offsets[-1]) if name == "values" else len(plan.keys))
+                )
         done = np.zeros(len(plan.keys), dtype=np.uint8)
         self._open(fresh)
         for source in sources:
@@ -201,14 +260,18 @@ class PartialStore:
         return done
 
     def _open(self, folder: Path) -> None:
-        self._files = {name: os.open(folder / "store" / f"{name}.npy", os.O_RDWR) for name in _FILES}
+        self._files = {
+            name: os.open(folder / "store" / f"{name}.npy", os.O_RDWR) for name in _FILES
+        }
 
     def _close(self) -> None:
         for descriptor in self._files.values():
             os.close(descriptor)
         self._files = {}
 
-    def _write(self, row: int, values: npt.NDArray[np.float16], pooled: npt.NDArray[np.float16]) -> None:
+    def _write(
+        self, row: int, values: npt.NDArray[np.float16], pooled: npt.NDArray[np.float16]
+    ) -> None:
         width = 2 * self.plan.width
         for name, place, array in (
             ("values", int(self.offsets[row]), values),
@@ -220,25 +283,41 @@ class PartialStore:
                 written = os.pwrite(self._files[name], data, offset)
                 data, offset = data[written:], offset + written
 
-    def put(self, row: int, values: npt.NDArray[np.floating], pooled: npt.NDArray[np.float16] | None = None) -> None:
+    def put(
+        self,
+        row: int,
+        values: npt.NDArray[np.floating],
+        pooled: npt.NDArray[np.float16] | None = None,
+    ) -> None:
         """Write a row's (T, D) features, rounded to float16. Raises ValueError where they are none.
 
-        `pooled` (D,) stands for the whole where `values` are means of several frames; otherwise it is made of them.
+        `pooled` (D,) stands for the whole where `values` are means of several frames; otherwise it
+        is made of them.
         """
-        encoder, expected = self.plan.recipe["encoder"], (int(self.plan.lengths[row]), self.plan.width)
+        encoder, expected = (
+            self.plan.recipe["encoder"],
+            (int(self.plan.lengths[row]), self.plan.width),
+        )
         with np.errstate(over="ignore"):
             rounded = values.astype(np.float16)
         if not len(rounded) or not np.isfinite(rounded).all():
-            raise ValueError(f"encoder {encoder!r} gave no frame or a value that float16 cannot hold")
+            raise ValueError(
+                f"encoder {encoder!r} gave no frame or a value that float16 cannot hold"
+            )
         if rounded.shape != expected:
             raise ValueError(
-                f"encoder {encoder!r} gave features of shape {rounded.shape}, {expected} were expected; was the file changed?"
+                f"encoder {encoder!r} gave features of shape {rounded.shape}, {expected} were"
+                " expected; was the file changed?"
             )
-        self._write(row, rounded, pool(rounded, self.plan.recipe["kind"]) if pooled is None else pooled)
+        self._write(
+            row, rounded, pool(rounded, self.plan.recipe["kind"]) if pooled is None else pooled
+        )
         self._unmarked.append(row)
 
     def mark(self, *, now: bool = False) -> None:
-        """Rows put so far are done, once they are synced; every few seconds, or `now`. Call it after a whole batch."""
+        """Rows put so far are done, once they are synced; every few seconds, or `now`. Call it
+        after a whole batch.
+        """
         if not self._unmarked or not (now or time.monotonic() - self._synced > _SYNC_S):
             return
         for descriptor in self._files.values():
@@ -280,5 +359,7 @@ def _header(length: int, width: int) -> bytes:
     import io
 
     buffer = io.BytesIO()
-    np.lib.format.write_array_header_1_0(buffer, {"descr": "<f2", "fortran_order": False, "shape": (length, width)})
+    np.lib.format.write_array_header_1_0(
+        buffer, {"descr": "<f2", "fortran_order": False, "shape": (length, width)}
+    )
     return buffer.getvalue()

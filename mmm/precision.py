@@ -8,13 +8,15 @@ PRECISIONS = ("auto", "float32", "bf16", "fp16")
 
 _CPUINFO = Path("/proc/cpuinfo")
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
-# Whether a CPU gains by bf16 in training: steps of these are large products. A concat system's are small, and its casts take
-# what the products save (4.4 ms a step instead of 4.7, against 2.4 s instead of 8.2 of cross-attention).
+# Whether a CPU gains by bf16 in training: steps of these are large products. A concat system's are
+# small, and its casts take what the products save (4.4 ms a step instead of 4.7, against 2.4 s
+# instead of 8.2 of cross-attention).
 _CPU_BF16_PAYS = ("mlp_mixer", "cross_attention")
 
 
 def resolve_precision(precision: str, device: str) -> str:
-    """`auto` -> what is fast there: bf16 where the device multiplies it, else fp16 on a GPU and float32 on a CPU. Raises ValueError.
+    """`auto` -> what is fast there: bf16 where the device multiplies it, else fp16 on a GPU and
+    float32 on a CPU. Raises ValueError.
 
     A CPU without bf16 instructions emulates it, slower than float32.
     """
@@ -33,7 +35,9 @@ def resolve_precision(precision: str, device: str) -> str:
 
 
 def training_precision(precision: str, device: str, architecture: str) -> str:
-    """The same for training a system: no fp16, in which small gradients vanish, and on a CPU bf16 only where it pays. Raises ValueError."""
+    """The same for training a system: no fp16, in which small gradients vanish, and on a CPU bf16
+    only where it pays. Raises ValueError.
+    """
     if precision == "fp16":
         raise ValueError("--precision fp16 is not for training; use bf16, float32 or auto")
     if precision == "auto" and not device.startswith("cuda") and architecture not in _CPU_BF16_PAYS:
@@ -52,7 +56,9 @@ def cpu_has_bf16() -> bool:
         return forced == "on"
     if not _CPUINFO.is_file():
         return False
-    flags = next((line for line in _CPUINFO.read_text().splitlines() if line.startswith("flags")), "")
+    flags = next(
+        (line for line in _CPUINFO.read_text().splitlines() if line.startswith("flags")), ""
+    )
     return bool(_BF16_FLAGS & set(flags.split()))
 
 
@@ -61,4 +67,6 @@ def autocast(precision: str, device: str) -> Any:
     import torch
 
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
-    return torch.autocast(torch.device(device).type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+    return torch.autocast(
+        torch.device(device).type, dtype=dtype or torch.bfloat16, enabled=dtype is not None
+    )

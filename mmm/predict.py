@@ -24,8 +24,17 @@ from mmm.manifest import Manifest
 from mmm.store import Encoded, encoded
 
 OPENINGS = "test_openings.csv"
-_OPENING_COLUMNS = ("time", "bundle_sha256", "bundle", "manifest_sha256", "manifest", "utterances", "macro_f1", "accuracy",
-                    "weights_sha256")  # fmt: skip
+_OPENING_COLUMNS = (
+    "time",
+    "bundle_sha256",
+    "bundle",
+    "manifest_sha256",
+    "manifest",
+    "utterances",
+    "macro_f1",
+    "accuracy",
+    "weights_sha256",
+)
 _BATCH_SIZE = 32
 _REMEMBERED_CLIPS = 256  # in one call of predict_many, where earlier turns come again and again
 
@@ -37,7 +46,9 @@ class Speech:
     features: dict[str, Encoded]
 
 
-Audio = Path | Floats | bytes | Speech  # a file, 16 kHz mono samples, a file's content, or what `Predictor.hear` gave
+Audio = (
+    Path | Floats | bytes | Speech
+)  # a file, 16 kHz mono samples, a file's content, or what `Predictor.hear` gave
 Turn = tuple[Audio | None, str]
 Utterance = tuple[Audio, str] | tuple[Audio, str, Sequence[Turn]]
 
@@ -45,12 +56,17 @@ Utterance = tuple[Audio, str] | tuple[Audio, str, Sequence[Turn]]
 class Predictor:
     """A bundle or an ensemble with its encoders, loaded once.
 
-    `audio_encoder` and `text_encoder` are the folders of encoders that moved. Raises FileNotFoundError or ValueError
-    where an encoder is not on this machine, with how to get it; nothing is downloaded.
+    `audio_encoder` and `text_encoder` are the folders of encoders that moved. Raises
+    FileNotFoundError or ValueError where an encoder is not on this machine, with how to get it;
+    nothing is downloaded.
     """
 
     def __init__(
-        self, bundle: Bundle | Ensemble, *, audio_encoder: Path | None = None, text_encoder: Path | None = None
+        self,
+        bundle: Bundle | Ensemble,
+        *,
+        audio_encoder: Path | None = None,
+        text_encoder: Path | None = None,
     ) -> None:
         self.bundle = bundle
         first = bundle.members[0]  # the members of an ensemble share their encoders
@@ -71,28 +87,40 @@ class Predictor:
     def is_light(self) -> bool:
         """Whether both encoders are the built-in ones, which one thread runs in milliseconds."""
         first = self.bundle.members[0]
-        return (first.audio_recipe["encoder"], first.text_recipe["encoder"]) == ("fbank", "char-ngram")
+        return (first.audio_recipe["encoder"], first.text_recipe["encoder"]) == (
+            "fbank",
+            "char-ngram",
+        )
 
     def hear(self, audio: Audio) -> Speech:
-        """Encode speech, to use it for several predictions. Raises FileNotFoundError or AudioError."""
+        """Encode speech, to use it for several predictions. Raises FileNotFoundError or
+        AudioError.
+        """
         if isinstance(audio, Speech):
             return audio
         if isinstance(audio, bytes):
             audio = decode_speech(audio, "the speech")
         wave = read_speech(audio) if isinstance(audio, Path) else audio
         found = self.speech.encode(wave, self._features)
-        return Speech({name: encoded(frames, "audio", self.speech.frames_per_mean(name)) for name, frames in found.items()})
+        return Speech(
+            {
+                name: encoded(frames, "audio", self.speech.frames_per_mean(name))
+                for name, frames in found.items()
+            }
+        )
 
     def predict(self, audio: Audio, text: str, history: Sequence[Turn] = ()) -> dict[str, float]:
         """Probability of each class for one utterance.
 
-        `history` holds the turns before, oldest first, as (audio or None, text). Turns beyond the bundle's context are not used.
-        Raises FileNotFoundError or AudioError.
+        `history` holds the turns before, oldest first, as (audio or None, text). Turns beyond the
+        bundle's context are not used. Raises FileNotFoundError or AudioError.
         """
         return self._answer([(audio, text, history)], self.hear)[0]
 
     def predict_many(self, utterances: Sequence[Utterance]) -> list[dict[str, float]]:
-        """The same for many (audio, text) or (audio, text, history), in their order; models see them in batches."""
+        """The same for many (audio, text) or (audio, text, history), in their order; models see
+        them in batches.
+        """
         remembered = functools.lru_cache(maxsize=_REMEMBERED_CLIPS)(lambda path: self.hear(path))
 
         def hear(audio: Audio) -> Speech:
@@ -104,33 +132,47 @@ class Predictor:
         return found
 
     def predict_dialogue(self, turns: Sequence[Turn]) -> list[dict[str, float] | None]:
-        """The same for each turn of a dialogue, oldest first, each with the turns before it; None where a turn has no speech.
+        """The same for each turn of a dialogue, oldest first, each with the turns before it; None
+        where a turn has no speech.
 
         Every clip is encoded once.
         """
-        heard: list[Turn] = [(None if audio is None else self.hear(audio), text) for audio, text in turns]
+        heard: list[Turn] = [
+            (None if audio is None else self.hear(audio), text) for audio, text in turns
+        ]
         spoken = [place for place, (audio, _) in enumerate(heard) if audio is not None]
         earlier = [heard[max(0, place + 1 - self.context) : place] for place in spoken]
-        queries: list[Utterance] = [(audio, text, before) for place, before in zip(spoken, earlier, strict=True)
-                                    for audio, text in [heard[place]] if audio is not None]  # fmt: skip
+        queries: list[Utterance] = [
+            (audio, text, before)
+            for place, before in zip(spoken, earlier, strict=True)
+            for audio, text in [heard[place]]
+            if audio is not None
+        ]
         found: list[dict[str, float] | None] = [None] * len(turns)
         for place, answer in zip(spoken, self.predict_many(queries), strict=True):
             found[place] = answer
         return found
 
     def inputs(self, member: Bundle, utterances: Sequence[Utterance]) -> Batch:
-        """What a member's model (or its model.onnx) takes, of (audio, text) or (audio, text, history); labels are zeros."""
+        """What a member's model (or its model.onnx) takes, of (audio, text) or (audio, text,
+        history); labels are zeros.
+        """
         return self._inputs(member, utterances, self.hear)
 
-    def _answer(self, utterances: Sequence[Utterance], hear: Callable[[Audio], Speech]) -> list[dict[str, float]]:
+    def _answer(
+        self, utterances: Sequence[Utterance], hear: Callable[[Audio], Speech]
+    ) -> list[dict[str, float]]:
         with torch.inference_mode():
             found = [
-                forward(member.model, self._inputs(member, utterances, hear)).softmax(dim=-1) for member in self.bundle.members
+                forward(member.model, self._inputs(member, utterances, hear)).softmax(dim=-1)
+                for member in self.bundle.members
             ]
             mean = found[0] if len(found) == 1 else torch.stack(found).mean(dim=0)
         return [dict(zip(self.labels, row, strict=True)) for row in mean.tolist()]
 
-    def _inputs(self, member: Bundle, utterances: Sequence[Utterance], hear: Callable[[Audio], Speech]) -> Batch:
+    def _inputs(
+        self, member: Bundle, utterances: Sequence[Utterance], hear: Callable[[Audio], Speech]
+    ) -> Batch:
         config, dims, feature = member.config, member.dims, member.audio_recipe["feature"]
         speech: list[npt.NDArray[np.float16]] = []
         speech_masks: list[npt.NDArray[np.bool_]] = []
@@ -153,48 +195,85 @@ class Predictor:
                 speech.append(frames)
                 speech_masks.append(np.ones(len(frames), dtype=bool))
                 words.append(tokens.values[: dims.text_positions])
-        text_masks = [np.ones(1 if config.is_pooled else len(tokens), dtype=bool) for tokens in words]
+        text_masks = [
+            np.ones(1 if config.is_pooled else len(tokens), dtype=bool) for tokens in words
+        ]
         tensors = [_padded(rows) for rows in (speech, speech_masks, words, text_masks)]
         if config.inputs == "text":
             tensors[:2] = without_input(tensors[0], tensors[1], config)
         elif config.inputs == "speech":
             tensors[2:] = without_input(tensors[2], tensors[3], config)
-        return Batch(tensors[0], tensors[1], tensors[2], tensors[3], labels=torch.zeros(len(words), dims.num_classes))
+        return Batch(
+            tensors[0],
+            tensors[1],
+            tensors[2],
+            tensors[3],
+            labels=torch.zeros(len(words), dims.num_classes),
+        )
 
 
 def _padded(rows: Sequence[npt.NDArray[Any]]) -> torch.Tensor:
     """(B, ...) with zeros behind the shorter rows, float16 as float32."""
-    whole = np.zeros((len(rows), max(map(len, rows)), *rows[0].shape[1:]), dtype=bool if rows[0].dtype == bool else np.float32)
+    whole = np.zeros(
+        (len(rows), max(map(len, rows)), *rows[0].shape[1:]),
+        dtype=bool if rows[0].dtype == bool else np.float32,
+    )
     for place, row in enumerate(rows):
         whole[place, : len(row)] = row
     return torch.from_numpy(whole)
 
 
 def check_bundle_fits(bundle: Bundle, manifest: Manifest, features_dir: Path) -> None:
-    """Raise ValueError or FileNotFoundError where a bundle cannot be evaluated on a manifest and its features."""
-    features = load_features(manifest, features_dir, bundle.config.audio_feature, bundle.config.context)
+    """Raise ValueError or FileNotFoundError where a bundle cannot be evaluated on a manifest and
+    its features.
+    """
+    features = load_features(
+        manifest, features_dir, bundle.config.audio_feature, bundle.config.context
+    )
     for kind, found, wanted in (
         ("speech", features.speech.recipe, bundle.audio_recipe),
         ("text", features.text.recipe, bundle.text_recipe),
     ):
         if found != wanted:
-            names = [name for name in sorted(found.keys() | wanted.keys()) if found.get(name) != wanted.get(name)]
-            differing = ", ".join(f"{name}: {found.get(name)!r}, not {wanted.get(name)!r}" for name in names)
-            raise ValueError(f"{bundle.path}: trained on other {kind} features than {features_dir}/ holds ({differing})")
+            names = [
+                name
+                for name in sorted(found.keys() | wanted.keys())
+                if found.get(name) != wanted.get(name)
+            ]
+            differing = ", ".join(
+                f"{name}: {found.get(name)!r}, not {wanted.get(name)!r}" for name in names
+            )
+            raise ValueError(
+                f"{bundle.path}: trained on other {kind} features than {features_dir}/ holds"
+                f" ({differing})"
+            )
     unknown = set(manifest.classes) - set(bundle.labels)
     if unknown:
-        raise ValueError(f"{bundle.path}: does not know the classes {', '.join(sorted(unknown))} of {manifest.path}")
+        raise ValueError(
+            f"{bundle.path}: does not know the classes {', '.join(sorted(unknown))} of"
+            f" {manifest.path}"
+        )
 
 
 def predict_rows(
-    bundle: Bundle | Ensemble, manifest: Manifest, features_dir: Path, indices: list[int], device: torch.device
+    bundle: Bundle | Ensemble,
+    manifest: Manifest,
+    features_dir: Path,
+    indices: list[int],
+    device: torch.device,
 ) -> tuple[SplitData, torch.Tensor]:
-    """Chosen rows of a manifest over the bundle's classes, and the (N, C) probabilities of each; of an ensemble their mean."""
+    """Chosen rows of a manifest over the bundle's classes, and the (N, C) probabilities of each; of
+    an ensemble their mean.
+    """
     found = []
     for member in bundle.members:
         check_bundle_fits(member, manifest, features_dir)
-        features = load_features(manifest, features_dir, member.config.audio_feature, member.config.context)
-        features = dataclasses.replace(features, manifest=dataclasses.replace(manifest, classes=member.labels))
+        features = load_features(
+            manifest, features_dir, member.config.audio_feature, member.config.context
+        )
+        features = dataclasses.replace(
+            features, manifest=dataclasses.replace(manifest, classes=member.labels)
+        )
         policy = "published" if member.config.label_policy == "published" else "expand"
         data = SplitData(features, member.config, member.dims, indices, policy)
         # A copy, because a bundle that moved to a GPU would no longer predict on the CPU.
@@ -203,7 +282,11 @@ def predict_rows(
 
 
 def evaluate_bundle(
-    bundle: Bundle | Ensemble, manifest: Manifest, features_dir: Path, indices: list[int], device: torch.device
+    bundle: Bundle | Ensemble,
+    manifest: Manifest,
+    features_dir: Path,
+    indices: list[int],
+    device: torch.device,
 ) -> dict[str, Any]:
     """Metrics of a bundle on chosen rows of a manifest, over the bundle's classes."""
     data, found = predict_rows(bundle, manifest, features_dir, indices, device)
@@ -211,9 +294,13 @@ def evaluate_bundle(
 
 
 def open_test(
-    bundles: Sequence[Bundle | Ensemble], manifest: Manifest, features_dir: Path, device: torch.device
+    bundles: Sequence[Bundle | Ensemble],
+    manifest: Manifest,
+    features_dir: Path,
+    device: torch.device,
 ) -> list[dict[str, Any]]:
-    """Metrics of each bundle on the sealed test split; the opening is written down in the features folder first.
+    """Metrics of each bundle on the sealed test split; the opening is written down in the features
+    folder first.
 
     Raises ValueError where the manifest has no test split or a bundle does not fit.
     """
@@ -224,27 +311,47 @@ def open_test(
         for member in bundle.members:
             check_bundle_fits(member, manifest, features_dir)
     path = features_dir / OPENINGS
-    rows = [list(_OPENING_COLUMNS), *([row[name] for name in _OPENING_COLUMNS] for row in read_openings(features_dir))]
+    rows = [
+        list(_OPENING_COLUMNS),
+        *([row[name] for name in _OPENING_COLUMNS] for row in read_openings(features_dir)),
+    ]
     found = []
     for bundle in bundles:
-        opening = [datetime.now(UTC).isoformat(timespec="seconds"), bundle.sha256, str(bundle.path), manifest.sha256,
-                   str(manifest.path), str(len(indices))]  # fmt: skip
+        opening = [
+            datetime.now(UTC).isoformat(timespec="seconds"),
+            bundle.sha256,
+            str(bundle.path),
+            manifest.sha256,
+            str(manifest.path),
+            str(len(indices)),
+        ]
         # Written before it is read, so that an opening is on record even if the evaluation dies.
         _write_rows(path, [*rows, [*opening, "", "", bundle.weights_sha256]])
         metrics = evaluate_bundle(bundle, manifest, features_dir, indices, device)
-        rows.append([*opening, f"{metrics['macro_f1']:.6f}", f"{metrics['accuracy']:.6f}", bundle.weights_sha256])
+        rows.append(
+            [
+                *opening,
+                f"{metrics['macro_f1']:.6f}",
+                f"{metrics['accuracy']:.6f}",
+                bundle.weights_sha256,
+            ]
+        )
         _write_rows(path, rows)
         found.append(metrics)
     return found
 
 
 def read_openings(features_dir: Path) -> list[dict[str, str]]:
-    """Every opening of the test split on record in a features folder, oldest first; "" where a column was not kept yet."""
+    """Every opening of the test split on record in a features folder, oldest first; "" where a
+    column was not kept yet.
+    """
     path = features_dir / OPENINGS
     if not path.is_file():
         return []
     with open(path, newline="", encoding="utf-8") as file:
-        return [{name: row.get(name) or "" for name in _OPENING_COLUMNS} for row in csv.DictReader(file)]
+        return [
+            {name: row.get(name) or "" for name in _OPENING_COLUMNS} for row in csv.DictReader(file)
+        ]
 
 
 def _write_rows(path: Path, rows: list[list[str]]) -> None:

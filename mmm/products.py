@@ -1,4 +1,6 @@
-"""Which matrix products a piece of code executes, and how fast the machine does these products alone."""
+"""Which matrix products a piece of code executes, and how fast the machine does these products
+alone.
+"""
 
 import time
 from collections import Counter
@@ -15,14 +17,24 @@ _aten = torch.ops.aten
 _CPU = torch.device("cpu")
 
 
-def _attention(query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
-    """Of the CPU's fused attention, which torch does not count: query by key, and the weights by value."""
+def _attention(
+    query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kwargs: Any
+) -> int:
+    """Of the CPU's fused attention, which torch does not count: query by key, and the weights by
+    value.
+    """
     batch, heads, num_queries, width = query
     return int(2 * batch * heads * num_queries * key[-2] * (width + value[-1]))
 
 
 def _attention_backward(
-    gradient: Any, query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kwargs: Any
+    gradient: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    *args: Any,
+    out_shape: Any = None,
+    **kwargs: Any,
 ) -> int:
     """Five products of that size, the weights' being made again."""
     batch, heads, num_queries, width = query
@@ -50,7 +62,9 @@ class _Watch(TorchDispatchMode):
 
 
 def executed(step: Callable[[], object]) -> tuple[Counter[Product], float]:
-    """The products of one step, and all its floating-point operations, attention included (torch's own count)."""
+    """The products of one step, and all its floating-point operations, attention included (torch's
+    own count).
+    """
     with FlopCounterMode(display=False, custom_mapping=_ATTENTION) as counter:
         step()
     with _Watch() as watch:
@@ -78,17 +92,23 @@ def _operations(product: Product) -> float:
 def make_operands(
     products: Counter[Product], dtype: torch.dtype, device: torch.device = _CPU
 ) -> list[tuple[Tensor, Tensor, Tensor, int, float]]:
-    """Contiguous operands and a place for the result of each product, how often it is done, and its operations."""
+    """Contiguous operands and a place for the result of each product, how often it is done, and its
+    operations.
+    """
     made = []
     for product, number in products.items():
         batch, rows, inner, columns = product
         shapes = ((rows, inner), (inner, columns), (rows, columns))
-        one, other, out = (torch.randn(batch, *shape, device=device).to(dtype).squeeze(0) for shape in shapes)
+        one, other, out = (
+            torch.randn(batch, *shape, device=device).to(dtype).squeeze(0) for shape in shapes
+        )
         made.append((one, other, out, number, _operations(product)))
     return made
 
 
-def product_rate(operands: list[tuple[Tensor, Tensor, Tensor, int, float]], device: torch.device = _CPU) -> float:
+def product_rate(
+    operands: list[tuple[Tensor, Tensor, Tensor, int, float]], device: torch.device = _CPU
+) -> float:
     """Operations a second of these products, done one after the other into memory that is there."""
     operations, started = 0.0, time.perf_counter()
     for one, other, out, number, each in operands:

@@ -21,11 +21,15 @@ PARTS = ("reading", "forward", "backward", "optimizer", "rest")
 
 @dataclass(frozen=True)
 class Profile:
-    """Of one training step of a batch (of a pack: of all members), medians over the steps that were timed."""
+    """Of one training step of a batch (of a pack: of all members), medians over the steps that were
+    timed.
+    """
 
     seconds: dict[str, float]  # by part, see PARTS
     operations: float  # floating-point, of the products and of attention
-    product_rate: float  # operations a second of the step's main products alone, in the same precision
+    product_rate: (
+        float  # operations a second of the step's main products alone, in the same precision
+    )
     evaluation_s: float  # of one validation utterance
     batch_size: int
     num_members: int
@@ -51,7 +55,9 @@ class Profile:
         computing = self.seconds["forward"] + self.seconds["backward"]
         shares = {
             "matrix products": min(self.product_s, computing),
-            "what is done element by element, and calls too small for the machine": max(computing - self.product_s, 0.0),
+            "what is done element by element, and calls too small for the machine": max(
+                computing - self.product_s, 0.0
+            ),
             "reading features": self.seconds["reading"],
             "the optimizer's pass over the weights": self.seconds["optimizer"],
             "drawing the order, class weights and the like": self.seconds["rest"],
@@ -80,12 +86,19 @@ class _Watch:
 
 
 def profile(runs: Sequence[Run], num_steps: int = 7) -> Profile:
-    """Trains the runs, one or a pack, for some steps; they are changed. Raises ValueError where their shapes differ."""
+    """Trains the runs, one or a pack, for some steps; they are changed. Raises ValueError where
+    their shapes differ.
+    """
     first = runs[0]
     config, device = first.config, first.device
     num_rows = config.batch_size * config.accumulate
-    # Rows spread over the whole corpus, as a shuffled batch has them: their lengths decide the cost.
-    rows = ((torch.arange(min(num_rows, len(first.train))) + 0.5) / min(num_rows, len(first.train)) * len(first.train)).long()
+    # Rows spread over the whole corpus, as a shuffled batch has them: their lengths decide the
+    # cost.
+    rows = (
+        (torch.arange(min(num_rows, len(first.train))) + 0.5)
+        / min(num_rows, len(first.train))
+        * len(first.train)
+    ).long()
     for run in runs:
         run.train = run.train.part(rows)
     pack = Pack(runs)
@@ -109,7 +122,15 @@ def profile(runs: Sequence[Run], num_steps: int = 7) -> Profile:
     pack_probabilities(pack, dev, device)
     evaluation_s = (time.perf_counter() - started) / len(dev) / len(runs)
     seconds = {part: statistics.median(step.get(part, 0.0) for step in steps) for part in PARTS}
-    return Profile(seconds, operations, statistics.median(rates), evaluation_s, len(rows), len(runs), peak_mb(device))
+    return Profile(
+        seconds,
+        operations,
+        statistics.median(rates),
+        evaluation_s,
+        len(rows),
+        len(runs),
+        peak_mb(device),
+    )
 
 
 def peak_mb(device: torch.device) -> float:

@@ -1,7 +1,8 @@
-"""Where features are while a model trains: all of them on the device where they fit, else on the host's memory map.
+"""Where features are while a model trains: all of them on the device where they fit, else on the
+host's memory map.
 
-On a GPU they stay float16 until a batch is gathered. What does not fit is gathered into pinned memory and sent while the
-device still computes.
+On a GPU they stay float16 until a batch is gathered. What does not fit is gathered into pinned
+memory and sent while the device still computes.
 """
 
 import contextlib
@@ -14,7 +15,9 @@ from torch import Tensor
 
 from mmm.store import FeatureStore
 
-_MARGIN_BYTES = 2 * 1024**3  # for weights, activations and what others on the device are about to take
+_MARGIN_BYTES = (
+    2 * 1024**3
+)  # for weights, activations and what others on the device are about to take
 _SHARE = 0.5  # of what is free, at most
 
 _resident: dict[tuple[Path, str, torch.device], Tensor] = {}
@@ -26,7 +29,9 @@ def fits(needed_bytes: int, free_bytes: int) -> bool:
 
 
 def source(store: FeatureStore, name: Literal["values", "pooled"], device: torch.device) -> Tensor:
-    """`values` or `pooled` of a store, (n, D) float16: on the device where that is a GPU with room, else on the host."""
+    """`values` or `pooled` of a store, (n, D) float16: on the device where that is a GPU with room,
+    else on the host.
+    """
     array = getattr(store, name)
     host = torch.from_numpy(array)
     if device.type != "cuda":
@@ -50,7 +55,11 @@ def keep_only(paths: Iterable[Path]) -> None:
 
 def resident_bytes(device: torch.device) -> int:
     """What features take on a device."""
-    return sum(tensor.nbytes for (_, _, where), tensor in _resident.items() if where == device == tensor.device)
+    return sum(
+        tensor.nbytes
+        for (_, _, where), tensor in _resident.items()
+        if where == device == tensor.device
+    )
 
 
 def gather(source: Tensor, rows: Tensor, device: torch.device) -> Tensor:

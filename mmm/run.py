@@ -27,7 +27,9 @@ class Run:
     dev: SplitData
     device: torch.device
     objective: str
-    precision: str = "float32"  # of the training step; validation is always in float32, as predictions are
+    precision: str = (
+        "float32"  # of the training step; validation is always in float32, as predictions are
+    )
     epoch: int = 0
     best_epoch: int = 0
     best_metrics: dict[str, Any] = field(default_factory=dict)
@@ -44,7 +46,9 @@ class Run:
 
 
 def build_model(config: TrainConfig, dims: Dims) -> nn.Module:
-    """A model with fresh weights from torch's global generator. Raises ValueError where sizes do not fit."""
+    """A model with fresh weights from torch's global generator. Raises ValueError where sizes do
+    not fit.
+    """
     settings: dict[str, Any] = {
         "speech_width": dims.speech_width,
         "text_width": dims.text_width,
@@ -57,15 +61,24 @@ def build_model(config: TrainConfig, dims: Dims) -> nn.Module:
     elif config.is_pooled:
         settings |= {"context": config.context, "width": config.width}
     else:
-        settings |= {"speech_positions": dims.speech_positions, "text_positions": dims.text_positions}
+        settings |= {
+            "speech_positions": dims.speech_positions,
+            "text_positions": dims.text_positions,
+        }
     if config.architecture == "cross_attention":
         settings |= {"layers": config.layers, "heads": config.heads}
     if config.architecture == "mlp_mixer":
-        settings |= {"width": config.width, "num_blocks": config.num_blocks, "residual": config.residual}
+        settings |= {
+            "width": config.width,
+            "num_blocks": config.num_blocks,
+            "residual": config.residual,
+        }
     head = SYSTEMS[config.architecture](**settings)
     if config.input_scaling == "none":
         return head
-    return Scaled(head, speech_width=dims.speech_width, text_width=dims.text_width, is_pooled=config.is_pooled)
+    return Scaled(
+        head, speech_width=dims.speech_width, text_width=dims.text_width, is_pooled=config.is_pooled
+    )
 
 
 def resolve_device(name: str) -> torch.device:
@@ -76,7 +89,8 @@ def resolve_device(name: str) -> torch.device:
         raise ValueError(f"unknown device {name!r}; expected cpu, cuda or cuda:N") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(
-            f"device {name!r} asked for, but this machine has {torch.cuda.device_count()} usable GPUs; use --device cpu"
+            f"device {name!r} asked for, but this machine has {torch.cuda.device_count()} usable"
+            " GPUs; use --device cpu"
         )
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"unknown device {name!r}; expected cpu, cuda or cuda:N")
@@ -84,9 +98,13 @@ def resolve_device(name: str) -> torch.device:
 
 
 def begin(
-    config: TrainConfig, features: Features, *, objective: str = "macro_f1", device: torch.device | None = None,
+    config: TrainConfig,
+    features: Features,
+    *,
+    objective: str = "macro_f1",
+    device: torch.device | None = None,
     precision: str = "float32",
-) -> Run:  # fmt: skip
+) -> Run:
     """A run before its first epoch. Raises ValueError where settings and features do not fit."""
     device = device or torch.device("cpu")
     if device.type == "cuda":
@@ -94,7 +112,8 @@ def begin(
     dims = dims_of(features, config)
     manifest = features.manifest
     train = SplitData(features, config, dims, manifest.rows("train"), config.label_policy)
-    # Validation counts every label of a row, whatever the training rows do, so that scores of a sweep compare.
+    # Validation counts every label of a row, whatever the training rows do, so that scores of a
+    # sweep compare.
     dev_policy = "published" if config.label_policy == "published" else "expand"
     dev = SplitData(features, config, dims, manifest.rows("dev"), dev_policy)
     with torch.random.fork_rng(devices=[]):
@@ -103,7 +122,9 @@ def begin(
     if isinstance(model, Scaled):
         model.load_state_dict(train.statistics(), strict=False)
     model.to(device)
-    return Run(config, dims, model, make_optimizer(config, model), train, dev, device, objective, precision)
+    return Run(
+        config, dims, model, make_optimizer(config, model), train, dev, device, objective, precision
+    )
 
 
 def make_optimizer(config: TrainConfig, model: nn.Module) -> Optimizer:

@@ -14,7 +14,9 @@ import soundfile
 
 Floats = npt.NDArray[np.float32]
 
-_BLOCK_FRAMES = 1 << 20  # a header may promise more than memory holds: what is there decides, a block at a time
+_BLOCK_FRAMES = (
+    1 << 20
+)  # a header may promise more than memory holds: what is there decides, a block at a time
 _LOUDEST = 16.0  # full scale is 1; beyond this, floats were not scaled or are no floats
 _UNKNOWN = (0, 0xFFFFFFFF)  # written as a length by programs that stream and do not know it
 _PCM, _FLOAT, _ALAW, _MULAW, _EXTENSIBLE = 1, 3, 6, 7, 0xFFFE
@@ -44,26 +46,34 @@ class SoundInfo:
     def describe(self) -> str:
         """Such as `44100 Hz stereo 24-bit`. The usual coding, PCM of 16 bits, is not named."""
         channels = {1: "mono", 2: "stereo"}.get(self.num_channels, f"{self.num_channels} channels")
-        coding = self.coding.partition(" ")[2].replace("_", " ")  # WAV PCM 24, FLAC PCM_24, OGG VORBIS
+        coding = self.coding.partition(" ")[2].replace(
+            "_", " "
+        )  # WAV PCM 24, FLAC PCM_24, OGG VORBIS
         if pcm := re.fullmatch(r"PCM [SU]?(\d+)", coding):
             coding = "" if pcm[1] == "16" else f"{pcm[1]}-bit"
         return f"{self.rate_hz} Hz {channels} {coding.lower()}".rstrip()
 
 
 def sound_info(path: Path) -> SoundInfo:
-    """Read a header, of a wav with all that its lengths promise. Raises FileNotFoundError, or AudioError naming file and fault."""
+    """Read a header, of a wav with all that its lengths promise. Raises FileNotFoundError, or
+    AudioError naming file and fault.
+    """
     with _file(path) as file:
         return _info(file, str(path))
 
 
 def read_sound(path: Path) -> tuple[Floats, int]:
-    """(S, channels) samples and their rate. Raises FileNotFoundError, or AudioError naming file and fault."""
+    """(S, channels) samples and their rate. Raises FileNotFoundError, or AudioError naming file and
+    fault.
+    """
     with _file(path) as file:
         return _samples(file, str(path))
 
 
 def decode_sound(content: bytes, name: str) -> tuple[Floats, int]:
-    """The same of a file's content that is in memory; `name` is what errors call it. Raises AudioError."""
+    """The same of a file's content that is in memory; `name` is what errors call it. Raises
+    AudioError.
+    """
     return _samples(io.BytesIO(content), name)
 
 
@@ -77,7 +87,12 @@ def _info(file: BinaryIO, name: str) -> SoundInfo:
     try:
         if (found := _wav_info(file)) is None:
             with _opened(file) as sound:
-                found = SoundInfo(sound.frames, sound.samplerate, sound.channels, f"{sound.format} {sound.subtype}")
+                found = SoundInfo(
+                    sound.frames,
+                    sound.samplerate,
+                    sound.channels,
+                    f"{sound.format} {sound.subtype}",
+                )
     except AudioError as error:
         raise AudioError(f"{name}: {error}") from None
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
@@ -99,13 +114,18 @@ def _samples(file: BinaryIO, name: str) -> tuple[Floats, int]:
         raise AudioError(f"{name}: cannot be read as audio ({_reason(error)})") from None
     num_samples = sum(map(len, blocks))
     if num_samples != promised.num_samples or rate_hz != promised.rate_hz:
-        raise AudioError(f"{name}: the header promises {promised.num_samples} samples at {promised.rate_hz} Hz, "
-                         f"{num_samples} at {rate_hz} Hz can be read; {_CONVERT}")  # fmt: skip
+        raise AudioError(
+            f"{name}: the header promises {promised.num_samples} samples at {promised.rate_hz} Hz, "
+            f"{num_samples} at {rate_hz} Hz can be read; {_CONVERT}"
+        )
     wave = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
     if not np.isfinite(wave).all():
         raise AudioError(f"{name}: samples that are not finite numbers")
     if (loudest := float(np.abs(wave).max())) > _LOUDEST:
-        raise AudioError(f"{name}: samples of up to {loudest:.4g} where 1 is full scale; were floats written unscaled?")
+        raise AudioError(
+            f"{name}: samples of up to {loudest:.4g} where 1 is full scale; were floats written"
+            " unscaled?"
+        )
     return wave, rate_hz
 
 
@@ -125,8 +145,9 @@ def _reason(error: Exception) -> str:
 def _wav_info(file: BinaryIO) -> SoundInfo | None:
     """The header of a wav, None for another format.
 
-    libsndfile reads a truncated wav as a shorter one and believes any length, so here a wav's lengths, its file's size and the four numbers
-    that describe a frame have to agree. Trailing bytes that the header's two lengths leave out are ignored.
+    libsndfile reads a truncated wav as a shorter one and believes any length, so here a wav's
+    lengths, its file's size and the four numbers that describe a frame have to agree. Trailing
+    bytes that the header's two lengths leave out are ignored.
     """
     size = file.seek(0, 2)
     file.seek(0)
@@ -149,7 +170,8 @@ def _wav_info(file: BinaryIO) -> SoundInfo | None:
         name, length = struct.unpack(f"{order}4sI", head) if len(head) == 8 else (head, 0)
         if len(head) < 8 or not all(32 <= byte < 127 for byte in name):
             raise AudioError(
-                f"byte {end}: expected the name of a chunk, found {name!r}; the header's lengths are wrong; {_CONVERT}"
+                f"byte {end}: expected the name of a chunk, found {name!r}; the header's lengths"
+                f" are wrong; {_CONVERT}"
             )
         if name == b"ds64" and magic[:4] == b"RF64":
             body = file.read(16)
@@ -173,9 +195,14 @@ def _wav_info(file: BinaryIO) -> SoundInfo | None:
                 data, end = length, size
                 break
             if end + 8 + length > size:
-                raise AudioError(f"truncated: the header promises {length} bytes of samples, {size - end - 8} are there")
+                raise AudioError(
+                    f"truncated: the header promises {length} bytes of samples, {size - end - 8}"
+                    " are there"
+                )
             if length % info[2]:
-                raise AudioError(f"{length} bytes of samples are no whole number of frames of {info[2]} bytes")
+                raise AudioError(
+                    f"{length} bytes of samples are no whole number of frames of {info[2]} bytes"
+                )
             data = length
         end += 8 + length + length % 2
         if end > size + 1:
@@ -186,7 +213,9 @@ def _wav_info(file: BinaryIO) -> SoundInfo | None:
         raise AudioError("no data chunk: truncated, or without samples")
     # Some programs count the first eight bytes too.
     if riff_length not in _UNKNOWN and riff_length not in (end - 8, end - 9, end):
-        raise AudioError(f"the header promises {8 + riff_length} bytes, its chunks have {end}; {_CONVERT}")
+        raise AudioError(
+            f"the header promises {8 + riff_length} bytes, its chunks have {end}; {_CONVERT}"
+        )
     rate_hz, num_channels, frame_bytes, coding = info
     return SoundInfo(data // frame_bytes, rate_hz, num_channels, coding)
 
@@ -195,18 +224,26 @@ def _wav_format(body: bytes, order: str) -> tuple[int, int, int, str]:
     """Rate, channels, bytes a frame and coding of a fmt chunk whose numbers agree."""
     if len(body) < 16:
         raise AudioError(f"a fmt chunk of {len(body)} bytes; expected 16 at least")
-    coding, num_channels, rate_hz, byte_rate, frame_bytes, bits = struct.unpack(f"{order}HHIIHH", body[:16])
+    coding, num_channels, rate_hz, byte_rate, frame_bytes, bits = struct.unpack(
+        f"{order}HHIIHH", body[:16]
+    )
     if coding == _EXTENSIBLE:
         if len(body) < 40 or body[26:40] != _SUBFORMAT_TAIL:
             raise AudioError("an extensible fmt chunk without a known coding")
         coding = struct.unpack(f"{order}H", body[24:26])[0]
     if coding not in _BITS:
-        raise AudioError(f"coding {coding:#06x} is none of {', '.join(_NAMES.values())}; {_CONVERT}")
+        raise AudioError(
+            f"coding {coding:#06x} is none of {', '.join(_NAMES.values())}; {_CONVERT}"
+        )
     if bits not in _BITS[coding]:
-        raise AudioError(f"{_NAMES[coding]} of {bits} bits; expected {', '.join(map(str, _BITS[coding]))}")
+        raise AudioError(
+            f"{_NAMES[coding]} of {bits} bits; expected {', '.join(map(str, _BITS[coding]))}"
+        )
     if not num_channels or not rate_hz:
         raise AudioError(f"{num_channels} channels at {rate_hz} Hz")
     if frame_bytes != num_channels * bits // 8 or byte_rate != rate_hz * frame_bytes:
-        raise AudioError(f"the header contradicts itself: {num_channels} channels of {bits} bits at {rate_hz} Hz, but "
-                         f"{frame_bytes} bytes a frame and {byte_rate} a second; {_CONVERT}")  # fmt: skip
+        raise AudioError(
+            f"the header contradicts itself: {num_channels} channels of {bits} bits at {rate_hz}"
+            f" Hz, but {frame_bytes} bytes a frame and {byte_rate} a second; {_CONVERT}"
+        )
     return rate_hz, num_channels, frame_bytes, f"WAV {_NAMES[coding]} {bits}"

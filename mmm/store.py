@@ -1,4 +1,5 @@
-"""Feature stores: one folder per encoder recipe with ragged float16 values that all processes of a machine map.
+"""Feature stores: one folder per encoder recipe with ragged float16 values that all processes of a
+machine map.
 
 `features/<hash of recipe.json>/` holds
   recipe.json   what made the features: encoder, version, layer, rates, context
@@ -7,7 +8,8 @@
   pooled.npy    (N, width) float16: one vector an utterance, for the concat systems
   keys.npy      (N,) uint64: hash of each utterance's id and source, the way back from a manifest
   stamps.npy    (N, 2) int64: size in bytes and mtime in ns of the audio read (zeros for text)
-  audio_hashes.npy  (N, 16) uint8: BLAKE2b of the audio's bytes (zeros for text, and where it is not known)
+  audio_hashes.npy  (N, 16) uint8: BLAKE2b of the audio's bytes (zeros for text, and where it is not
+                    known)
   checksums.json    of all the files above (mmm/checksums.py)
 
 Stores of earlier versions lack the last two.
@@ -41,7 +43,9 @@ SMALL_FILES = ("recipe.json", "offsets.npy", "keys.npy", "stamps.npy", "audio_ha
 
 
 def utterance_key(utterance_id: str, source: str) -> int:
-    """64-bit key of an utterance and of what its features were made from (audio path, or text with its context)."""
+    """64-bit key of an utterance and of what its features were made from (audio path, or text with
+    its context).
+    """
     digest = hashlib.blake2b(f"{utterance_id}\0{source}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little")
 
@@ -52,7 +56,9 @@ def recipe_hash(recipe: Recipe) -> str:
 
 
 def pool(values: npt.NDArray[np.float16], kind: str) -> npt.NDArray[np.float16]:
-    """(T, D) -> (D,): the mean over T of speech, position 0 of text, from the stored float16 values."""
+    """(T, D) -> (D,): the mean over T of speech, position 0 of text, from the stored float16
+    values.
+    """
     if kind == "text":
         first: npt.NDArray[np.float16] = values[0]
         return first
@@ -61,18 +67,24 @@ def pool(values: npt.NDArray[np.float16], kind: str) -> npt.NDArray[np.float16]:
 
 
 class Encoded(NamedTuple):
-    """What a store keeps of one utterance: `values` (T, D), and the vector that stands for the whole, `pooled` (D,)."""
+    """What a store keeps of one utterance: `values` (T, D), and the vector that stands for the
+    whole, `pooled` (D,).
+    """
 
     values: npt.NDArray[np.float16]
     pooled: npt.NDArray[np.float16]
 
 
 def encoded(frames: npt.NDArray[np.floating], kind: str, frames_per_mean: int = 1) -> Encoded:
-    """Of an encoder's frames (or tokens) (T, D): rounded, pooled, and so many neighbours as their mean, (ceil(T / n), D).
+    """Of an encoder's frames (or tokens) (T, D): rounded, pooled, and so many neighbours as their
+    mean, (ceil(T / n), D).
 
-    Pooled before frames are averaged: the last mean may be of fewer frames, and the mean of all must not depend on that.
+    Pooled before frames are averaged: the last mean may be of fewer frames, and the mean of all
+    must not depend on that.
     """
-    with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused by the store
+    with np.errstate(
+        over="ignore"
+    ):  # what does not fit becomes infinite, and is refused by the store
         rounded = frames.astype(np.float16)
     pooled = pool(rounded, kind) if len(rounded) else np.zeros(rounded.shape[1:], dtype=np.float16)
     if frames_per_mean > 1 and len(rounded):
@@ -89,7 +101,9 @@ class DamagedStore(ValueError):
 
 def _damaged(store: Path, what: str, manifest: Path) -> DamagedStore:
     command = encode_command(manifest, store.parent, _recipes_to_make(store))
-    return DamagedStore(f"{what}; make it again: {shlex.join(['rm', '-r', str(store)])} && {command}")
+    return DamagedStore(
+        f"{what}; make it again: {shlex.join(['rm', '-r', str(store)])} && {command}"
+    )
 
 
 @dataclass(frozen=True)
@@ -120,10 +134,13 @@ class FeatureStore:
         return np.where(self.keys[rows] == wanted, rows, -1)
 
     def check(
-        self, name: Literal["values", "pooled"], starts: npt.NDArray[np.int64] | None = None,
+        self,
+        name: Literal["values", "pooled"],
+        starts: npt.NDArray[np.int64] | None = None,
         ends: npt.NDArray[np.int64] | None = None,
-    ) -> None:  # fmt: skip
-        """Before rows `starts` to `ends` (n,) of an array, or all, are used: raises DamagedStore where they are not what was written.
+    ) -> None:
+        """Before rows `starts` to `ends` (n,) of an array, or all, are used: raises DamagedStore
+        where they are not what was written.
 
         A block is read once a process, so asking again costs nothing.
         """
@@ -133,11 +150,15 @@ class FeatureStore:
         first = np.zeros(1, dtype=np.int64) if starts is None else starts
         last = np.array([len(array)]) if ends is None else ends
         if not self.checksums.blocks[f"{name}.npy"].check(array, first, last):
-            raise _damaged(self.path, f"{self.path / name}.npy: damaged: {_OTHER_CHECKSUM}", self.manifest)
+            raise _damaged(
+                self.path, f"{self.path / name}.npy: damaged: {_OTHER_CHECKSUM}", self.manifest
+            )
 
 
 def open_store(path: Path, manifest: Path = MANIFEST) -> FeatureStore:
-    """Map a store's files. Raises DamagedStore where they disagree or are not what was written; errors name `manifest`."""
+    """Map a store's files. Raises DamagedStore where they disagree or are not what was written;
+    errors name `manifest`.
+    """
 
     def damaged(name: str, what: str) -> DamagedStore:
         return _damaged(path, f"{path / name}: damaged: {what}", manifest)
@@ -166,17 +187,25 @@ def open_store(path: Path, manifest: Path = MANIFEST) -> FeatureStore:
             raise damaged(name, str(error)) from None
     for name in LARGE_FILES:
         try:
-            if checksums is not None and header_checksum(path / name) != checksums.blocks[name].header:
+            if (
+                checksums is not None
+                and header_checksum(path / name) != checksums.blocks[name].header
+            ):
                 raise damaged(name, _OTHER_CHECKSUM)
-            # Copy-on-write maps: nothing is copied while nobody writes, and torch accepts them without a warning.
-            arrays[name.removesuffix(".npy")] = np.load(path / name, mmap_mode="c", allow_pickle=False)
+            # Copy-on-write maps: nothing is copied while nobody writes, and torch accepts them
+            # without a warning.
+            arrays[name.removesuffix(".npy")] = np.load(
+                path / name, mmap_mode="c", allow_pickle=False
+            )
         except FileNotFoundError:
             raise damaged(name, "it is missing") from None
         except DamagedStore:
             raise
         except (ValueError, EOFError) as error:
             raise damaged(name, str(error)) from None
-    arrays.setdefault("audio_hashes", np.zeros((len(arrays["keys"]), AUDIO_HASH_BYTES), dtype=np.uint8))
+    arrays.setdefault(
+        "audio_hashes", np.zeros((len(arrays["keys"]), AUDIO_HASH_BYTES), dtype=np.uint8)
+    )
     num_rows = len(arrays["offsets"]) - 1
     if arrays["offsets"][-1] != len(arrays["values"]) or any(
         len(arrays[name]) != num_rows for name in ("keys", "pooled", "stamps", "audio_hashes")
@@ -186,9 +215,13 @@ def open_store(path: Path, manifest: Path = MANIFEST) -> FeatureStore:
 
 
 def list_recipes(features: Path, manifest: Path = MANIFEST) -> dict[Path, Recipe]:
-    """Every store below a features folder with its recipe. Raises FileNotFoundError, or DamagedStore; errors name `manifest`."""
+    """Every store below a features folder with its recipe. Raises FileNotFoundError, or
+    DamagedStore; errors name `manifest`.
+    """
     if not features.is_dir():
-        raise FileNotFoundError(f"{features}: no such features folder; run: {encode_command(manifest, features)}")
+        raise FileNotFoundError(
+            f"{features}: no such features folder; run: {encode_command(manifest, features)}"
+        )
     found = {}
     for file in sorted(features.glob("[!.]*/recipe.json")):
         try:
@@ -213,12 +246,23 @@ def _recipe_of(store: Path) -> Recipe:
 
 
 def _recipes_to_make(store: Path) -> list[Recipe]:
-    """Of the stores beside a damaged one, and its own; where that is what is damaged, it differs from a neighbour in one entry."""
+    """Of the stores beside a damaged one, and its own; where that is what is damaged, it differs
+    from a neighbour in one entry.
+    """
     found, is_known = [], False
     for file in sorted(store.parent.glob("[!.]*/recipe.json")):
         with contextlib.suppress(ValueError):
             found.append(_recipe_of(file.parent))
             is_known |= file.parent == store
-    changes = [{"feature": name} for name in AUDIO_FEATURES] + [{"context": number} for number in range(1, MAX_CONTEXT + 1)]
-    own = [{**recipe, **change} for recipe in found for change in changes if next(iter(change)) in recipe]
-    return found + ([] if is_known else [recipe for recipe in own if recipe_hash(recipe) == store.name][:1])
+    changes = [{"feature": name} for name in AUDIO_FEATURES] + [
+        {"context": number} for number in range(1, MAX_CONTEXT + 1)
+    ]
+    own = [
+        {**recipe, **change}
+        for recipe in found
+        for change in changes
+        if next(iter(change)) in recipe
+    ]
+    return found + (
+        [] if is_known else [recipe for recipe in own if recipe_hash(recipe) == store.name][:1]
+    )

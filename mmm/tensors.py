@@ -1,4 +1,6 @@
-"""Tensors as the bytes of a safetensors file, with a checksum in it where nothing else holds one."""
+"""Tensors as the bytes of a safetensors file, with a checksum in it where nothing else holds
+one.
+"""
 
 import hashlib
 from collections.abc import Mapping
@@ -12,27 +14,39 @@ _SHA256 = b'"sha256":"'
 
 
 def tensor_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
-    """What `safetensors.torch.save` returns, to the byte, in a tenth of its time where tensors are small and many.
+    """What `safetensors.torch.save` returns, to the byte, in a tenth of its time where tensors are
+    small and many.
 
-    A checkpoint has hundreds of them, and that function looks for tensors that share memory and makes two views of each.
-    Tensors of any layout and on any device are taken; one that shares memory with another is stored twice.
+    A checkpoint has hundreds of them, and that function looks for tensors that share memory and
+    makes two views of each. Tensors of any layout and on any device are taken; one that shares
+    memory with another is stored twice.
     """
-    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}  # until their pointers were read
+    held = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()
+    }  # until their pointers were read
     specs = {
         name: TensorSpec(
-            dtype=str(tensor.dtype).removeprefix("torch."), shape=tensor.shape, data_ptr=tensor.data_ptr(),
+            dtype=str(tensor.dtype).removeprefix("torch."),
+            shape=tensor.shape,
+            data_ptr=tensor.data_ptr(),
             data_len=tensor.numel() * tensor.element_size(),
         )
         for name, tensor in held.items()
-    }  # fmt: skip
+    }
     return bytes(serialize(specs, metadata=None if metadata is None else dict(metadata)))
 
 
 def checked_bytes(tensors: Mapping[str, Tensor]) -> bytes:
-    """A safetensors file whose metadata has the SHA-256 of the whole file, taken while zeros stand in its place."""
+    """A safetensors file whose metadata has the SHA-256 of the whole file, taken while zeros stand
+    in its place.
+    """
     content = tensor_bytes(tensors, {"sha256": _NO_SHA256.decode()})
     start = content.index(_SHA256 + _NO_SHA256) + len(_SHA256)
-    return content[:start] + hashlib.sha256(content).hexdigest().encode() + content[start + len(_NO_SHA256) :]
+    return (
+        content[:start]
+        + hashlib.sha256(content).hexdigest().encode()
+        + content[start + len(_NO_SHA256) :]
+    )
 
 
 def load_checked(content: bytes) -> tuple[dict[str, Tensor], bool]:

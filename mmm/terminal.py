@@ -1,4 +1,6 @@
-"""What goes to a terminal. Text is text: neither rich's markup nor a terminal's control sequences in it do anything."""
+"""What goes to a terminal. Text is text: neither rich's markup nor a terminal's control sequences
+in it do anything.
+"""
 
 import re
 import sys
@@ -8,7 +10,8 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
-# All but tab and newline: C0 with ESC, DEL, C1 with the one-byte CSI, what turns the direction of writing, halves of characters.
+# All but tab and newline: C0 with ESC, DEL, C1 with the one-byte CSI, what turns the direction of
+# writing, halves of characters.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -23,13 +26,16 @@ def plain(text: str) -> Text:
 
 
 class PlainConsole(Console):
-    """A console that takes every string as text, in tables and titles too. A pipe has no width of its own: 140 is enough for tables."""
+    """A console that takes every string as text, in tables and titles too. A pipe has no width of
+    its own: 140 is enough for tables.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        # Here rich makes text of each string that it is given to print, to put into a table, or to measure.
+        # Here rich makes text of each string that it is given to print, to put into a table, or to
+        # measure.
         return super().render_str(printable(text), **options)
 
     def status(self, status: Any, **options: Any) -> Status:

@@ -2,7 +2,8 @@
 
     python -m mmm.verify BUNDLE manifest.csv FEATURES
 
-prints them as JSON. Exports start it, so that what ships was loaded by another process than the one that made it.
+prints them as JSON. Exports start it, so that what ships was loaded by another process than the one
+that made it.
 """
 
 import json
@@ -19,11 +20,16 @@ from mmm.predict import evaluate_bundle
 
 
 def in_fresh_process(bundle: Path, manifest: Path, features: Path) -> dict[str, Any]:
-    """Metrics of a bundle, loaded and evaluated by a new Python. Raises BundleError with what that one said."""
+    """Metrics of a bundle, loaded and evaluated by a new Python. Raises BundleError with what that
+    one said.
+    """
     command = [sys.executable, "-m", "mmm.verify", str(bundle), str(manifest), str(features)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise BundleError(f"{bundle}: cannot be loaded and evaluated in a fresh process: {done.stderr.strip()[-1000:]}")
+        raise BundleError(
+            f"{bundle}: cannot be loaded and evaluated in a fresh process:"
+            f" {done.stderr.strip()[-1000:]}"
+        )
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
@@ -33,7 +39,11 @@ def main() -> None:
     try:
         checked = read_manifest(manifest, check_audio=False)
         found = load_bundle_or_ensemble(bundle)
-        print(json.dumps(evaluate_bundle(found, checked, features, checked.rows("dev"), torch.device("cpu"))))
+        print(
+            json.dumps(
+                evaluate_bundle(found, checked, features, checked.rows("dev"), torch.device("cpu"))
+            )
+        )
     except (ValueError, FileNotFoundError) as error:
         sys.exit(str(error))
 

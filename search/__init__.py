@@ -1,1 +1,3 @@
-"""Search over mmm's systems with Ray, Optuna and MLflow; the ledger keeps the truth about every sweep."""
+"""Search over mmm's systems with Ray, Optuna and MLflow; the ledger keeps the truth about every
+sweep.
+"""

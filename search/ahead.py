@@ -1,4 +1,6 @@
-"""Training goes on while what was trained is written, told and decided on, wherever that cannot matter to it."""
+"""Training goes on while what was trained is written, told and decided on, wherever that cannot
+matter to it.
+"""
 
 import threading
 from collections.abc import Sequence
@@ -13,22 +15,27 @@ _LONGEST_STOP_S = 1.0
 class Ahead:
     """Trains `Slices` in a thread of its own.
 
-    At a rung, at an end and after a failure it waits for the driver, so that nothing is trained that a decision could
-    have made needless. Between these a slice is followed by the next one at once: the checkpoint of the last is written and
-    the driver told of it meanwhile. A driver that is slow gets several slices in one report.
+    At a rung, at an end and after a failure it waits for the driver, so that nothing is trained
+    that a decision could have made needless. Between these a slice is followed by the next one at
+    once: the checkpoint of the last is written and the driver told of it meanwhile. A driver that
+    is slow gets several slices in one report.
     """
 
     def __init__(self, orders: Sequence[dict[str, Any]]) -> None:
         self._slices = Slices(orders)
         self._change = threading.Condition()
         self._cuts: dict[int, Cut] = {}  # not told yet
-        self._has_cuts = self._may_train = self._is_training = self._is_held = self._is_ended = False
+        self._has_cuts = self._may_train = self._is_training = self._is_held = self._is_ended = (
+            False
+        )
         self._fault: BaseException | None = None
         self._thread = threading.Thread(target=self._train, name="training", daemon=True)
         self._thread.start()
 
     def next(self) -> list[dict[str, Any]]:
-        """Reports of what was trained since the last ones, once that is a slice. Raises what ended the thread."""
+        """Reports of what was trained since the last ones, once that is a slice. Raises what ended
+        the thread.
+        """
         with self._change:
             if not self._has_cuts:
                 self._may_train = True  # whatever was told before is decided on
@@ -67,7 +74,9 @@ class Ahead:
         try:
             while True:
                 with self._change:
-                    self._change.wait_for(lambda: self._is_ended or (self._may_train and not self._is_held))
+                    self._change.wait_for(
+                        lambda: self._is_ended or (self._may_train and not self._is_held)
+                    )
                     if self._is_ended:
                         return
                     self._is_training = True

@@ -1,4 +1,6 @@
-"""What a sweep's trials let us expect: the curve process, kept up with the ledger's history. A function of that history alone."""
+"""What a sweep's trials let us expect: the curve process, kept up with the ledger's history. A
+function of that history alone.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,19 +18,30 @@ _GROWTH = 1.4  # the hyperparameters are fitted again when there are so many tim
 _MAX_TRIALS = 400  # that the process is started with; it grows by the newer ones
 _MAX_GROWTH = 160  # trials, after which it is started anew with others
 _MAX_PRIORS = 150  # trials of one other sweep
-# Ended trials, from which on other sweeps are left out: they help at the start, and what is best here may be elsewhere.
+# Ended trials, from which on other sweeps are left out: they help at the start, and what is best
+# here may be elsewhere.
 _ON_ITS_OWN = 24
 
 
 class Belief:
     """Expected final scores of trials and settings. What it keeps between calls only saves time."""
 
-    def __init__(self, space: Space, metric: str, rungs: Sequence[int], priors: Sequence[Mapping[str, Any]] = ()) -> None:
-        """`rungs` end with the last epoch; `priors` are trials of other sweeps as the ledger has them."""
+    def __init__(
+        self,
+        space: Space,
+        metric: str,
+        rungs: Sequence[int],
+        priors: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """`rungs` end with the last epoch; `priors` are trials of other sweeps as the ledger has
+        them.
+        """
         self.metric, self.rungs = metric, list(rungs)
         self.encoding = Encoding(parameters_of(space))
         self._rows: dict[int, list[float]] = {}
-        self.priors: list[tuple[list[float], dict[str, Any]]] = []  # settings of other sweeps, as rows and as parameters
+        self.priors: list[
+            tuple[list[float], dict[str, Any]]
+        ] = []  # settings of other sweeps, as rows and as parameters
         self._elsewhere = self._seen_elsewhere(priors)
         self._theta: tuple[int, Array] | None = None  # how many trials it was fitted to
         self._start = -1  # how many trials the process was started with
@@ -49,9 +62,14 @@ class Belief:
         return sum(last >= rung for rung in self.rungs)
 
     def process(self, trials: Mapping[int, Trial]) -> CurveProcess | None:
-        """The process that has seen all of `trials`; None while there are too few to expect anything."""
+        """The process that has seen all of `trials`; None while there are too few to expect
+        anything.
+        """
         # A lost trial is as one that still runs: its scores count, its end does not.
-        ended = sorted((trial for trial in trials.values() if trial.state != "running" and not trial.is_lost), key=_order)
+        ended = sorted(
+            (trial for trial in trials.values() if trial.state != "running" and not trial.is_lost),
+            key=_order,
+        )
         start, fit = _levels(len(ended))
         if start == 0:
             return self._of_priors(trials)
@@ -63,23 +81,31 @@ class Belief:
             mark = (trial.state, len(trial.epochs))
             if self._marks.get(trial.number) != mark:
                 self._marks[trial.number] = mark
-                new += [row for row in self._observed(trial) if (trial.number, row[1]) not in self._has]
+                new += [
+                    row for row in self._observed(trial) if (trial.number, row[1]) not in self._has
+                ]
         if new:
             self._has.update((row[2], row[1]) for row in new)
             self._process = self._process.with_more(Observations.of(new, self.encoding.width))
         return self._process
 
     def _of_priors(self, trials: Mapping[int, Trial]) -> CurveProcess | None:
-        """What other sweeps say and the few trials there are, made anew each time: these have no centre of their own yet."""
+        """What other sweeps say and the few trials there are, made anew each time: these have no
+        centre of their own yet.
+        """
         if not self.priors:
             return None
         if self._theta is None:
             self._theta = (0, fitted(self._elsewhere))
         rows = [row for trial in trials.values() for row in self._observed(trial)]
-        return CurveProcess(self._elsewhere + Observations.of(rows, self.encoding.width), self._theta[1])
+        return CurveProcess(
+            self._elsewhere + Observations.of(rows, self.encoding.width), self._theta[1]
+        )
 
     def expected(self, trials: Mapping[int, Trial], numbers: Sequence[int]) -> Array | None:
-        """Final scores expected of trials that reached a rung, their luck so far included; None while nothing is."""
+        """Final scores expected of trials that reached a rung, their luck so far included; None
+        while nothing is.
+        """
         process = self.process(trials)
         if process is None:
             return None
@@ -95,10 +121,14 @@ class Belief:
         self._process = CurveProcess(seen, self._theta[1])
         self._marks = {}
         # Those of them that are not shown are not to come in as new ones either.
-        self._has = {(trial.number, row[1]) for trial in ended[:start] for row in self._observed(trial)}
+        self._has = {
+            (trial.number, row[1]) for trial in ended[:start] for row in self._observed(trial)
+        }
 
     def _shown(self, ended: Sequence[Trial]) -> Observations:
-        """What is seen of the priors and of these trials, or of those that tell most if there are too many."""
+        """What is seen of the priors and of these trials, or of those that tell most if there are
+        too many.
+        """
         scores = [score for trial in ended for score in trial.scores(self.metric).values()]
         self._worst = min(scores, default=None)
         rows = [row for trial in _most_telling(ended, self.metric) for row in self._observed(trial)]
@@ -106,7 +136,9 @@ class Belief:
         return self._elsewhere + own if len(ended) < _ON_ITS_OWN else own
 
     def _observed(self, trial: Trial) -> list[tuple[list[float], float, int, int, float]]:
-        """A trial's best score at each rung that it reached; one that failed ends with the worst there is."""
+        """A trial's best score at each rung that it reached; one that failed ends with the worst
+        there is.
+        """
         row, curve = self.row(trial), _best_at(self.rungs, trial.scores(self.metric))
         found = [(row, self._progress(rung), trial.number, 0, best) for rung, best in curve]
         if trial.is_failure and self._worst is not None:
@@ -122,18 +154,27 @@ class Belief:
         for number, source in enumerate(sorted({prior["source"] for prior in priors}), start=1):
             here = [prior for prior in priors if prior["source"] == source and prior["scores"]]
             here = sorted(here, key=lambda prior: -max(prior["scores"].values()))
-            for place in _best_and_others([max(prior["scores"].values()) for prior in here], _MAX_PRIORS):
+            for place in _best_and_others(
+                [max(prior["scores"].values()) for prior in here], _MAX_PRIORS
+            ):
                 scores = {int(epoch): score for epoch, score in here[place]["scores"].items()}
                 row = self.encoding(here[place]["params"])
-                curve = [(self._progress(rung), best) for rung, best in _best_at(self.rungs, scores)]
-                rows += [(row, progress, -1_000_000 * number - place, number, best) for progress, best in curve]
+                curve = [
+                    (self._progress(rung), best) for rung, best in _best_at(self.rungs, scores)
+                ]
+                rows += [
+                    (row, progress, -1_000_000 * number - place, number, best)
+                    for progress, best in curve
+                ]
                 if curve:
                     self.priors.append((row, here[place]["params"]))
         return Observations.of(rows, self.encoding.width)
 
 
 def _levels(num_ended: int) -> tuple[int, int]:
-    """With how many of the ended trials the process is started, and to how many its hyperparameters are fitted; 0: none."""
+    """With how many of the ended trials the process is started, and to how many its hyperparameters
+    are fitted; 0: none.
+    """
     if num_ended < NUM_FIRST:
         return 0, 0
     start = fit = NUM_FIRST
@@ -147,7 +188,11 @@ def _levels(num_ended: int) -> tuple[int, int]:
 def _best_at(rungs: Sequence[int], scores: Mapping[int, float]) -> list[tuple[int, float]]:
     """Each rung that was reached, and the best score up to it."""
     last = max(scores, default=0)
-    return [(rung, max(score for epoch, score in scores.items() if epoch <= rung)) for rung in rungs if last >= rung]
+    return [
+        (rung, max(score for epoch, score in scores.items() if epoch <= rung))
+        for rung in rungs
+        if last >= rung
+    ]
 
 
 def _order(trial: Trial) -> int:
@@ -156,7 +201,10 @@ def _order(trial: Trial) -> int:
 
 def _most_telling(ended: Sequence[Trial], metric: str) -> list[Trial]:
     """The trials to show, as many as can be: the best half of that and others evenly spread."""
-    best = [found[1] if (found := trial.best(metric)) and trial.state != "failed" else -math.inf for trial in ended]
+    best = [
+        found[1] if (found := trial.best(metric)) and trial.state != "failed" else -math.inf
+        for trial in ended
+    ]
     return [ended[place] for place in _best_and_others(best, _MAX_TRIALS)]
 
 

@@ -10,19 +10,38 @@ from mmm import cli_encode as shared
 from mmm.cli import console, run_app
 from mmm.encode_command import encode_command
 from mmm.terminal import printable
-from search.cli_results import Runs, SweepName, export, export_study, mlflow_sync, report, status, ui
+from search.cli_results import (
+    Runs,
+    SweepName,
+    export,
+    export_study,
+    mlflow_sync,
+    report,
+    status,
+    ui,
+)
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-                  help="Search over speech-and-text emotion recognisers with Ray, Optuna and MLflow.",
-                  context_settings={"help_option_names": ["-h", "--help"]})  # fmt: skip
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Search over speech-and-text emotion recognisers with Ray, Optuna and MLflow.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 # What `run` and `plan` share.
-SpaceName = Annotated[str, typer.Argument(help="quick, full, paper, or path/to/file.py:function", show_default=False)]
+SpaceName = Annotated[
+    str, typer.Argument(help="quick, full, paper, or path/to/file.py:function", show_default=False)
+]
 ManifestPath = Annotated[Path, typer.Argument(help="manifest.csv", show_default=False)]
-FeaturesDir = Annotated[Path, typer.Option("--features", help="Folder of feature stores.", show_default=False)]
+FeaturesDir = Annotated[
+    Path, typer.Option("--features", help="Folder of feature stores.", show_default=False)
+]
 Trials = Annotated[int, typer.Option(help="Settings to try.")]
 Epochs = Annotated[int, typer.Option(help="Epochs of a trial that is not stopped early.")]
-Workers = Annotated[int | None, typer.Option(help="Trials at a time \\[one a core, or a GPU share].")]
+Workers = Annotated[
+    int | None, typer.Option(help="Trials at a time \\[one a core, or a GPU share].")
+]
 GpusPerTrial = Annotated[float, typer.Option(help="GPUs of a trial; 0.25 lets four share one.")]
 Metric = Annotated[str, typer.Option(help="Validation metric to maximise.")]
 Seed = Annotated[int, typer.Option(help="Of the sampler and of the trials.")]
@@ -30,21 +49,46 @@ FirstRung = Annotated[int, typer.Option(help="ASHA: first epoch at which trials 
 Factor = Annotated[int, typer.Option(help="ASHA: one in so many goes on.")]
 Keep = Annotated[int, typer.Option(help="Trials whose weights stay on disk.")]
 InputScaling = Annotated[
-    str, typer.Option(help="standard: columns of the features with mean 0, deviation 1 over training rows; none: as they are.")
+    str,
+    typer.Option(
+        help=(
+            "standard: columns of the features with mean 0, deviation 1 over training rows; none:"
+            " as they are."
+        )
+    ),
 ]
 # What `run` and `resume` share.
-TimeBudget = Annotated[str | None, typer.Option(help="Stop after this long, all sessions together, for example 2h.")]
-ComputeBudget = Annotated[str | None, typer.Option(help="Stop after so much training, summed over workers, for example 10h.")]
-GpuHours = Annotated[float | None, typer.Option(help="Stop after so many hours of GPUs in training.")]
-Target = Annotated[float | None, typer.Option(help="Stop when the best validation score reaches this.")]
-Patience = Annotated[int | None, typer.Option(help="Stop after so many ended trials without a better score.")]
-_EQUAL_FAILURES = typer.Option(metavar="N", help="Stop after N trials in a row that failed for the same reason, 0: never.")
+TimeBudget = Annotated[
+    str | None, typer.Option(help="Stop after this long, all sessions together, for example 2h.")
+]
+ComputeBudget = Annotated[
+    str | None,
+    typer.Option(help="Stop after so much training, summed over workers, for example 10h."),
+]
+GpuHours = Annotated[
+    float | None, typer.Option(help="Stop after so many hours of GPUs in training.")
+]
+Target = Annotated[
+    float | None, typer.Option(help="Stop when the best validation score reaches this.")
+]
+Patience = Annotated[
+    int | None, typer.Option(help="Stop after so many ended trials without a better score.")
+]
+_EQUAL_FAILURES = typer.Option(
+    metavar="N", help="Stop after N trials in a row that failed for the same reason, 0: never."
+)
 Enqueue = Annotated[
-    list[Path] | None, typer.Option(metavar="FILE", help="JSON of points to try next: parameters, or a trial's settings.")
+    list[Path] | None,
+    typer.Option(
+        metavar="FILE", help="JSON of points to try next: parameters, or a trial's settings."
+    ),
 ]
 Packs = Annotated[
     str | None,
-    typer.Option(metavar="auto|off|N", help="Trials of one shape that a worker trains as one model \\[auto, one worker: off]."),
+    typer.Option(
+        metavar="auto|off|N",
+        help="Trials of one shape that a worker trains as one model \\[auto, one worker: off].",
+    ),
 ]
 
 
@@ -53,7 +97,9 @@ def quickstart(
     runs: Runs = Path("runs"),
     workers: Annotated[int | None, typer.Option(help="Trials at a time \\[one a core].")] = None,
 ) -> None:
-    """The whole way on a generated corpus: encode, search all four systems, report, export, predict."""
+    """The whole way on a generated corpus: encode, search all four systems, report, export,
+    predict.
+    """
     if workers is not None and workers < 1:
         raise ValueError(f"--workers {workers} is too small; expected at least 1")
     from search.quickstart import quickstart as run_quickstart
@@ -78,7 +124,9 @@ def run(
     workers: Workers = None,
     gpus_per_trial: GpusPerTrial = 0.0,
     runs: Runs = Path("runs"),
-    tracking_uri: Annotated[str | None, typer.Option(help="MLflow's tracking URI \\[SQLite in the runs folder].")] = None,
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="MLflow's tracking URI \\[SQLite in the runs folder].")
+    ] = None,
     system_metrics: Annotated[
         bool, typer.Option("--system-metrics", help="Send CPU, GPU and memory use to MLflow, too.")
     ] = False,
@@ -89,26 +137,41 @@ def run(
     target: Target = None,
     patience: Patience = None,
     max_equal_failures: Annotated[int, _EQUAL_FAILURES] = 5,
-    max_parameters: Annotated[int | None, typer.Option(help="Larger models fail without training.")] = None,
-    max_ms_per_utterance: Annotated[float | None, typer.Option(help="Trials that validate slower fail.")] = None,
-    max_memory_mb: Annotated[float | None, typer.Option(help="Trials that hold more memory fail.")] = None,
+    max_parameters: Annotated[
+        int | None, typer.Option(help="Larger models fail without training.")
+    ] = None,
+    max_ms_per_utterance: Annotated[
+        float | None, typer.Option(help="Trials that validate slower fail.")
+    ] = None,
+    max_memory_mb: Annotated[
+        float | None, typer.Option(help="Trials that hold more memory fail.")
+    ] = None,
     enqueue: Enqueue = None,
-    warm_start: Annotated[list[str] | None, typer.Option(metavar="OTHER", help="A finished sweep to learn from.")] = None,
+    warm_start: Annotated[
+        list[str] | None, typer.Option(metavar="OTHER", help="A finished sweep to learn from.")
+    ] = None,
     repeats: Annotated[
-        str, typer.Option(help="Settings that were trained: new-seed, or reuse what the ledger has.")
+        str,
+        typer.Option(help="Settings that were trained: new-seed, or reuse what the ledger has."),
     ] = "new-seed",
     seed: Seed = 1,
     first_rung: FirstRung = 5,
     factor: Factor = 3,
     keep: Keep = 20,
-    address: Annotated[str | None, typer.Option(help="Ray cluster to join, for example auto \\[a local one].")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster to join, for example auto \\[a local one].")
+    ] = None,
     packs: Packs = None,
-    precision: Annotated[str, typer.Option(help="Of training: float32, bf16, or auto: what is fast there.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="Of training: float32, bf16, or auto: what is fast there.")
+    ] = "auto",
     input_scaling: InputScaling = "standard",
 ) -> None:
-    """Run a sweep. Ctrl-C, SIGTERM or a closed terminal end it in good order (exit status 0), ready for `resume`.
+    """Run a sweep. Ctrl-C, SIGTERM or a closed terminal end it in good order (exit status 0), ready
+    for `resume`.
 
-    Exit status 1: every trial failed, or it broke off by itself, for example at equal failures; 2: it was refused.
+    Exit status 1: every trial failed, or it broke off by itself, for example at equal failures; 2:
+    it was refused.
     """
     from search.config import SweepSpec, check_name, parse_duration, parse_packs
 
@@ -116,26 +179,53 @@ def run(
     time_s = None if time_budget is None else parse_duration(time_budget)
     compute_s = None if compute_budget is None else parse_duration(compute_budget)
     if not manifest.is_file():
-        raise FileNotFoundError(f"{manifest}: no such manifest; make one with: mmm prepare csv FILE -o manifest.csv")
+        raise FileNotFoundError(
+            f"{manifest}: no such manifest; make one with: mmm prepare csv FILE -o manifest.csv"
+        )
     if not features.is_dir():
-        raise FileNotFoundError(f"{features}: no such features folder; run: {encode_command(manifest, features)}")
+        raise FileNotFoundError(
+            f"{features}: no such features folder; run: {encode_command(manifest, features)}"
+        )
     if address is not None and workers is None:
-        raise ValueError("--address without --workers: say how many trials the cluster is to run at a time")
+        raise ValueError(
+            "--address without --workers: say how many trials the cluster is to run at a time"
+        )
     from search.enqueue import read_points
     from search.plan import default_workers
     from search.run import command_line, start
 
     spec = SweepSpec(
-        name=name, space=_absolute(space), manifest=str(manifest.resolve()),
-        features=str(features.resolve()), trials=trials, epochs=epochs,
+        name=name,
+        space=_absolute(space),
+        manifest=str(manifest.resolve()),
+        features=str(features.resolve()),
+        trials=trials,
+        epochs=epochs,
         workers=workers if workers is not None else default_workers(gpus_per_trial),
-        gpus_per_trial=gpus_per_trial, metric=metric, time_budget_s=time_s, seed=seed, first_rung=first_rung, factor=factor,
-        tracking_uri=tracking_uri, address=address, keep=keep, command=command_line(),
-        compute_budget_s=compute_s, gpu_hours=gpu_hours, target=target, patience=patience, max_parameters=max_parameters,
-        max_ms_per_utterance=max_ms_per_utterance, max_memory_mb=max_memory_mb, repeats=repeats,
-        system_metrics=system_metrics, packs=parse_packs(packs), precision=precision, input_scaling=input_scaling,
+        gpus_per_trial=gpus_per_trial,
+        metric=metric,
+        time_budget_s=time_s,
+        seed=seed,
+        first_rung=first_rung,
+        factor=factor,
+        tracking_uri=tracking_uri,
+        address=address,
+        keep=keep,
+        command=command_line(),
+        compute_budget_s=compute_s,
+        gpu_hours=gpu_hours,
+        target=target,
+        patience=patience,
+        max_parameters=max_parameters,
+        max_ms_per_utterance=max_ms_per_utterance,
+        max_memory_mb=max_memory_mb,
+        repeats=repeats,
+        system_metrics=system_metrics,
+        packs=parse_packs(packs),
+        precision=precision,
+        input_scaling=input_scaling,
         max_equal_failures=max_equal_failures,
-    )  # fmt: skip
+    )
     points = [point for file in enqueue or [] for point in read_points(file)]
     _finish(start(spec, runs, console, points, warm_start or []))
 
@@ -144,7 +234,9 @@ def run(
 def resume(
     name: SweepName,
     runs: Runs = Path("runs"),
-    trials: Annotated[int | None, typer.Option(help="Settings to try in all, those before included.")] = None,
+    trials: Annotated[
+        int | None, typer.Option(help="Settings to try in all, those before included.")
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Trials at a time.")] = None,
     time_budget: TimeBudget = None,
     compute_budget: ComputeBudget = None,
@@ -156,7 +248,11 @@ def resume(
     address: Annotated[str | None, typer.Option(help="Ray cluster to join.")] = None,
     packs: Packs = None,
     accept_changed_data: Annotated[
-        bool, typer.Option("--accept-changed-data", help="Go on where manifest or features are not those of the trials before.")
+        bool,
+        typer.Option(
+            "--accept-changed-data",
+            help="Go on where manifest or features are not those of the trials before.",
+        ),
     ] = False,
 ) -> None:
     """Go on with a sweep that was stopped or killed, or give it more trials or another budget."""
@@ -164,15 +260,24 @@ def resume(
     from search.enqueue import read_points
     from search.run import resume as resume_sweep
 
-    changes: dict[str, Any] = {"trials": trials, "workers": workers, "address": address, "gpu_hours": gpu_hours, "target": target,
-                               "patience": patience, "max_equal_failures": max_equal_failures}  # fmt: skip
+    changes: dict[str, Any] = {
+        "trials": trials,
+        "workers": workers,
+        "address": address,
+        "gpu_hours": gpu_hours,
+        "target": target,
+        "patience": patience,
+        "max_equal_failures": max_equal_failures,
+    }
     changes["time_budget_s"] = None if time_budget is None else parse_duration(time_budget)
     changes["compute_budget_s"] = None if compute_budget is None else parse_duration(compute_budget)
     points = [point for file in enqueue or [] for point in read_points(file)]
     given = {key: value for key, value in changes.items() if value is not None}
     if packs is not None:
         given["packs"] = parse_packs(packs)
-    _finish(resume_sweep(runs, name, given, console, points, accept_changed_data=accept_changed_data))
+    _finish(
+        resume_sweep(runs, name, given, console, points, accept_changed_data=accept_changed_data)
+    )
 
 
 def _finish(history: Any) -> None:
@@ -183,7 +288,10 @@ def _finish(history: Any) -> None:
         sys.exit(1)
     if all(trial.state == "failed" for trial in history.trials.values()) and history.trials:
         reasons = {trial.reason for trial in history.trials.values()}
-        print(f"error: every trial failed; the first reason: {printable(sorted(reasons)[0])}", file=sys.stderr)
+        print(
+            f"error: every trial failed; the first reason: {printable(sorted(reasons)[0])}",
+            file=sys.stderr,
+        )
         sys.exit(1)
 
 
@@ -207,28 +315,47 @@ def encode(
     chunk_seconds: shared.ChunkSeconds = shared.DEFAULT_CHUNK_S,
     skip_bad: shared.SkipBad = False,
     workers: Annotated[
-        int | None, typer.Option(help="Actors, a core each, the model loaded once in each \\[one a core].")
+        int | None,
+        typer.Option(help="Actors, a core each, the model loaded once in each \\[one a core]."),
     ] = None,
-    gpus: Annotated[float, typer.Option(help="GPUs that the actors share; 0 encodes on CPUs.")] = 0.0,
-    address: Annotated[str | None, typer.Option(help="Ray cluster to join, for example auto \\[a local one].")] = None,
+    gpus: Annotated[
+        float, typer.Option(help="GPUs that the actors share; 0 encodes on CPUs.")
+    ] = 0.0,
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster to join, for example auto \\[a local one].")
+    ] = None,
 ) -> None:
-    """What `mmm encode` does, on a Ray cluster: the same batches, one store, the same bytes. All nodes need to see the audio."""
+    """What `mmm encode` does, on a Ray cluster: the same batches, one store, the same bytes. All
+    nodes need to see the audio.
+    """
     if workers is not None and workers < 1:
         raise ValueError(f"--workers {workers} is too small; expected at least 1")
     if gpus < 0:
         raise ValueError(f"--gpus {gpus:g} is negative")
     if address is not None and workers is None:
-        raise ValueError("--address without --workers: say how many actors the cluster is to run at a time")
+        raise ValueError(
+            "--address without --workers: say how many actors the cluster is to run at a time"
+        )
     checked = shared.manifest_to_encode(manifest, skip_bad)
     if gpus and precision == "auto":
         precision = "bf16"  # of the cluster's GPUs, which this machine need not have
     options = shared.check_options(
-        audio_encoder=audio_encoder, text_encoder=text_encoder, context=context, audio_feature=audio_feature, layer=layer,
-        frame_rate=shared.kept_frame_rate(features, audio_encoder, frame_rate), num_mels=num_mels, text_width=text_width,
-        max_tokens=max_tokens, audio_revision=audio_revision, text_revision=text_revision, precision=precision,
-        batch_seconds=batch_seconds, chunk_seconds=chunk_seconds,
+        audio_encoder=audio_encoder,
+        text_encoder=text_encoder,
+        context=context,
+        audio_feature=audio_feature,
+        layer=layer,
+        frame_rate=shared.kept_frame_rate(features, audio_encoder, frame_rate),
+        num_mels=num_mels,
+        text_width=text_width,
+        max_tokens=max_tokens,
+        audio_revision=audio_revision,
+        text_revision=text_revision,
+        precision=precision,
+        batch_seconds=batch_seconds,
+        chunk_seconds=chunk_seconds,
         device="cuda" if gpus else "cpu",
-    )  # fmt: skip
+    )
     from mmm.encoding import default_threads
     from search.cluster import connect, disconnect
     from search.encode import run_on_ray
@@ -238,8 +365,15 @@ def encode(
     num_actors = workers or (max(1, int(gpus)) if gpus else default_threads())
     connect(address, num_actors, gpus, {"CPU": float(num_actors), "GPU": gpus})
     try:
-        shared.encode_manifest(checked, features, options, speech, text, run_on_ray(options, "speech", num_actors, gpus),
-                               run_on_ray(options, "text", num_actors, gpus))  # fmt: skip
+        shared.encode_manifest(
+            checked,
+            features,
+            options,
+            speech,
+            text,
+            run_on_ray(options, "speech", num_actors, gpus),
+            run_on_ray(options, "text", num_actors, gpus),
+        )
     finally:
         disconnect()
 
@@ -259,21 +393,34 @@ def plan(
     factor: Factor = 3,
     keep: Keep = 20,
     input_scaling: InputScaling = "standard",
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the same as JSON to this file.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the same as JSON to this file.")
+    ] = None,
 ) -> None:
-    """What `run` would do with the same options: space, rungs, hours, memory, disk, what it would refuse. Runs no trial."""
+    """What `run` would do with the same options: space, rungs, hours, memory, disk, what it would
+    refuse. Runs no trial.
+    """
     from mmm.files import write_json
     from search.config import SweepSpec
     from search.forecast import forecast, show
     from search.plan import default_workers
 
     spec = SweepSpec(
-        name="plan", space=_absolute(space), manifest=str(manifest.resolve()),
-        features=str(features.resolve()), trials=trials, epochs=epochs,
+        name="plan",
+        space=_absolute(space),
+        manifest=str(manifest.resolve()),
+        features=str(features.resolve()),
+        trials=trials,
+        epochs=epochs,
         workers=workers if workers is not None else default_workers(gpus_per_trial),
-        gpus_per_trial=gpus_per_trial, metric=metric, seed=seed, first_rung=first_rung, factor=factor, keep=keep,
+        gpus_per_trial=gpus_per_trial,
+        metric=metric,
+        seed=seed,
+        first_rung=first_rung,
+        factor=factor,
+        keep=keep,
         input_scaling=input_scaling,
-    )  # fmt: skip
+    )
     found = forecast(spec, console)
     show(found, console)
     if json_file is not None:
@@ -295,5 +442,9 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name not in ("ray", "optuna", "mlflow", "matplotlib", "scipy"):
             raise
-        print(f"error: mmm-search needs {error.name}; install it with: pip install 'mmm-search[search]'", file=sys.stderr)
+        print(
+            f"error: mmm-search needs {error.name}; install it with: pip install"
+            " 'mmm-search[search]'",
+            file=sys.stderr,
+        )
         sys.exit(2)

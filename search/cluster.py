@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anyone; Ray reads it when it is imported
+os.environ.setdefault(
+    "RAY_USAGE_STATS_ENABLED", "0"
+)  # nothing is sent to anyone; Ray reads it when it is imported
 
 import ray
 
@@ -21,21 +23,37 @@ def connect(
     wanted: Mapping[str, float],
     worker_env: Mapping[str, str] | None = None,
 ) -> None:
-    """Start a local Ray with so many CPUs and GPUs, or join the cluster at `address`; `worker_env` is for its workers.
+    """Start a local Ray with so many CPUs and GPUs, or join the cluster at `address`; `worker_env`
+    is for its workers.
 
-    Raises ValueError where no cluster answers, or where it lacks the `wanted` CPU and GPU: Ray would wait for them for ever.
-    Who is stopped meanwhile gets a KeyboardInterrupt.
+    Raises ValueError where no cluster answers, or where it lacks the `wanted` CPU and GPU: Ray
+    would wait for them for ever. Who is stopped meanwhile gets a KeyboardInterrupt.
     """
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
+    quiet: dict[str, Any] = {
+        "logging_level": logging.ERROR,
+        "log_to_driver": False,
+        "configure_logging": True,
+    }
     try:
         with _sigterm_is_ctrl_c():
             if address is None:
                 os.environ.update(worker_env or {})  # Ray's processes inherit it
-                # Without "local" it would join any other Ray that RAY_ADDRESS or a file of an earlier one names.
-                ray.init(address="local", num_cpus=num_cpus, num_gpus=-(-num_gpus // 1) if num_gpus else 0, include_dashboard=False,
-                         _node_ip_address="127.0.0.1", **quiet)  # fmt: skip
+                # Without "local" it would join any other Ray that RAY_ADDRESS or a file of an
+                # earlier one names.
+                ray.init(
+                    address="local",
+                    num_cpus=num_cpus,
+                    num_gpus=-(-num_gpus // 1) if num_gpus else 0,
+                    include_dashboard=False,
+                    _node_ip_address="127.0.0.1",
+                    **quiet,
+                )
             else:
-                ray.init(address=address, runtime_env={"env_vars": dict(worker_env)} if worker_env else None, **quiet)
+                ray.init(
+                    address=address,
+                    runtime_env={"env_vars": dict(worker_env)} if worker_env else None,
+                    **quiet,
+                )
     except ConnectionError as error:
         raise ValueError(f"--address {address}: no Ray cluster answers there ({error})") from None
     except KeyboardInterrupt:
@@ -49,14 +67,15 @@ def connect(
         if number > there.get(kind, 0.0):
             disconnect()
             raise ValueError(
-                f"the cluster has {there.get(kind, 0.0):g} {kind}s, {number:g} are asked for; Ray would wait for ever"
+                f"the cluster has {there.get(kind, 0.0):g} {kind}s, {number:g} are asked for; Ray"
+                " would wait for ever"
             )
 
 
 @contextlib.contextmanager
 def _sigterm_is_ctrl_c() -> Iterator[None]:
-    """Ray puts handlers of SIGTERM in the place of ours: one that exits, of which it may itself take no notice, and, once it has
-    started, one that prints a stack trace and aborts the process.
+    """Ray puts handlers of SIGTERM in the place of ours: one that exits, of which it may itself
+    take no notice, and, once it has started, one that prints a stack trace and aborts the process.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -65,7 +84,9 @@ def _sigterm_is_ctrl_c() -> Iterator[None]:
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     os.set_blocking(writing, False)
-    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)  # the number of each signal, whoever handles it
+    before = signal.set_wakeup_fd(
+        writing, warn_on_full_buffer=False
+    )  # the number of each signal, whoever handles it
     try:
         with contextlib.suppress(SystemExit):
             yield
@@ -82,7 +103,9 @@ def _sigterm_is_ctrl_c() -> Iterator[None]:
 
 
 def is_connected() -> bool:
-    """Whether Ray's process on this machine lives: without it nothing is told of workers any more."""
+    """Whether Ray's process on this machine lives: without it nothing is told of workers any
+    more.
+    """
     own = ray.get_runtime_context().get_node_id()
     return any(node["Alive"] and node["NodeID"] == own for node in ray.nodes())
 

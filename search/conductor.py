@@ -1,4 +1,6 @@
-"""The sweep's decisions, without Ray: what a report means, whether a trial goes on, when the sweep is over."""
+"""The sweep's decisions, without Ray: what a report means, whether a trial goes on, when the sweep
+is over.
+"""
 
 import contextlib
 import socket
@@ -22,25 +24,45 @@ MAX_DEAD_WORKERS = 3  # of a trial that each of them trained alone; after that i
 
 
 class Conductor:
-    """Stands between the ledger and whatever runs trials. Every answer is in the ledger before it is given."""
+    """Stands between the ledger and whatever runs trials. Every answer is in the ledger before it
+    is given.
+    """
 
     def __init__(
-        self, ledger: Ledger, spec: SweepSpec, space: Space, device: str, on_change: Callable[[], None],
-        clock: Callable[[], float] = time.time, count_parameters: Callable[[Mapping[str, Any]], int] | None = None,
+        self,
+        ledger: Ledger,
+        spec: SweepSpec,
+        space: Space,
+        device: str,
+        on_change: Callable[[], None],
+        clock: Callable[[], float] = time.time,
+        count_parameters: Callable[[Mapping[str, Any]], int] | None = None,
         searcher: Searcher | None = None,
-    ) -> None:  # fmt: skip
-        """A replay has its own `clock` and `searcher`, and no models whose parameters could be counted."""
-        self.ledger, self.spec, self.space, self.device, self.on_change = ledger, spec, space, device, on_change
+    ) -> None:
+        """A replay has its own `clock` and `searcher`, and no models whose parameters could be
+        counted.
+        """
+        self.ledger, self.spec, self.space, self.device, self.on_change = (
+            ledger,
+            spec,
+            space,
+            device,
+            on_change,
+        )
         self.clock = clock
         self.orders = Orders(ledger, spec, space, device, self, searcher, count_parameters)
         self.session_started = self.clock()
-        self.command_started = self.session_started  # earlier, where somebody waited for the imports
+        self.command_started = (
+            self.session_started
+        )  # earlier, where somebody waited for the imports
         self.earlier_s = 0.0
         self.budgets_before: list[Budget] = []
         self.first_step: float | None = None  # by the worker's clock
         self.first_result: float | None = None
         self.last_result: float = self.session_started
-        self.trained_s: list[tuple[float, float, float]] = []  # (ended, seconds by the clock, seconds alone) of each epoch
+        self.trained_s: list[
+            tuple[float, float, float]
+        ] = []  # (ended, seconds by the clock, seconds alone) of each epoch
         self.used_up: Budget | None = None
         self.is_interrupted = False
         self.broken_off: str | None = None  # why the sweep ends though nobody wanted it to
@@ -53,7 +75,9 @@ class Conductor:
         return self.ledger.history.trials
 
     def next_orders(self, seat: Sequence[int] = ()) -> list[dict[str, Any]]:
-        """What a worker is to train next beside the trials `seat` that it has: one trial, or several of the same shape."""
+        """What a worker is to train next beside the trials `seat` that it has: one trial, or
+        several of the same shape.
+        """
         found = self.orders.next(seat)
         self.on_change()
         return found
@@ -79,7 +103,10 @@ class Conductor:
             first = report["epochs"][0]
             started = first.get("started", first["ended"] - first["seconds"])
             self.first_step = started if self.first_step is None else min(self.first_step, started)
-            self.trained_s += [(entry["ended"], entry["seconds"], entry["alone_seconds"]) for entry in report["epochs"]]
+            self.trained_s += [
+                (entry["ended"], entry["seconds"], entry["alone_seconds"])
+                for entry in report["epochs"]
+            ]
         entries: list[Entry] = [("epoch", number, entry) for entry in report["epochs"]]
         if report["checkpoint"] is not None:
             entries.append(("checkpoint", number, report["checkpoint"]))
@@ -88,14 +115,25 @@ class Conductor:
             entries.append(("note", None, {"about": "warning", "trial": number, "text": text}))
         if report.get("packs") is not None:
             self.orders.packs.measured(trial.settings, report["packs"]["size"])
-            entries.append(("note", None, {"about": "packs", **self.orders.packs.key(trial.settings), **report["packs"]}))
+            entries.append(
+                (
+                    "note",
+                    None,
+                    {"about": "packs", **self.orders.packs.key(trial.settings), **report["packs"]},
+                )
+            )
         self.ledger.append(*entries)
         if report["failure"] is not None:
             failure = report["failure"]
             if failure.get("together"):
                 self._retry_alone(number, failure["reason"])
             else:
-                self.fail(number, failure["reason"], failure["traceback"], is_finding=failure.get("diverged", False))
+                self.fail(
+                    number,
+                    failure["reason"],
+                    failure["traceback"],
+                    is_finding=failure.get("diverged", False),
+                )
             return True
         epoch = trial.epochs[-1]["epoch"] if trial.epochs else 0
         stop = True
@@ -113,8 +151,9 @@ class Conductor:
     def lose(self, numbers: Sequence[int], reason: str, trace: str) -> None:
         """The worker that trained these trials has died.
 
-        Nobody can tell whether one of them was why: each goes on from its last checkpoint in another worker, alone. One that
-        was alone in MAX_DEAD_WORKERS of them fails, of which the searcher is told nothing.
+        Nobody can tell whether one of them was why: each goes on from its last checkpoint in
+        another worker, alone. One that was alone in MAX_DEAD_WORKERS of them fails, of which the
+        searcher is told nothing.
         """
         if self.is_interrupted:  # the workers were sent away with the sweep
             return
@@ -125,17 +164,26 @@ class Conductor:
             elif self._is_in_training(number):
                 trial = self.trials[number]
                 self.orders.packs.not_measured(trial.settings)
-                note: Entry = ("note", None, {"about": "dead worker", "trial": number, "reason": reason})
+                note: Entry = (
+                    "note",
+                    None,
+                    {"about": "dead worker", "trial": number, "reason": reason},
+                )
                 if trial.dead_workers + 1 < MAX_DEAD_WORKERS:
                     self.orders.retry_alone(number, note)
                 else:
-                    why = f"{MAX_DEAD_WORKERS} workers that trained it alone have died, the last one: {reason}"
+                    why = (
+                        f"{MAX_DEAD_WORKERS} workers that trained it alone have died, the last one:"
+                        f" {reason}"
+                    )
                     self.end(number, "failed", why, trace, before=[note], is_lost=True)
                 self.on_change()
 
     def _retry_alone(self, number: int, reason: str) -> None:
         if self._is_in_training(number):
-            self.orders.retry_alone(number, ("note", None, {"about": "alone", "trial": number, "reason": reason}))
+            self.orders.retry_alone(
+                number, ("note", None, {"about": "alone", "trial": number, "reason": reason})
+            )
             self.orders.packs.failed(self.trials[number].settings)
             self.on_change()
 
@@ -163,14 +211,20 @@ class Conductor:
             self.on_change()
 
     def stops_at_rung(self, number: int) -> bool:
-        """Decide on a trial that stands at a rung and was not decided on there; True when it ends."""
+        """Decide on a trial that stands at a rung and was not decided on there; True when it
+        ends.
+        """
         trial = self.trials[number]
         epoch = trial.epochs[-1]["epoch"] if trial.epochs else 0
         if epoch not in self.spec.rungs or trial.decided >= epoch:
             return False
         expected = self.orders.searcher.expected(rivals(self.trials, number, epoch))
         decision = decide(self.trials, number, epoch, self.spec.metric, self.spec.factor, expected)
-        body = {"epoch": epoch, "action": "stop" if decision.stop else "continue", "reason": decision.reason}
+        body = {
+            "epoch": epoch,
+            "action": "stop" if decision.stop else "continue",
+            "reason": decision.reason,
+        }
         if decision.stop:
             self.end(number, "pruned", decision.reason, before=[("decision", number, body)])
         else:
@@ -178,14 +232,27 @@ class Conductor:
         return decision.stop
 
     def end(
-        self, number: int, state: str, reason: str, trace: str = "", before: Sequence[Entry] = (), *, is_lost: bool = False,
+        self,
+        number: int,
+        state: str,
+        reason: str,
+        trace: str = "",
+        before: Sequence[Entry] = (),
+        *,
+        is_lost: bool = False,
         is_finding: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Write down that a trial has ended, `before` in the same transaction.
 
-        Of a failed one: `is_lost`, because its workers died; `is_finding`, because that is what its settings are like.
+        Of a failed one: `is_lost`, because its workers died; `is_finding`, because that is what its
+        settings are like.
         """
-        body = {"state": state, "reason": reason, "traceback": trace, **({"is_lost": True} if is_lost else {})}
+        body = {
+            "state": state,
+            "reason": reason,
+            "traceback": trace,
+            **({"is_lost": True} if is_lost else {}),
+        }
         self.ledger.append(*before, ("end", number, body))
         self.orders.searcher.tell(self.trials[number])
         if (why := self.failures.add(self.trials[number], is_finding)) is not None:
@@ -193,9 +260,14 @@ class Conductor:
         self._drop_worst(number)
 
     def _drop_worst(self, number: int) -> None:
-        """Keep the weights of the best `keep` ended trials; the disk must not fill with what nobody exports."""
-        ended = [trial for trial in self.ledger.history.ranked(self.spec.metric)
-                 if trial.state != "running" and trial.copied_from is None]  # fmt: skip
+        """Keep the weights of the best `keep` ended trials; the disk must not fill with what nobody
+        exports.
+        """
+        ended = [
+            trial
+            for trial in self.ledger.history.ranked(self.spec.metric)
+            if trial.state != "running" and trial.copied_from is None
+        ]
         beyond = [trial.number for trial in ended[self.spec.keep :]]
         # One trial ends at a time: either it is beyond itself, or it pushed the first of these out.
         for other in beyond[:1] if number not in beyond else [number]:
@@ -213,7 +285,9 @@ class Conductor:
         return self.used_up is not None
 
     def seconds_left(self) -> float | None:
-        """Until the first budget is used up, by this session's rate so far; None where nothing tells yet."""
+        """Until the first budget is used up, by this session's rate so far; None where nothing
+        tells yet.
+        """
         if self.first_step is None:
             return None
         return seconds_left(self.budgets_before, self.budgets(), self.clock() - self.first_step)
@@ -227,7 +301,8 @@ class Conductor:
         return self.earlier_s + self.clock() - self.session_started
 
     def efficiency(self) -> float | None:
-        """Training seconds as they would be alone / workers / wall time, from the first result to the last.
+        """Training seconds as they would be alone / workers / wall time, from the first result to
+        the last.
 
         The part of an epoch that ran before the first result does not count.
         """
@@ -246,6 +321,10 @@ class Conductor:
         self.budgets_before = self.budgets()
 
     def close_session(self, why: str) -> None:
-        body = {"why": why, "seconds": self.clock() - self.session_started, "efficiency": self.efficiency(),
-                "first_step_s": self.first_step_s()}  # fmt: skip
+        body = {
+            "why": why,
+            "seconds": self.clock() - self.session_started,
+            "efficiency": self.efficiency(),
+            "first_step_s": self.first_step_s(),
+        }
         self.ledger.append(("close", None, body))

@@ -43,16 +43,22 @@ class SweepSpec:
     max_ms_per_utterance: float | None = None
     max_memory_mb: float | None = None
     repeats: str = "new-seed"  # of settings that were trained: one of REPEATS
-    enqueue: list[dict[str, Any]] = field(default_factory=list)  # parameter points that run before the space's known good ones
+    enqueue: list[dict[str, Any]] = field(
+        default_factory=list
+    )  # parameter points that run before the space's known good ones
     system_metrics: bool = False  # in MLflow, beside what is learned
-    packs: int | None = None  # trials of one shape that a worker trains as one model; None: as measured
+    packs: int | None = (
+        None  # trials of one shape that a worker trains as one model; None: as measured
+    )
     precision: str = "auto"  # of training; auto: bf16 where it is faster
-    # What `precision` came to where the sweep began, by architecture, so that no trial depends on the machine it is trained on.
+    # What `precision` came to where the sweep began, by architecture, so that no trial depends on
+    # the machine it is trained on.
     precisions: dict[str, str] | None = None
     audio_features: list[str] | None = (
         None  # that the folder held when the sweep began, for spaces that look; None: older sweeps
     )
-    # Of trials whose space does not say; ledgers from before there was a choice have no entry, and go on without scaling.
+    # Of trials whose space does not say; ledgers from before there was a choice have no entry, and
+    # go on without scaling.
     input_scaling: str = "none"
     max_equal_failures: int = 5  # in a row, after which the sweep ends; 0: it never does for that
 
@@ -78,7 +84,8 @@ def check_name(name: str) -> str:
     """Raise ValueError where a sweep's name could not be a folder's."""
     if not _NAME.fullmatch(name):
         raise ValueError(
-            f"sweep name {name!r} is not usable; expected letters, digits, '.', '_' and '-', a letter or digit first"
+            f"sweep name {name!r} is not usable; expected letters, digits, '.', '_' and '-', a"
+            " letter or digit first"
         )
     return name
 
@@ -87,7 +94,9 @@ def parse_duration(text: str) -> float:
     """`90`, `45m`, `2h`, `1h30m` -> seconds. Raises ValueError."""
     parts = re.findall(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip().lower())
     if not parts or "".join(number + unit for number, unit in parts) != text.strip().lower():
-        raise ValueError(f"duration {text!r} is not understood; expected for example 90s, 45m, 2h or 1h30m")
+        raise ValueError(
+            f"duration {text!r} is not understood; expected for example 90s, 45m, 2h or 1h30m"
+        )
     total = sum(float(number) * _UNITS_S[unit or "s"] for number, unit in parts)
     if total <= 0:
         raise ValueError(f"duration {text!r} must be longer than nothing")
@@ -99,7 +108,10 @@ def parse_packs(text: str | None) -> int | None:
     if text is None or text == "auto":
         return None
     if text != "off" and not re.fullmatch(r"[1-9]\d{0,3}", text):
-        raise ValueError(f"--packs {text!r} is not understood; expected auto, off or a number of trials, for example 8")
+        raise ValueError(
+            f"--packs {text!r} is not understood; expected auto, off or a number of trials, for"
+            " example 8"
+        )
     return 1 if text == "off" else int(text)
 
 
@@ -123,25 +135,39 @@ def existing_sweep(runs: Path, name: str) -> Path:
     if not (folder / "ledger.sqlite").is_file():
         there = sorted(file.parent.name for file in runs.glob("*/ledger.sqlite"))
         raise FileNotFoundError(
-            f"no sweep {name!r} in {runs}/ (found: {', '.join(there) or 'none'}); start one with mmm-search run"
+            f"no sweep {name!r} in {runs}/ (found: {', '.join(there) or 'none'}); start one with"
+            " mmm-search run"
         )
     return folder
 
 
 def check_tracking_uri(uri: str) -> None:
-    """Raises ValueError where a sweep could not be kept there exactly once, or a password would end up in files."""
+    """Raises ValueError where a sweep could not be kept there exactly once, or a password would end
+    up in files.
+    """
     parts = urlsplit(uri)
     if "://" not in uri:
-        raise ValueError(f"--tracking-uri {uri!r} is no URI; expected for example http://127.0.0.1:5000 or sqlite:///path.db")
+        raise ValueError(
+            f"--tracking-uri {uri!r} is no URI; expected for example http://127.0.0.1:5000 or"
+            " sqlite:///path.db"
+        )
     if parts.scheme == "file":
-        raise ValueError(f"--tracking-uri {uri!r}: MLflow's file store keeps a point twice where it is sent twice; "
-                         "use sqlite:///path.db or a server")  # fmt: skip
+        raise ValueError(
+            f"--tracking-uri {uri!r}: MLflow's file store keeps a point twice where it is sent"
+            " twice; use sqlite:///path.db or a server"
+        )
     if parts.scheme in ("http", "https") and parts.username is not None:
-        raise ValueError("--tracking-uri with a user name in it would be written to files; "
-                         "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead")  # fmt: skip
+        raise ValueError(
+            "--tracking-uri with a user name in it would be written to files; "
+            "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
+        )
 
 
 def without_password(uri: str) -> str:
     """As files and messages name a store."""
     parts = urlsplit(uri)
-    return urlunsplit(parts._replace(netloc=re.sub(r":[^@]*@", "@", parts.netloc))) if parts.password else uri
+    return (
+        urlunsplit(parts._replace(netloc=re.sub(r":[^@]*@", "@", parts.netloc)))
+        if parts.password
+        else uri
+    )

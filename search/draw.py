@@ -16,27 +16,38 @@ from optuna.distributions import (
 
 from spaces import Space
 
-_KEEP = 0.75  # chance that a draw near a point keeps a parameter's value, or a number's neighbourhood
+_KEEP = (
+    0.75  # chance that a draw near a point keeps a parameter's value, or a number's neighbourhood
+)
 _STEP = 0.1  # of a range, standard deviation
 _NUM_TRIED = 8  # other values of a parameter that show whether it matters
 _NUM_LOOKS = 300  # draws that show which parameters a space has
 
 
 class Draw:
-    """In a trial's place for a space's function: draws what is asked for, at random or near `around`, `fixed` as given."""
+    """In a trial's place for a space's function: draws what is asked for, at random or near
+    `around`, `fixed` as given.
+    """
 
     def __init__(
-        self, rng: np.random.Generator, around: Mapping[str, Any] | None = None, fixed: Mapping[str, Any] | None = None
+        self,
+        rng: np.random.Generator,
+        around: Mapping[str, Any] | None = None,
+        fixed: Mapping[str, Any] | None = None,
     ) -> None:
         self._rng, self._around, self._fixed = rng, around or {}, fixed or {}
         self.params: dict[str, Any] = {}
         self.settings: dict[str, Any] = {}  # what the space makes of them
         self.distributions: dict[str, BaseDistribution] = {}
 
-    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
         return float(self._number(name, FloatDistribution(low, high, log=log, step=step)))
 
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+    def suggest_int(
+        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
+    ) -> int:
         return int(self._number(name, IntDistribution(low, high, log=log, step=step)))
 
     def _number(self, name: str, distribution: FloatDistribution | IntDistribution) -> float:
@@ -45,15 +56,25 @@ class Draw:
         if name not in self.params:
             low, high, step = distribution.low, distribution.high, distribution.step or 0
             start, end = (math.log(low), math.log(high)) if distribution.log else (low, high)
-            if name in self._around and low <= self._around[name] <= high and self._rng.random() < _KEEP:
+            if (
+                name in self._around
+                and low <= self._around[name] <= high
+                and self._rng.random() < _KEEP
+            ):
                 if isinstance(distribution, IntDistribution):
                     self.params[name] = self._around[name]
                     self.distributions[name] = distribution
                     return self.params[name]  # type: ignore[no-any-return]
                 middle = math.log(self._around[name]) if distribution.log else self._around[name]
                 place = min(max(self._rng.normal(middle, _STEP * (end - start)), start), end)
-            elif isinstance(distribution, IntDistribution):  # each whole number gets its share of the range
-                edges = (math.log(low - 0.5), math.log(high + 0.5)) if distribution.log else (low - step / 2, high + step / 2)
+            elif isinstance(
+                distribution, IntDistribution
+            ):  # each whole number gets its share of the range
+                edges = (
+                    (math.log(low - 0.5), math.log(high + 0.5))
+                    if distribution.log
+                    else (low - step / 2, high + step / 2)
+                )
                 place = self._rng.uniform(*edges)
             else:
                 place = self._rng.uniform(start, end)
@@ -67,9 +88,16 @@ class Draw:
 
     def suggest_categorical(self, name: str, choices: Sequence[CategoricalChoiceType]) -> Any:
         if name in self._fixed:
-            self.params[name], self.distributions[name] = self._fixed[name], CategoricalDistribution(choices)
+            self.params[name], self.distributions[name] = (
+                self._fixed[name],
+                CategoricalDistribution(choices),
+            )
         if name not in self.params:
-            if self._around.get(name) in choices and name in self._around and self._rng.random() < _KEEP:
+            if (
+                self._around.get(name) in choices
+                and name in self._around
+                and self._rng.random() < _KEEP
+            ):
                 self.params[name] = self._around[name]
             else:
                 self.params[name] = choices[int(self._rng.integers(len(choices)))]
@@ -78,9 +106,14 @@ class Draw:
 
 
 def draws(
-    space: Space, arounds: Sequence[Mapping[str, Any] | None], rng: np.random.Generator, fixed: Mapping[str, Any] | None = None
+    space: Space,
+    arounds: Sequence[Mapping[str, Any] | None],
+    rng: np.random.Generator,
+    fixed: Mapping[str, Any] | None = None,
 ) -> list[Draw]:
-    """A draw near each of `arounds` (None: anywhere), with the `fixed` parameters; fewer where the space fails on rare settings."""
+    """A draw near each of `arounds` (None: anywhere), with the `fixed` parameters; fewer where the
+    space fails on rare settings.
+    """
     found = []
     for around in arounds:
         draw = Draw(rng, around, fixed)
@@ -90,8 +123,11 @@ def draws(
     return found
 
 
-def fixing(space: Space, params: Mapping[str, Any], shape_of: Callable[[Mapping[str, Any]], Hashable]) -> dict[str, Any] | None:
-    """The parameters that settings of one shape have in common: those of `params` whose change changes `shape_of` the settings.
+def fixing(
+    space: Space, params: Mapping[str, Any], shape_of: Callable[[Mapping[str, Any]], Hashable]
+) -> dict[str, Any] | None:
+    """The parameters that settings of one shape have in common: those of `params` whose change
+    changes `shape_of` the settings.
 
     None where nothing else is left to vary.
     """

@@ -1,7 +1,9 @@
-"""`mmm-search encode`: the batches of `mmm encode` on the actors of a Ray cluster, one store as the result.
+"""`mmm-search encode`: the batches of `mmm encode` on the actors of a Ray cluster, one store as the
+result.
 
-Plain Ray actors, not Ray Data: the batches are planned, resumed and written by mmm, so a dataset would add its blocks, its own
-batching and pyarrow between a path and a row, and would hold the finished rows in its object store before any of them is safe.
+Plain Ray actors, not Ray Data: the batches are planned, resumed and written by mmm, so a dataset
+would add its blocks, its own batching and pyarrow between a path and a row, and would hold the
+finished rows in its object store before any of them is safe.
 """
 
 import itertools
@@ -9,7 +11,9 @@ import os
 from collections.abc import Iterator
 from typing import Any, Literal
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anyone; Ray reads it when it is imported
+os.environ.setdefault(
+    "RAY_USAGE_STATS_ENABLED", "0"
+)  # nothing is sent to anyone; Ray reads it when it is imported
 
 import ray
 
@@ -22,20 +26,26 @@ _AHEAD = 2  # batches an actor has: one that it encodes, one that waits, so that
 
 
 def recipe_of(encoder: SpeechEncoder | TextEncoder, kind: Literal["speech", "text"]) -> Recipe:
-    return encoder.recipe("hidden_state") if kind == "speech" else encoder.recipe()  # type: ignore[call-arg]
+    arguments = ("hidden_state",) if kind == "speech" else ()
+    return encoder.recipe(*arguments)
 
 
 class _Encoder:
     """An actor: one encoder, loaded once."""
 
-    def __init__(self, options: EncodeOptions, kind: Literal["speech", "text"], recipe: Recipe) -> None:
+    def __init__(
+        self, options: EncodeOptions, kind: Literal["speech", "text"], recipe: Recipe
+    ) -> None:
         import torch
 
-        torch.set_num_threads(1)  # as in mmm encode: features must not depend on the number of cores
+        torch.set_num_threads(
+            1
+        )  # as in mmm encode: features must not depend on the number of cores
         self.encoder: Any = options.make_speech() if kind == "speech" else options.make_text()
         if (found := recipe_of(self.encoder, kind)) != recipe:
             raise ValueError(
-                f"encoder {recipe['encoder']!r} is another one on {ray.util.get_node_ip_address()}: {found} instead of {recipe}"
+                f"encoder {recipe['encoder']!r} is another one on {ray.util.get_node_ip_address()}:"
+                f" {found} instead of {recipe}"
             )
         self.encoder.load()
 
@@ -43,12 +53,21 @@ class _Encoder:
         return job.run(self.encoder)
 
 
-def run_on_ray(options: EncodeOptions, kind: Literal["speech", "text"], workers: int, gpus: float) -> Runner:
-    """A runner with `workers` actors on the cluster that is connected, each with a share of `gpus`."""
+def run_on_ray(
+    options: EncodeOptions, kind: Literal["speech", "text"], workers: int, gpus: float
+) -> Runner:
+    """A runner with `workers` actors on the cluster that is connected, each with a share of
+    `gpus`.
+    """
 
-    def run(encoder: SpeechEncoder | TextEncoder, jobs: Iterator[tuple[int, Job]]) -> Iterator[tuple[int, Result]]:
-        # An actor that dies is started again and its batch repeated; what is written is in the store already.
-        make = ray.remote(num_cpus=1, num_gpus=gpus / workers, max_restarts=3, max_task_retries=3)(_Encoder)
+    def run(
+        encoder: SpeechEncoder | TextEncoder, jobs: Iterator[tuple[int, Job]]
+    ) -> Iterator[tuple[int, Result]]:
+        # An actor that dies is started again and its batch repeated; what is written is in the
+        # store already.
+        make = ray.remote(num_cpus=1, num_gpus=gpus / workers, max_restarts=3, max_task_retries=3)(
+            _Encoder
+        )
         actors = [make.remote(options, kind, recipe_of(encoder, kind)) for _ in range(workers)]
         running: dict[Any, tuple[int, Any]] = {}
 
@@ -66,10 +85,16 @@ def run_on_ray(options: EncodeOptions, kind: Literal["speech", "text"], workers:
                 try:
                     result: Result = ray.get(ready)
                 except ray.exceptions.RayTaskError as error:
-                    raise (error.cause if isinstance(error.cause, ValueError | FileNotFoundError) else error) from None
+                    raise (
+                        error.cause
+                        if isinstance(error.cause, ValueError | FileNotFoundError)
+                        else error
+                    ) from None
                 except ray.exceptions.RayActorError as error:
                     cause = str(error).strip().splitlines()
-                    raise ValueError(f"an actor that encodes died: {cause[-1] if cause else error}") from None
+                    raise ValueError(
+                        f"an actor that encodes died: {cause[-1] if cause else error}"
+                    ) from None
                 start(actor)
                 yield number, result
         finally:

@@ -1,4 +1,6 @@
-"""`--enqueue`: points that a person wants tried, as the space's parameters or as a trial's complete settings."""
+"""`--enqueue`: points that a person wants tried, as the space's parameters or as a trial's complete
+settings.
+"""
 
 import itertools
 import json
@@ -16,11 +18,18 @@ Point = tuple[str, dict[str, Any]]  # what to call it in a message, and what was
 Complete = Callable[[Mapping[str, Any]], dict[str, Any]]
 _NUM_WAYS = 1000  # of completing a point that says little
 _OF_THE_SWEEP = ("epochs", "seed")
-_RECORDED = {"epochs", "label_policy", "accumulation", "masked"}  # settings that a trial has and nobody writes by hand
+_RECORDED = {
+    "epochs",
+    "label_policy",
+    "accumulation",
+    "masked",
+}  # settings that a trial has and nobody writes by hand
 
 
 def read_points(path: Path) -> list[Point]:
-    """The points of a JSON file: one object, or a list of them. Raises ValueError or FileNotFoundError."""
+    """The points of a JSON file: one object, or a list of them. Raises ValueError or
+    FileNotFoundError.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"--enqueue {path}: no such file")
     try:
@@ -29,24 +38,33 @@ def read_points(path: Path) -> list[Point]:
         raise ValueError(f"--enqueue {path}: not JSON: {error}") from None
     points = found if isinstance(found, list) else [found]
     if not points or not all(isinstance(point, dict) and point for point in points):
-        raise ValueError(f"--enqueue {path}: expected an object of parameters or settings, or a list of such objects")
-    return [(f"--enqueue {path}, point {number}", point) for number, point in enumerate(points, start=1)]
+        raise ValueError(
+            f"--enqueue {path}: expected an object of parameters or settings, or a list of such"
+            " objects"
+        )
+    return [
+        (f"--enqueue {path}, point {number}", point) for number, point in enumerate(points, start=1)
+    ]
 
 
-def as_params(space: Space, name: str, point: Mapping[str, Any], complete: Complete) -> dict[str, Any]:
+def as_params(
+    space: Space, name: str, point: Mapping[str, Any], complete: Complete
+) -> dict[str, Any]:
     """The parameters that make the space suggest this point.
 
-    A point is the parameters themselves, or complete settings; epochs and seed among them are the sweep's to say.
-    `complete` makes complete settings of what a space suggests. Raises ValueError where the space cannot make the
-    point, or can in more than one way.
+    A point is the parameters themselves, or complete settings; epochs and seed among them are the
+    sweep's to say. `complete` makes complete settings of what a space suggests. Raises ValueError
+    where the space cannot make the point, or can in more than one way.
     """
     found: list[dict[str, Any]] = []
     faults: list[str] = []
     hint = ""
     if point.keys() >= _RECORDED and "input_scaling" not in point:
         point = {**point, "input_scaling": "none"}  # a trial of before there was a choice
-        hint = ('; settings that do not name input_scaling were recorded without it: enqueue them with --input-scaling none, or write '
-                '"input_scaling": "standard" into the point')  # fmt: skip
+        hint = (
+            "; settings that do not name input_scaling were recorded without it: enqueue them with"
+            ' --input-scaling none, or write "input_scaling": "standard" into the point'
+        )
     try:
         for params, suggested in itertools.islice(_ways(space, dict(point)), _NUM_WAYS):
             if params == point:
@@ -54,8 +72,12 @@ def as_params(space: Space, name: str, point: Mapping[str, Any], complete: Compl
                 return params
             settings = complete(suggested)
             made = {**params, **settings}
-            wrong = [f"{key}={value!r} ({f'the space makes {made[key]!r}' if key in made else 'the space has none'})"
-                     for key, value in point.items() if key not in _OF_THE_SWEEP and made.get(key) != value]  # fmt: skip
+            wrong = [
+                f"{key}={value!r}"
+                f" ({f'the space makes {made[key]!r}' if key in made else 'the space has none'})"
+                for key, value in point.items()
+                if key not in _OF_THE_SWEEP and made.get(key) != value
+            ]
             if wrong:
                 faults.append(", ".join(wrong))
             else:
@@ -64,14 +86,20 @@ def as_params(space: Space, name: str, point: Mapping[str, Any], complete: Compl
         raise ValueError(f"{name}: {error}") from None
     if not found:
         fault = min(faults, key=len)
-        raise ValueError(f"{name}: not in the space: {fault}{hint if 'input_scaling' in fault else ''}")
+        raise ValueError(
+            f"{name}: not in the space: {fault}{hint if 'input_scaling' in fault else ''}"
+        )
     if len(found) > 1:
-        raise ValueError(f"{name}: the space makes it of {found[0]} and of {found[1]}; give one of these")
+        raise ValueError(
+            f"{name}: the space makes it of {found[0]} and of {found[1]}; give one of these"
+        )
     return found[0]
 
 
 def _ways(space: Space, given: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Every (parameters, settings) of the space with the values in `given`, over all choices of what is not in it."""
+    """Every (parameters, settings) of the space with the values in `given`, over all choices of
+    what is not in it.
+    """
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     study.enqueue_trial(given)
     trial = study.ask()
@@ -92,4 +120,6 @@ def _ways(space: Space, given: dict[str, Any]) -> Iterator[tuple[dict[str, Any],
     distribution = trial.distributions[missing]
     if not isinstance(distribution, CategoricalDistribution):
         raise ValueError(f"{missing} is missing ({distribution})")
-    yield from itertools.chain.from_iterable(_ways(space, {**given, missing: choice}) for choice in distribution.choices)
+    yield from itertools.chain.from_iterable(
+        _ways(space, {**given, missing: choice}) for choice in distribution.choices
+    )

@@ -1,4 +1,6 @@
-"""Failures in a row that are one fault, and not of the settings: a space that begins to raise, a node without the package."""
+"""Failures in a row that are one fault, and not of the settings: a space that begins to raise, a
+node without the package.
+"""
 
 import re
 
@@ -6,12 +8,16 @@ from search.history import Trial
 
 _PATH = re.compile(r"(?:[A-Za-z]:)?(?:[\\/][^\s\\/'\":,;()]+)+[\\/]?")
 _HEX = re.compile(r"\b(?:0x[0-9a-f]+|(?=[a-f]*\d)[0-9a-f]{6,})\b", re.IGNORECASE)
-_NUMBER = re.compile(r"[-+]?(?:\d[\d,_]*(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?|\b(?:nan|inf)\b", re.IGNORECASE)
+_NUMBER = re.compile(
+    r"[-+]?(?:\d[\d,_]*(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?|\b(?:nan|inf)\b", re.IGNORECASE
+)
 _LONGEST = 300  # characters of a reason that are told
 
 
 def alike(reason: str) -> str:
-    """A reason in which paths, ids and numbers are one and the same: they differ from trial to trial."""
+    """A reason in which paths, ids and numbers are one and the same: they differ from trial to
+    trial.
+    """
     for pattern, word in ((_PATH, "/PATH"), (_HEX, "ID"), (_NUMBER, "N")):
         reason = pattern.sub(word, reason)
     return " ".join(reason.split())
@@ -28,7 +34,8 @@ class FailuresInARow:
     def add(self, trial: Trial, is_finding: bool) -> str | None:
         """Why the sweep is to end after this trial, which has; None where it is not.
 
-        `is_finding`: it failed, and that is what its settings are like (it diverged, it takes more than it may).
+        `is_finding`: it failed, and that is what its settings are like (it diverged, it takes more
+        than it may).
         """
         if trial.state != "failed" or is_finding:
             # What was trained shows that training works; what needed none says nothing of it.
@@ -40,4 +47,7 @@ class FailuresInARow:
         self._reason = reason
         if self.most == 0 or self._count < self.most:
             return None
-        return f"the last {self._count} trials failed for the same reason: {' '.join(trial.reason.split())[:_LONGEST]}"
+        return (
+            f"the last {self._count} trials failed for the same reason:"
+            f" {' '.join(trial.reason.split())[:_LONGEST]}"
+        )

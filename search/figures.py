@@ -16,7 +16,15 @@ def draw_confusion(axes: Any, metrics: dict[str, Any]) -> None:
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for i, row in enumerate(counts):
         for j, value in enumerate(row):
-            axes.text(j, i, value, ha="center", va="center", fontsize=8, color="white" if shares[i][j] > 0.5 else "#222")
+            axes.text(
+                j,
+                i,
+                value,
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if shares[i][j] > 0.5 else "#222",
+            )
     axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
     axes.set_yticks(range(len(classes)), classes)
     axes.set(xlabel="predicted", ylabel="true")
@@ -26,17 +34,38 @@ def draw_learning_curve(axes: Any, trial: Trial, metric: str) -> None:
     """Training loss and validation score by epoch, the best epoch marked."""
     epochs = [entry["epoch"] for entry in trial.epochs]
     best = trial.best(metric)
-    axes.plot(epochs, list(trial.scores(metric).values()), color=BLUE, marker=".", label=f"validation {metric}")
+    axes.plot(
+        epochs,
+        list(trial.scores(metric).values()),
+        color=BLUE,
+        marker=".",
+        label=f"validation {metric}",
+    )
     if best is not None:
         axes.axvline(best[0], color=BLUE, linewidth=1, linestyle=":")
     axes.set(xlabel="epoch", ylabel=f"validation {metric}")
     losses = axes.twinx()
-    losses.plot(epochs, [entry["train_loss"] for entry in trial.epochs], color="#bbb", marker=".", label="training loss")
+    losses.plot(
+        epochs,
+        [entry["train_loss"] for entry in trial.epochs],
+        color="#bbb",
+        marker=".",
+        label="training loss",
+    )
     losses.set(ylabel="training loss")
     losses.spines[["top"]].set_visible(False)
     axes.spines[["top"]].set_visible(False)
-    axes.legend(*[a + b for a, b in zip(axes.get_legend_handles_labels(), losses.get_legend_handles_labels(), strict=True)],
-                frameon=False, fontsize=8, loc="center right")  # fmt: skip
+    axes.legend(
+        *[
+            a + b
+            for a, b in zip(
+                axes.get_legend_handles_labels(), losses.get_legend_handles_labels(), strict=True
+            )
+        ],
+        frameon=False,
+        fontsize=8,
+        loc="center right",
+    )
 
 
 def figures_of(history: History, trial: Trial) -> dict[str, Figure]:

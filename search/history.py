@@ -1,4 +1,6 @@
-"""What a ledger's events add up to: each trial's record, and the state of a sweep after any number of events."""
+"""What a ledger's events add up to: each trial's record, and the state of a sweep after any number
+of events.
+"""
 
 import json
 import math
@@ -22,8 +24,9 @@ class Event(NamedTuple):
 
 
 def stored_body(kind: str, body: dict[str, Any]) -> dict[str, Any]:
-    """A body as it is written and folded: tables among an epoch's metrics (classes, confusions) as text, because a large
-    sweep has tens of thousands of epochs and few of them are ever asked for theirs.
+    """A body as it is written and folded: tables among an epoch's metrics (classes, confusions) as
+    text, because a large sweep has tens of thousands of epochs and few of them are ever asked for
+    theirs.
     """
     metrics = body["metrics"] if kind == "epoch" else {}
     tables = {name: value for name, value in metrics.items() if isinstance(value, dict | list)}
@@ -58,7 +61,9 @@ class Trial:
     reason: str = ""
     epochs: list[dict[str, Any]] = field(default_factory=list)
     checkpoint: dict[str, Any] | None = None
-    earlier_checkpoint: dict[str, Any] | None = None  # the one before it, which is still on the disk
+    earlier_checkpoint: dict[str, Any] | None = (
+        None  # the one before it, which is still on the disk
+    )
     decided: int = 0  # the last epoch at which it was decided whether it goes on
     ended: float | None = None
     end_order: int | None = None  # how many trials had ended before it
@@ -66,15 +71,19 @@ class Trial:
     queued: str | None = None  # which known good or enqueued point it was
     precision: str | None = None  # that it is trained in; None in ledgers that do not say
     dead_workers: int = 0  # that trained it and nothing else when they died
-    is_lost: bool = False  # it failed because its workers died, and nothing is known of its settings
+    is_lost: bool = (
+        False  # it failed because its workers died, and nothing is known of its settings
+    )
 
-    # Metric -> the epoch that was the last when this was made, scores, best: everyone asks for them all the time.
+    # Metric -> the epoch that was the last when this was made, scores, best: everyone asks for them
+    # all the time.
     _scores: dict[str, tuple[Any, dict[int, float], tuple[int, float]]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
     def add_epoch(self, entry: dict[str, Any]) -> None:
-        # Epochs after the last checkpoint are trained again by a resumed trial: the newer report counts.
+        # Epochs after the last checkpoint are trained again by a resumed trial: the newer report
+        # counts.
         while self.epochs and self.epochs[-1]["epoch"] >= entry["epoch"]:
             self.epochs.pop()
         self.epochs.append(entry)
@@ -94,19 +103,29 @@ class Trial:
 
     def metrics(self, epoch: int) -> dict[str, Any]:
         """All metrics of an epoch, the tables among them."""
-        return whole_body(next(entry for entry in self.epochs if entry["epoch"] == epoch))["metrics"]  # type: ignore[no-any-return]
+        return whole_body(next(entry for entry in self.epochs if entry["epoch"] == epoch))[
+            "metrics"
+        ]  # type: ignore[no-any-return]
 
     def _scored(self, metric: str) -> tuple[Any, dict[int, float], tuple[int, float]]:
         known = self._scores.get(metric)
         if known is None or known[0] is not self.epochs[-1]:
             scores = {entry["epoch"]: entry["metrics"][metric] for entry in self.epochs}
-            known = self.epochs[-1], scores, max(scores.items(), key=lambda pair: (pair[1], -pair[0]))
+            known = (
+                self.epochs[-1],
+                scores,
+                max(scores.items(), key=lambda pair: (pair[1], -pair[0])),
+            )
             self._scores[metric] = known
         return known
 
     @property
     def alone_seconds(self) -> float:
-        return 0.0 if self.copied_from is not None else float(sum(entry["alone_seconds"] for entry in self.epochs))
+        return (
+            0.0
+            if self.copied_from is not None
+            else float(sum(entry["alone_seconds"] for entry in self.epochs))
+        )
 
     @property
     def is_failure(self) -> bool:
@@ -126,13 +145,21 @@ class History:
     spec: SweepSpec | None = None
     started: float = 0.0
     trials: dict[int, Trial] = field(default_factory=dict)
-    priors: list[dict[str, Any]] = field(default_factory=list)  # of other sweeps, for the sampler alone
-    baseline: dict[str, Any] | None = None  # the linear system on the same features (search/baseline.py)
+    priors: list[dict[str, Any]] = field(
+        default_factory=list
+    )  # of other sweeps, for the sampler alone
+    baseline: dict[str, Any] | None = (
+        None  # the linear system on the same features (search/baseline.py)
+    )
     last_close: dict[str, Any] | None = None
     used_s: float = 0.0  # by sessions that ended, killed ones up to their last event
-    trained_s: float = 0.0  # of all epochs, those included that a killed session's successor trained again
+    trained_s: float = (
+        0.0  # of all epochs, those included that a killed session's successor trained again
+    )
     num_ended: int = 0
-    best: tuple[float, int] | None = None  # score and trial, failed ones aside, and those that may not win
+    best: tuple[float, int] | None = (
+        None  # score and trial, failed ones aside, and those that may not win
+    )
     ended_since_best: int = 0  # trials that ended after it was found, without a better one
     data: list[tuple[int, dict[str, Any]]] = field(
         default_factory=list
@@ -143,7 +170,9 @@ class History:
     def apply(self, event: Event) -> None:
         body = event.body
         if event.kind in ("session", "close") and self._session_started is not None:
-            self.used_s += (event.time if event.kind == "close" else self._last_time) - self._session_started
+            self.used_s += (
+                event.time if event.kind == "close" else self._last_time
+            ) - self._session_started
             self._session_started = None
         if event.kind == "session":
             self._session_started = event.time
@@ -161,9 +190,15 @@ class History:
             case "suggest":
                 assert event.trial is not None
                 self.trials[event.trial] = Trial(
-                    event.trial, body["params"], body["distributions"], body["settings"], event.time,
-                    num_parameters=body.get("num_parameters"), queued=body.get("queued"), precision=body.get("precision"),
-                )  # fmt: skip
+                    event.trial,
+                    body["params"],
+                    body["distributions"],
+                    body["settings"],
+                    event.time,
+                    num_parameters=body.get("num_parameters"),
+                    queued=body.get("queued"),
+                    precision=body.get("precision"),
+                )
             case "epoch":
                 trial = self._trial(event)
                 trial.add_epoch(body)
@@ -194,7 +229,12 @@ class History:
         """Trials that were interrupted, and whose data were changed: what they had is of no use."""
         for number in numbers:
             trial = self.trials[number]
-            trial.epochs, trial.checkpoint, trial.earlier_checkpoint, trial.decided = [], None, None, 0
+            trial.epochs, trial.checkpoint, trial.earlier_checkpoint, trial.decided = (
+                [],
+                None,
+                None,
+                0,
+            )
         if self.best is not None and self.best[1] in numbers:
             self._find_best()
 
@@ -204,15 +244,25 @@ class History:
         return [(before, body) for before, body in self.data if body.get("changed")]
 
     def data_of(self, number: int) -> int:
-        """Which data a trial was trained on: 1 for those that the sweep began with, 2 after their first change."""
-        return 1 + sum(number >= before or number in body["restarted"] for before, body in self.data_changes)
+        """Which data a trial was trained on: 1 for those that the sweep began with, 2 after their
+        first change.
+        """
+        return 1 + sum(
+            number >= before or number in body["restarted"] for before, body in self.data_changes
+        )
 
     def may_win(self, number: int) -> bool:
-        """Whether a trial's score is of the validation data as they are now, and its weights are for these features."""
-        return all(body["only_train_labels"] for _, body in self.data_changes[self.data_of(number) - 1 :])
+        """Whether a trial's score is of the validation data as they are now, and its weights are
+        for these features.
+        """
+        return all(
+            body["only_train_labels"] for _, body in self.data_changes[self.data_of(number) - 1 :]
+        )
 
     def manifest_of(self, number: int) -> str | None:
-        """SHA-256 of the manifest that a trial was trained on; None where the ledger does not say."""
+        """SHA-256 of the manifest that a trial was trained on; None where the ledger does not
+        say.
+        """
         found = None
         for before, body in self.data:
             if found is None or number >= before or number in body.get("restarted", ()):
@@ -223,10 +273,20 @@ class History:
         """A sentence for each time that the data were changed."""
         found = []
         for version, (before, body) in enumerate(self.data_changes, start=2):
-            scores = "" if body["only_train_labels"] else "; those before it do not compete for the bundle any more"
-            again = f"; begun again on them: {', '.join(map(str, body['restarted']))}" if body["restarted"] else ""
-            found.append(f"data {version}, from trial {before} on, are not those that the trials before it were trained on "
-                         f"({'; '.join(body['changed'])}){again}{scores}")  # fmt: skip
+            scores = (
+                ""
+                if body["only_train_labels"]
+                else "; those before it do not compete for the bundle any more"
+            )
+            again = (
+                f"; begun again on them: {', '.join(map(str, body['restarted']))}"
+                if body["restarted"]
+                else ""
+            )
+            found.append(
+                f"data {version}, from trial {before} on, are not those that the trials before it"
+                f" were trained on ({'; '.join(body['changed'])}){again}{scores}"
+            )
         return found
 
     def _count_epoch(self, trial: Trial, body: dict[str, Any]) -> None:
@@ -247,7 +307,12 @@ class History:
     def _find_best(self) -> None:
         assert self.spec is not None
         first = next(
-            (other for other in self.ranked(self.spec.metric) if other.state != "failed" and self.may_win(other.number)), None
+            (
+                other
+                for other in self.ranked(self.spec.metric)
+                if other.state != "failed" and self.may_win(other.number)
+            ),
+            None,
         )
         found = first.best(self.spec.metric) if first else None
         self.best = (found[1], first.number) if first and found else None
@@ -259,6 +324,8 @@ class History:
     def ranked(self, metric: str) -> list[Trial]:
         """Trials that have a score, best first; failed ones are last."""
         scored = [
-            (trial.state == "failed", -best[1], trial.number) for trial in self.trials.values() if (best := trial.best(metric))
+            (trial.state == "failed", -best[1], trial.number)
+            for trial in self.trials.values()
+            if (best := trial.best(metric))
         ]
         return [self.trials[number] for _, _, number in sorted(scored)]

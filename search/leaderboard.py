@@ -1,4 +1,6 @@
-"""The leaderboard: trials best first, as rows for the terminal, the report and `leaderboard.csv`."""
+"""The leaderboard: trials best first, as rows for the terminal, the report and
+`leaderboard.csv`.
+"""
 
 import csv
 import io
@@ -9,15 +11,33 @@ from mmm.files import write_text
 from search.baseline import TRIAL, baseline_of
 from search.history import History, Trial
 
-COLUMNS = ("rank", "trial", "state", "score", "best_epoch", "last_score", "epochs", "architecture", "context", "settings",
-           "training_s", "reason", "num_parameters", "epoch_s", "data")  # fmt: skip
+COLUMNS = (
+    "rank",
+    "trial",
+    "state",
+    "score",
+    "best_epoch",
+    "last_score",
+    "epochs",
+    "architecture",
+    "context",
+    "settings",
+    "training_s",
+    "reason",
+    "num_parameters",
+    "epoch_s",
+    "data",
+)
 _IN_OTHER_COLUMNS = ("architecture", "context")
 
 
 def short_settings(trial: Trial) -> str:
     """What the space chose for this trial: `lr=0.0012 dropout=0.3 ...`."""
     chosen = {name: value for name, value in trial.params.items() if name not in _IN_OTHER_COLUMNS}
-    return " ".join(f"{name}={value:.2g}" if isinstance(value, float) else f"{name}={value}" for name, value in chosen.items())
+    return " ".join(
+        f"{name}={value:.2g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in chosen.items()
+    )
 
 
 def epoch_seconds(trial: Trial) -> float:
@@ -25,28 +45,52 @@ def epoch_seconds(trial: Trial) -> float:
     return float(sum(entry["alone_seconds"] for entry in trial.epochs)) / len(trial.epochs)
 
 
-def leaderboard(history: History, metric: str, rows_wanted: int | None = None) -> list[dict[str, Any]]:
-    """A row a trial with a score, best first; then those without one. `rows_wanted`: only the first so many with one.
+def leaderboard(
+    history: History, metric: str, rows_wanted: int | None = None
+) -> list[dict[str, Any]]:
+    """A row a trial with a score, best first; then those without one. `rows_wanted`: only the first
+    so many with one.
 
-    `data` counts from 1: each time that the data were changed while the sweep went on it is one more.
+    `data` counts from 1: each time that the data were changed while the sweep went on it is one
+    more.
     """
     ranked = history.ranked(metric)[:rows_wanted]
     rows = []
     for rank, trial in enumerate(ranked, start=1):
         best = trial.best(metric)
         assert best is not None
-        rows.append({
-            "rank": rank, "trial": trial.number, "state": trial.state, "score": round(best[1], 6), "best_epoch": best[0],
-            "last_score": round(trial.epochs[-1]["metrics"][metric], 6), "epochs": trial.epochs[-1]["epoch"],
-            "architecture": trial.settings["architecture"], "context": trial.settings["context"],
-            "settings": short_settings(trial), "training_s": round(trial.alone_seconds, 2), "reason": trial.reason,
-            "num_parameters": trial.num_parameters, "epoch_s": round(epoch_seconds(trial), 4), "data": history.data_of(trial.number),
-        })  # fmt: skip
+        rows.append(
+            {
+                "rank": rank,
+                "trial": trial.number,
+                "state": trial.state,
+                "score": round(best[1], 6),
+                "best_epoch": best[0],
+                "last_score": round(trial.epochs[-1]["metrics"][metric], 6),
+                "epochs": trial.epochs[-1]["epoch"],
+                "architecture": trial.settings["architecture"],
+                "context": trial.settings["context"],
+                "settings": short_settings(trial),
+                "training_s": round(trial.alone_seconds, 2),
+                "reason": trial.reason,
+                "num_parameters": trial.num_parameters,
+                "epoch_s": round(epoch_seconds(trial), 4),
+                "data": history.data_of(trial.number),
+            }
+        )
     for trial in history.trials.values() if rows_wanted is None else ():
         if not trial.epochs:
-            rows.append({"trial": trial.number, "state": trial.state, "architecture": trial.settings.get("architecture", ""),
-                         "settings": short_settings(trial), "reason": trial.reason, "num_parameters": trial.num_parameters,
-                         "data": history.data_of(trial.number)})  # fmt: skip
+            rows.append(
+                {
+                    "trial": trial.number,
+                    "state": trial.state,
+                    "architecture": trial.settings.get("architecture", ""),
+                    "settings": short_settings(trial),
+                    "reason": trial.reason,
+                    "num_parameters": trial.num_parameters,
+                    "data": history.data_of(trial.number),
+                }
+            )
     return rows
 
 
@@ -55,9 +99,20 @@ def write_leaderboard(path: Path, history: History, metric: str) -> None:
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", restval="")
     writer.writeheader()
     writer.writerows(leaderboard(history, metric))
-    if (baseline := baseline_of(history)) is not None:  # last, so that the rows of trials stay where they were
+    if (
+        baseline := baseline_of(history)
+    ) is not None:  # last, so that the rows of trials stay where they were
         settings = baseline.settings
-        writer.writerow({"trial": TRIAL, "state": "baseline", "score": round(baseline.metrics[metric], 6), "architecture": "linear",
-                         "context": settings["context"], "settings": f"c={settings['c']:g} class_weight={settings['class_weight']}",
-                         "training_s": round(baseline.seconds, 2), "data": 1 + len(history.data_changes)})  # fmt: skip
+        writer.writerow(
+            {
+                "trial": TRIAL,
+                "state": "baseline",
+                "score": round(baseline.metrics[metric], 6),
+                "architecture": "linear",
+                "context": settings["context"],
+                "settings": f"c={settings['c']:g} class_weight={settings['class_weight']}",
+                "training_s": round(baseline.seconds, 2),
+                "data": 1 + len(history.data_changes),
+            }
+        )
     write_text(path, text.getvalue())

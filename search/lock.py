@@ -1,4 +1,6 @@
-"""Who runs a sweep: one process at a time, which says so in `runs/NAME/lock` and renews it every few seconds."""
+"""Who runs a sweep: one process at a time, which says so in `runs/NAME/lock` and renews it every
+few seconds.
+"""
 
 import contextlib
 import fcntl
@@ -20,8 +22,9 @@ class LockError(ValueError):
 
 
 class Lock:
-    """A lock file. On one host the kernel's lock on it decides, which dies with its process; where that does not reach
-    another host, as on some shared file systems, the heartbeat written in the file does.
+    """A lock file. On one host the kernel's lock on it decides, which dies with its process; where
+    that does not reach another host, as on some shared file systems, the heartbeat written in the
+    file does.
     """
 
     def __init__(self, path: Path) -> None:
@@ -46,7 +49,10 @@ class Lock:
             if found and found.get("host") != socket.gethostname():
                 if age_s < STALE_S:
                     again_s = STALE_S - age_s
-                    raise LockError(f"{_who(found)}, last heartbeat {age_s:.0f} s ago (if it is dead: free in {again_s:.0f} s)")
+                    raise LockError(
+                        f"{_who(found)}, last heartbeat {age_s:.0f} s ago (if it is dead: free in"
+                        f" {again_s:.0f} s)"
+                    )
                 self.replaced = f"{_who(found)}, silent for {age_s:.0f} s"
         except BaseException:
             os.close(self._file)
@@ -55,8 +61,12 @@ class Lock:
             owner = getpass.getuser()
         except (KeyError, OSError):  # a container whose user has no name
             owner = f"user {os.getuid()}"
-        self._holder = {"owner": owner, "host": socket.gethostname(), "process": os.getpid(),
-                        "since": time.strftime("%Y-%m-%d %H:%M:%S")}  # fmt: skip
+        self._holder = {
+            "owner": owner,
+            "host": socket.gethostname(),
+            "process": os.getpid(),
+            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+        }
         os.ftruncate(self._file, 0)
         self._write()
         self._thread.start()
@@ -69,12 +79,16 @@ class Lock:
 
     def _beat(self) -> None:
         while not self._released.wait(HEARTBEAT_S):
-            with contextlib.suppress(OSError):  # storage that is away for a moment: the next beat may reach it
+            with contextlib.suppress(
+                OSError
+            ):  # storage that is away for a moment: the next beat may reach it
                 self._write()
 
     def _write(self) -> None:
         # Always of one length, so that a reader never sees the end of an older one.
-        os.pwrite(self._file, json.dumps({**self._holder, "heartbeat": f"{time.time():.3f}"}).encode(), 0)
+        os.pwrite(
+            self._file, json.dumps({**self._holder, "heartbeat": f"{time.time():.3f}"}).encode(), 0
+        )
 
     def _read(self) -> tuple[dict[str, Any], float]:
         """What the file says, empty where nobody holds it, and how old that is."""
@@ -107,5 +121,11 @@ def is_held(path: Path) -> bool:
 
 def _who(found: dict[str, Any]) -> str:
     return "{owner}, process {process} on {host}, since {since}".format_map(
-        {"owner": "someone", "process": "unknown", "host": "this host", "since": "just now", **found}
+        {
+            "owner": "someone",
+            "process": "unknown",
+            "host": "this host",
+            "since": "just now",
+            **found,
+        }
     )

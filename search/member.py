@@ -16,10 +16,12 @@ from mmm.tensors import checked_bytes
 from mmm.train import EpochResult
 from search.trial_files import best_file, checkpoint_file, trial_folder
 
-CHECKPOINT_SHARE = 0.01  # of a trial's time at most: where one costs less than 10 ms, each report has its checkpoint
+# of a trial's time at most: where one costs less than 10 ms, each report has its checkpoint
+CHECKPOINT_SHARE = 0.01
 
 _cache: dict[tuple[str, str, str, int], Features] = {}  # one worker process serves many trials
-# Seconds of the last checkpoint of a model with so many weights: what a trial's first one will cost is known before.
+# Seconds of the last checkpoint of a model with so many weights: what a trial's first one will cost
+# is known before.
 _save_costs: dict[int, float] = {}
 _manifests: dict[str, Manifest] = {}
 
@@ -35,7 +37,9 @@ def _features(manifest: str, features: str, audio_feature: str, context: int) ->
 
 @dataclass
 class Cut:
-    """What a trial did in a slice of its training, taken while it stood between two epochs; not on the disk yet."""
+    """What a trial did in a slice of its training, taken while it stood between two epochs; not on
+    the disk yet.
+    """
 
     number: int
     epoch: int  # the last one
@@ -51,18 +55,29 @@ class Cut:
         """Both in one."""
         self.epochs, self.warnings = earlier.epochs + self.epochs, earlier.warnings + self.warnings
         if self.content is None:
-            self.content, self.content_epoch, self.content_s = earlier.content, earlier.content_epoch, earlier.content_s
+            self.content, self.content_epoch, self.content_s = (
+                earlier.content,
+                earlier.content_epoch,
+                earlier.content_s,
+            )
         return self
 
     def report(self, checkpoint: dict[str, Any] | None = None) -> dict[str, Any]:
         """What the driver is told of it."""
-        return {"number": self.number, "epochs": self.epochs, "checkpoint": checkpoint, "is_last": self.is_last,
-                "warnings": self.warnings, "failure": self.failure}  # fmt: skip
+        return {
+            "number": self.number,
+            "epochs": self.epochs,
+            "checkpoint": checkpoint,
+            "is_last": self.is_last,
+            "warnings": self.warnings,
+            "failure": self.failure,
+        }
 
 
 class Member:
-    """`order` is what the driver wants done: sweep (folder), number, settings, manifest, features, metric, device, rungs,
-    precision, and checkpoints (path, epoch and sha256 of the last two, the newer first).
+    """`order` is what the driver wants done: sweep (folder), number, settings, manifest, features,
+    metric, device, rungs, precision, and checkpoints (path, epoch and sha256 of the last two, the
+    newer first).
     """
 
     def __init__(self, order: dict[str, Any]) -> None:
@@ -70,13 +85,11 @@ class Member:
         self.sweep, self.number = Path(order["sweep"]), order["number"]
         config = make_config(order["settings"])
         device = resolve_device(order["device"])
-        features = _features(order["manifest"], order["features"], config.audio_feature, config.context)
+        features = _features(
+            order["manifest"], order["features"], config.audio_feature, config.context
+        )
         self.run: Run = begin(
-            config,
-            features,
-            objective=order["metric"],
-            device=device,
-            precision=order["precision"],
+            config, features, objective=order["metric"], device=device, precision=order["precision"]
         )
         self.warnings: list[str] = []
         self._kept = self._go_on()  # checkpoints that the driver knows, the newer first
@@ -87,9 +100,13 @@ class Member:
         self._has_written_best = False
 
     def _go_on(self) -> list[Path]:
-        """Bring the run to its last checkpoint, or where that is damaged to the one before; returns those that are good."""
+        """Bring the run to its last checkpoint, or where that is damaged to the one before; returns
+        those that are good.
+        """
         known = self.order["checkpoints"]
-        paths = [checkpoint_file(self.sweep, self.number, checkpoint["epoch"]) for checkpoint in known]
+        paths = [
+            checkpoint_file(self.sweep, self.number, checkpoint["epoch"]) for checkpoint in known
+        ]
         for place, checkpoint in enumerate(known):
             try:
                 load_checkpoint(self.run, paths[place], checkpoint["sha256"])
@@ -101,14 +118,33 @@ class Member:
                 return paths[place:]
         return []
 
-    def add(self, result: EpochResult, is_cpu_time: bool, memory_mb: float, elapsed_s: float, together: int) -> None:
-        """Take note of an epoch that took `elapsed_s` by the clock for all `together` that were trained in it."""
-        self.epochs.append({
-            "epoch": result.epoch, "train_loss": result.train_loss, "metrics": result.metrics, "seconds": result.seconds,
-            "alone_seconds": min(result.seconds, result.cpu_seconds) if is_cpu_time else result.seconds,
-            "started": (ended := time.time()) - elapsed_s, "ended": ended, "memory_mb": memory_mb,
-            "together": together, "ms_per_utterance": result.eval_seconds / len(self.run.dev) * 1000,
-        })  # fmt: skip
+    def add(
+        self,
+        result: EpochResult,
+        is_cpu_time: bool,
+        memory_mb: float,
+        elapsed_s: float,
+        together: int,
+    ) -> None:
+        """Take note of an epoch that took `elapsed_s` by the clock for all `together` that were
+        trained in it.
+        """
+        self.epochs.append(
+            {
+                "epoch": result.epoch,
+                "train_loss": result.train_loss,
+                "metrics": result.metrics,
+                "seconds": result.seconds,
+                "alone_seconds": (
+                    min(result.seconds, result.cpu_seconds) if is_cpu_time else result.seconds
+                ),
+                "started": (ended := time.time()) - elapsed_s,
+                "ended": ended,
+                "memory_mb": memory_mb,
+                "together": together,
+                "ms_per_utterance": result.eval_seconds / len(self.run.dev) * 1000,
+            }
+        )
 
     @property
     def is_at_rung(self) -> bool:
@@ -120,27 +156,38 @@ class Member:
         return self.is_at_rung or self.run.is_finished
 
     def cut(self, num_members: int, failure: dict[str, Any] | None) -> Cut:
-        """The epochs since the last cut, with a checkpoint where one is due. All members wait for each other's.
+        """The epochs since the last cut, with a checkpoint where one is due. All members wait for
+        each other's.
 
         What failed in the middle of an epoch has weights of no epoch: of that none is made.
         """
-        found = Cut(self.number, self.run.epoch, self.epochs, self.warnings, failure, self.run.is_finished)
+        found = Cut(
+            self.number, self.run.epoch, self.epochs, self.warnings, failure, self.run.is_finished
+        )
         self.epochs, self.warnings = [], []
         if failure is not None or (not found.epochs and not found.is_last):
             return found
-        # At the end or at a rung the driver may close the trial: what it would export has to be on the disk before it is told.
+        # At the end or at a rung the driver may close the trial: what it would export has to be on
+        # the disk before it is told.
         started_cpu = time.thread_time()
         if found.is_last:
             found.content = checked_bytes(self.run.best_weights)
-        elif self.is_at_rung or time.monotonic() - self._saved >= num_members * self._save_s / CHECKPOINT_SHARE:
+        elif (
+            self.is_at_rung
+            or time.monotonic() - self._saved >= num_members * self._save_s / CHECKPOINT_SHARE
+        ):
             found.content = checkpoint_bytes(self.run)
             self._saved = time.monotonic()
         found.content_epoch = found.epoch
-        found.content_s = time.thread_time() - started_cpu  # the clock would depend on what else runs
+        found.content_s = (
+            time.thread_time() - started_cpu
+        )  # the clock would depend on what else runs
         return found
 
     def write(self, cut: Cut) -> dict[str, Any]:
-        """What the driver is told of a cut, its checkpoint or best weights written. Raises OSError where they cannot be."""
+        """What the driver is told of a cut, its checkpoint or best weights written. Raises OSError
+        where they cannot be.
+        """
         self._told = max(self._told, cut.epoch)
         checkpoint = None
         if cut.content is not None and cut.is_last:
@@ -149,17 +196,27 @@ class Member:
             started_cpu = time.thread_time()
             path = checkpoint_file(self.sweep, self.number, cut.content_epoch)
             write_bytes(path, cut.content)
-            checkpoint = {"epoch": cut.content_epoch, "sha256": hashlib.sha256(cut.content).hexdigest(), "path": str(path)}
-            # The driver may die before it records this one, and the last that it has recorded may turn out damaged.
+            checkpoint = {
+                "epoch": cut.content_epoch,
+                "sha256": hashlib.sha256(cut.content).hexdigest(),
+                "path": str(path),
+            }
+            # The driver may die before it records this one, and the last that it has recorded may
+            # turn out damaged.
             self._remove_checkpoints(but=(path, *self._kept))
             self._kept = [path, *self._kept[:1]]
-            self._save_s = _save_costs[self._num_weights] = cut.content_s + time.thread_time() - started_cpu
+            self._save_s = _save_costs[self._num_weights] = (
+                cut.content_s + time.thread_time() - started_cpu
+            )
         return cut.report(checkpoint)
 
     def slim(self) -> None:
-        """After the trial's end: keep the best weights, drop optimizer and last weights (a quarter of the size stays)."""
-        # Where the checkpoint is gone the driver has dropped this trial's weights; where it was trained on since it was last
-        # reported, the best weights may be of an epoch that nobody knows.
+        """After the trial's end: keep the best weights, drop optimizer and last weights (a quarter
+        of the size stays).
+        """
+        # Where the checkpoint is gone the driver has dropped this trial's weights; where it was
+        # trained on since it was last reported, the best weights may be of an epoch that nobody
+        # knows.
         is_as_told = self.run.epoch == self._told
         if not self._has_written_best and is_as_told and self._kept and self._kept[0].is_file():
             self._write_best(checked_bytes(self.run.best_weights))

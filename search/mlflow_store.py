@@ -31,8 +31,8 @@ def _store_lock(runs: Path) -> Iterator[None]:
 
 
 def _make_sqlite_store(path: Path) -> None:
-    """A store with MLflow's tables and nothing in them, whole or not at all: half of them, where MLflow was killed while it made
-    them, are refused by MLflow for ever.
+    """A store with MLflow's tables and nothing in them, whole or not at all: half of them, where
+    MLflow was killed while it made them, are refused by MLflow for ever.
     """
     from mlflow import MlflowClient
 
@@ -53,7 +53,9 @@ def import_mlflow() -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(REQUEST_S))
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # a request for each run that ends
+    os.environ.setdefault(
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true"
+    )  # a request for each run that ends
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     logging.getLogger("alembic").setLevel(logging.ERROR)
     import mlflow.tracking  # noqa: F401
@@ -74,18 +76,40 @@ def open_client(runs: Path, tracking_uri: str | None) -> tuple[Any, str]:
         found = client.get_experiment_by_name(EXPERIMENT)
         if found is None:
             location = (runs / "mlartifacts").resolve().as_uri() if tracking_uri is None else None
-            kind = {"mlflow.experimentKind": "custom_model_development"}  # what MLflow's page would guess and ask about
-            return client, str(client.create_experiment(EXPERIMENT, artifact_location=location, tags=kind))
+            kind = {
+                "mlflow.experimentKind": "custom_model_development"
+            }  # what MLflow's page would guess and ask about
+            return client, str(
+                client.create_experiment(EXPERIMENT, artifact_location=location, tags=kind)
+            )
     if found.lifecycle_stage != "active":
-        raise ValueError(f"MLflow's experiment {EXPERIMENT!r} was deleted; bring it back: "
-                         f"mlflow experiments restore --experiment-id {found.experiment_id}")  # fmt: skip
+        raise ValueError(
+            f"MLflow's experiment {EXPERIMENT!r} was deleted; bring it back: "
+            f"mlflow experiments restore --experiment-id {found.experiment_id}"
+        )
     return client, str(found.experiment_id)
 
 
 def server_command(store: str, port: int, artifacts: Path | None = None) -> list[str]:
-    """MLflow's server on loopback. It has no authentication: it answers only requests that name this machine."""
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
-               "--allowed-hosts", f"127.0.0.1:{port},localhost:{port}", "--backend-store-uri", store, "--workers", "1"]  # fmt: skip
+    """MLflow's server on loopback. It has no authentication: it answers only requests that name
+    this machine.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--allowed-hosts",
+        f"127.0.0.1:{port},localhost:{port}",
+        "--backend-store-uri",
+        store,
+        "--workers",
+        "1",
+    ]
     return command if artifacts is None else [*command, "--artifacts-destination", str(artifacts)]
 
 

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-_TRAINING = "workflowType=machine_learning"  # of MLflow's two kinds of pages; the other is for language models
+_TRAINING = (  # of MLflow's two kinds of pages; the other is for language models
+    "workflowType=machine_learning"
+)
 
 
 def page_base(tracking_uri: str | None, port: int) -> str:
@@ -21,7 +23,9 @@ def list_of_sweeps(base: str, experiment: str) -> str:
 
 @dataclass(frozen=True)
 class Pages:
-    """The pages of one sweep; `best` are the runs of the best trial of each architecture, best first."""
+    """The pages of one sweep; `best` are the runs of the best trial of each architecture, best
+    first.
+    """
 
     experiment: str
     sweep_id: str
@@ -29,22 +33,40 @@ class Pages:
     best: Sequence[str]
 
     def views(self) -> dict[str, str]:
-        """What MLflow's page opens by address, by key: the sweep with its trials, all trials ranked, and the best of each
-        architecture, whose learning curves are compared.
+        """What MLflow's page opens by address, by key: the sweep with its trials, all trials
+        ranked, and the best of each architecture, whose learning curves are compared.
         """
         mine = f"tags.`mmm.sweep_id` = '{self.sweep_id}'"
         score, started = f"metrics.`best_{self.metric}`", "attributes.start_time"
-        # Sorted by a metric, MLflow's list is no tree; sorted by time, the best of many trials are on no page that anyone opens.
-        found = {self.sweep_id: (mine, started), f"{self.sweep_id}-ranking": (f"{mine} AND tags.`mmm.trial` != 'sweep'", score)}
+        # Sorted by a metric, MLflow's list is no tree; sorted by time, the best of many trials are
+        # on no page that anyone opens.
+        found = {
+            self.sweep_id: (mine, started),
+            f"{self.sweep_id}-ranking": (f"{mine} AND tags.`mmm.trial` != 'sweep'", score),
+        }
         if self.best:
             wanted = ", ".join(f"'{run}'" for run in self.best)
             found[f"{self.sweep_id}-best"] = f"attributes.run_id IN ({wanted})", score
-        columns = ["tags.`mmm.state`", score, "metrics.`best_epoch`", "params.`architecture`", "params.`context`", "params.`lr`",
-                   "params.`dropout`"]  # fmt: skip
-        view = {"orderByAsc": False, "startTime": "ALL", "lifecycleFilter": "Active",
-                "datasetsFilter": [], "modelVersionFilter": "All Runs", "selectedColumns": columns}  # fmt: skip
+        columns = [
+            "tags.`mmm.state`",
+            score,
+            "metrics.`best_epoch`",
+            "params.`architecture`",
+            "params.`context`",
+            "params.`lr`",
+            "params.`dropout`",
+        ]
+        view = {
+            "orderByAsc": False,
+            "startTime": "ALL",
+            "lifecycleFilter": "Active",
+            "datasetsFilter": [],
+            "modelVersionFilter": "All Runs",
+            "selectedColumns": columns,
+        }
         return {
-            key: json.dumps({**view, "searchFilter": wanted, "orderByKey": order}) for key, (wanted, order) in found.items()
+            key: json.dumps({**view, "searchFilter": wanted, "orderByKey": order})
+            for key, (wanted, order) in found.items()
         }
 
     def tree(self, base: str) -> str:
@@ -56,12 +78,19 @@ class Pages:
         return f"{self.tree(base)}-ranking"
 
     def chart(self, base: str) -> str:
-        """The address of the page with the learning curves of the best trial of each architecture."""
+        """The address of the page with the learning curves of the best trial of each
+        architecture.
+        """
         return f"{self.tree(base)}-best&compareRunsMode=CHART"
 
     def comparison(self, base: str) -> str | None:
-        """The address of MLflow's page that compares the best trial of each architecture; None where there are no two."""
+        """The address of MLflow's page that compares the best trial of each architecture; None
+        where there are no two.
+        """
         if len(self.best) < 2:
             return None
-        runs, experiments = (quote(json.dumps(value, separators=(",", ":"))) for value in (self.best, [self.experiment]))
+        runs, experiments = (
+            quote(json.dumps(value, separators=(",", ":")))
+            for value in (self.best, [self.experiment])
+        )
         return f"{base}/#/compare-runs?runs={runs}&experiments={experiments}&{_TRAINING}"

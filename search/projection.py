@@ -1,7 +1,9 @@
-"""What MLflow is told of a sweep: the ledger's events folded into changes of runs. Knows nothing of MLflow itself.
+"""What MLflow is told of a sweep: the ledger's events folded into changes of runs. Knows nothing of
+MLflow itself.
 
-A tree of runs: the sweep, its trials, and below the first trial of some settings those that repeat them with another
-seed. All that a run is told is a function of the ledger, times included, so that telling it twice changes nothing.
+A tree of runs: the sweep, its trials, and below the first trial of some settings those that repeat
+them with another seed. All that a run is told is a function of the ledger, times included, so that
+telling it twice changes nothing.
 """
 
 from collections.abc import Mapping
@@ -17,7 +19,16 @@ SWEEP = "sweep"  # the key of the sweep's own run; a trial's is its number
 STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 LEVELS = ("seed", "fold")  # settings that repeat a trial instead of making another one
 _ALWAYS = ("architecture", "context", "seed")  # said of every trial, whether they vary or not
-_SWEEP_PARAMS = ("space", "manifest", "features", "epochs", "metric", "seed", "first_rung", "factor")
+_SWEEP_PARAMS = (
+    "space",
+    "manifest",
+    "features",
+    "epochs",
+    "metric",
+    "seed",
+    "first_rung",
+    "factor",
+)
 # Of an epoch's metrics, beside the objective; the rest is in the ledger, and columns should be few.
 _METRICS = ("macro_f1", "unweighted_recall", "accuracy", "weighted_f1", "loss")
 _LONGEST = 5000  # characters of a tag; MLflow's limit is 8000
@@ -80,7 +91,9 @@ def run_name(settings: Mapping[str, Any], number: int) -> str:
 
 
 class Projection:
-    """Takes the ledger's events in their order; `changes` holds what each run has to be told because of them."""
+    """Takes the ledger's events in their order; `changes` holds what each run has to be told
+    because of them.
+    """
 
     def __init__(self) -> None:
         self.spec: SweepSpec | None = None
@@ -98,7 +111,9 @@ class Projection:
         self._seen: dict[tuple[str, str], Any] = {}  # architecture and setting -> its first value
         self._varied: set[str] = set()
         self._manifest: Input | None = None
-        self._stores: dict[tuple[str, str], Mapping[str, Any]] = {}  # feature stores by kind and by feature or context
+        self._stores: dict[
+            tuple[str, str], Mapping[str, Any]
+        ] = {}  # feature stores by kind and by feature or context
 
     def change(self, key: str) -> Change:
         return self.changes.setdefault(key, Change())
@@ -121,11 +136,20 @@ class Projection:
                 self._epoch(self.runs[key], event)
             case "end":
                 self._end(
-                    self.runs[key], event.body["state"], event.body["reason"], event.time, event.body.get("traceback", "")
+                    self.runs[key],
+                    event.body["state"],
+                    event.body["reason"],
+                    event.time,
+                    event.body.get("traceback", ""),
                 )
             case "close":
                 if event.body["efficiency"] is not None:
-                    point = Point("steady_efficiency", event.body["efficiency"], int(event.time * 1000), self._sessions)
+                    point = Point(
+                        "steady_efficiency",
+                        event.body["efficiency"],
+                        int(event.time * 1000),
+                        self._sessions,
+                    )
                     self.change(SWEEP).points.append(point)
                 self.close(event.body["why"], event.time)
             case _:
@@ -133,7 +157,9 @@ class Projection:
 
     def _sweep(self, event: Event) -> None:
         self.spec, self.started = SweepSpec(**event.body["spec"]), event.time
-        self.sweep_id = sha256_of_json([event.time, event.body])[:32]  # the same wherever the folder is moved to
+        self.sweep_id = sha256_of_json([event.time, event.body])[
+            :32
+        ]  # the same wherever the folder is moved to
         self.runs[SWEEP] = Run(SWEEP, self.spec.name, event.time, None, {})
         change = self.change(SWEEP)
         change.params = {name: str(getattr(self.spec, name)) for name in _SWEEP_PARAMS}
@@ -145,21 +171,34 @@ class Projection:
         self._sessions += 1
         change = self.change(SWEEP)
         change.status = "RUNNING"
-        change.tags |= {"mmm.state": "running", "mmm.host": self._host, "mmm.trials": str(self.spec.trials),
-                        "mmm.workers": str(self.spec.workers), "mlflow.note.content": self._note("")}  # fmt: skip
+        change.tags |= {
+            "mmm.state": "running",
+            "mmm.host": self._host,
+            "mmm.trials": str(self.spec.trials),
+            "mmm.workers": str(self.spec.workers),
+            "mlflow.note.content": self._note(""),
+        }
         for run in self._running():  # of a session that died; they go on with their next epoch
             self._interrupt(run, "its session died", event.time)
 
     def _data(self, body: Mapping[str, Any]) -> None:
         manifest = body["manifest"]
         profile = str(manifest.get("profile", ""))
-        self._manifest = Input(str(manifest["name"]), manifest["sha256"][:32], manifest["path"], "train and dev", profile)
+        self._manifest = Input(
+            str(manifest["name"]),
+            manifest["sha256"][:32],
+            manifest["path"],
+            "train and dev",
+            profile,
+        )
         self._stores = {(store["kind"], str(store["of"])): store for store in body["stores"]}
         change = self.change(SWEEP)
         change.inputs = [self._manifest]
         if changed := body.get("changed"):
             before = sum(key != SWEEP for key in self.runs)
-            change.tags["mmm.data_changed"] = f"from trial {before} on: {'; '.join(changed)}"[:_LONGEST]
+            change.tags["mmm.data_changed"] = f"from trial {before} on: {'; '.join(changed)}"[
+                :_LONGEST
+            ]
         for number in body.get("restarted", ()):
             run = self.runs[str(number)]
             run.epoch, run.final, run.best = 0, None, None
@@ -168,38 +207,63 @@ class Projection:
         """On the sweep's own run, so that the list of runs holds trials alone."""
         assert self.spec is not None
         settings, value = event.body["settings"], float(event.body["metrics"][self.spec.metric])
-        self.change(SWEEP).points.append(Point(f"baseline_{self.spec.metric}", value, int(event.time * 1000), self._sessions))
-        self._baseline_words = (f"Linear baseline (logistic regression, K = {settings['context']}, C = {settings['c']:g}, class weight "
-                                f"{settings['class_weight']}): {self.spec.metric} {value:.4f}.")  # fmt: skip
+        self.change(SWEEP).points.append(
+            Point(f"baseline_{self.spec.metric}", value, int(event.time * 1000), self._sessions)
+        )
+        self._baseline_words = (
+            f"Linear baseline (logistic regression, K = {settings['context']}, C ="
+            f" {settings['c']:g}, class weight {settings['class_weight']}): {self.spec.metric}"
+            f" {value:.4f}."
+        )
 
     def _inputs_of(self, settings: Mapping[str, Any]) -> list[Input]:
-        """The manifest and the features; one line for both of these, since the list of runs shows them all."""
+        """The manifest and the features; one line for both of these, since the list of runs shows
+        them all.
+        """
         if self._manifest is None:
             return []
-        wanted = (("audio", str(settings.get("audio_feature"))), ("text", str(settings.get("context"))))
+        wanted = (
+            ("audio", str(settings.get("audio_feature"))),
+            ("text", str(settings.get("context"))),
+        )
         stores = [self._stores[key] for key in wanted if key in self._stores]
         if not stores:
             return [self._manifest]
         digest = "-".join(store["digest"][:16] for store in stores)
-        what = " + ".join(f"{store['encoder']} {'K' if store['kind'] == 'text' else ''}{store['of']}" for store in stores)
+        what = " + ".join(
+            f"{store['encoder']} {'K' if store['kind'] == 'text' else ''}{store['of']}"
+            for store in stores
+        )
         source = ", ".join(store["path"] for store in stores)
         return [self._manifest, Input(what, digest, source, "features")]
 
     def _suggest(self, key: str, event: Event) -> None:
         assert self.spec is not None
         settings: dict[str, Any] = event.body["settings"]
-        digest = sha256_of_json({name: value for name, value in settings.items() if name not in LEVELS})[:16]
+        digest = sha256_of_json(
+            {name: value for name, value in settings.items() if name not in LEVELS}
+        )[:16]
         first = self._first.setdefault(digest, key) if settings else key
         command = f"mmm-search export {self.spec.name} --trial {key} -o DIR"
-        tags = {"mmm.state": "running", "mmm.architecture": str(settings.get("architecture", "invalid")), "mmm.host": self._host,
-                "mmm.settings": digest, "mlflow.note.content": f"To export it: `{command}`"}  # fmt: skip
+        tags = {
+            "mmm.state": "running",
+            "mmm.architecture": str(settings.get("architecture", "invalid")),
+            "mmm.host": self._host,
+            "mmm.settings": digest,
+            "mlflow.note.content": f"To export it: `{command}`",
+        }
         if first != key:
             tags["mmm.repeat_of"] = first
-        name = run_name(settings, event.trial or 0) + (f" seed {settings.get('seed')}" if first != key else "")
+        name = run_name(settings, event.trial or 0) + (
+            f" seed {settings.get('seed')}" if first != key else ""
+        )
         chosen = frozenset(event.body["params"]) & settings.keys()
-        self.runs[key] = Run(key, name, event.time, SWEEP if first == key else first, tags, settings, chosen)
+        self.runs[key] = Run(
+            key, name, event.time, SWEEP if first == key else first, tags, settings, chosen
+        )
         for setting, value in settings.items():
-            # What differs between architectures only, as their defaults do, says no more than the architecture.
+            # What differs between architectures only, as their defaults do, says no more than the
+            # architecture.
             before = self._seen.setdefault((str(settings.get("architecture")), setting), value)
             if before != value and setting not in self._varied:
                 # It is news for the trials before, too: a comparison needs it of all of them.
@@ -207,7 +271,9 @@ class Projection:
                 for run in self.runs.values():
                     if setting in run.settings and run.key != key:
                         self.change(run.key).params[setting] = str(run.settings[setting])
-        said = {name for name in settings if name in _ALWAYS or name in self._varied or name in chosen}
+        said = {
+            name for name in settings if name in _ALWAYS or name in self._varied or name in chosen
+        }
         change = self.change(key)
         change.params |= {name: str(value) for name, value in settings.items() if name in said}
         if event.body.get("precision") is not None:
@@ -217,7 +283,8 @@ class Projection:
     def _epoch(self, run: Run, event: Event) -> None:
         assert self.spec is not None
         body = event.body
-        # A trial that went on from its last checkpoint trains some epochs again: each is one point all the same.
+        # A trial that went on from its last checkpoint trains some epochs again: each is one point
+        # all the same.
         if body["epoch"] <= run.epoch:
             return
         if run.state == "interrupted":
@@ -228,24 +295,39 @@ class Projection:
         run.epoch, run.told, run.final = body["epoch"], event.time, score
         if run.best is None or score > run.best[0]:
             run.best = (score, body["epoch"])
-        values = {name: value for name, value in scalar_metrics({"per_class": {}, **body["metrics"]}).items()
-                  if name in _METRICS or name == self.spec.metric}  # fmt: skip
+        values = {
+            name: value
+            for name, value in scalar_metrics({"per_class": {}, **body["metrics"]}).items()
+            if name in _METRICS or name == self.spec.metric
+        }
         values |= {"train_loss": body["train_loss"], "epoch_seconds": body["seconds"]}
         # A chart page makes a section of what stands before the slash.
-        values |= {f"f1/{name}": scores["f1"] for name, scores in body["metrics"].get("per_class", {}).items()}
+        values |= {
+            f"f1/{name}": scores["f1"]
+            for name, scores in body["metrics"].get("per_class", {}).items()
+        }
         if self.spec.system_metrics:
             values |= _system_metrics(body, on_gpu=self.spec.gpus_per_trial > 0)
         when = int(event.time * 1000)
-        self.change(run.key).points += [Point(name, value, when, body["epoch"]) for name, value in values.items()]
+        self.change(run.key).points += [
+            Point(name, value, when, body["epoch"]) for name, value in values.items()
+        ]
 
     def _best_and_final(self, run: Run) -> None:
         assert self.spec is not None
         if run.best is not None and run.final is not None:
             metric, when = self.spec.metric, int(run.told * 1000)
-            values = {f"best_{metric}": run.best[0], "best_epoch": run.best[1], f"final_{metric}": run.final,
-                      "final_epoch": run.epoch}  # fmt: skip
-            # At the last epoch: a trial that is interrupted and goes on has a later one, with another step.
-            self.change(run.key).points += [Point(name, float(value), when, run.epoch) for name, value in values.items()]
+            values = {
+                f"best_{metric}": run.best[0],
+                "best_epoch": run.best[1],
+                f"final_{metric}": run.final,
+                "final_epoch": run.epoch,
+            }
+            # At the last epoch: a trial that is interrupted and goes on has a later one, with
+            # another step.
+            self.change(run.key).points += [
+                Point(name, float(value), when, run.epoch) for name, value in values.items()
+            ]
 
     def _end(self, run: Run, state: str, reason: str, when: float, traceback: str) -> None:
         run.state = state
@@ -254,7 +336,9 @@ class Projection:
         change.status, change.ended = STATUS[state], when
         change.tags |= {"mmm.state": state, "mmm.reason": reason[:_LONGEST]}
         if traceback:
-            change.tags["mlflow.note.content"] = f"{reason[:1000]}\n\n```\n{traceback[-_LONGEST:]}\n```"
+            change.tags["mlflow.note.content"] = (
+                f"{reason[:1000]}\n\n```\n{traceback[-_LONGEST:]}\n```"
+            )
 
     def _running(self) -> list[Run]:
         return [run for run in self.runs.values() if run.state == "running" and run.key != SWEEP]
@@ -267,20 +351,26 @@ class Projection:
         change.tags |= {"mmm.state": "interrupted", "mmm.reason": why}
 
     def close(self, why: str, when: float) -> None:
-        """The end of a session, also of one that could not say so itself: nothing is left running."""
+        """The end of a session, also of one that could not say so itself: nothing is left
+        running.
+        """
         self.is_closed = True
         for run in self._running():
             self._interrupt(run, f"the session ended: {why}", when)
         change = self.change(SWEEP)
         statuses = {"interrupted": "KILLED", "broken off": "FAILED"}  # of what `why` begins with
-        change.status = next((status for start, status in statuses.items() if why.startswith(start)), "FINISHED")
+        change.status = next(
+            (status for start, status in statuses.items() if why.startswith(start)), "FINISHED"
+        )
         change.ended = when
         change.tags |= {"mmm.state": why, "mlflow.note.content": self._note(why)}
         self._best_of_all(int(when * 1000))
 
     def ranked(self) -> list[Run]:
         """Trials with a score that have not failed, best first."""
-        scored = [run for run in self.runs.values() if run.best is not None and run.state != "failed"]
+        scored = [
+            run for run in self.runs.values() if run.best is not None and run.state != "failed"
+        ]
         return sorted(scored, key=lambda run: (-run.best[0] if run.best else 0.0, int(run.key)))
 
     def best_of_each_architecture(self) -> list[Run]:
@@ -304,10 +394,17 @@ class Projection:
         lines += [self._baseline_words] if self._baseline_words else []
         if why:
             states = [run.state for run in self.runs.values() if run.key != SWEEP]
-            counts = ", ".join(f"{states.count(state)} {state}" for state in (*STATUS, "interrupted") if state in states)
+            counts = ", ".join(
+                f"{states.count(state)} {state}"
+                for state in (*STATUS, "interrupted")
+                if state in states
+            )
             lines.append(f"{len(states)} trials: {counts or 'none'}. Session: {why}.")
-            rows = [f"| {run.name} | {run.best[0]:.4f} | {run.best[1]} | {run.state} |"
-                    for run in self.best_of_each_architecture() if run.best]  # fmt: skip
+            rows = [
+                f"| {run.name} | {run.best[0]:.4f} | {run.best[1]} | {run.state} |"
+                for run in self.best_of_each_architecture()
+                if run.best
+            ]
             if rows:
                 head = f"| best of each architecture | {self.spec.metric} | epoch | state |"
                 lines.append("\n".join([head, "| --- | ---: | ---: | --- |", *rows]))
@@ -317,19 +414,31 @@ class Projection:
                 if name not in said:
                     fixed.setdefault(name, set()).add(str(value))
             if fixed:
-                named = ", ".join(f"{name} {' or '.join(sorted(values))}" for name, values in fixed.items())
+                named = ", ".join(
+                    f"{name} {' or '.join(sorted(values))}" for name, values in fixed.items()
+                )
                 lines.append(f"The same in all trials of an architecture: {named}.")
         return "\n\n".join(lines)[:_LONGEST]
 
     def _said(self) -> set[str]:
-        return {*_ALWAYS, *self._varied, *(name for run in self.runs.values() for name in run.chosen)}
+        return {
+            *_ALWAYS,
+            *self._varied,
+            *(name for run in self.runs.values() for name in run.chosen),
+        }
 
 
 def _system_metrics(body: Mapping[str, Any], on_gpu: bool) -> dict[str, float]:
     """Under the names by which MLflow's page of system metrics knows them."""
-    found = {"system/cpu_utilization_percentage": 100 * body["alone_seconds"] / max(body["seconds"], 1e-9)}
+    found = {
+        "system/cpu_utilization_percentage": (
+            100 * body["alone_seconds"] / max(body["seconds"], 1e-9)
+        )
+    }
     if body.get("memory_mb") is not None:  # of the worker's process, or of its tensors on a GPU
-        found[f"system/{'gpu_0' if on_gpu else 'system'}_memory_usage_megabytes"] = body["memory_mb"]
+        found[f"system/{'gpu_0' if on_gpu else 'system'}_memory_usage_megabytes"] = body[
+            "memory_mb"
+        ]
     if body.get("gpu_percent") is not None:
         found["system/gpu_0_utilization_percentage"] = body["gpu_percent"]
     return found

@@ -1,4 +1,6 @@
-"""The main job on an embedded default: a demo corpus, its features, a sweep over all systems, a bundle, a prediction."""
+"""The main job on an embedded default: a demo corpus, its features, a sweep over all systems, a
+bundle, a prediction.
+"""
 
 import os
 import shlex
@@ -28,7 +30,9 @@ FRAME_RATE_HZ, NUM_MELS, TEXT_WIDTH = 10.0, 32, 64
 def free_name(runs: Path) -> str:
     """`quickstart`, or the first of quickstart-2, quickstart-3, ... that no sweep has."""
     number = 1
-    while (runs / (name := NAME if number == 1 else f"{NAME}-{number}") / "ledger.sqlite").is_file():
+    while (
+        runs / (name := NAME if number == 1 else f"{NAME}-{number}") / "ledger.sqlite"
+    ).is_file():
         number += 1
     return name
 
@@ -43,7 +47,11 @@ def quickstart(runs: Path, console: Console, workers: int | None = None) -> None
         with console.status("generating a demo corpus"):
             make_demo_corpus(corpus)
     manifest = read_manifest(manifest_path)
-    console.print(f"demo corpus: {len(manifest.utterances)} utterances in {corpus}", highlight=False, soft_wrap=True)
+    console.print(
+        f"demo corpus: {len(manifest.utterances)} utterances in {corpus}",
+        highlight=False,
+        soft_wrap=True,
+    )
     total = len(manifest.utterances)
     speech = make_speech_encoder("fbank", frame_rate=FRAME_RATE_HZ, num_mels=NUM_MELS)
     text = make_text_encoder("char-ngram", width=TEXT_WIDTH)
@@ -56,18 +64,29 @@ def quickstart(runs: Path, console: Console, workers: int | None = None) -> None
         for _ in track(steps, f"encoding {what}", total=count, console=console):
             pass
     spec = SweepSpec(
-        name=free_name(runs), space="quick", manifest=str(manifest_path.resolve()), features=str(features.resolve()), trials=TRIALS,
-        epochs=EPOCHS, workers=workers or default_workers(0.0), command=command_line(), input_scaling="standard",
-    )  # fmt: skip
+        name=free_name(runs),
+        space="quick",
+        manifest=str(manifest_path.resolve()),
+        features=str(features.resolve()),
+        trials=TRIALS,
+        epochs=EPOCHS,
+        workers=workers or default_workers(0.0),
+        command=command_line(),
+        input_scaling="standard",
+    )
     start(spec, runs, console)
     bundle = load_bundle(runs / spec.name / "bundle")
     chosen = next(
-        u for u in (manifest.utterances[row] for row in manifest.rows("dev")) if u.turn >= 2 and u.emotions != ("neutral",)
+        u
+        for u in (manifest.utterances[row] for row in manifest.rows("dev"))
+        if u.turn >= 2 and u.emotions != ("neutral",)
     )
     row = manifest.utterances.index(chosen)
     earlier = [manifest.utterances[index] for index in manifest.history(row, 3)[:0:-1]]
     found = Predictor(bundle).predict(
-        manifest.audio_path(chosen), chosen.text, [(manifest.audio_path(u), u.text) for u in earlier]
+        manifest.audio_path(chosen),
+        chosen.text,
+        [(manifest.audio_path(u), u.text) for u in earlier],
     )
     ranked = sorted(found.items(), key=lambda pair: -pair[1])[:3]
     console.print(
@@ -75,7 +94,10 @@ def quickstart(runs: Path, console: Console, workers: int | None = None) -> None
         highlight=False,
         soft_wrap=True,
     )
-    console.print("  " + ", ".join(f"{name} {probability:.3f}" for name, probability in ranked) + "\n", highlight=False)
+    console.print(
+        "  " + ", ".join(f"{name} {probability:.3f}" for name, probability in ranked) + "\n",
+        highlight=False,
+    )
     # After `make sweep` nothing has put our commands on the PATH.
     home = "" if shutil.which("mmm-search") else f"{os.path.relpath(Path(sys.executable).parent)}/"
     option = "" if runs == Path("runs") else f" --runs {shlex.quote(str(runs))}"
@@ -95,7 +117,13 @@ def quickstart(runs: Path, console: Console, workers: int | None = None) -> None
         ("the same prediction again", shlex.join(predict)),
         ("your own corpus", f"{home}mmm prepare csv your.csv -o manifest.csv"),
         ("", f"{home}mmm encode manifest.csv --features features"),
-        ("", f"{home}mmm-search run full manifest.csv --features features --name first --trials 60 --epochs 27{option}"),
+        (
+            "",
+            (
+                f"{home}mmm-search run full manifest.csv --features features --name first --trials"
+                f" 60 --epochs 27{option}"
+            ),
+        ),
     ):
         console.print(f"{title}:" if title else "", end="\n" if title else "", highlight=False)
         console.print(f"  {command}", highlight=False, soft_wrap=True)

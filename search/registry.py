@@ -1,4 +1,6 @@
-"""MLflow's model registry: a bundle goes in as a model that can be served, and comes out of a run as a bundle."""
+"""MLflow's model registry: a bundle goes in as a model that can be served, and comes out of a run
+as a bundle.
+"""
 
 import base64
 import io
@@ -25,7 +27,9 @@ _TOLERANCE = 1e-5  # of a probability
 
 
 def example_input() -> pd.DataFrame:
-    """One row that a served model answers: half a second of a tone, so that no corpus's speech goes along."""
+    """One row that a served model answers: half a second of a tone, so that no corpus's speech goes
+    along.
+    """
     time_s = np.arange(SAMPLE_RATE_HZ // 2) / SAMPLE_RATE_HZ
     content = io.BytesIO()
     with wave.open(content, "wb") as file:
@@ -33,8 +37,12 @@ def example_input() -> pd.DataFrame:
         file.setsampwidth(2)
         file.setframerate(SAMPLE_RATE_HZ)
         file.writeframes((3000 * np.sin(2 * np.pi * 220 * time_s)).astype("<i2").tobytes())
-    row = {"audio": base64.b64encode(content.getvalue()).decode(), "text": "What do you mean?", "history": ["We were on a break!"],
-           "history_audio": [""]}  # fmt: skip
+    row = {
+        "audio": base64.b64encode(content.getvalue()).decode(),
+        "text": "What do you mean?",
+        "history": ["We were on a break!"],
+        "history_audio": [""],
+    }
     return pd.DataFrame([row])
 
 
@@ -44,16 +52,22 @@ def _signature(labels: tuple[str, ...]) -> Any:
     from mlflow.types.schema import Array
 
     turns = Array(DataType.string)
-    inputs = [ColSpec(DataType.string, "audio"), ColSpec(DataType.string, "text"), ColSpec(turns, "history", required=False),
-              ColSpec(turns, "history_audio", required=False)]  # fmt: skip
-    return ModelSignature(Schema(inputs), Schema([ColSpec(DataType.double, label) for label in labels]))
+    inputs = [
+        ColSpec(DataType.string, "audio"),
+        ColSpec(DataType.string, "text"),
+        ColSpec(turns, "history", required=False),
+        ColSpec(turns, "history_audio", required=False),
+    ]
+    return ModelSignature(
+        Schema(inputs), Schema([ColSpec(DataType.double, label) for label in labels])
+    )
 
 
 def register(folder: Path, name: str, runs: Path, tracking_uri: str | None) -> int:
     """Put a bundle or an ensemble into the registry with the alias `champion`; returns the version.
 
-    It is logged under the run of its trial where MLflow knows it. The model that comes back is held against the bundle
-    before it becomes the champion. Raises BundleError.
+    It is logged under the run of its trial where MLflow knows it. The model that comes back is held
+    against the bundle before it becomes the champion. Raises BundleError.
     """
     bundle = load_bundle_or_ensemble(folder)
     client, experiment = open_client(runs, tracking_uri)
@@ -68,25 +82,39 @@ def register(folder: Path, name: str, runs: Path, tracking_uri: str | None) -> i
     mlflow.set_experiment(experiment_id=experiment)
     provenance = bundle.provenance
     logged = Model.log(
-        artifact_path=None, name="model", flavor=mlflow.pyfunc, run_id=_run_of(client, experiment, bundle),
-        loader_module="search.serving", data_path=str(folder), signature=_signature(bundle.labels), input_example=example,
-        pip_requirements=[f"mmm-search=={mmm.__version__}"], registered_model_name=name,
-        metadata={"bundle_sha256": bundle.sha256, "weights_sha256": bundle.weights_sha256, "sweep": provenance.get("sweep")},
-    )  # fmt: skip
+        artifact_path=None,
+        name="model",
+        flavor=mlflow.pyfunc,
+        run_id=_run_of(client, experiment, bundle),
+        loader_module="search.serving",
+        data_path=str(folder),
+        signature=_signature(bundle.labels),
+        input_example=example,
+        pip_requirements=[f"mmm-search=={mmm.__version__}"],
+        registered_model_name=name,
+        metadata={
+            "bundle_sha256": bundle.sha256,
+            "weights_sha256": bundle.weights_sha256,
+            "sweep": provenance.get("sweep"),
+        },
+    )
     version = int(logged.registered_model_version)
     found = mlflow.pyfunc.load_model(f"models:/{name}/{version}").predict(example)
     difference = float(np.abs(found[list(bundle.labels)].to_numpy() - expected.to_numpy()).max())
     if not difference <= _TOLERANCE:
         client.delete_model_version(name, str(version))
         raise BundleError(
-            f"{folder}: MLflow's copy answers differently (by {difference:.1e}); it was taken out of the registry again"
+            f"{folder}: MLflow's copy answers differently (by {difference:.1e}); it was taken out"
+            " of the registry again"
         )
     client.set_registered_model_alias(name, ALIAS, str(version))
     return version
 
 
 def _run_of(client: Any, experiment: str, bundle: Bundle | Ensemble) -> str | None:
-    """The run of the bundle's trial (of an ensemble: of the sweep); None where MLflow does not have it."""
+    """The run of the bundle's trial (of an ensemble: of the sweep); None where MLflow does not have
+    it.
+    """
     sweep, trial = bundle.provenance.get("sweep"), bundle.provenance.get("trial", "sweep")
     if sweep is None:
         return None
@@ -96,12 +124,19 @@ def _run_of(client: Any, experiment: str, bundle: Bundle | Ensemble) -> str | No
 
 
 def fetch_bundle(
-    run_id: str, out: Path, runs: Path, tracking_uri: str | None, manifest: Path | None = None, features: Path | None = None
+    run_id: str,
+    out: Path,
+    runs: Path,
+    tracking_uri: str | None,
+    manifest: Path | None = None,
+    features: Path | None = None,
 ) -> str:
-    """The bundle of an MLflow run into `out`, from MLflow alone; returns what could be checked, as a sentence.
+    """The bundle of an MLflow run into `out`, from MLflow alone; returns what could be checked, as
+    a sentence.
 
-    Where manifest and features are on this machine (`manifest` and `features`, or where the sweep had them), a fresh process
-    has to reproduce the validation score. Raises BundleError or ValueError; `out` is then as it was.
+    Where manifest and features are on this machine (`manifest` and `features`, or where the sweep
+    had them), a fresh process has to reproduce the validation score. Raises BundleError or
+    ValueError; `out` is then as it was.
     """
     from mlflow.exceptions import MlflowException
 
@@ -110,13 +145,19 @@ def fetch_bundle(
     try:
         run = client.get_run(run_id)
         if not any(item.path == "bundle" for item in client.list_artifacts(run_id)):
-            raise BundleError(f"run {run_id} ({run.info.run_name}) has no bundle; sweeps log that of their best trial, see the tag "
-                              "mmm.best_trial")  # fmt: skip
+            raise BundleError(
+                f"run {run_id} ({run.info.run_name}) has no bundle; sweeps log that of their best"
+                " trial, see the tag mmm.best_trial"
+            )
     except MlflowException as error:
         raise ValueError(
-            f"run {run_id}: MLflow at {client.tracking_uri} does not give it ({str(error).splitlines()[0]})"
+            f"run {run_id}: MLflow at {client.tracking_uri} does not give it"
+            f" ({str(error).splitlines()[0]})"
         ) from None
-    with new_directory(out) as scratch, tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as downloads:
+    with (
+        new_directory(out) as scratch,
+        tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as downloads,
+    ):
         fetched = Path(client.download_artifacts(run_id, "bundle", downloads))
         for child in fetched.iterdir():
             child.rename(scratch / child.name)
@@ -136,13 +177,34 @@ def _places(client: Any, run: Any) -> tuple[Path | None, Path | None]:
 
 
 def _check_score(bundle: Bundle | Ensemble, manifest: Path | None, features: Path | None) -> str:
-    expected, metric = bundle.provenance.get("validation_metrics"), bundle.provenance.get("objective")
-    if manifest is None or features is None or not manifest.is_file() or not features.is_dir() or not expected or not metric:
-        return ("checksums are right; the validation score was not computed again, because manifest and features are not here "
-                "(give them with --manifest and --features)")  # fmt: skip
-    if read_manifest(manifest, check_audio=False).sha256 != bundle.provenance.get("manifest_sha256"):
-        return f"checksums are right; the validation score was not computed again, because {manifest} is another one than it was trained on"
+    expected, metric = (
+        bundle.provenance.get("validation_metrics"),
+        bundle.provenance.get("objective"),
+    )
+    if (
+        manifest is None
+        or features is None
+        or not manifest.is_file()
+        or not features.is_dir()
+        or not expected
+        or not metric
+    ):
+        return (
+            "checksums are right; the validation score was not computed again, because manifest and"
+            " features are not here (give them with --manifest and --features)"
+        )
+    if read_manifest(manifest, check_audio=False).sha256 != bundle.provenance.get(
+        "manifest_sha256"
+    ):
+        return (
+            f"checksums are right; the validation score was not computed again, because {manifest}"
+            " is another one than it was trained on"
+        )
     check_reproduced(
-        bundle.path, metric, in_fresh_process(bundle.path, manifest, features), expected, "when it was made it was"
+        bundle.path,
+        metric,
+        in_fresh_process(bundle.path, manifest, features),
+        expected,
+        "when it was made it was",
     )
     return f"a fresh process reproduced its validation {metric} of {expected[metric]:.4f}"

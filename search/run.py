@@ -24,7 +24,14 @@ from search.history import History
 from search.leaderboard import write_leaderboard
 from search.ledger import Ledger, read_history
 from search.outbox import Outbox
-from search.plan import SettingsCheck, check_contexts, check_spec, sweep_precisions, trial_config, with_features_there
+from search.plan import (
+    SettingsCheck,
+    check_contexts,
+    check_spec,
+    sweep_precisions,
+    trial_config,
+    with_features_there,
+)
 from search.searcher import check_space, load_space
 from search.stopping import Stopping
 from search.trial_files import drop_weights
@@ -50,15 +57,21 @@ def command_started() -> float:
 
 @dataclass(frozen=True)
 class Checked:
-    """A sweep that can run: its specification with the enqueued points in it, its space, what its settings were checked with."""
+    """A sweep that can run: its specification with the enqueued points in it, its space, what its
+    settings were checked with.
+    """
 
     spec: SweepSpec
     space: Space
     settings_check: SettingsCheck
 
 
-def check(spec: SweepSpec, points: Sequence[Point] = (), settings_check: SettingsCheck | None = None) -> Checked:
-    """Refuse what cannot run, before Ray starts and before anything is written. `points` are enqueued after those of the spec."""
+def check(
+    spec: SweepSpec, points: Sequence[Point] = (), settings_check: SettingsCheck | None = None
+) -> Checked:
+    """Refuse what cannot run, before Ray starts and before anything is written. `points` are
+    enqueued after those of the spec.
+    """
     check_spec(spec)
     space = load_space(spec.space, spec.audio_features)
     settings_check = settings_check or SettingsCheck(spec)
@@ -77,22 +90,30 @@ def check(spec: SweepSpec, points: Sequence[Point] = (), settings_check: Setting
     check_contexts(spec, drawn)
     smallest = min(settings_check(settings) for settings in drawn)
     if spec.max_parameters is not None and smallest > spec.max_parameters:
-        raise ValueError(f"--max-parameters {spec.max_parameters:,}: no model that the space was seen to make is that small; "
-                         f"the smallest has {smallest:,}")  # fmt: skip
+        raise ValueError(
+            f"--max-parameters {spec.max_parameters:,}: no model that the space was seen to make is"
+            f" that small; the smallest has {smallest:,}"
+        )
     return Checked(replace(spec, enqueue=queue), space, settings_check)
 
 
 def start(
-    spec: SweepSpec, runs: Path, console: Console, points: Sequence[Point] = (), warm_start: Sequence[str] = ()
+    spec: SweepSpec,
+    runs: Path,
+    console: Console,
+    points: Sequence[Point] = (),
+    warm_start: Sequence[str] = (),
 ) -> History:
-    """Run a new sweep: `points` first, and what the sweeps in `warm_start` found known to the sampler.
+    """Run a new sweep: `points` first, and what the sweeps in `warm_start` found known to the
+    sampler.
 
     Raises ValueError where one of this name is there.
     """
     folder = sweep_dir(runs, spec.name)
     if (folder / "ledger.sqlite").is_file():
         raise ValueError(
-            f"sweep {spec.name!r} exists in {runs}/; go on with it: mmm-search resume {spec.name}, or choose another --name"
+            f"sweep {spec.name!r} exists in {runs}/; go on with it: mmm-search resume {spec.name},"
+            " or choose another --name"
         )
     with lasting(console), Outbox() as outbox:
         checked = check(with_features_there(spec), points)
@@ -100,17 +121,26 @@ def start(
         if warm_start:
             from search.warm_start import load_priors
 
-            priors = [prior for source in warm_start for prior in load_priors(source, runs, spec.metric)]
+            priors = [
+                prior for source in warm_start for prior in load_priors(source, runs, spec.metric)
+            ]
         return _run(checked, runs, console, outbox, checked.settings_check.data(), priors)
 
 
 def resume(
-    runs: Path, name: str, changes: dict[str, Any], console: Console, points: Sequence[Point] = (), *,
+    runs: Path,
+    name: str,
+    changes: dict[str, Any],
+    console: Console,
+    points: Sequence[Point] = (),
+    *,
     accept_changed_data: bool = False,
-) -> History:  # fmt: skip
-    """Go on with a sweep from its ledger, `points` next. `changes` overrule the specification (more trials, another budget).
+) -> History:
+    """Go on with a sweep from its ledger, `points` next. `changes` overrule the specification (more
+    trials, another budget).
 
-    Raises ValueError where the data are not those that its trials were trained on, unless that is accepted.
+    Raises ValueError where the data are not those that its trials were trained on, unless that is
+    accepted.
     """
     folder = existing_sweep(runs, name)
     history = read_history(folder / "ledger.sqlite")
@@ -136,17 +166,24 @@ def _refuse_changed(history: History, changed: Changes) -> None:
     if changed.what:
         assert history.spec is not None
         raise ValueError(
-            f"sweep {history.spec.name!r}: the data are not those that its trials were trained on ({'; '.join(changed.what)}); start a "
-            "new sweep on them under another --name, or go on in spite of it, which the report and the model card will say: "
-            f"{command_line()} --accept-changed-data"
+            f"sweep {history.spec.name!r}: the data are not those that its trials were trained on"
+            f" ({'; '.join(changed.what)}); start a new sweep on them under another --name, or go"
+            f" on in spite of it, which the report and the model card will say: {command_line()}"
+            " --accept-changed-data"
         )
 
 
 def _run(
-    checked: Checked, runs: Path, console: Console, outbox: Outbox, data: dict[str, Any],
+    checked: Checked,
+    runs: Path,
+    console: Console,
+    outbox: Outbox,
+    data: dict[str, Any],
     priors: Sequence[dict[str, Any]] | None = None,
-) -> History:  # fmt: skip
-    """A session on `data`, the body of their note; `priors` are those of a new sweep, None goes on with one."""
+) -> History:
+    """A session on `data`, the body of their note; `priors` are those of a new sweep, None goes on
+    with one.
+    """
     spec, space = checked.spec, checked.space
     if spec.precisions is None:  # decided once: a resumed sweep keeps it, wherever it goes on
         spec = replace(spec, precisions=sweep_precisions(spec))
@@ -156,10 +193,19 @@ def _run(
     view = View(console, spec.name)
     with Ledger(folder) as ledger, view:
         if ledger.lock.replaced is not None:
-            console.print(plain(f"took over the sweep from {ledger.lock.replaced}"), highlight=False, soft_wrap=True)
+            console.print(
+                plain(f"took over the sweep from {ledger.lock.replaced}"),
+                highlight=False,
+                soft_wrap=True,
+            )
         if priors is not None:
-            ledger.append(("sweep", None, {"spec": spec.as_json()}), *(("prior", None, prior) for prior in priors))
-        conductor = Conductor(ledger, spec, space, device, view.changed, count_parameters=checked.settings_check)
+            ledger.append(
+                ("sweep", None, {"spec": spec.as_json()}),
+                *(("prior", None, prior) for prior in priors),
+            )
+        conductor = Conductor(
+            ledger, spec, space, device, view.changed, count_parameters=checked.settings_check
+        )
         conductor.command_started = command_started()
         conductor.open_session(spec.command)
         ledger.append(("note", None, {"about": "data", **data}))
@@ -185,7 +231,8 @@ def _run(
                 elif conductor.used_up is not None:
                     why = conductor.used_up.why
             except KeyboardInterrupt:
-                pass  # the session closes as interrupted, and `resume` goes on with what was running
+                # the session closes as interrupted, and `resume` goes on with what was running
+                pass
             finally:
                 with stopping.ending():
                     if conductor.broken_off is not None:
@@ -200,15 +247,26 @@ def _run(
             if winner is not None:
                 export_trial(history, folder, winner.number, folder / "bundle")
             with console.status("sending the rest to MLflow"):
-                # Whoever sent a signal kills what has not ended some seconds later; the outbox goes on by itself.
+                # Whoever sent a signal kills what has not ended some seconds later; the outbox goes
+                # on by itself.
                 trouble = outbox.close(_HURRIED_WAIT_S) if stopping.is_asked else outbox.close()
     _say(console, conductor, folder, why, has_work, trouble, winner is not None)
-    where = "" if spec.tracking_uri else f" (while this runs: mmm-search ui --runs {shlex.quote(str(runs))})"
+    where = (
+        ""
+        if spec.tracking_uri
+        else f" (while this runs: mmm-search ui --runs {shlex.quote(str(runs))})"
+    )
     if outbox.ranking is not None:
-        console.print(plain(f"all trials, best first{where}: {outbox.ranking}"), highlight=False, soft_wrap=True)
+        console.print(
+            plain(f"all trials, best first{where}: {outbox.ranking}"),
+            highlight=False,
+            soft_wrap=True,
+        )
     if outbox.comparison is not None:
         console.print(
-            plain(f"compare the best of each architecture{where}: {outbox.comparison}"), highlight=False, soft_wrap=True
+            plain(f"compare the best of each architecture{where}: {outbox.comparison}"),
+            highlight=False,
+            soft_wrap=True,
         )
     if (sentence := verdict(history)) is not None:
         console.print(plain(sentence), highlight=False, soft_wrap=True)
@@ -218,21 +276,32 @@ def _run(
 def _fit_baseline(conductor: Conductor, manifest: Manifest, view: View, console: Console) -> None:
     """The linear system, before the first trial."""
     ledger, metric = conductor.ledger, conductor.spec.metric
-    body = fit_baseline(conductor.spec, manifest, ledger.folder, len(ledger.history.data_changes), view.doing)
+    body = fit_baseline(
+        conductor.spec, manifest, ledger.folder, len(ledger.history.data_changes), view.doing
+    )
     ledger.append(("baseline", None, body))
     found = baseline_of(ledger.history)
     assert found is not None
     line = (
-        f"linear baseline: {metric} {found.metrics[metric]:.4f} (logistic regression, {found.words}), in {found.seconds:.1f} s"
+        f"linear baseline: {metric} {found.metrics[metric]:.4f} (logistic regression,"
+        f" {found.words}), in {found.seconds:.1f} s"
     )
     console.print(plain(line), highlight=False, soft_wrap=True)
     view.doing("")
 
 
 def _say(
-    console: Console, conductor: Conductor, folder: Path, why: str, had_work: bool, trouble: str, has_bundle: bool
+    console: Console,
+    conductor: Conductor,
+    folder: Path,
+    why: str,
+    had_work: bool,
+    trouble: str,
+    has_bundle: bool,
 ) -> None:
-    """The end of a session on the terminal: leaderboard, efficiency, what is left to do, where things are."""
+    """The end of a session on the terminal: leaderboard, efficiency, what is left to do, where
+    things are.
+    """
     spec, history = conductor.spec, conductor.ledger.history
 
     def say(text: str) -> None:
@@ -250,23 +319,33 @@ def _say(
     if efficiency is not None and conductor.first_result is not None:
         wall_s = conductor.last_result - conductor.first_result
         first_s = conductor.first_result - conductor.session_started
-        say(f"steady efficiency {efficiency:.2f} (training time / {spec.workers} workers / {wall_s:.1f} s after the first result, "
-            f"which came {first_s:.1f} s after the start)")  # fmt: skip
+        say(
+            f"steady efficiency {efficiency:.2f} (training time / {spec.workers} workers /"
+            f" {wall_s:.1f} s after the first result, which came {first_s:.1f} s after the start)"
+        )
     first_step_s = conductor.first_step_s()
     if first_step_s is not None:
         say(f"first training step {first_step_s:.1f} s after the command")
     if conductor.dead_workers:
-        say(f"warning: {len(conductor.dead_workers)} workers died, and what they trained went on in others from its last checkpoints; "
-            f"the last one died so: {conductor.dead_workers[-1]}")  # fmt: skip
+        say(
+            f"warning: {len(conductor.dead_workers)} workers died, and what they trained went on in"
+            f" others from its last checkpoints; the last one died so: {conductor.dead_workers[-1]}"
+        )
     for warning in conductor.warnings:
         say(f"warning: {warning}")
     go_on = f"mmm-search resume {spec.name} --runs {shlex.quote(str(folder.parent))}"
     if trouble:
         sync = f"mmm-search mlflow-sync {spec.name} --runs {shlex.quote(str(folder.parent))}"
-        say(f"MLflow did not take everything ({trouble}); it is safe in the ledger, send it with: {sync}")
+        say(
+            f"MLflow did not take everything ({trouble}); it is safe in the ledger, send it with:"
+            f" {sync}"
+        )
     budget = conductor.used_up
     if why == "done" and not had_work:
-        say(f"nothing was left to train; try more settings with: {go_on} --trials {spec.trials + 20}")
+        say(
+            f"nothing was left to train; try more settings with: {go_on} --trials"
+            f" {spec.trials + 20}"
+        )
     elif budget is not None and why == budget.why:
         ended = "ended" if had_work else "nothing was trained, for what was given is used up"
         say(f"{ended}: {why} ({budget.text}); go on with more: {go_on} {budget.option} ...")

@@ -1,4 +1,6 @@
-"""The searcher: Optuna's ask and tell over the ledger's history. Nothing is kept that the ledger does not hold."""
+"""The searcher: Optuna's ask and tell over the ledger's history. Nothing is kept that the ledger
+does not hold.
+"""
 
 import contextlib
 import hashlib
@@ -10,7 +12,12 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, distribution_to_json, json_to_distribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    distribution_to_json,
+    json_to_distribution,
+)
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
 from search.belief import Belief
@@ -32,16 +39,21 @@ class SpaceError(ValueError):
 
 
 def load_space(name: str, audio_features: Sequence[str] | None = None) -> Space:
-    """A space by its name in `spaces/`, or `path/to/file.py:function`. Raises ValueError or FileNotFoundError.
+    """A space by its name in `spaces/`, or `path/to/file.py:function`. Raises ValueError or
+    FileNotFoundError.
 
-    `audio_features`: those of the features folder, for spaces that look; None where a sweep began before any did.
+    `audio_features`: those of the features folder, for spaces that look; None where a sweep began
+    before any did.
     """
     there = There() if audio_features is None else There(tuple(audio_features))
     if name in SPACES:
         return SPACES[name] if audio_features is None else spaces_on(there)[name]
     path, _, function = name.rpartition(":")
     if not path.endswith(".py"):
-        raise ValueError(f"unknown space {name!r}; expected one of {', '.join(SPACES)}, or path/to/file.py:function")
+        raise ValueError(
+            f"unknown space {name!r}; expected one of {', '.join(SPACES)}, or"
+            " path/to/file.py:function"
+        )
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file, named by the space {name!r}")
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)
@@ -51,19 +63,26 @@ def load_space(name: str, audio_features: Sequence[str] | None = None) -> Space:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise ValueError(f"{path}: cannot be loaded as a space: {type(error).__name__}: {error}") from error
+        raise ValueError(
+            f"{path}: cannot be loaded as a space: {type(error).__name__}: {error}"
+        ) from error
     suggest = getattr(module, function, None)
     if not callable(suggest):
-        functions = ", ".join(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
+        functions = ", ".join(
+            key
+            for key, value in vars(module).items()
+            if callable(value) and not key.startswith("_")
+        )
         raise ValueError(f"{path}: no function {function!r} (found: {functions or 'none'})")
     return bound(suggest, tuple(getattr(module, "KNOWN_GOOD", ())), there)
 
 
 def check_space(space: Space, check: Callable[[dict[str, Any]], None]) -> list[dict[str, Any]]:
-    """Draw settings from a space, every choice and both ends of every range among them, and `check` each.
+    """Draw settings from a space, every choice and both ends of every range among them, and `check`
+    each.
 
-    `check` raises ValueError or FileNotFoundError for settings that cannot be trained. Returns the settings drawn.
-    Raises ValueError naming the fault and the suggested parameters that lead to it.
+    `check` raises ValueError or FileNotFoundError for settings that cannot be trained. Returns the
+    settings drawn. Raises ValueError naming the fault and the suggested parameters that lead to it.
     """
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     drawn: list[dict[str, Any]] = []
@@ -72,12 +91,15 @@ def check_space(space: Space, check: Callable[[dict[str, Any]], None]) -> list[d
         try:
             settings = dict(space.suggest(trial))
         except Exception as error:
-            raise ValueError(f"the space fails on {trial.params}: {type(error).__name__}: {error}") from error
+            raise ValueError(
+                f"the space fails on {trial.params}: {type(error).__name__}: {error}"
+            ) from error
         try:
             check(settings)
         except (ValueError, FileNotFoundError) as error:
             raise type(error)(
-                f"the space suggests settings that cannot be trained: {error}\n  suggested: {trial.params}"
+                f"the space suggests settings that cannot be trained: {error}\n  suggested:"
+                f" {trial.params}"
             ) from None
         drawn.append(settings)
 
@@ -85,7 +107,10 @@ def check_space(space: Space, check: Callable[[dict[str, Any]], None]) -> list[d
         try:
             check(point_settings(space, point))
         except (ValueError, FileNotFoundError) as error:
-            raise type(error)(f"a known good point of the space cannot be trained: {error}\n  point: {dict(point)}") from None
+            raise type(error)(
+                f"a known good point of the space cannot be trained: {error}\n  point:"
+                f" {dict(point)}"
+            ) from None
     frozen: list[FrozenTrial] = []
     for _ in range(_NUM_DRAWS):
         trial = study.ask()
@@ -101,7 +126,8 @@ def check_space(space: Space, check: Callable[[dict[str, Any]], None]) -> list[d
                 try:
                     look(FixedTrial({**example.params, name: value}))
                 except ValueError as error:
-                    # Another choice may ask for parameters this example does not have: those were drawn elsewhere.
+                    # Another choice may ask for parameters this example does not have: those were
+                    # drawn elsewhere.
                     if "is not found" not in str(error):
                         raise
                     continue
@@ -109,7 +135,9 @@ def check_space(space: Space, check: Callable[[dict[str, Any]], None]) -> list[d
     return drawn
 
 
-def draw(space: Space, num_draws: int) -> list[tuple[dict[str, Any], dict[str, str], dict[str, Any]]]:
+def draw(
+    space: Space, num_draws: int
+) -> list[tuple[dict[str, Any], dict[str, str], dict[str, Any]]]:
     """Parameters, their distributions as JSON, and settings, drawn at random, always the same ones.
 
     Those that the space fails on are left out.
@@ -120,7 +148,10 @@ def draw(space: Space, num_draws: int) -> list[tuple[dict[str, Any], dict[str, s
         trial = study.ask()
         with contextlib.suppress(Exception):
             settings = dict(space.suggest(trial))
-            texts = {name: distribution_to_json(distribution) for name, distribution in trial.distributions.items()}
+            texts = {
+                name: distribution_to_json(distribution)
+                for name, distribution in trial.distributions.items()
+            }
             found.append((dict(trial.params), texts, settings))
     return found
 
@@ -138,12 +169,17 @@ def point_settings(space: Space, point: Mapping[str, Any]) -> dict[str, Any]:
     trial = study.ask()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Optuna warns and draws another value; here that is refused
+            warnings.simplefilter(
+                "ignore"
+            )  # Optuna warns and draws another value; here that is refused
             settings = dict(space.suggest(trial))
     except Exception as error:
         raise ValueError(f"the space fails on it: {type(error).__name__}: {error}") from error
     if trial.params != dict(point):
-        raise ValueError(f"the space makes {trial.params} of it; is a value out of range, or a name unknown or missing?")
+        raise ValueError(
+            f"the space makes {trial.params} of it; is a value out of range, or a name unknown or"
+            " missing?"
+        )
     return settings
 
 
@@ -155,26 +191,44 @@ _TPE_STARTUP = 10
 class Searcher:
     """Suggests settings from the history of trials, through Optuna's ask and tell.
 
-    `model`: expected improvement by a model of learning curves (search/proposal.py, search/belief.py).
-    `tpe`: Optuna's TPE (Bergstra et al. 2011) with independent parameters, trials stopped early told as PRUNED.
-    `random`: what it says.
-    Each suggestion has a random generator of its own, seeded by (seed, number), so that the next suggestion depends on
-    the history alone and not on what this process did before.
+    `model`: expected improvement by a model of learning curves (search/proposal.py,
+    search/belief.py). `tpe`: Optuna's TPE (Bergstra et al. 2011) with independent parameters,
+    trials stopped early told as PRUNED. `random`: what it says. Each suggestion has a random
+    generator of its own, seeded by (seed, number), so that the next suggestion depends on the
+    history alone and not on what this process did before.
     """
 
     def __init__(
-        self, space: Space, metric: str, seed: int, trials: Mapping[int, Trial], queue: Sequence[Mapping[str, Any]] | None = None,
-        *, rungs: Sequence[int] = (), sampler: str = "model", cost_weight: float = COST_WEIGHT,
+        self,
+        space: Space,
+        metric: str,
+        seed: int,
+        trials: Mapping[int, Trial],
+        queue: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        rungs: Sequence[int] = (),
+        sampler: str = "model",
+        cost_weight: float = COST_WEIGHT,
         priors: Sequence[Mapping[str, Any]] = (),
-    ) -> None:  # fmt: skip
-        """`trials` is the ledger's, followed as it grows; `rungs` end with the last epoch; `priors` are trials of others.
+    ) -> None:
+        """`trials` is the ledger's, followed as it grows; `rungs` end with the last epoch; `priors`
+        are trials of others.
 
-        `queue`: the points to suggest next, in this order; None: the known good ones of the space that `trials` has not had.
+        `queue`: the points to suggest next, in this order; None: the known good ones of the space
+        that `trials` has not had.
         """
-        self.space, self.metric, self.seed, self.trials, self.sampler = space, metric, seed, trials, sampler
+        self.space, self.metric, self.seed, self.trials, self.sampler = (
+            space,
+            metric,
+            seed,
+            trials,
+            sampler,
+        )
         self.queue = list(space.known_good[len(trials) :] if queue is None else queue)
         self.belief = Belief(space, metric, rungs, priors) if sampler == "model" and rungs else None
-        self.proposer = Proposer(space, self.belief, cost_weight) if self.belief is not None else None
+        self.proposer = (
+            Proposer(space, self.belief, cost_weight) if self.belief is not None else None
+        )
         self.study = optuna.create_study(direction="maximize")
         self._running: dict[int, optuna.Trial] = {}
         for number in sorted(trials):
@@ -182,25 +236,38 @@ class Searcher:
 
     def add(self, trial: Trial) -> None:
         """Put a trial of the ledger into the study, with its true state and all its values."""
-        distributions = {name: json_to_distribution(text) for name, text in trial.distributions.items()}
-        states = {"running": TrialState.RUNNING, "complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
+        distributions = {
+            name: json_to_distribution(text) for name, text in trial.distributions.items()
+        }
+        states = {
+            "running": TrialState.RUNNING,
+            "complete": TrialState.COMPLETE,
+            "pruned": TrialState.PRUNED,
+        }
         scores = {} if trial.is_lost else trial.scores(self.metric)
         best = trial.best(self.metric)
-        # The sampler ignores failed trials: it is told PRUNED where there are scores, so that it avoids the region. One whose
-        # workers died is a failed one without any.
+        # The sampler ignores failed trials: it is told PRUNED where there are scores, so that it
+        # avoids the region. One whose workers died is a failed one without any.
         state = states.get(trial.state, TrialState.PRUNED if scores else TrialState.FAIL)
-        self.study.add_trial(create_trial(
-            state=state, params=trial.params, distributions=distributions, intermediate_values=scores,
-            value=best[1] if best and state == TrialState.COMPLETE else None,
-            user_attrs={"state": trial.state},
-        ))  # fmt: skip
+        self.study.add_trial(
+            create_trial(
+                state=state,
+                params=trial.params,
+                distributions=distributions,
+                intermediate_values=scores,
+                value=best[1] if best and state == TrialState.COMPLETE else None,
+                user_attrs={"state": trial.state},
+            )
+        )
 
     def suggest(
         self, number: int, fixed: Mapping[str, Any] | None = None, place: int = 0
     ) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
-        """Parameters, their distributions as JSON, and the settings the space makes of them, for trial `number`.
+        """Parameters, their distributions as JSON, and the settings the space makes of them, for
+        trial `number`.
 
-        The point at `place` in the queue comes first; with `fixed` parameters it is a companion of another trial, and the queue waits.
+        The point at `place` in the queue comes first; with `fixed` parameters it is a companion of
+        another trial, and the queue waits.
 
         Raises SpaceError where the space's function fails; that trial is to be told as failed.
         """
@@ -231,21 +298,33 @@ class Searcher:
             settings = dict(self.space.suggest(trial))
         except Exception as error:
             fault = error
-        distributions = {name: distribution_to_json(found) for name, found in trial.distributions.items()}
+        distributions = {
+            name: distribution_to_json(found) for name, found in trial.distributions.items()
+        }
         if fault is not None:
-            raise SpaceError(f"the space failed: {type(fault).__name__}: {fault}", dict(trial.params), distributions) from fault
+            raise SpaceError(
+                f"the space failed: {type(fault).__name__}: {fault}",
+                dict(trial.params),
+                distributions,
+            ) from fault
         return dict(trial.params), distributions, settings
 
     def expected(self, numbers: Sequence[int]) -> dict[int, float] | None:
-        """Final scores expected of trials that reached a rung; None while there is too little to go by."""
+        """Final scores expected of trials that reached a rung; None while there is too little to go
+        by.
+        """
         found = None if self.belief is None else self.belief.expected(self.trials, numbers)
         return None if found is None else dict(zip(numbers, found.tolist(), strict=True))
 
     def tell(self, trial: Trial) -> None:
         """Tell a trial's end: all its epochs' scores, the last included, then its state."""
         running = self._running.pop(trial.number, None)
-        if running is None:  # it was running when an earlier session ended; only its record is in the study
-            running = optuna.Trial(self.study, self.study.get_trials(deepcopy=False)[trial.number]._trial_id)
+        if (
+            running is None
+        ):  # it was running when an earlier session ended; only its record is in the study
+            running = optuna.Trial(
+                self.study, self.study.get_trials(deepcopy=False)[trial.number]._trial_id
+            )
         scores = {} if trial.is_lost else trial.scores(self.metric)
         known = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values
         for epoch, score in scores.items():

@@ -1,6 +1,8 @@
-"""What MLflow serves: a bundle as a pyfunc, by the name of this module and the bundle's folder. No pickled object.
+"""What MLflow serves: a bundle as a pyfunc, by the name of this module and the bundle's folder. No
+pickled object.
 
-`mlflow models serve --env-manager local` imports it; it needs neither Ray nor Optuna, nor MLflow itself.
+`mlflow models serve --env-manager local` imports it; it needs neither Ray nor Optuna, nor MLflow
+itself.
 """
 
 from pathlib import Path
@@ -16,39 +18,62 @@ _NEEDED = ("audio", "text")
 
 
 class ServedBundle:
-    """Answers tables with the columns audio (a speech file's content as base64) and text, a row an utterance.
+    """Answers tables with the columns audio (a speech file's content as base64) and text, a row an
+    utterance.
 
-    Optional: history and history_audio, lists of the texts and the speech (base64, "" for none) of earlier turns, oldest
-    first. The answer has a column of probabilities a class.
+    Optional: history and history_audio, lists of the texts and the speech (base64, "" for none) of
+    earlier turns, oldest first. The answer has a column of probabilities a class.
     """
 
     def __init__(self, bundle: Path) -> None:
         self.predictor = mmm.load(bundle)
 
-    def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+    def predict(
+        self, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
         """Raises ValueError, naming row and column."""
         missing = [name for name in _NEEDED if name not in model_input.columns]
         if missing:
-            raise ValueError(f"column {', '.join(missing)} is missing; expected audio (base64 of a wav) and text, and optional history and "
-                             "history_audio (lists)")  # fmt: skip
+            raise ValueError(
+                f"column {', '.join(missing)} is missing; expected audio (base64 of a wav) and"
+                " text, and optional history and history_audio (lists)"
+            )
         utterances = []
         for row, values in enumerate(model_input.to_dict("records")):
-            texts, clips = (_items(values.get(name), f"row {row}, {name}") for name in ("history", "history_audio"))
+            texts, clips = (
+                _items(values.get(name), f"row {row}, {name}")
+                for name in ("history", "history_audio")
+            )
             if clips and len(clips) != len(texts):
-                raise ValueError(f"row {row}: {len(clips)} history_audio for {len(texts)} history; give one for each, and '' for a turn "
-                                 "without speech")  # fmt: skip
-            speech = [decode_base64(clip, f"row {row}, history_audio") if clip else None for clip in clips or [""] * len(texts)]
+                raise ValueError(
+                    f"row {row}: {len(clips)} history_audio for {len(texts)} history; give one for"
+                    " each, and '' for a turn without speech"
+                )
+            speech = [
+                decode_base64(clip, f"row {row}, history_audio") if clip else None
+                for clip in clips or [""] * len(texts)
+            ]
             for name in _NEEDED:
                 if not isinstance(values[name], str):
-                    raise ValueError(f"row {row}, {name}: expected text, found {type(values[name]).__name__}")
+                    raise ValueError(
+                        f"row {row}, {name}: expected text, found {type(values[name]).__name__}"
+                    )
             utterances.append(
-                (decode_base64(values["audio"], f"row {row}, audio"), values["text"], list(zip(speech, texts, strict=True)))
+                (
+                    decode_base64(values["audio"], f"row {row}, audio"),
+                    values["text"],
+                    list(zip(speech, texts, strict=True)),
+                )
             )
-        return pd.DataFrame(self.predictor.predict_many(utterances), columns=list(self.predictor.labels))
+        return pd.DataFrame(
+            self.predictor.predict_many(utterances), columns=list(self.predictor.labels)
+        )
 
 
 def _items(value: Any, where: str) -> list[str]:
-    """An optional list: MLflow fills what is left out with None or NaN, and turns lists into arrays."""
+    """An optional list: MLflow fills what is left out with None or NaN, and turns lists into
+    arrays.
+    """
     if value is None or (isinstance(value, float) and value != value):
         return []
     if isinstance(value, str) or not all(isinstance(item, str) for item in value):

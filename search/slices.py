@@ -59,7 +59,9 @@ class Slices:
                 member.slim()
 
     def train(self) -> list[Cut]:
-        """Train for about a second, at least one epoch, at most to the next rung or end of one; a cut of each trial."""
+        """Train for about a second, at least one epoch, at most to the next rung or end of one; a
+        cut of each trial.
+        """
         started = time.monotonic()
         try:
             while self._runs and not self._failures:
@@ -75,7 +77,10 @@ class Slices:
                         self._fail(member.number, outcome)
                     else:
                         member.add(outcome, self._is_cpu_time, memory_mb, elapsed_s, len(outcomes))
-                if any(member.has_to_wait for member in trained) or time.monotonic() - started >= SLICE_S:
+                if (
+                    any(member.has_to_wait for member in trained)
+                    or time.monotonic() - started >= SLICE_S
+                ):
                     break
         except Exception as error:  # of the batched model: nobody can tell whose it is
             for number in self.members:
@@ -100,10 +105,12 @@ class Slices:
         """Whether more can be trained after these cuts before the driver has decided on them."""
         return bool(self._runs) and not any(
             cut.failure is not None or self.members[cut.number].has_to_wait for cut in cuts
-        )  # fmt: skip
+        )
 
     def reports(self, cuts: Sequence[Cut]) -> list[dict[str, Any]]:
-        """What the driver is told of these cuts, now that checkpoints are written. The trials may be trained meanwhile."""
+        """What the driver is told of these cuts, now that checkpoints are written. The trials may
+        be trained meanwhile.
+        """
         reports = []
         for cut in cuts:
             member = self.members.get(cut.number)
@@ -128,8 +135,14 @@ class Slices:
 
     @property
     def _is_cpu_time(self) -> bool:
-        """On the CPU with one thread, that thread's CPU time is what the epoch would take with the core to itself."""
-        return self._runs[0].device.type == "cpu" and torch.get_num_threads() == 1 if self._runs else False
+        """On the CPU with one thread, that thread's CPU time is what the epoch would take with the
+        core to itself.
+        """
+        return (
+            self._runs[0].device.type == "cpu" and torch.get_num_threads() == 1
+            if self._runs
+            else False
+        )
 
     def _forget_memory(self) -> None:
         """Start counting the peak anew: this process has trained other trials before."""
@@ -139,7 +152,9 @@ class Slices:
         forget_peak()
 
     def _memory_mb(self) -> float:
-        """The most that this process (on a GPU: its tensors there, features aside) has held in these trials, in MB."""
+        """The most that this process (on a GPU: its tensors there, features aside) has held in
+        these trials, in MB.
+        """
         if self._runs and self._runs[0].device.type == "cuda":
             device = self._runs[0].device
             return (torch.cuda.max_memory_allocated(device) - resident_bytes(device)) / 1e6

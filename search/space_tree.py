@@ -1,4 +1,5 @@
-"""A define-by-run space as a tree: which parameters every setting has, and which only under which choices.
+"""A define-by-run space as a tree: which parameters every setting has, and which only under which
+choices.
 
 A space declares nothing of the kind, so it is inferred from settings drawn at random.
 """
@@ -48,12 +49,16 @@ class Parameter:
             return f"one of {', '.join(map(str, found['choices']))}"
         step = f" step {found['step']:g}" if found["step"] not in (None, 1) else ""
         varies = ", range varies" if self.varies else ""
-        return f"{found['low']:g} .. {found['high']:g}{' log' if found['log'] else ''}{step}{varies}"
+        return (
+            f"{found['low']:g} .. {found['high']:g}{' log' if found['log'] else ''}{step}{varies}"
+        )
 
 
 @dataclass(frozen=True)
 class Branch:
-    """Parameters that every setting has under a condition ("" at the root), and what depends on further choices."""
+    """Parameters that every setting has under a condition ("" at the root), and what depends on
+    further choices.
+    """
 
     condition: str
     parameters: tuple[Parameter, ...]
@@ -69,7 +74,11 @@ class Branch:
 
     def as_json(self) -> dict[str, Any]:
         parameters = {parameter.name: str(parameter) for parameter in self.parameters}
-        return {"condition": self.condition, "parameters": parameters, "branches": [one.as_json() for one in self.branches]}
+        return {
+            "condition": self.condition,
+            "parameters": parameters,
+            "branches": [one.as_json() for one in self.branches],
+        }
 
     def __iter__(self) -> Iterator[Parameter]:
         """Every parameter below, in order."""
@@ -82,7 +91,9 @@ Row = Mapping[Parameter, Any]  # a drawn setting: the value of each parameter th
 
 
 class SpaceTree:
-    """The tree of a space, from the parameters and distributions (Optuna's JSON) of settings drawn from it."""
+    """The tree of a space, from the parameters and distributions (Optuna's JSON) of settings drawn
+    from it.
+    """
 
     def __init__(self, drawn: Iterable[tuple[Mapping[str, Any], Mapping[str, str]]]) -> None:
         drawn = list(drawn)
@@ -90,9 +101,14 @@ class SpaceTree:
         for _, distributions in drawn:
             for name, text in distributions.items():
                 ranges[name].add(text)
-        widest = {name: _widest(name, texts) for name, texts in ranges.items() if len(texts) > _MAX_RANGES}
+        widest = {
+            name: _widest(name, texts) for name, texts in ranges.items() if len(texts) > _MAX_RANGES
+        }
         self._rows: list[Row] = [
-            {widest.get(name) or Parameter(name, text): params[name] for name, text in distributions.items()}
+            {
+                widest.get(name) or Parameter(name, text): params[name]
+                for name, text in distributions.items()
+            }
             for params, distributions in drawn
         ]
         order = dict.fromkeys(parameter for row in self._rows for parameter in row)
@@ -100,11 +116,23 @@ class SpaceTree:
         self._is_lower_bound = False
         self.root = self._branch("", self._rows, list(order))
 
-    def _branch(self, condition: str, rows: Sequence[Row], parameters: Sequence[Parameter]) -> Branch:
+    def _branch(
+        self, condition: str, rows: Sequence[Row], parameters: Sequence[Parameter]
+    ) -> Branch:
         always = [parameter for parameter in parameters if all(parameter in row for row in rows)]
-        rest = [parameter for parameter in parameters if parameter not in always and any(parameter in row for row in rows)]
-        choices = [each for each in rows[0] if each.num_values is not None and each.num_values <= _MAX_CHOICES
-                   and not each.varies and all(each in row for row in rows)]  # fmt: skip
+        rest = [
+            parameter
+            for parameter in parameters
+            if parameter not in always and any(parameter in row for row in rows)
+        ]
+        choices = [
+            each
+            for each in rows[0]
+            if each.num_values is not None
+            and each.num_values <= _MAX_CHOICES
+            and not each.varies
+            and all(each in row for row in rows)
+        ]
         below: dict[tuple[Parameter, tuple[Any, ...]], list[Parameter]] = defaultdict(list)
         branches = []
         for parameter in rest:
@@ -116,23 +144,31 @@ class SpaceTree:
                 self._is_lower_bound = True
                 continue
             # The choice after which least is open, the first suggested of equals.
-            (open_values, present, _), choice = min(splits, key=lambda pair: len(pair[0][0]) / sum(map(len, pair[0])))
+            (open_values, present, _), choice = min(
+                splits, key=lambda pair: len(pair[0][0]) / sum(map(len, pair[0]))
+            )
             self._deciding[choice] = None
             for values in (present, open_values):
                 if values:
                     below[choice, values].append(parameter)
         for (choice, values), inside in below.items():
             some = [row for row in rows if row[choice] in values]
-            branches.append(self._branch(f"{choice.name} = {' or '.join(map(str, values))}", some, inside))
+            branches.append(
+                self._branch(f"{choice.name} = {' or '.join(map(str, values))}", some, inside)
+            )
         return Branch(condition, tuple(always), tuple(branches))
 
     @property
     def continuous(self) -> list[str]:
         """Names of parameters without a countable number of values."""
-        return list(dict.fromkeys(parameter.name for parameter in self.root if parameter.num_values is None))
+        return list(
+            dict.fromkeys(parameter.name for parameter in self.root if parameter.num_values is None)
+        )
 
     def num_combinations(self) -> tuple[int, bool]:
-        """Combinations of all that is not continuous, and whether that is exact rather than a lower bound."""
+        """Combinations of all that is not continuous, and whether that is exact rather than a lower
+        bound.
+        """
         is_exact = not self._is_lower_bound and not any(parameter.varies for parameter in self.root)
         return self._count(self._rows, frozenset()), is_exact
 
@@ -150,7 +186,9 @@ class SpaceTree:
         return total
 
 
-def _split(rows: Sequence[Row], parameter: Parameter, choice: Parameter) -> tuple[tuple[Any, ...], ...]:
+def _split(
+    rows: Sequence[Row], parameter: Parameter, choice: Parameter
+) -> tuple[tuple[Any, ...], ...]:
     """Values of `choice` under which `parameter` is there in some settings, in all, in none."""
     counts: dict[Any, list[bool]] = defaultdict(list)
     for row in rows:
@@ -171,6 +209,9 @@ def _split(rows: Sequence[Row], parameter: Parameter, choice: Parameter) -> tupl
 def _widest(name: str, texts: Iterable[str]) -> Parameter:
     """One range that holds all of a parameter whose range depends on other values."""
     found = [json.loads(text) for text in texts]
-    attributes = {**found[0]["attributes"], "low": min(one["attributes"]["low"] for one in found),
-                  "high": max(one["attributes"]["high"] for one in found)}  # fmt: skip
+    attributes = {
+        **found[0]["attributes"],
+        "low": min(one["attributes"]["low"] for one in found),
+        "high": max(one["attributes"]["high"] for one in found),
+    }
     return Parameter(name, json.dumps({**found[0], "attributes": attributes}), varies=True)

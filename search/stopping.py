@@ -1,4 +1,6 @@
-"""How a sweep is stopped from outside: Ctrl-C, SIGTERM (a machine that is taken back), SIGHUP (a terminal that is closed)."""
+"""How a sweep is stopped from outside: Ctrl-C, SIGTERM (a machine that is taken back), SIGHUP (a
+terminal that is closed).
+"""
 
 import contextlib
 import os
@@ -12,8 +14,8 @@ _POLITE = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasat
 
 
 class Stopping:
-    """In a `with` block SIGTERM and SIGHUP are one Ctrl-C, the first of them; others change nothing, nor does any once
-    `is_ending` is set.
+    """In a `with` block SIGTERM and SIGHUP are one Ctrl-C, the first of them; others change
+    nothing, nor does any once `is_ending` is set.
 
     A SIGHUP that was ignored before stays so: that is what `nohup` is for.
     """
@@ -28,7 +30,11 @@ class Stopping:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             self._interrupt = signal.getsignal(signal.SIGINT)
-            wanted = [number for number in _POLITE if number == signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN]
+            wanted = [
+                number
+                for number in _POLITE
+                if number == signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN
+            ]
             self._before = {number: signal.signal(number, self._stop) for number in wanted}
         return self
 
@@ -42,7 +48,9 @@ class Stopping:
         if not self.is_asked and not self.is_ending:
             self.is_asked = True
             self.on_stop()
-            if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a script's background commands have it
+            if (
+                signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+            ):  # as a script's background commands have it
                 signal.signal(signal.SIGINT, signal.default_int_handler)
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -53,9 +61,13 @@ class Stopping:
         if not self._before:
             yield
             return
-        signal.signal(signal.SIGINT, lambda *_: None)  # not ignored: processes that are started would inherit that
+        signal.signal(
+            signal.SIGINT, lambda *_: None
+        )  # not ignored: processes that are started would inherit that
         try:
             yield
         finally:
             # The one there was at first: Tune leaves its own, which swallows the next Ctrl-C.
-            signal.signal(signal.SIGINT, self._interrupt if self._interrupt is not None else signal.SIG_DFL)
+            signal.signal(
+                signal.SIGINT, self._interrupt if self._interrupt is not None else signal.SIG_DFL
+            )

@@ -1,4 +1,6 @@
-"""A model of learning curves: a Gaussian process over settings and epochs, fitted to what trials have shown so far."""
+"""A model of learning curves: a Gaussian process over settings and epochs, fitted to what trials
+have shown so far.
+"""
 
 import contextlib
 import math
@@ -8,21 +10,35 @@ from typing import Any, TypeGuard
 
 import numpy as np
 import torch
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from scipy.linalg import cho_solve, solve_triangular
 from scipy.optimize import minimize
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 _NOMINAL = math.sqrt(0.5)  # two different categories are 1 apart
 _SQRT5 = math.sqrt(5.0)
-# Priors of the hyperparameters' logarithms, mean and deviation: smooth over a parameter's whole range unless the data say
-# otherwise; variances of settings, luck and noise; ranges in progress of settings and luck; and the odds that what settings
-# do is as in another sweep.
+# Priors of the hyperparameters' logarithms, mean and deviation: smooth over a parameter's whole
+# range unless the data say otherwise; variances of settings, luck and noise; ranges in progress of
+# settings and luck; and the odds that what settings do is as in another sweep.
 _LENGTH = (math.log(1.5), 1.0)
-_OTHERS = ((0.0, 0.7), (math.log(0.1), 1.0), (math.log(0.15), 1.0), (math.log(1.5), 1.0), (math.log(0.7), 1.0),
-           (0.0, 1.5))  # fmt: skip
+_OTHERS = (
+    (0.0, 0.7),
+    (math.log(0.1), 1.0),
+    (math.log(0.15), 1.0),
+    (math.log(1.5), 1.0),
+    (math.log(0.7), 1.0),
+    (0.0, 1.5),
+)
 _LENGTH_BOUNDS, _OTHER_BOUNDS = (-3.0, 4.0), (-6.0, 3.0)
-_CURVE, _CURVE_RANGE = 2.0, 1.5  # variance and range in progress of the curve that all trials of a sweep share
+_CURVE, _CURVE_RANGE = (
+    2.0,
+    1.5,
+)  # variance and range in progress of the curve that all trials of a sweep share
 _JITTER = 1e-6
 _FIT_TO = 260  # observations, when hyperparameters are fitted
 _FIT_STEPS = 25
@@ -30,10 +46,12 @@ _FEW = 8  # scores, from which on they have a spread of their own
 
 
 class Encoding:
-    """Parameters as numbers: categories one-hot, ranges scaled to [0, 1] (logarithmic ones by their logarithm).
+    """Parameters as numbers: categories one-hot, ranges scaled to [0, 1] (logarithmic ones by their
+    logarithm).
 
-    Choices that are numbers are one column, in the order in which they are listed. A parameter that settings do not have
-    is in the middle of its range, or no category at all. The columns are those of `distributions`.
+    Choices that are numbers are one column, in the order in which they are listed. A parameter that
+    settings do not have is in the middle of its range, or no category at all. The columns are those
+    of `distributions`.
     """
 
     def __init__(self, distributions: Mapping[str, BaseDistribution]) -> None:
@@ -42,7 +60,10 @@ class Encoding:
         for name in sorted(distributions):  # the same columns, whichever settings came first
             distribution, place = distributions[name], len(self._absent)
             if _is_nominal(distribution):
-                self._columns[name] = (place, {choice: index for index, choice in enumerate(distribution.choices)})
+                self._columns[name] = (
+                    place,
+                    {choice: index for index, choice in enumerate(distribution.choices)},
+                )
                 self._absent += [0.0] * len(distribution.choices)
             else:
                 self._columns[name] = (place, _scaling(distribution))
@@ -53,7 +74,9 @@ class Encoding:
         return len(self._absent)
 
     def __call__(self, params: Mapping[str, Any]) -> list[float]:
-        """The row of these parameters. Names and choices that are not in the distributions are left out."""
+        """The row of these parameters. Names and choices that are not in the distributions are left
+        out.
+        """
         row = self._absent.copy()
         for name, value in params.items():
             place, how = self._columns.get(name, (0, {}))
@@ -68,13 +91,17 @@ class Encoding:
 
 def _is_nominal(distribution: BaseDistribution) -> TypeGuard[CategoricalDistribution]:
     return isinstance(distribution, CategoricalDistribution) and not all(
-        isinstance(choice, (int, float)) and not isinstance(choice, bool) for choice in distribution.choices
+        isinstance(choice, (int, float)) and not isinstance(choice, bool)
+        for choice in distribution.choices
     )
 
 
 def _scaling(distribution: BaseDistribution) -> Callable[[Any], float]:
     if isinstance(distribution, CategoricalDistribution):
-        places = {choice: index / max(1, len(distribution.choices) - 1) for index, choice in enumerate(distribution.choices)}
+        places = {
+            choice: index / max(1, len(distribution.choices) - 1)
+            for index, choice in enumerate(distribution.choices)
+        }
         return places.__getitem__
     assert isinstance(distribution, (FloatDistribution, IntDistribution))
     low, high = float(distribution.low), float(distribution.high)
@@ -104,28 +131,37 @@ class Observations:
         return Observations(*(part[places] for part in parts))
 
     @staticmethod
-    def of(rows: Sequence[tuple[Sequence[float], float, int, int, float]], width: int) -> "Observations":
+    def of(
+        rows: Sequence[tuple[Sequence[float], float, int, int, float]], width: int
+    ) -> "Observations":
         """Of (features, progress, trial, source, score) rows."""
         features = np.array([row[0] for row in rows], dtype=float).reshape(len(rows), width)
-        return Observations(features, *(np.array([row[place] for row in rows], dtype=float) for place in (1, 2, 3, 4)))
+        return Observations(
+            features,
+            *(np.array([row[place] for row in rows], dtype=float) for place in (1, 2, 3, 4)),
+        )
 
     def __add__(self, other: "Observations") -> "Observations":
         return Observations(
-            np.vstack([self.features, other.features]), np.concatenate([self.progress, other.progress]),
-            np.concatenate([self.trials, other.trials]), np.concatenate([self.sources, other.sources]),
+            np.vstack([self.features, other.features]),
+            np.concatenate([self.progress, other.progress]),
+            np.concatenate([self.trials, other.trials]),
+            np.concatenate([self.sources, other.sources]),
             np.concatenate([self.scores, other.scores]),
-        )  # fmt: skip
+        )
 
 
 class CurveProcess:
-    """A Gaussian process over learning curves: what a score says about other epochs, other settings and other sweeps.
+    """A Gaussian process over learning curves: what a score says about other epochs, other settings
+    and other sweeps.
 
-    A standardised score is the sum of four independent parts (freeze-thaw, Swersky et al. 2014, arXiv:1406.3896, has the first
-    and third; the products are those of multi-task processes, Bonilla et al. 2007):
-    a curve that all trials of a sweep have; what settings do (Matern 5/2 with a length scale a column), related between
-    epochs and, less, between sweeps; a trial's luck, which its epochs share; noise.
-    Hyperparameters are logarithms: D length scales, variances of settings, luck and noise, ranges of settings and luck in progress,
-    odds of the correlation between sweeps.
+    A standardised score is the sum of four independent parts (freeze-thaw, Swersky et al. 2014,
+    arXiv:1406.3896, has the first and third; the products are those of multi-task processes,
+    Bonilla et al. 2007): a curve that all trials of a sweep have; what settings do (Matern 5/2 with
+    a length scale a column), related between epochs and, less, between sweeps; a trial's luck,
+    which its epochs share; noise. Hyperparameters are logarithms: D length scales, variances of
+    settings, luck and noise, ranges of settings and luck in progress, odds of the correlation
+    between sweeps.
     """
 
     def __init__(self, seen: Observations, theta: Array | None = None) -> None:
@@ -162,15 +198,24 @@ class CurveProcess:
 
     def _noisy_kernel(self, seen: Observations) -> Array:
         kernel = self._kernel(seen, seen)
-        kernel[np.diag_indices_from(kernel)] += np.exp(self.theta[seen.features.shape[1] + 2]) + _JITTER
+        kernel[np.diag_indices_from(kernel)] += (
+            np.exp(self.theta[seen.features.shape[1] + 2]) + _JITTER
+        )
         return kernel
 
     def with_more(self, more: Observations, *, as_expected: bool = False) -> "CurveProcess":
-        """The same process once `more` was seen as well; `as_expected`: with the scores that it expects there."""
+        """The same process once `more` was seen as well; `as_expected`: with the scores that it
+        expects there.
+        """
         cross = self._kernel(self.seen, more)  # (N, M)
         half = solve_triangular(self._lower, cross, lower=True)
         other = object.__new__(CurveProcess)
-        other._units, other.centre, other.scale, other.theta = self._units, self.centre, self.scale, self.theta
+        other._units, other.centre, other.scale, other.theta = (
+            self._units,
+            self.centre,
+            self.scale,
+            self.theta,
+        )
         other.seen = self.seen + more
         size, total = len(self.seen), len(other.seen)
         lower = np.zeros((total, total))
@@ -184,26 +229,46 @@ class CurveProcess:
         return other
 
     def expected(self, points: Observations) -> Array:
-        """Mean (M,) of the scores at `points`, without noise; those of trials that were seen with their luck."""
-        return np.asarray(self._kernel(points, self.seen) @ self._weights * self.scale + self.centre)
+        """Mean (M,) of the scores at `points`, without noise; those of trials that were seen with
+        their luck.
+        """
+        return np.asarray(
+            self._kernel(points, self.seen) @ self._weights * self.scale + self.centre
+        )
 
     def expected_of_settings(self, features: Array) -> tuple[Array, Array]:
-        """Mean and standard deviation (M,) of the final scores of settings (M, D), luck left out."""
+        """Mean and standard deviation (M,) of the final scores of settings (M, D), luck left
+        out.
+        """
         count = len(features)
-        points = Observations(features, np.ones(count), np.full(count, -1.0), np.zeros(count), np.zeros(count))
+        points = Observations(
+            features, np.ones(count), np.full(count, -1.0), np.zeros(count), np.zeros(count)
+        )
         cross = self._kernel(points, self.seen)
         half = solve_triangular(self._lower, cross.T, lower=True)
         variance = _CURVE + np.exp(self.theta[features.shape[1]]) - (half**2).sum(axis=0)
-        return cross @ self._weights * self.scale + self.centre, np.sqrt(np.maximum(variance, 1e-10)) * self.scale
+        return (
+            cross @ self._weights * self.scale + self.centre,
+            np.sqrt(np.maximum(variance, 1e-10)) * self.scale,
+        )
 
 
 def _units_of(seen: Observations) -> dict[int, tuple[float, float]]:
-    """Source -> centre and spread of its scores; this sweep has the spread of the others while it has few of its own."""
-    scores = {int(source): seen.scores[seen.sources == source] for source in np.unique(seen.sources)}
+    """Source -> centre and spread of its scores; this sweep has the spread of the others while it
+    has few of its own.
+    """
+    scores = {
+        int(source): seen.scores[seen.sources == source] for source in np.unique(seen.sources)
+    }
     spreads = {source: float(of.std()) + 1e-9 for source, of in scores.items() if len(of) >= _FEW}
     typical = float(np.mean(list(spreads.values()))) if spreads else 0.05
-    found = {source: (float(of.mean()), spreads.get(source, typical)) for source, of in scores.items()}
-    return {0: (float(np.mean([centre for centre, _ in found.values()])) if found else 0.0, typical), **found}
+    found = {
+        source: (float(of.mean()), spreads.get(source, typical)) for source, of in scores.items()
+    }
+    return {
+        0: (float(np.mean([centre for centre, _ in found.values()])) if found else 0.0, typical),
+        **found,
+    }
 
 
 def _standardised(seen: Observations, units: Mapping[int, tuple[float, float]]) -> Array:
@@ -212,31 +277,43 @@ def _standardised(seen: Observations, units: Mapping[int, tuple[float, float]]) 
 
 
 def _some_of(seen: Observations, which: Any, most: int) -> Any:
-    """Which observations (N,) to take for at most about `most` of those in `which`: of whole trials, spread evenly."""
+    """Which observations (N,) to take for at most about `most` of those in `which`: of whole
+    trials, spread evenly.
+    """
     numbers = np.unique(seen.trials[which])
     count = int(which.sum())
     if count > most:
-        numbers = numbers[np.linspace(0, len(numbers) - 1, max(1, int(most * len(numbers) / count))).astype(int)]
+        numbers = numbers[
+            np.linspace(0, len(numbers) - 1, max(1, int(most * len(numbers) / count))).astype(int)
+        ]
     return np.isin(seen.trials, numbers) & which
 
 
 def fitted(seen: Observations) -> Array:
-    """The most likely hyperparameters (maximum a posteriori) of at most _FIT_TO observations of whole trials, spread evenly."""
+    """The most likely hyperparameters (maximum a posteriori) of at most _FIT_TO observations of
+    whole trials, spread evenly.
+    """
     target = _standardised(seen, _units_of(seen))
     if len(seen) > _FIT_TO:
         places = _some_of(seen, seen.sources == 0, _FIT_TO)
         places |= _some_of(
-            seen, seen.sources != 0, _FIT_TO - int(places.sum()) if places.sum() < _FIT_TO // 2 else _FIT_TO // 2
+            seen,
+            seen.sources != 0,
+            _FIT_TO - int(places.sum()) if places.sum() < _FIT_TO // 2 else _FIT_TO // 2,
         )
         seen, target = seen.take(places), target[places]
     width = seen.features.shape[1]
     tensor = torch.from_numpy
-    squares = tensor((seen.features[:, None, :] - seen.features[None, :, :]) ** 2).flatten(0, 1)  # (N N, D)
+    squares = tensor((seen.features[:, None, :] - seen.features[None, :, :]) ** 2).flatten(
+        0, 1
+    )  # (N N, D)
     apart = tensor(np.abs(seen.progress[:, None] - seen.progress[None]))
     same_trial = tensor(np.equal.outer(seen.trials, seen.trials).astype(float))
     same_source = tensor(np.equal.outer(seen.sources, seen.sources).astype(float))
     curve = _CURVE * torch.exp(-apart / _CURVE_RANGE) * same_source
-    middle, deviation = (tensor(np.array([_LENGTH[i]] * width + [part[i] for part in _OTHERS])) for i in (0, 1))
+    middle, deviation = (
+        tensor(np.array([_LENGTH[i]] * width + [part[i] for part in _OTHERS])) for i in (0, 1)
+    )
 
     def loss(values: Array) -> tuple[float, Array]:
         theta = torch.tensor(values, requires_grad=True)
@@ -246,7 +323,9 @@ def fitted(seen: Observations) -> Array:
         shape = (1 + _SQRT5 * distance + 5 / 3 * distance**2) * torch.exp(-_SQRT5 * distance)
         kernel = curve + settings * related * shape * torch.exp(-apart / settings_range)
         kernel = kernel + luck * same_trial * torch.exp(-apart / luck_range)
-        lower = torch.linalg.cholesky(kernel + torch.diag_embed((noise + _JITTER).expand(len(target))))
+        lower = torch.linalg.cholesky(
+            kernel + torch.diag_embed((noise + _JITTER).expand(len(target)))
+        )
         whitened = torch.linalg.solve_triangular(lower, tensor(target)[:, None], upper=False)
         standard = (theta - middle) / deviation
         value = 0.5 * (whitened**2).sum() + lower.diagonal().log().sum() + 0.5 * (standard**2).sum()
@@ -255,5 +334,12 @@ def fitted(seen: Observations) -> Array:
         return value.item(), theta.grad.numpy().copy()
 
     bounds = [_LENGTH_BOUNDS] * width + [_OTHER_BOUNDS] * len(_OTHERS)
-    found = minimize(loss, middle.numpy(), jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _FIT_STEPS})
+    found = minimize(
+        loss,
+        middle.numpy(),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=bounds,
+        options={"maxiter": _FIT_STEPS},
+    )
     return np.asarray(found.x)

@@ -1,9 +1,10 @@
 """The delivery of a sweep's projection into an MLflow store, exactly once.
 
-`runs/NAME/mlflow.json` has, for each store that the sweep was ever sent to, up to which event of the ledger it has
-everything, and which run is which trial: written before a run is used for the first time. What is not in it, because a
-process died or an answer was lost, is found again by tags; a point that is sent twice is one point, because it carries
-the ledger's time and MLflow's SQL stores have (run, name, time, step, value) as key.
+`runs/NAME/mlflow.json` has, for each store that the sweep was ever sent to, up to which event of
+the ledger it has everything, and which run is which trial: written before a run is used for the
+first time. What is not in it, because a process died or an answer was lost, is found again by tags;
+a point that is sent twice is one point, because it carries the ledger's time and MLflow's SQL
+stores have (run, name, time, step, value) as key.
 """
 
 import fcntl
@@ -35,12 +36,16 @@ class Undelivered(ValueError):
 
 
 class Delivery:
-    """Brings one sweep to one store. Whatever raises can be called again and goes on where it stood.
+    """Brings one sweep to one store. Whatever raises can be called again and goes on where it
+    stood.
 
-    With `anew`, everything is sent again: what a store has lost comes back, what it has stays as it is.
+    With `anew`, everything is sent again: what a store has lost comes back, what it has stays as it
+    is.
     """
 
-    def __init__(self, runs: Path, name: str, tracking_uri: str | None, *, anew: bool = False) -> None:
+    def __init__(
+        self, runs: Path, name: str, tracking_uri: str | None, *, anew: bool = False
+    ) -> None:
         self.runs, self.name, self.tracking_uri = runs, name, tracking_uri
         self.folder = runs / name
         self.projection = Projection()
@@ -52,7 +57,13 @@ class Delivery:
         self._client: Any = None
         self._experiment = ""
         self._file: Any = None
-        self._state: dict[str, Any] = {"delivered": 0, "runs": {}, "deleted": [], "bundle": "", "figures": {}}
+        self._state: dict[str, Any] = {
+            "delivered": 0,
+            "runs": {},
+            "deleted": [],
+            "bundle": "",
+            "figures": {},
+        }
         if not anew:
             self._state |= self._all_states().get(self._uri, {})
 
@@ -62,7 +73,9 @@ class Delivery:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._file.close()
-            raise Busy(f"another process is sending sweep {self.name!r} to MLflow; wait for it") from None
+            raise Busy(
+                f"another process is sending sweep {self.name!r} to MLflow; wait for it"
+            ) from None
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -94,7 +107,9 @@ class Delivery:
         return len(self._state["runs"])
 
     def connect(self) -> None:
-        """Import MLflow, open the store and find what it has of the sweep, the first time. Raises what MLflow raises."""
+        """Import MLflow, open the store and find what it has of the sweep, the first time. Raises
+        what MLflow raises.
+        """
         if self._client is None:
             self._client, self._experiment = open_client(self.runs, self.tracking_uri)
             try:
@@ -126,12 +141,16 @@ class Delivery:
         self._save()
 
     def _find(self) -> None:
-        """Runs of this sweep by their tags: those that were made and not written down. Spare ones are removed."""
+        """Runs of this sweep by their tags: those that were made and not written down. Spare ones
+        are removed.
+        """
         kept: dict[str, str] = {}
         for run in self._search(f"tags.`mmm.sweep_id` = '{self.projection.sweep_id}'"):
             key, run_id = run.data.tags["mmm.trial"], run.info.run_id
             known = self._state["runs"].get(key)
-            if key in kept or (known is not None and known != run_id and not self._is_deleted(known)):
+            if key in kept or (
+                known is not None and known != run_id and not self._is_deleted(known)
+            ):
                 # The answer to its creation was lost, and it was made again.
                 self._client.delete_run(run_id)
             else:
@@ -144,8 +163,13 @@ class Delivery:
         """Oldest first."""
         token = None
         while True:
-            page = self._client.search_runs([self._experiment], filter_string=query, max_results=1000,
-                                            order_by=["attributes.start_time ASC"], page_token=token)  # fmt: skip
+            page = self._client.search_runs(
+                [self._experiment],
+                filter_string=query,
+                max_results=1000,
+                order_by=["attributes.start_time ASC"],
+                page_token=token,
+            )
             yield from page
             token = page.token
             if not token:
@@ -163,7 +187,9 @@ class Delivery:
             raise
 
     def _make(self, keys: list[str]) -> None:
-        """Make the runs that are missing, parents first, and write their ids down before anything is sent to them."""
+        """Make the runs that are missing, parents first, and write their ids down before anything
+        is sent to them.
+        """
         missing: list[Run] = []
         for key in keys:
             run: Run | None = self.projection.runs[key]
@@ -189,12 +215,21 @@ class Delivery:
     def _create(self, run: Run) -> str:
         # What has happened since, if anything, saves a request later.
         change = self.projection.changes.get(run.key, Change())
-        tags = {**run.tags, **change.tags, "mmm.sweep_id": self.projection.sweep_id, "mmm.trial": run.key, "mmm.sweep": self.name,
-                "mmm.folder": str(self.folder.resolve()), "mlflow.source.name": "mmm-search"}  # fmt: skip
+        tags = {
+            **run.tags,
+            **change.tags,
+            "mmm.sweep_id": self.projection.sweep_id,
+            "mmm.trial": run.key,
+            "mmm.sweep": self.name,
+            "mmm.folder": str(self.folder.resolve()),
+            "mlflow.source.name": "mmm-search",
+        }
         if run.parent is not None:
             tags["mlflow.parentRunId"] = self._state["runs"][run.parent]
         start = int(run.started * 1000)
-        made = self._client.create_run(self._experiment, start_time=start, tags=tags, run_name=run.name)
+        made = self._client.create_run(
+            self._experiment, start_time=start, tags=tags, run_name=run.name
+        )
         self.made += 1
         change.tags = {}
         return str(made.info.run_id)
@@ -207,17 +242,29 @@ class Delivery:
         run = self._state["runs"][key]
         try:
             if change.inputs:
-                inputs = [DatasetInput(Dataset(found.name, found.digest, "local", json.dumps({"uri": found.source}),
-                                               profile=found.profile or None),
-                                       [InputTag("mlflow.data.context", found.context)]) for found in change.inputs]  # fmt: skip
+                inputs = [
+                    DatasetInput(
+                        Dataset(
+                            found.name,
+                            found.digest,
+                            "local",
+                            json.dumps({"uri": found.source}),
+                            profile=found.profile or None,
+                        ),
+                        [InputTag("mlflow.data.context", found.context)],
+                    )
+                    for found in change.inputs
+                ]
                 self._client.log_inputs(run, inputs)
                 change.inputs = []
             while change.points or change.params or change.tags:
                 points = change.points[: _BATCH - len(change.params) - len(change.tags)]
                 self._client.log_batch(
-                    run, [Metric(*point) for point in points], [Param(*pair) for pair in change.params.items()],
+                    run,
+                    [Metric(*point) for point in points],
+                    [Param(*pair) for pair in change.params.items()],
                     [RunTag(*pair) for pair in change.tags.items()],
-                )  # fmt: skip
+                )
                 self.points += len(points)
                 change.points, change.params, change.tags = change.points[len(points) :], {}, {}
             if change.status == "RUNNING":
@@ -226,7 +273,12 @@ class Delivery:
                 assert change.ended is not None
                 self._client.set_terminated(run, change.status, end_time=int(change.ended * 1000))
         except MlflowException as error:
-            if error.error_code not in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "BAD_REQUEST"):
+            if error.error_code not in (
+                "INVALID_PARAMETER_VALUE",
+                "RESOURCE_DOES_NOT_EXIST",
+                "INVALID_STATE",
+                "BAD_REQUEST",
+            ):
                 raise
             # Not the store's trouble but this run's: the others must not wait for it.
             if self._is_deleted(run):
@@ -235,7 +287,9 @@ class Delivery:
                 self.left_behind[key] = f"{self.projection.runs[key].name}: {error}".splitlines()[0]
 
     def finish(self) -> None:
-        """After a session: nothing is left running, and the best trial has its mark, figures and the bundle."""
+        """After a session: nothing is left running, and the best trial has its mark, figures and
+        the bundle.
+        """
         self.read()
         if not self.projection.is_closed and self._has_no_driver():
             # The same, whenever and wherever it is told.
@@ -250,7 +304,8 @@ class Delivery:
         self._save_views()
 
     def _has_no_driver(self) -> bool:
-        # A process that is killed closes its files one after the other: the pipe to us may be gone before its lock.
+        # A process that is killed closes its files one after the other: the pipe to us may be gone
+        # before its lock.
         for _ in range(20):
             if not is_held(self.folder / "lock"):
                 return True
@@ -282,7 +337,9 @@ class Delivery:
     def _bundle(self) -> dict[str, Any] | None:
         """Where the sweep's bundle comes from."""
         try:
-            found: dict[str, Any] = json.loads((self.folder / "bundle" / "provenance.json").read_text())
+            found: dict[str, Any] = json.loads(
+                (self.folder / "bundle" / "provenance.json").read_text()
+            )
         except FileNotFoundError:
             return None
         return found
@@ -290,7 +347,11 @@ class Delivery:
     def _send_bundle(self) -> None:
         checksums = self.folder / "bundle" / "checksums.json"
         bundled = self._bundle()
-        if bundled is None or not checksums.is_file() or checksums.read_text() == self._state["bundle"]:
+        if (
+            bundled is None
+            or not checksums.is_file()
+            or checksums.read_text() == self._state["bundle"]
+        ):
             return
         for key in (str(bundled["trial"]), SWEEP):
             if (run := self._alive(key)) is not None:
@@ -300,7 +361,11 @@ class Delivery:
 
     def _send_figures(self) -> None:
         """Learning curve and confusion matrix of the best few trials."""
-        finalists = [run for run in self.projection.ranked()[:_FINALISTS] if self._state["figures"].get(run.key) != run.epoch]
+        finalists = [
+            run
+            for run in self.projection.ranked()[:_FINALISTS]
+            if self._state["figures"].get(run.key) != run.epoch
+        ]
         finalists = [run for run in finalists if self._alive(run.key) is not None]
         if not finalists:
             return
@@ -316,13 +381,17 @@ class Delivery:
 
     def _close_dead_sweeps(self) -> None:
         """End the runs of other sweeps that nobody runs any more."""
-        query = f"attributes.status = 'RUNNING' and tags.`mmm.sweep_id` != '{self.projection.sweep_id}'"
+        query = (
+            f"attributes.status = 'RUNNING' and tags.`mmm.sweep_id` != '{self.projection.sweep_id}'"
+        )
         is_dead: dict[str, bool] = {}
         for run in self._search(query):
             folder = run.data.tags.get("mmm.folder", "")
             if folder not in is_dead:
                 # Where its folder cannot be seen from here, nothing is known.
-                is_dead[folder] = bool(folder) and Path(folder).is_dir() and not is_held(Path(folder) / "lock")
+                is_dead[folder] = (
+                    bool(folder) and Path(folder).is_dir() and not is_held(Path(folder) / "lock")
+                )
             if is_dead[folder]:
                 self._client.set_tag(run.info.run_id, "mmm.state", "interrupted")
                 self._client.set_tag(run.info.run_id, "mmm.reason", "its driver died")
@@ -332,20 +401,31 @@ class Delivery:
     def pages(self) -> Pages:
         """MLflow's pages of the sweep, once it was sent."""
         assert self.projection.spec is not None
-        best = [run_id for run in self.projection.best_of_each_architecture() if (run_id := self._alive(run.key)) is not None]
+        best = [
+            run_id
+            for run in self.projection.best_of_each_architecture()
+            if (run_id := self._alive(run.key)) is not None
+        ]
         return Pages(self._experiment, self.projection.sweep_id, self.projection.spec.metric, best)
 
     def _save_views(self) -> None:
         for key, content in self.pages.views().items():
             if self._state.setdefault("views", {}).get(key) != content:
-                self._client.set_experiment_tag(self._experiment, f"mlflow.sharedViewState.{key}", content)
+                self._client.set_experiment_tag(
+                    self._experiment, f"mlflow.sharedViewState.{key}", content
+                )
                 self._state["views"][key] = content
         self._save()
 
 
-def sync(runs: Path, name: str, tracking_uri: str | None, on_progress: Callable[[int, int], None] = lambda done, total: None,
-         ) -> Delivery:  # fmt: skip
-    """Send a whole sweep, whatever the store has of it already. `on_progress` gets runs told and runs in all.
+def sync(
+    runs: Path,
+    name: str,
+    tracking_uri: str | None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Delivery:
+    """Send a whole sweep, whatever the store has of it already. `on_progress` gets runs told and
+    runs in all.
 
     Raises Undelivered, and Busy where another process is at it.
     """
@@ -362,6 +442,7 @@ def sync(runs: Path, name: str, tracking_uri: str | None, on_progress: Callable[
             uri = without_password(tracking_uri or default_tracking_uri(runs))
             reason = str(error).splitlines()[0]
             raise Undelivered(
-                f"{uri} did not take everything ({reason}); what arrived stays, run the same command again"
+                f"{uri} did not take everything ({reason}); what arrived stays, run the same"
+                " command again"
             ) from None
     return delivery

@@ -15,8 +15,8 @@ from search.ahead import Ahead
 class TrialActor(tune.Trainable):
     """One actor runs many trials, so torch is imported once.
 
-    What goes wrong inside a trial is a result, not an exception: Tune would throw the actor away, and a new one takes
-    seconds to start.
+    What goes wrong inside a trial is a result, not an exception: Tune would throw the actor away,
+    and a new one takes seconds to start.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -31,8 +31,8 @@ class TrialActor(tune.Trainable):
         self.trials.change(ended, orders)
 
     def step(self) -> dict[str, Any]:
-        # Never `done`: Tune would end the trial without showing the result to the scheduler. As JSON, because Tune
-        # flattens nested dictionaries.
+        # Never `done`: Tune would end the trial without showing the result to the scheduler. As
+        # JSON, because Tune flattens nested dictionaries.
         return {"reports": json.dumps(self.trials.next())}
 
     def cleanup(self) -> None:

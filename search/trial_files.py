@@ -1,4 +1,6 @@
-"""Where a trial's weights lie: `runs/NAME/trials/NNNNN/`, on storage that workers and driver share."""
+"""Where a trial's weights lie: `runs/NAME/trials/NNNNN/`, on storage that workers and driver
+share.
+"""
 
 import hashlib
 import shutil
@@ -30,12 +32,18 @@ def best_file(sweep: Path, number: int) -> Path:
 
 
 def best_weights(
-    sweep: Path, number: int, checkpoints: Sequence[Mapping[str, Any]] = (), *, is_unfinished: bool = False
+    sweep: Path,
+    number: int,
+    checkpoints: Sequence[Mapping[str, Any]] = (),
+    *,
+    is_unfinished: bool = False,
 ) -> dict[str, Tensor] | None:
-    """Weights of a trial's best epoch, or None where they were not kept; `checkpoints` are the ledger's, the newer first.
+    """Weights of a trial's best epoch, or None where they were not kept; `checkpoints` are the
+    ledger's, the newer first.
 
-    `is_unfinished`: it was interrupted, and its worker may have gone on and written its end, of which nobody was told any more: what
-    the ledger has counts. Raises ValueError where they are damaged. Warns where there is no checksum to tell by.
+    `is_unfinished`: it was interrupted, and its worker may have gone on and written its end, of
+    which nobody was told any more: what the ledger has counts. Raises ValueError where they are
+    damaged. Warns where there is no checksum to tell by.
     """
     path = best = best_file(sweep, number)
     try:
@@ -56,7 +64,8 @@ def best_weights(
             return weights
     except (SafetensorError, ValueError) as error:
         raise ValueError(
-            f"{path}: {error}; bring it back from a copy, or export another trial, see: mmm-search status {sweep.name}"
+            f"{path}: {error}; bring it back from a copy, or export another trial, see: mmm-search"
+            f" status {sweep.name}"
         ) from None
     return None
 

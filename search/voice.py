@@ -1,4 +1,6 @@
-"""What a sweep says when nobody may be there to hear it: a terminal that was closed, a pipe whose reader has ended."""
+"""What a sweep says when nobody may be there to hear it: a terminal that was closed, a pipe whose
+reader has ended.
+"""
 
 import contextlib
 import os
@@ -10,7 +12,9 @@ from rich.console import Console
 
 
 class _Voice:
-    """A stream that falls silent where it cannot be written to any more, instead of ending the sweep."""
+    """A stream that falls silent where it cannot be written to any more, instead of ending the
+    sweep.
+    """
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream, self._is_terminal = stream, stream.isatty()
@@ -29,7 +33,9 @@ class _Voice:
             self._fall_silent()
 
     def isatty(self) -> bool:
-        return self._is_terminal  # a closed one is none any more, and what was begun on it has to be ended
+        return (
+            self._is_terminal
+        )  # a closed one is none any more, and what was begun on it has to be ended
 
     def _fall_silent(self) -> None:
         # What is buffered goes there too: Python would fail on it at its end.
@@ -51,4 +57,5 @@ def lasting(console: Console) -> Iterator[None]:
         yield
     finally:
         # A console without a file of its own follows what is put in the place of these.
-        console.file = None if stream in (sys.stdout, sys.stderr) else stream  # type: ignore[assignment]
+        its_own = stream not in (sys.stdout, sys.stderr)
+        console.file = stream if its_own else None  # type: ignore[assignment]

@@ -1,8 +1,9 @@
-"""What may be searched: one small file a space, a define-by-run function of an Optuna trial and known good points.
+"""What may be searched: one small file a space, a define-by-run function of an Optuna trial and
+known good points.
 
-A space function takes an Optuna trial, or a trial and what the features folder holds (spaces/there.py), and returns settings (see
-mmm/config.py, or `mmm train --help`). Epochs and, where the function gives none, the seed and the scaling of inputs come from the
-sweep.
+A space function takes an Optuna trial, or a trial and what the features folder holds
+(spaces/there.py), and returns settings (see mmm/config.py, or `mmm train --help`). Epochs and,
+where the function gives none, the seed and the scaling of inputs come from the sweep.
 """
 
 import inspect
@@ -24,14 +25,23 @@ class Space:
 
 
 def bound(
-    suggest: Callable[..., Mapping[str, Any]], known_good: tuple[Mapping[str, Any], ...], there: There, *, has_baseline: bool = True
-) -> Space:  # fmt: skip
-    """A space on one features folder. Known good points lose the speech feature where there is no choice of it."""
+    suggest: Callable[..., Mapping[str, Any]],
+    known_good: tuple[Mapping[str, Any], ...],
+    there: There,
+    *,
+    has_baseline: bool = True,
+) -> Space:
+    """A space on one features folder. Known good points lose the speech feature where there is no
+    choice of it.
+    """
     if len(inspect.signature(suggest).parameters) < 2:
         return Space(suggest, known_good, has_baseline)
     points = known_good
     if len(there.audio_features) == 1:
-        points = tuple({name: value for name, value in point.items() if name != "audio_feature"} for point in known_good)
+        points = tuple(
+            {name: value for name, value in point.items() if name != "audio_feature"}
+            for point in known_good
+        )
     return Space(lambda trial: suggest(trial, there), points, has_baseline)
 
 

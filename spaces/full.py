@@ -10,17 +10,43 @@ from optuna import Trial
 from spaces.there import There
 
 _COMMON: dict[str, Any] = {
-    "audio_feature": "hidden_state", "lr": 5e-4, "batch_size": 32, "dropout": 0.5, "weight_decay": 0.5, "label_smoothing": 0.1,
+    "audio_feature": "hidden_state",
+    "lr": 5e-4,
+    "batch_size": 32,
+    "dropout": 0.5,
+    "weight_decay": 0.5,
+    "label_smoothing": 0.1,
     "balance": "none",
-}  # fmt: skip
+}
 _SEQUENCES = {"dropout": 0.3, "weight_decay": 0.1}
-# Small heads on frozen features overfit before they underfit (docs/LOG.md, 2026-11-26). Weights of classes help weak features and
-# hurt good ones, so one point has them.
+# Small heads on frozen features overfit before they underfit (docs/LOG.md, 2026-11-26). Weights of
+# classes help weak features and hurt good ones, so one point has them.
 KNOWN_GOOD: tuple[dict[str, Any], ...] = (
-    {**_COMMON, "architecture": "vanilla_concat", "context": 3, "width": 128, "balance": "sqrt_inverse"},
+    {
+        **_COMMON,
+        "architecture": "vanilla_concat",
+        "context": 3,
+        "width": 128,
+        "balance": "sqrt_inverse",
+    },
     {**_COMMON, "architecture": "three_way_concat", "context": 1, "width": 64},
-    {**_COMMON, "architecture": "cross_attention", "context": 1, "layers": 1, "heads": 8, "lr": 3e-4, **_SEQUENCES},
-    {**_COMMON, "architecture": "mlp_mixer", "context": 1, "width": 128, "num_blocks": 1, **_SEQUENCES},
+    {
+        **_COMMON,
+        "architecture": "cross_attention",
+        "context": 1,
+        "layers": 1,
+        "heads": 8,
+        "lr": 3e-4,
+        **_SEQUENCES,
+    },
+    {
+        **_COMMON,
+        "architecture": "mlp_mixer",
+        "context": 1,
+        "width": 128,
+        "num_blocks": 1,
+        **_SEQUENCES,
+    },
 )
 
 
@@ -30,7 +56,9 @@ def suggest(trial: Trial, there: There) -> dict[str, Any]:
         "architecture", ["vanilla_concat", "three_way_concat", "cross_attention", "mlp_mixer"]
     )
     # Sampling and class weights answer the same question, so they are one choice.
-    balance = trial.suggest_categorical("balance", ["none", "sqrt_inverse", "inverse", "weighted_sampling"])
+    balance = trial.suggest_categorical(
+        "balance", ["none", "sqrt_inverse", "inverse", "weighted_sampling"]
+    )
     audio_feature = there.audio_features[0]
     if len(there.audio_features) > 1:
         audio_feature = trial.suggest_categorical("audio_feature", list(there.audio_features))

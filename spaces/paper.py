@@ -1,4 +1,5 @@
-"""The four published recipes (MMM, 2022), faults included, to compare with: docs/reference-systems.md.
+"""The four published recipes (MMM, 2022), faults included, to compare with:
+docs/reference-systems.md.
 
 mmm-search run paper manifest.csv --features features --name paper --trials 4 --epochs 30
 """
@@ -9,12 +10,25 @@ from optuna import Trial
 
 ARCHITECTURES = ["vanilla_concat", "three_way_concat", "cross_attention", "mlp_mixer"]
 KNOWN_GOOD: tuple[dict[str, Any], ...] = tuple({"architecture": name} for name in ARCHITECTURES)
-# Written out here because spaces know Optuna alone; a test holds it against mmm.config.published_params.
+# Written out here because spaces know Optuna alone; a test holds it against
+# mmm.config.published_params.
 _RECIPE: dict[str, Any] = {
-    "context": 1, "audio_feature": "hidden_state", "dropout": 0.1, "masked": False, "batch_size": 64, "accumulate": 8,
-    "accumulation": "published", "lr": 5e-5, "weight_decay": 0.01, "weighted_sampling": False, "shuffle": False,
-    "class_weight": "none", "label_policy": "published", "input_scaling": "none", "seed": 1024,
-}  # fmt: skip
+    "context": 1,
+    "audio_feature": "hidden_state",
+    "dropout": 0.1,
+    "masked": False,
+    "batch_size": 64,
+    "accumulate": 8,
+    "accumulation": "published",
+    "lr": 5e-5,
+    "weight_decay": 0.01,
+    "weighted_sampling": False,
+    "shuffle": False,
+    "class_weight": "none",
+    "label_policy": "published",
+    "input_scaling": "none",
+    "seed": 1024,
+}
 _OWN: dict[str, dict[str, Any]] = {
     "vanilla_concat": {"width": 256},
     "three_way_concat": {"width": 256},

@@ -10,8 +10,22 @@ from optuna import Trial
 KNOWN_GOOD: tuple[dict[str, Any], ...] = (
     {"architecture": "vanilla_concat", "context": 3, "lr": 1e-3, "dropout": 0.4, "width": 128},
     {"architecture": "three_way_concat", "context": 1, "lr": 1e-3, "dropout": 0.4, "width": 64},
-    {"architecture": "mlp_mixer", "context": 3, "lr": 1e-3, "dropout": 0.4, "width": 64, "num_blocks": 1},
-    {"architecture": "cross_attention", "context": 1, "lr": 3e-4, "dropout": 0.4, "layers": 1, "heads": 4},
+    {
+        "architecture": "mlp_mixer",
+        "context": 3,
+        "lr": 1e-3,
+        "dropout": 0.4,
+        "width": 64,
+        "num_blocks": 1,
+    },
+    {
+        "architecture": "cross_attention",
+        "context": 1,
+        "lr": 3e-4,
+        "dropout": 0.4,
+        "layers": 1,
+        "heads": 4,
+    },
 )
 
 

@@ -1,4 +1,6 @@
-"""A tiny real corpus and its features, made once a session, and small settings for each architecture."""
+"""A tiny real corpus and its features, made once a session, and small settings for each
+architecture.
+"""
 
 import csv
 import hashlib
@@ -27,7 +29,8 @@ from mmm.run import Run, begin
 from mmm.train import fit
 
 torch.set_num_threads(1)
-# Where a script has started pytest in the background or under nohup they are ignored, and every process of a test would inherit that.
+# Where a script has started pytest in the background or under nohup they are ignored, and every
+# process of a test would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
@@ -35,8 +38,19 @@ CONTEXTS = (1, 2, 3)
 SAMPLE_RATE_HZ = 16_000
 HEADER = (*COLUMNS, "split")
 _SPLIT_OF_SESSION = ("train", "train", "dev", "test")
-_TURNS_OF_SESSION = ((5, 2), (8, 5), (6, 4), (7, 3))  # 40 utterances; one dialogue is shorter than context 3
-_WORDS = {"neutral": "그래 okay", "happy": "좋아 great", "angry": "싫어 no!", "sad": "슬퍼 alas", "disgust": "윽 yuck"}
+_TURNS_OF_SESSION = (
+    (5, 2),
+    (8, 5),
+    (6, 4),
+    (7, 3),
+)  # 40 utterances; one dialogue is shorter than context 3
+_WORDS = {
+    "neutral": "그래 okay",
+    "happy": "좋아 great",
+    "angry": "싫어 no!",
+    "sad": "슬퍼 alas",
+    "disgust": "윽 yuck",
+}
 _EMOTIONS = ("neutral", "happy", "neutral", "angry", "sad", "neutral", "neutral")
 _SMALL = {name: {"width": 8} for name in ("vanilla_concat", "three_way_concat", "mlp_mixer")} | {
     "cross_attention": {"heads": 4}
@@ -59,10 +73,14 @@ def write_wav(path: Path, seconds: float, frequency_hz: float, seed: int) -> Non
     path.parent.mkdir(parents=True, exist_ok=True)
     time_s = np.arange(int(seconds * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
     noise = np.random.default_rng(seed).normal(size=len(time_s))
-    soundfile.write(path, 0.3 * np.sin(2 * np.pi * frequency_hz * time_s) + 0.02 * noise, SAMPLE_RATE_HZ)
+    soundfile.write(
+        path, 0.3 * np.sin(2 * np.pi * frequency_hz * time_s) + 0.02 * noise, SAMPLE_RATE_HZ
+    )
 
 
-def write_manifest(path: Path, rows: Iterable[Sequence[str]], header: Sequence[str] = HEADER) -> Path:
+def write_manifest(
+    path: Path, rows: Iterable[Sequence[str]], header: Sequence[str] = HEADER
+) -> Path:
     with open(path, "w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
     return path
@@ -71,7 +89,9 @@ def write_manifest(path: Path, rows: Iterable[Sequence[str]], header: Sequence[s
 def write_corpus(folder: Path, prefix: str = "") -> Manifest:
     """40 utterances of 8 dialogues in 4 sessions with their wavs; ids start with `prefix`."""
     rows, number = [], 0
-    for session, (split, lengths) in enumerate(zip(_SPLIT_OF_SESSION, _TURNS_OF_SESSION, strict=True), start=1):
+    for session, (split, lengths) in enumerate(
+        zip(_SPLIT_OF_SESSION, _TURNS_OF_SESSION, strict=True), start=1
+    ):
         for dialogue, num_turns in enumerate(lengths):
             for turn in range(num_turns):
                 emotion = _EMOTIONS[number % len(_EMOTIONS)]
@@ -83,8 +103,19 @@ def write_corpus(folder: Path, prefix: str = "") -> Manifest:
                 write_wav(folder / audio, 0.3 + 0.07 * (number * 5 % 13), frequency_hz, number)
                 if turn == 3:
                     emotion = "happy;neutral"
-                rows.append((f"{prefix}u{number:02}", f"{prefix}s{session}d{dialogue}", str(turn), f"session{session}",
-                             f"speaker{session}{turn % 2}", "" if number == 4 else text, audio, emotion, split))  # fmt: skip
+                rows.append(
+                    (
+                        f"{prefix}u{number:02}",
+                        f"{prefix}s{session}d{dialogue}",
+                        str(turn),
+                        f"session{session}",
+                        f"speaker{session}{turn % 2}",
+                        "" if number == 4 else text,
+                        audio,
+                        emotion,
+                        split,
+                    )
+                )
                 number += 1
     # The rows of a dialogue need not be in order.
     rows[5], rows[6] = rows[6], rows[5]
@@ -128,7 +159,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An SQLite store with MLflow's tables and nothing in them, to be copied: MLflow takes seconds to make it."""
+    """An SQLite store with MLflow's tables and nothing in them, to be copied: MLflow takes seconds
+    to make it.
+    """
     from mlflow import MlflowClient
 
     from search.mlflow_store import default_tracking_uri

@@ -1,4 +1,6 @@
-"""Processes that encode and are killed, what they leave, features of earlier versions, and commands that errors print."""
+"""Processes that encode and are killed, what they leave, features of earlier versions, and commands
+that errors print.
+"""
 
 import multiprocessing
 import re
@@ -14,14 +16,21 @@ from mmm.store import list_recipes
 from tests.conftest import names_in
 
 _PRELOADED = [
-    "mmm.cli", "mmm.extract", "torch", "torchaudio.transforms",
-    "transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto",
-    "tests.test_encode_command", "tests.test_encode_huggingface_killed",
-]  # fmt: skip
+    "mmm.cli",
+    "mmm.extract",
+    "torch",
+    "torchaudio.transforms",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto",
+    "tests.test_encode_command",
+    "tests.test_encode_huggingface_killed",
+]
 
 
 def forks() -> ForkServerContext:
-    """Where processes start with everything imported. There is one server of them a test run, so all tests share what it imports."""
+    """Where processes start with everything imported. There is one server of them a test run, so
+    all tests share what it imports.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
     return context
@@ -29,7 +38,11 @@ def forks() -> ForkServerContext:
 
 def contents(features: Path) -> dict[str, bytes]:
     """Every file of every store."""
-    return {f"{path.name}/{file}": (path / file).read_bytes() for path in list_recipes(features) for file in names_in(path)}
+    return {
+        f"{path.name}/{file}": (path / file).read_bytes()
+        for path in list_recipes(features)
+        for file in names_in(path)
+    }
 
 
 def make_old(features_dir: Path) -> None:

@@ -1,4 +1,6 @@
-"""What the tests of `search` share: a small specification, trials as a ledger holds them, a driver without Ray, the command line."""
+"""What the tests of `search` share: a small specification, trials as a ledger holds them, a driver
+without Ray, the command line.
+"""
 
 import json
 import os
@@ -28,7 +30,9 @@ SMALL = {"classifier_hidden": 12, "batch_size": 6, "width": 8}
 def suggest_small(suggester: Suggester) -> dict[str, Any]:
     """Settings that train in milliseconds."""
     return {
-        "architecture": suggester.suggest_categorical("architecture", ["vanilla_concat", "three_way_concat"]),
+        "architecture": suggester.suggest_categorical(
+            "architecture", ["vanilla_concat", "three_way_concat"]
+        ),
         "context": suggester.suggest_int("context", 1, 3),
         "lr": suggester.suggest_float("lr", 1e-3, 3e-2, log=True),
         **SMALL,
@@ -39,24 +43,43 @@ SMALL_SPACE = Space(suggest_small)
 
 
 def small_spec(corpus: Corpus, **changes: Any) -> SweepSpec:
-    return SweepSpec(**{
-        "name": "small", "space": "quick", "manifest": str(corpus.manifest.path), "features": str(corpus.features_dir),
-        "trials": 6, "epochs": 4, "workers": 1, "first_rung": 3, **changes,
-    })  # fmt: skip
+    return SweepSpec(
+        **{
+            "name": "small",
+            "space": "quick",
+            "manifest": str(corpus.manifest.path),
+            "features": str(corpus.features_dir),
+            "trials": 6,
+            "epochs": 4,
+            "workers": 1,
+            "first_rung": 3,
+            **changes,
+        }
+    )
 
 
 def epoch_entry(epoch: int, score: float) -> dict[str, Any]:
     """The body of an epoch event."""
-    return {"epoch": epoch, "train_loss": 1.0, "metrics": {METRIC: score}, "seconds": 0.1, "alone_seconds": 0.1, "ended": 0.0}
+    return {
+        "epoch": epoch,
+        "train_loss": 1.0,
+        "metrics": {METRIC: score},
+        "seconds": 0.1,
+        "alone_seconds": 0.1,
+        "ended": 0.0,
+    }
 
 
 def trial_with(number: int, scores: Mapping[int, float], state: State = "running") -> Trial:
     """A trial of which the ledger holds a score for each of these epochs."""
-    return Trial(number, {}, {}, {}, 0.0, state, epochs=[epoch_entry(*pair) for pair in scores.items()])
+    return Trial(
+        number, {}, {}, {}, 0.0, state, epochs=[epoch_entry(*pair) for pair in scores.items()]
+    )
 
 
 def train_serially(conductor: Conductor, threads: int = 1) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Train what the conductor orders, one trial at a time in this process; yields number and report after each report.
+    """Train what the conductor orders, one trial at a time in this process; yields number and
+    report after each report.
 
     Whoever stops iterating leaves the sweep as a killed driver would.
     """
@@ -83,14 +106,23 @@ def environment() -> dict[str, str]:
 def call(module: str, *arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
     """Run a command line to its end, which has to be `status`."""
     done = subprocess.run(
-        command(module, *arguments), env=environment(), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        command(module, *arguments),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
     )
     assert done.returncode == status, f"{done.stdout}\n{done.stderr}"
     return done
 
 
-def call_here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object) -> tuple[int, str, str]:
-    """Run `mmm-search` in this process, which has imported everything: its status, stdout and stderr."""
+def call_here(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object
+) -> tuple[int, str, str]:
+    """Run `mmm-search` in this process, which has imported everything: its status, stdout and
+    stderr.
+    """
     monkeypatch.setattr(sys, "argv", ["mmm-search", *map(str, arguments)])
     monkeypatch.setenv("COLUMNS", "200")
     capsys.readouterr()

@@ -11,7 +11,12 @@ from mmm.adamw import AdamW
 
 DEVICES = [
     "cpu",
-    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, none is here")),
+    pytest.param(
+        "cuda",
+        marks=pytest.mark.skipif(
+            not torch.cuda.is_available(), reason="needs a CUDA GPU, none is here"
+        ),
+    ),
 ]
 
 
@@ -23,7 +28,9 @@ def models(device: str) -> tuple[nn.Module, nn.Module]:
     return one, other
 
 
-def train(model: nn.Module, optimizer: AdamW | torch.optim.Optimizer, device: str, seed: int) -> None:
+def train(
+    model: nn.Module, optimizer: AdamW | torch.optim.Optimizer, device: str, seed: int
+) -> None:
     generator = torch.Generator().manual_seed(seed)
     for number in range(6):
         loss = model(torch.randn(4, 5, generator=generator).to(device)).square().sum()
@@ -73,9 +80,12 @@ from mmm.adamw import AdamW
 import mmm.train, mmm.profile
 model = torch.nn.Linear(2, 2)
 optimizer = AdamW(model.parameters(), lr=1, weight_decay=0)
-torch.func.functional_call(model, dict(model.named_parameters()), torch.ones(1, 2)).sum().backward()  # as packs do
+# as packs do
+torch.func.functional_call(model, dict(model.named_parameters()), torch.ones(1, 2)).sum().backward()
 optimizer.step()
 print([name for name in ("torch._dynamo", "torch._inductor", "sympy") if name in sys.modules])
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=100)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=100
+    )
     assert done.stdout.strip() == "[]"

@@ -33,20 +33,40 @@ def ahead(corpus: Corpus, tmp_path: Path) -> Iterator[Ahead]:
 
 def order_of(corpus: Corpus, sweep: Path, number: int, **changes: Any) -> dict[str, Any]:
     spec = small_spec(corpus)
-    settings = make_config({"architecture": "vanilla_concat", "epochs": EPOCHS, "lr": 1e-3 * (1 + number), **SMALL}).params()
-    return {"sweep": str(sweep), "number": number, "settings": settings, "manifest": spec.manifest, "features": spec.features,
-            "metric": METRIC, "device": "cpu", "rungs": RUNGS, "checkpoints": [], "precision": "float32", **changes}  # fmt: skip
+    settings = make_config(
+        {"architecture": "vanilla_concat", "epochs": EPOCHS, "lr": 1e-3 * (1 + number), **SMALL}
+    ).params()
+    return {
+        "sweep": str(sweep),
+        "number": number,
+        "settings": settings,
+        "manifest": spec.manifest,
+        "features": spec.features,
+        "metric": METRIC,
+        "device": "cpu",
+        "rungs": RUNGS,
+        "checkpoints": [],
+        "precision": "float32",
+        **changes,
+    }
 
 
 def settle(ahead: Ahead) -> int:
     """Wait until nothing is trained any more; the epoch that trial 0 is at."""
     with ahead._change:
-        assert ahead._change.wait_for(lambda: not ahead._is_training and not ahead._may_train, timeout=60), "it does not stop"
+        assert ahead._change.wait_for(
+            lambda: not ahead._is_training and not ahead._may_train, timeout=60
+        ), "it does not stop"
         return ahead._slices.members[0].run.epoch
 
 
 def epochs_of(reports: list[dict[str, Any]], number: int = 0) -> list[int]:
-    return [entry["epoch"] for report in reports if report["number"] == number for entry in report["epochs"]]
+    return [
+        entry["epoch"]
+        for report in reports
+        if report["number"] == number
+        for entry in report["epochs"]
+    ]
 
 
 def test_nothing_is_trained_before_it_is_asked_for(ahead: Ahead) -> None:
@@ -64,7 +84,9 @@ def test_it_trains_on_up_to_the_rung_and_waits_there_until_asked_again(ahead: Ah
     assert settle(ahead) == RUNGS[1]
 
 
-def test_every_epoch_is_told_once_and_as_it_is_without_a_thread(ahead: Ahead, corpus: Corpus, tmp_path: Path) -> None:
+def test_every_epoch_is_told_once_and_as_it_is_without_a_thread(
+    ahead: Ahead, corpus: Corpus, tmp_path: Path
+) -> None:
     told: list[dict[str, Any]] = []
     while not told or not told[-1]["is_last"]:
         told += ahead.next()
@@ -75,7 +97,9 @@ def test_every_epoch_is_told_once_and_as_it_is_without_a_thread(ahead: Ahead, co
         alone += slices.next()
     assert epochs_of(told) == list(range(1, EPOCHS + 1))
     assert len(told) < len(alone)  # what was ready together was told together
-    entries, expected = ([entry for report in one for entry in report["epochs"]] for one in (told, alone))
+    entries, expected = (
+        [entry for report in one for entry in report["epochs"]] for one in (told, alone)
+    )
     for entry, other in zip(entries, expected, strict=True):
         assert entry["train_loss"] == other["train_loss"]
         assert entry["metrics"] == other["metrics"]
@@ -83,7 +107,9 @@ def test_every_epoch_is_told_once_and_as_it_is_without_a_thread(ahead: Ahead, co
     assert best == best_file(tmp_path / "alone", 0).read_bytes()
 
 
-def test_a_checkpoint_is_of_the_last_epoch_that_is_told_with_it(ahead: Ahead, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_is_of_the_last_epoch_that_is_told_with_it(
+    ahead: Ahead, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("search.member.CHECKPOINT_SHARE", math.inf)  # one is due after each slice
     for wait in (settle, lambda _: None, settle):
         (report,) = ahead.next()
@@ -97,7 +123,9 @@ def test_a_trial_that_joins_is_in_the_next_report_and_one_that_leaves_is_not(
 ) -> None:
     ahead.next()
     settle(ahead)  # slices of trial 0 wait to be told
-    ahead.change([], [order_of(corpus, tmp_path, 1), order_of(corpus, tmp_path, 2, device="cuda:7")])
+    ahead.change(
+        [], [order_of(corpus, tmp_path, 1), order_of(corpus, tmp_path, 2, device="cuda:7")]
+    )
     assert sorted(report["number"] for report in ahead.next()) == [0, 1, 2]
     failure = next(report["failure"] for report in ahead.next() if report["number"] == 2)
     assert "cuda" in failure["reason"]
@@ -123,7 +151,9 @@ def test_a_trial_fails_where_its_checkpoint_cannot_be_written_while_it_is_traine
     assert ahead.next() == []
 
 
-def test_what_ends_the_thread_is_told_to_who_waits(ahead: Ahead, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_ends_the_thread_is_told_to_who_waits(
+    ahead: Ahead, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*_: object) -> list[Cut]:
         raise SystemExit("gone")
 

@@ -1,4 +1,6 @@
-"""The linear baseline of a sweep: what it is tuned over, and how the winner stands to it, in words."""
+"""The linear baseline of a sweep: what it is tuned over, and how the winner stands to it, in
+words.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -28,14 +30,24 @@ SETTINGS = {"architecture": "linear", "context": 2, "c": 0.01, "class_weight": "
 def history_with(*scores: float, baseline: float | None = 0.5) -> History:
     """Trials with these scores, and a baseline with its own."""
     history = History()
-    events: list[tuple[str, int | None, dict[str, Any]]] = [("sweep", None, {"spec": SPEC.as_json()})]
+    events: list[tuple[str, int | None, dict[str, Any]]] = [
+        ("sweep", None, {"spec": SPEC.as_json()})
+    ]
     if baseline is not None:
-        body = {"settings": SETTINGS, "metrics": {METRIC: baseline}, "seconds": 1.25, "data_changes": 0}
+        body = {
+            "settings": SETTINGS,
+            "metrics": {METRIC: baseline},
+            "seconds": 1.25,
+            "data_changes": 0,
+        }
         events.append(("baseline", None, body))
     for number, score in enumerate(scores):
         settings = {"architecture": "mlp_mixer", "context": 3}
-        events += [("suggest", number, {"params": {"lr": 0.1}, "distributions": {}, "settings": settings}),
-                   ("epoch", number, epoch_entry(1, score)), ("end", number, {"state": "complete", "reason": ""})]  # fmt: skip
+        events += [
+            ("suggest", number, {"params": {"lr": 0.1}, "distributions": {}, "settings": settings}),
+            ("epoch", number, epoch_entry(1, score)),
+            ("end", number, {"state": "complete", "reason": ""}),
+        ]
     for seq, (kind, trial, body) in enumerate(events, start=1):
         history.apply(Event(seq, float(seq), kind, trial, body))
     return history
@@ -44,14 +56,31 @@ def history_with(*scores: float, baseline: float | None = 0.5) -> History:
 @pytest.mark.parametrize(
     ("score", "words"),
     [
-        (0.75, "the winner is above the linear baseline: macro_f1 0.7500 (trial 0, mlp_mixer) against 0.5000 (logistic regression, "
-               "K=2 C=0.01 class_weight=inverse)"),
-        (0.25, "the winner is below the linear baseline: macro_f1 0.2500 (trial 0, mlp_mixer) against 0.5000 (logistic regression, "
-               "K=2 C=0.01 class_weight=inverse); its bundle is in baseline/ beside the sweep's"),
-        (0.5, "the winner is level with the linear baseline: macro_f1 0.5000 (trial 0, mlp_mixer) against 0.5000 (logistic "
-              "regression, K=2 C=0.01 class_weight=inverse); its bundle is in baseline/ beside the sweep's"),
+        (
+            0.75,
+            (
+                "the winner is above the linear baseline: macro_f1 0.7500 (trial 0, mlp_mixer)"
+                " against 0.5000 (logistic regression, K=2 C=0.01 class_weight=inverse)"
+            ),
+        ),
+        (
+            0.25,
+            (
+                "the winner is below the linear baseline: macro_f1 0.2500 (trial 0, mlp_mixer)"
+                " against 0.5000 (logistic regression, K=2 C=0.01 class_weight=inverse); its bundle"
+                " is in baseline/ beside the sweep's"
+            ),
+        ),
+        (
+            0.5,
+            (
+                "the winner is level with the linear baseline: macro_f1 0.5000 (trial 0, mlp_mixer)"
+                " against 0.5000 (logistic regression, K=2 C=0.01 class_weight=inverse); its bundle"
+                " is in baseline/ beside the sweep's"
+            ),
+        ),
     ],
-)  # fmt: skip
+)
 def test_how_the_winner_stands_to_the_baseline_is_said_in_words(score: float, words: str) -> None:
     assert verdict(history_with(score)) == words
 
@@ -75,7 +104,9 @@ def test_a_baseline_on_data_that_were_changed_since_does_not_count() -> None:
 
 
 @pytest.mark.parametrize(("baseline", "place"), [(0.9, 0), (0.5, 1), (0.1, 3)])
-def test_it_stands_in_the_leaderboard_where_its_score_puts_it(baseline: float, place: int, tmp_path: Path) -> None:
+def test_it_stands_in_the_leaderboard_where_its_score_puts_it(
+    baseline: float, place: int, tmp_path: Path
+) -> None:
     history = history_with(0.6, 0.4, 0.3, baseline=baseline)
     for width in (80, 200):
         console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
@@ -130,11 +161,15 @@ def test_what_is_given_is_not_tuned(corpus: Corpus) -> None:
 
 def test_the_published_space_has_no_baseline_and_a_space_may_not_suggest_it(corpus: Corpus) -> None:
     assert [name for name, space in SPACES.items() if not space.has_baseline] == ["paper"]
-    with pytest.raises(ValueError, match="architecture=linear is the baseline that every sweep fits by itself"):
+    with pytest.raises(
+        ValueError, match="architecture=linear is the baseline that every sweep fits by itself"
+    ):
         trial_config({"architecture": "linear"}, small_spec(corpus))
 
 
-def test_a_sweep_over_the_published_recipes_trains_without_one(corpus: Corpus, tmp_path: Path) -> None:
+def test_a_sweep_over_the_published_recipes_trains_without_one(
+    corpus: Corpus, tmp_path: Path
+) -> None:
     spec = replace(small_spec(corpus), space="paper", trials=1, epochs=1, first_rung=1)
     history = start(spec, tmp_path / "runs", Console(file=open("/dev/null", "w")))  # noqa: SIM115
     assert history.baseline is None

@@ -21,13 +21,17 @@ def trial(number: int, epochs: int, *, state: str = "pruned") -> Trial:
     made = ended(number, draw.params, 0.0, state=state)
     noise = np.random.default_rng(number).normal(0, 0.01, epochs)
     final, pace = (0.6, 9.0) if is_deep else (0.5, 2.0)
-    made.epochs = [epoch_entry(epoch, final * (1 - 2 ** (-epoch / pace)) + noise[epoch - 1]) for epoch in range(1, epochs + 1)]
+    made.epochs = [
+        epoch_entry(epoch, final * (1 - 2 ** (-epoch / pace)) + noise[epoch - 1])
+        for epoch in range(1, epochs + 1)
+    ]
     return made
 
 
 def sweep(count: int) -> dict[int, Trial]:
     trials = {
-        number: trial(number, 27 if number % 2 else 3, state="complete" if number % 2 else "pruned") for number in range(count)
+        number: trial(number, 27 if number % 2 else 3, state="complete" if number % 2 else "pruned")
+        for number in range(count)
     }
     for number, one in trials.items():
         one.end_order = number
@@ -41,7 +45,11 @@ def test_nothing_is_expected_of_the_first_trials() -> None:
 
 def test_what_learns_slowly_and_ends_best_goes_on_where_its_score_alone_would_stop_it() -> None:
     trials = sweep(40)
-    slow = next(number for number, one in trials.items() if one.params["kind"] == "deep" and len(one.epochs) == 3)
+    slow = next(
+        number
+        for number, one in trials.items()
+        if one.params["kind"] == "deep" and len(one.epochs) == 3
+    )
     numbers = rivals(trials, slow, 3)
     found = Belief(SPACE, METRIC, RUNGS).expected(trials, numbers)
     assert found is not None
@@ -64,7 +72,10 @@ def test_a_belief_that_lived_through_a_history_is_a_fresh_one() -> None:
         trials[number] = trial(number, 3, state="running")
         lived.process(trials)
         trials[number] = one
-        found, fresh = lived.expected(trials, list(trials)), Belief(SPACE, METRIC, RUNGS).expected(trials, list(trials))
+        found, fresh = (
+            lived.expected(trials, list(trials)),
+            Belief(SPACE, METRIC, RUNGS).expected(trials, list(trials)),
+        )
         assert (found is None) == (fresh is None) == (number < NUM_FIRST - 1)
         if found is not None:
             assert found == pytest.approx(fresh, abs=1e-8)
@@ -78,7 +89,9 @@ def test_failed_trials_count_as_the_worst() -> None:
     process = Belief(SPACE, METRIC, RUNGS).process(trials)
     assert process is not None
     belief = Belief(SPACE, METRIC, RUNGS)
-    rows = np.array([belief.encoding({"kind": kind, "rate": 1e-2, "blocks": 2}) for kind in ("plain", "deep")])
+    rows = np.array(
+        [belief.encoding({"kind": kind, "rate": 1e-2, "blocks": 2}) for kind in ("plain", "deep")]
+    )
     plain, deep = process.expected_of_settings(rows)[0]
     assert plain > deep + 0.1
 
@@ -100,7 +113,14 @@ def test_of_a_lost_trial_its_scores_count_and_its_end_does_not(num_epochs: int) 
 
 
 def test_the_process_is_started_anew_and_fitted_ever_more_rarely() -> None:
-    assert [_levels(count) for count in (0, 7, 8, 11, 12, 17)] == [(0, 0), (0, 0), (8, 8), (8, 8), (12, 12), (17, 17)]
+    assert [_levels(count) for count in (0, 7, 8, 11, 12, 17)] == [
+        (0, 0),
+        (0, 0),
+        (8, 8),
+        (8, 8),
+        (12, 12),
+        (17, 17),
+    ]
     starts = {_levels(count) for count in range(10_001)}
     assert len(starts) < 80
     assert len({fit for _, fit in starts}) < 25
@@ -117,7 +137,10 @@ def test_of_many_the_best_half_and_some_of_all_others_are_shown() -> None:
 
 
 def test_rivals_are_all_that_reached_the_rung_or_many_of_them() -> None:
-    trials = {number: ended(number, {"kind": "plain", "rate": 1e-2}, 0.5, epochs=3) for number in range(1000)}
+    trials = {
+        number: ended(number, {"kind": "plain", "rate": 1e-2}, 0.5, epochs=3)
+        for number in range(1000)
+    }
     trials[7].epochs = []
     assert len(rivals({number: trials[number] for number in range(300)}, 5, 3)) == 299
     many = rivals(trials, 501, 3)

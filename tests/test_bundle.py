@@ -18,19 +18,33 @@ FILES = ("checksums.json", "config.json", "model.safetensors", "provenance.json"
 
 
 def make(corpus: Corpus, path: Path, architecture: str = "vanilla_concat") -> str:
-    return save_run_bundle(trained(corpus, architecture, epochs=1), path, name="small", provenance={})
+    return save_run_bundle(
+        trained(corpus, architecture, epochs=1), path, name="small", provenance={}
+    )
 
 
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_bundle_reproduces_its_validation_metrics(corpus: Corpus, tmp_path: Path, architecture: str, masked: bool) -> None:
+def test_a_bundle_reproduces_its_validation_metrics(
+    corpus: Corpus, tmp_path: Path, architecture: str, masked: bool
+) -> None:
     run = trained(corpus, architecture, context=2, masked=masked, epochs=3)
     digest = save_run_bundle(run, tmp_path / "bundle", name="best", provenance={"sweep": "none"})
     bundle = load_bundle(tmp_path / "bundle")
-    assert evaluate(bundle.model, run.dev, CPU) == run.best_metrics == bundle.provenance["validation_metrics"]
+    assert (
+        evaluate(bundle.model, run.dev, CPU)
+        == run.best_metrics
+        == bundle.provenance["validation_metrics"]
+    )
     dev = corpus.manifest.rows("dev")
-    assert evaluate_bundle(bundle, corpus.manifest, corpus.features_dir, dev, CPU) == run.best_metrics
-    assert (bundle.config, bundle.dims, bundle.labels) == (run.config, run.dims, corpus.manifest.classes)
+    assert (
+        evaluate_bundle(bundle, corpus.manifest, corpus.features_dir, dev, CPU) == run.best_metrics
+    )
+    assert (bundle.config, bundle.dims, bundle.labels) == (
+        run.config,
+        run.dims,
+        corpus.manifest.classes,
+    )
     assert bundle.sha256 == digest == sha256_of_file(tmp_path / "bundle" / "checksums.json")
     assert not bundle.model.training
     assert bundle.provenance["sweep"] == "none"
@@ -41,7 +55,10 @@ def test_the_last_weights_can_be_bundled_too(corpus: Corpus, tmp_path: Path) -> 
     run = trained(corpus, "vanilla_concat", epochs=2)
     save_run_bundle(run, tmp_path / "last", name="last", provenance={}, last=True)
     bundle = load_bundle(tmp_path / "last")
-    assert all(torch.equal(value, run.model.state_dict()[name]) for name, value in bundle.model.state_dict().items())
+    assert all(
+        torch.equal(value, run.model.state_dict()[name])
+        for name, value in bundle.model.state_dict().items()
+    )
     assert bundle.provenance["epoch"] == 2
     assert "validation_metrics" not in bundle.provenance
 
@@ -49,7 +66,9 @@ def test_the_last_weights_can_be_bundled_too(corpus: Corpus, tmp_path: Path) -> 
 def test_the_same_run_gives_the_same_weights_file(corpus: Corpus, tmp_path: Path) -> None:
     for name in ("one", "two"):
         make(corpus, tmp_path / name)
-    assert sha256_of_file(tmp_path / "one/model.safetensors") == sha256_of_file(tmp_path / "two/model.safetensors")
+    assert sha256_of_file(tmp_path / "one/model.safetensors") == sha256_of_file(
+        tmp_path / "two/model.safetensors"
+    )
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -73,7 +92,12 @@ def test_a_missing_file_is_named(corpus: Corpus, tmp_path: Path, file: str) -> N
     (tmp_path / "bundle" / file).unlink()
     expected = FileNotFoundError if file == "checksums.json" else BundleError
     with pytest.raises(
-        expected, match=rf"no bundle here \(no {file}\)" if expected is FileNotFoundError else f"{file} is missing"
+        expected,
+        match=(
+            rf"no bundle here \(no {file}\)"
+            if expected is FileNotFoundError
+            else f"{file} is missing"
+        ),
     ):
         load_bundle(tmp_path / "bundle")
 
@@ -84,18 +108,26 @@ def test_another_format_version_is_refused(corpus: Corpus, tmp_path: Path) -> No
     about = json.loads((path / "config.json").read_text())
     (path / "config.json").write_text(json.dumps(about | {"format": 2}))
     checksums = json.loads((path / "checksums.json").read_text())
-    (path / "checksums.json").write_text(json.dumps(checksums | {"config.json": sha256_of_file(path / "config.json")}))
+    (path / "checksums.json").write_text(
+        json.dumps(checksums | {"config.json": sha256_of_file(path / "config.json")})
+    )
     with pytest.raises(BundleError, match=r"bundle format 2, this version \(.*\) reads 1"):
         load_bundle(path)
 
 
-def test_a_bundle_holds_weights_and_json_and_nothing_that_runs(corpus: Corpus, tmp_path: Path) -> None:
+def test_a_bundle_holds_weights_and_json_and_nothing_that_runs(
+    corpus: Corpus, tmp_path: Path
+) -> None:
     make(corpus, tmp_path / "bundle")
     assert sorted(file.name for file in (tmp_path / "bundle").iterdir()) == sorted(FILES)
     for file in FILES:
         content = (tmp_path / "bundle" / file).read_bytes()
         assert not content.startswith((b"PK", b"\x80"))  # torch's zip archive, a pickle
-        header = content[8 : 8 + int.from_bytes(content[:8], "little")] if file.endswith(".safetensors") else content
+        header = (
+            content[8 : 8 + int.from_bytes(content[:8], "little")]
+            if file.endswith(".safetensors")
+            else content
+        )
         json.loads(header)
 
 
@@ -136,15 +168,27 @@ def test_a_failed_save_leaves_the_older_bundle(corpus: Corpus, tmp_path: Path) -
 
 
 def test_a_folder_without_bundles_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no bundle below this folder; make one with mmm train"):
+    with pytest.raises(
+        FileNotFoundError, match="no bundle below this folder; make one with mmm train"
+    ):
         find_bundles(tmp_path)
 
 
 def test_weights_in_any_layout_are_saved_as_they_are(corpus: Corpus, tmp_path: Path) -> None:
     run = trained(corpus, "vanilla_concat", epochs=1)
-    weights = {name: value.T.contiguous().T for name, value in run.best_weights.items() if value.dim() == 2}
+    weights = {
+        name: value.T.contiguous().T for name, value in run.best_weights.items() if value.dim() == 2
+    }
     weights |= {name: value for name, value in run.best_weights.items() if value.dim() != 2}
-    save_bundle(tmp_path / "bundle", name="turned", config=run.config, dims=run.dims, weights=weights,
-                labels=corpus.manifest.classes, audio_recipe=run.train.features.speech.recipe,
-                text_recipe=run.train.features.text.recipe, provenance={})  # fmt: skip
+    save_bundle(
+        tmp_path / "bundle",
+        name="turned",
+        config=run.config,
+        dims=run.dims,
+        weights=weights,
+        labels=corpus.manifest.classes,
+        audio_recipe=run.train.features.speech.recipe,
+        text_recipe=run.train.features.text.recipe,
+        provenance={},
+    )
     assert evaluate(load_bundle(tmp_path / "bundle").model, run.dev, CPU) == run.best_metrics

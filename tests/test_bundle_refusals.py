@@ -1,4 +1,6 @@
-"""A folder that is not exactly the bundle that was made is refused with the reason, and nothing in it is run."""
+"""A folder that is not exactly the bundle that was made is refused with the reason, and nothing in
+it is run.
+"""
 
 import json
 import pickle
@@ -65,7 +67,9 @@ def test_the_trap_works(tmp_path: Path) -> None:
     assert (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("name", ["model.pkl", "pytorch_model.bin", "model.pt", "extra/data.pkl", "hook.py", "weights"])
+@pytest.mark.parametrize(
+    "name", ["model.pkl", "pytorch_model.bin", "model.pt", "extra/data.pkl", "hook.py", "weights"]
+)
 @pytest.mark.parametrize("is_listed", [False, True])
 def test_a_pickle_put_beside_is_refused_also_where_the_checksums_name_it(
     bundle: Path, tmp_path: Path, name: str, is_listed: bool
@@ -74,28 +78,40 @@ def test_a_pickle_put_beside_is_refused_also_where_the_checksums_name_it(
     (bundle / name).write_bytes(trap(tmp_path))
     if is_listed:
         seal(bundle)
-    with pytest.raises(BundleError, match=rf"bundle/{name}: does not belong in a bundle, .* nothing was loaded"):
+    with pytest.raises(
+        BundleError, match=rf"bundle/{name}: does not belong in a bundle, .* nothing was loaded"
+    ):
         mmm.load(bundle)
     assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("torch_zip", [False, True])
-def test_weights_replaced_by_a_pickle_are_refused_and_not_run(bundle: Path, tmp_path: Path, torch_zip: bool) -> None:
+def test_weights_replaced_by_a_pickle_are_refused_and_not_run(
+    bundle: Path, tmp_path: Path, torch_zip: bool
+) -> None:
     if torch_zip:
         torch.save({"weight": Trap(tmp_path / "ran")}, bundle / "model.safetensors")
     else:
         (bundle / "model.safetensors").write_bytes(trap(tmp_path))
-    with pytest.raises(BundleError, match=r"model\.safetensors: damaged: its checksum is not the recorded one"):
+    with pytest.raises(
+        BundleError, match=r"model\.safetensors: damaged: its checksum is not the recorded one"
+    ):
         mmm.load(bundle)
     seal(bundle)  # whoever made it would also have written the checksums
-    with pytest.raises(BundleError, match=r"model\.safetensors: not in the safetensors format .* nothing in it was run"):
+    with pytest.raises(
+        BundleError,
+        match=r"model\.safetensors: not in the safetensors format .* nothing in it was run",
+    ):
         mmm.load(bundle)
     assert not (tmp_path / "ran").exists()
 
 
 def test_a_file_that_the_checksums_do_not_name_is_refused(bundle: Path) -> None:
     (bundle / "more.json").write_text("{}")
-    with pytest.raises(BundleError, match=r"bundle/more\.json: not a file of this bundle \(checksums\.json does not name it\)"):
+    with pytest.raises(
+        BundleError,
+        match=r"bundle/more\.json: not a file of this bundle \(checksums\.json does not name it\)",
+    ):
         mmm.load(bundle)
 
 
@@ -106,9 +122,13 @@ def test_what_git_and_hubs_leave_in_a_folder_is_passed_over(bundle: Path) -> Non
     assert mmm.load(bundle).labels
 
 
-def test_a_link_to_a_file_elsewhere_is_held_to_the_same_checksum(bundle: Path, tmp_path: Path) -> None:
+def test_a_link_to_a_file_elsewhere_is_held_to_the_same_checksum(
+    bundle: Path, tmp_path: Path
+) -> None:
     (bundle / "model.safetensors").rename(tmp_path / "blob")
-    (bundle / "model.safetensors").symlink_to(tmp_path / "blob")  # as the cache of Hugging Face's hub has it
+    (bundle / "model.safetensors").symlink_to(
+        tmp_path / "blob"
+    )  # as the cache of Hugging Face's hub has it
     assert mmm.load(bundle).labels
     (tmp_path / "blob").write_bytes(b"\0" + (tmp_path / "blob").read_bytes()[1:])
     with pytest.raises(BundleError, match="damaged"):
@@ -121,12 +141,17 @@ def test_a_link_to_a_file_elsewhere_is_held_to_the_same_checksum(bundle: Path, t
         ({"format": 2}, r"bundle format 2, this version \(.*\) reads 1"),
         ({"format": None}, "bundle format None"),
         ({"dims": {}}, "its files do not fit each other"),
-        ({"settings": {"architecture": "gpt"}}, "its files do not fit each other .*unknown architecture 'gpt'"),
+        (
+            {"settings": {"architecture": "gpt"}},
+            "its files do not fit each other .*unknown architecture 'gpt'",
+        ),
         ({"labels": 3}, "its files do not fit each other"),
         ({"members": ["../other"]}, "names members that are not in this folder"),
     ],
 )
-def test_a_config_that_was_changed_with_its_checksum_is_refused(bundle: Path, change: dict[str, Any], message: str) -> None:
+def test_a_config_that_was_changed_with_its_checksum_is_refused(
+    bundle: Path, change: dict[str, Any], message: str
+) -> None:
     shutil.copytree(bundle, bundle.parent / "other")
     about = json.loads((bundle / "config.json").read_text())
     (bundle / "config.json").write_text(json.dumps(about | change))
@@ -135,7 +160,9 @@ def test_a_config_that_was_changed_with_its_checksum_is_refused(bundle: Path, ch
         load_bundle_or_ensemble(bundle)
 
 
-@pytest.mark.parametrize("content", ["[]", "{", '{"config.json": 3, "model.safetensors": 3, "provenance.json": 3}', "{}"])
+@pytest.mark.parametrize(
+    "content", ["[]", "{", '{"config.json": 3, "model.safetensors": 3, "provenance.json": 3}', "{}"]
+)
 def test_checksums_that_are_none_are_refused(bundle: Path, content: str) -> None:
     (bundle / "checksums.json").write_text(content)
     with pytest.raises(BundleError, match=r"checksums\.json: damaged"):
@@ -159,7 +186,11 @@ def test_every_file_of_an_ensemble_is_held_to_its_checksum(ensemble: Path, tmp_p
 
 def test_an_ensemble_is_refused_where_one_bundle_is_expected(ensemble: Path) -> None:
     with pytest.raises(
-        BundleError, match=r"ensemble: an ensemble, where one bundle is expected; name one of its members, for .*vanilla"
+        BundleError,
+        match=(
+            r"ensemble: an ensemble, where one bundle is expected; name one of its members, for"
+            r" .*vanilla"
+        ),
     ):
         load_bundle(ensemble)
 
@@ -170,8 +201,16 @@ def test_bundles_over_other_classes_are_no_ensemble(ensemble: Path) -> None:
     (member / "config.json").write_text(json.dumps(about | {"labels": about["labels"][::-1]}))
     seal(member)
     before = sha256_of_file(ensemble / "checksums.json")
-    with pytest.raises(BundleError, match="mlp_mixer and vanilla_concat cannot be one ensemble: they differ in classes"):
-        write_ensemble(ensemble, name="both", members=("members/vanilla_concat", "members/mlp_mixer"), provenance={})
+    with pytest.raises(
+        BundleError,
+        match="mlp_mixer and vanilla_concat cannot be one ensemble: they differ in classes",
+    ):
+        write_ensemble(
+            ensemble,
+            name="both",
+            members=("members/vanilla_concat", "members/mlp_mixer"),
+            provenance={},
+        )
     assert sha256_of_file(ensemble / "checksums.json") == before
 
 
@@ -184,5 +223,8 @@ def test_a_folder_of_other_bundles_is_not_replaced_by_one(made: Path, tmp_path: 
 def test_a_bundle_with_notes_of_someone_is_not_replaced(bundle: Path) -> None:
     check_destination(bundle)
     (bundle / "notes.txt").write_text("do not lose me")
-    with pytest.raises(BundleError, match=r"bundle: holds notes\.txt, which is not the bundle's; choose another folder"):
+    with pytest.raises(
+        BundleError,
+        match=r"bundle: holds notes\.txt, which is not the bundle's; choose another folder",
+    ):
         check_destination(bundle)

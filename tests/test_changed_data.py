@@ -1,4 +1,6 @@
-"""Data that change between `run` and `resume`: refused before anything is written, or accepted and told ever after."""
+"""Data that change between `run` and `resume`: refused before anything is written, or accepted and
+told ever after.
+"""
 
 import csv
 import shutil
@@ -30,8 +32,10 @@ from tests.test_sweep import mlflow_runs
 
 SPACE = """
 def suggest(trial):
-    return {"architecture": trial.suggest_categorical("architecture", ["vanilla_concat", "mlp_mixer"]), "width": 8,
-            "context": trial.suggest_int("context", 1, 2), "lr": trial.suggest_float("lr", 1e-3, 1e-2), "batch_size": 6}
+    return {"architecture": trial.suggest_categorical("architecture", ["vanilla_concat",
+            "mlp_mixer"]), "width": 8,
+            "context": trial.suggest_int("context", 1, 2),
+            "lr": trial.suggest_float("lr", 1e-3, 1e-2), "batch_size": 6}
 """
 Rows = list[dict[str, str]]
 OTHER_DEV_LABELS = "dev: other labels (2 angry instead of 1, 6 neutral instead of 7)"
@@ -39,7 +43,9 @@ OTHER_DEV_LABELS = "dev: other labels (2 angry instead of 1, 6 neutral instead o
 
 @dataclass(frozen=True)
 class Place:
-    """A corpus with its features, and runs/first: two trials trained, a third interrupted after three of six epochs."""
+    """A corpus with its features, and runs/first: two trials trained, a third interrupted after
+    three of six epochs.
+    """
 
     folder: Path
 
@@ -74,7 +80,11 @@ class Place:
         encode(read_manifest(self.manifest), self.features)
 
     def store(self, **wanted: object) -> Path:
-        (found,) = (path for path, recipe in list_recipes(self.features).items() if wanted.items() <= recipe.items())
+        (found,) = (
+            path
+            for path, recipe in list_recipes(self.features).items()
+            if wanted.items() <= recipe.items()
+        )
         return found
 
 
@@ -86,18 +96,44 @@ def begun(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Place:
     place.encode()
     place.runs.mkdir()
     shutil.copy(empty_store, place.runs)
-    call("search", "run", write_space(place.folder / "space.py", SPACE), place.manifest, "--features", place.features, "--name",
-         "first", "--trials", 2, "--epochs", 6, "--first-rung", 3, "--workers", 1, "--packs", "off", "--runs", place.runs)  # fmt: skip
+    call(
+        "search",
+        "run",
+        write_space(place.folder / "space.py", SPACE),
+        place.manifest,
+        "--features",
+        place.features,
+        "--name",
+        "first",
+        "--trials",
+        2,
+        "--epochs",
+        6,
+        "--first-rung",
+        3,
+        "--workers",
+        1,
+        "--packs",
+        "off",
+        "--runs",
+        place.runs,
+    )
     spec = place.history.spec
     assert spec is not None
     with Ledger(place.runs / "first") as ledger, pytest.MonkeyPatch.context() as patch:
         patch.setattr(search.slices, "SLICE_S", 0.0)  # each epoch is reported
         patch.setattr(search.member, "CHECKPOINT_SHARE", 1e9)  # and has its checkpoint
-        conductor = Conductor(ledger, replace(spec, trials=4), load_space(spec.space), "cpu", lambda: None)
+        conductor = Conductor(
+            ledger, replace(spec, trials=4), load_space(spec.space), "cpu", lambda: None
+        )
         conductor.open_session("mmm-search resume first --trials 4")
-        next(report for _, report in train_serially(conductor) if report["epochs"][-1]["epoch"] == 2)
+        next(
+            report for _, report in train_serially(conductor) if report["epochs"][-1]["epoch"] == 2
+        )
         conductor.close_session("interrupted")
-    assert [trial.number for trial in place.history.trials.values() if trial.state == "running"] == [2]
+    assert [
+        trial.number for trial in place.history.trials.values() if trial.state == "running"
+    ] == [2]
     return place
 
 
@@ -143,7 +179,11 @@ def other_text_encoded(place: Place) -> None:
 
 
 def one_row_less(place: Place) -> None:
-    place.rows(lambda rows: rows.pop(next(i for i, row in enumerate(rows) if row["split"] == "dev" and row["turn"] == "5")))
+    place.rows(
+        lambda rows: rows.pop(
+            next(i for i, row in enumerate(rows) if row["split"] == "dev" and row["turn"] == "5")
+        )
+    )
     place.encode()
 
 
@@ -157,27 +197,47 @@ def scale(place: Place, store: Path) -> None:
     """As an encoder of the same recipe on another machine may give them."""
     for name in ("values", "pooled"):
         np.save(
-            store / f"{name}.npy", (np.load(store / f"{name}.npy", allow_pickle=False) * np.float16(1.01)).astype(np.float16)
+            store / f"{name}.npy",
+            (np.load(store / f"{name}.npy", allow_pickle=False) * np.float16(1.01)).astype(
+                np.float16
+            ),
         )
     (store / "checksums.json").unlink(missing_ok=True)
 
 
 CHANGES: dict[str, tuple[Callable[[Place], object], str]] = {
-    "train labels": (lambda place: place.rows(relabel("train", "sad", "happy")),
-                     "train: other labels (7 happy instead of 6, 1 sad instead of 2)"),
-    "train labels, as many": (lambda place: place.rows(swap_labels), "train: other labels (as many of each class)"),
+    "train labels": (
+        lambda place: place.rows(relabel("train", "sad", "happy")),
+        "train: other labels (7 happy instead of 6, 1 sad instead of 2)",
+    ),
+    "train labels, as many": (
+        lambda place: place.rows(swap_labels),
+        "train: other labels (as many of each class)",
+    ),
     "dev labels": (lambda place: place.rows(relabel("dev", "neutral", "angry")), OTHER_DEV_LABELS),
-    "classes": (lambda place: place.rows(no_sadness),
-                "classes: neutral, happy, angry, disgust instead of neutral, happy, angry, sad, disgust; train: other labels ("),
+    "classes": (
+        lambda place: place.rows(no_sadness),
+        (
+            "classes: neutral, happy, angry, disgust instead of neutral, happy, angry, sad,"
+            " disgust; train: other labels ("
+        ),
+    ),
     "a text that is not encoded": (other_text, "train: other texts, or other turns before them"),
     "a text": (other_text_encoded, "train: other texts, or other turns before them"),
     "an utterance less": (one_row_less, "dev: other utterances (9 instead of 10)"),
-    "another encoder": (other_recipe, "speech features hidden_state: frame_rate_hz 20.0 instead of 10.0"),
-    "speech encoded anew": (lambda place: scale(place, place.store(feature="hidden_state")),
-                            "speech features hidden_state of fbank: encoded anew with other values (train, dev)"),
-    "text encoded anew": (lambda place: scale(place, place.store(context=2)),
-                          "text features of context 2 of char-ngram: encoded anew with other values (train, dev)"),
-}  # fmt: skip
+    "another encoder": (
+        other_recipe,
+        "speech features hidden_state: frame_rate_hz 20.0 instead of 10.0",
+    ),
+    "speech encoded anew": (
+        lambda place: scale(place, place.store(feature="hidden_state")),
+        "speech features hidden_state of fbank: encoded anew with other values (train, dev)",
+    ),
+    "text encoded anew": (
+        lambda place: scale(place, place.store(context=2)),
+        "text features of context 2 of char-ngram: encoded anew with other values (train, dev)",
+    ),
+}
 
 
 @pytest.mark.parametrize("what", CHANGES)
@@ -187,12 +247,21 @@ def test_changed_data_are_refused_with_what_changed_and_nothing_is_written(
     change, message = CHANGES[what]
     change(place)
     before = {file: file.read_bytes() for file in sorted(place.runs.rglob("*")) if file.is_file()}
-    status, out, err = call_here(capsys, monkeypatch, "resume", "first", "--trials", 5, "--runs", place.runs)
+    status, out, err = call_here(
+        capsys, monkeypatch, "resume", "first", "--trials", 5, "--runs", place.runs
+    )
     assert (status, out) == (2, "")
-    assert f"error: sweep 'first': the data are not those that its trials were trained on ({message}" in err
-    assert err.endswith(f"mmm-search resume first --trials 5 --runs {place.runs} --accept-changed-data\n")
+    assert (
+        f"error: sweep 'first': the data are not those that its trials were trained on ({message}"
+        in err
+    )
+    assert err.endswith(
+        f"mmm-search resume first --trials 5 --runs {place.runs} --accept-changed-data\n"
+    )
     assert "Traceback" not in err
-    assert before == {file: file.read_bytes() for file in sorted(place.runs.rglob("*")) if file.is_file()}
+    assert before == {
+        file: file.read_bytes() for file in sorted(place.runs.rglob("*")) if file.is_file()
+    }
 
 
 def other_corpus(place: Place) -> None:
@@ -200,14 +269,23 @@ def other_corpus(place: Place) -> None:
 
 
 def other_context(place: Place) -> None:
-    list(encode_text(read_manifest(place.manifest), place.features, make_text_encoder("char-ngram", width=32), [4]))
+    list(
+        encode_text(
+            read_manifest(place.manifest),
+            place.features,
+            make_text_encoder("char-ngram", width=32),
+            [4],
+        )
+    )
     shutil.rmtree(place.store(context=3))
     scale(place, place.store(feature="extract_feature"))
 
 
 HARMLESS: dict[str, Callable[[Place], object]] = {
     "nothing": lambda place: None,
-    "a speaker's name": lambda place: place.rows(lambda rows: [row.update(speaker="someone") for row in rows]),
+    "a speaker's name": lambda place: place.rows(
+        lambda rows: [row.update(speaker="someone") for row in rows]
+    ),
     "the order of rows": lambda place: place.rows(lambda rows: rows.reverse()),
     "a label of the test split": lambda place: place.rows(relabel("test", "neutral", "happy")),
     "features of another corpus": other_corpus,
@@ -224,7 +302,9 @@ def test_what_no_trial_is_trained_on_may_change(place: Place, what: str) -> None
 def changes(place: Place, features: Path | None = None, manifest: Path | None = None) -> list[str]:
     spec = place.history.spec
     assert spec is not None
-    spec = replace(spec, manifest=str(manifest or place.manifest), features=str(features or place.features))
+    spec = replace(
+        spec, manifest=str(manifest or place.manifest), features=str(features or place.features)
+    )
     checked = check(spec)
     return data_changes(place.history, checked.settings_check.data()).what
 
@@ -233,15 +313,25 @@ def test_manifest_and_features_may_be_moved(place: Place, tmp_path: Path) -> Non
     shutil.copytree(place.manifest.parent, tmp_path / "moved" / "corpus")
     shutil.move(place.features, tmp_path / "moved" / "features")
     try:
-        assert changes(place, tmp_path / "moved" / "features", tmp_path / "moved" / "corpus" / "manifest.csv") == []
+        assert (
+            changes(
+                place,
+                tmp_path / "moved" / "features",
+                tmp_path / "moved" / "corpus" / "manifest.csv",
+            )
+            == []
+        )
     finally:
         shutil.move(tmp_path / "moved" / "features", place.features)
 
 
 def test_of_an_older_ledger_is_compared_what_it_has(place: Place) -> None:
-    (_, body) = place.history.data[-1]
+    _, body = place.history.data[-1]
     manifest = {key: value for key, value in body["manifest"].items() if key != "splits"}
-    stores = [{key: value for key, value in store.items() if key not in ("content", "recipe")} for store in body["stores"]]
+    stores = [
+        {key: value for key, value in store.items() if key not in ("content", "recipe")}
+        for store in body["stores"]
+    ]
     old = {"about": "data", "manifest": manifest, "stores": stores}
     with Ledger(place.runs / "first") as ledger:
         ledger.append(("note", None, old))
@@ -251,12 +341,16 @@ def test_of_an_older_ledger_is_compared_what_it_has(place: Place) -> None:
     place.rows(relabel("train", "sad", "happy"))
     (found,) = changes(place)
     assert found.startswith(
-        "manifest: labels, texts or something else (an earlier version began this sweep, and its ledger has no more "
+        "manifest: labels, texts or something else (an earlier version began this sweep, and its"
+        " ledger has no more "
     )
     other_recipe(place)
     place.rows(no_sadness)
     classes, speech = changes(place)
-    assert classes == "classes: neutral, happy, angry, disgust instead of neutral, happy, angry, sad, disgust"
+    assert (
+        classes
+        == "classes: neutral, happy, angry, disgust instead of neutral, happy, angry, sad, disgust"
+    )
     assert speech.startswith("speech features hidden_state: fbank (")
 
 
@@ -280,19 +374,31 @@ def test_changed_data_that_are_accepted_are_told_wherever_the_sweep_is_looked_at
     told = call("search", *resume).stdout
     after = place.history
     account = (
-        f"data 2, from trial 3 on, are not those that the trials before it were trained on ({OTHER_DEV_LABELS}); "
-        "begun again on them: 2; those before it do not compete for the bundle any more"
+        "data 2, from trial 3 on, are not those that the trials before it were trained on"
+        f" ({OTHER_DEV_LABELS}); begun again on them: 2; those before it do not compete for the"
+        " bundle any more"
     )
     assert f"warning: {account}\n" in told
     assert "MLflow did not" not in told
-    assert mlflow_runs(place.runs)["sweep"].data.tags["mmm.data_changed"] == f"from trial 3 on: {OTHER_DEV_LABELS}"
+    assert (
+        mlflow_runs(place.runs)["sweep"].data.tags["mmm.data_changed"]
+        == f"from trial 3 on: {OTHER_DEV_LABELS}"
+    )
     assert after.best is not None
     assert after.best[1] in (2, 3)
     # What was interrupted was trained from its first epoch, on the data as they are now.
-    assert {number: after.trials[number] for number in (0, 1)} == {number: before.trials[number] for number in (0, 1)}
-    again = [event.body["epoch"] for event in read_events(place.ledger) if event.kind == "epoch" and event.trial == 2]
+    assert {number: after.trials[number] for number in (0, 1)} == {
+        number: before.trials[number] for number in (0, 1)
+    }
+    again = [
+        event.body["epoch"]
+        for event in read_events(place.ledger)
+        if event.kind == "epoch" and event.trial == 2
+    ]
     assert again[:3] == [1, 2, 1]
-    assert [entry["epoch"] for entry in after.trials[2].epochs] == list(range(1, len(after.trials[2].epochs) + 1))
+    assert [entry["epoch"] for entry in after.trials[2].epochs] == list(
+        range(1, len(after.trials[2].epochs) + 1)
+    )
     assert after.trials[2].state in ("complete", "pruned")
     assert account in (place.runs / "first" / "report.html").read_text(encoding="utf-8")
     with open(place.runs / "first" / "leaderboard.csv", newline="", encoding="utf-8") as file:
@@ -315,7 +421,16 @@ def test_changed_data_that_are_accepted_are_told_wherever_the_sweep_is_looked_at
     # Accepted once: these are the sweep's data now, and the ones before are others.
     assert changes(place) == []
     status, _, err = call_here(
-        capsys, monkeypatch, "export", "first", "--trial", 0, "-o", place.folder / "out", "--runs", place.runs
+        capsys,
+        monkeypatch,
+        "export",
+        "first",
+        "--trial",
+        0,
+        "-o",
+        place.folder / "out",
+        "--runs",
+        place.runs,
     )
     assert status == 2
     assert f"; since then the data were changed: {OTHER_DEV_LABELS}. Nothing was" in err
@@ -325,7 +440,9 @@ def test_an_export_after_the_data_were_changed_says_what_changed(
     place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place.rows(relabel("dev", "neutral", "angry"))
-    status, _, err = call_here(capsys, monkeypatch, "export", "first", "-o", place.folder / "out", "--runs", place.runs)
+    status, _, err = call_here(
+        capsys, monkeypatch, "export", "first", "-o", place.folder / "out", "--runs", place.runs
+    )
     assert status == 2
     assert f"; since then the data were changed: {OTHER_DEV_LABELS}. Nothing was" in err
     assert not (place.folder / "out").exists()
@@ -338,7 +455,15 @@ def test_after_other_train_labels_earlier_trials_still_compete(place: Place) -> 
     data = check(spec).settings_check.data()
     with Ledger(place.runs / "first") as ledger:
         ledger.append(
-            ("note", None, {"about": "data", **data, **restarts(ledger.history, data, data_changes(ledger.history, data))})
+            (
+                "note",
+                None,
+                {
+                    "about": "data",
+                    **data,
+                    **restarts(ledger.history, data, data_changes(ledger.history, data)),
+                },
+            )
         )
     history = place.history
     assert [history.may_win(number) for number in range(3)] == [True, True, True]
@@ -346,7 +471,11 @@ def test_after_other_train_labels_earlier_trials_still_compete(place: Place) -> 
     export_trial(history, place.runs / "first", 0, place.folder / "out")
     bundle = load_bundle(place.folder / "out")
     shutil.rmtree(place.folder / "out")
-    assert bundle.provenance["manifest_sha256"] == place.history.data[0][1]["manifest"]["sha256"] != data["manifest"]["sha256"]
+    assert (
+        bundle.provenance["manifest_sha256"]
+        == place.history.data[0][1]["manifest"]["sha256"]
+        != data["manifest"]["sha256"]
+    )
 
 
 def test_answers_of_the_ledger_are_of_the_data_as_they_are(place: Place) -> None:
@@ -361,9 +490,13 @@ def test_answers_of_the_ledger_are_of_the_data_as_they_are(place: Place) -> None
         conductor = Conductor(ledger, spec, load_space(spec.space), "cpu", lambda: None)
         conductor.orders.unfinished.clear()
         order = conductor.next_order()
-        assert order is None or order["number"] == 4  # answered from the ledger, which has trained it on these data
+        assert (
+            order is None or order["number"] == 4
+        )  # answered from the ledger, which has trained it on these data
         assert ledger.history.trials[3].copied_from == 0
-        ledger.append(("note", None, {"about": "data", **data, **restarts(ledger.history, data, changed)}))
+        ledger.append(
+            ("note", None, {"about": "data", **data, **restarts(ledger.history, data, changed)})
+        )
     with Ledger(place.runs / "first") as ledger:
         spec = replace(spec, trials=6, enqueue=[point, point])
         conductor = Conductor(ledger, spec, load_space(spec.space), "cpu", lambda: None)

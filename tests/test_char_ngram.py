@@ -1,4 +1,6 @@
-"""The built-in text encoder: its numbers are those of version 1, whatever it costs to compute them, and no word takes the machine."""
+"""The built-in text encoder: its numbers are those of version 1, whatever it costs to compute them,
+and no word takes the machine.
+"""
 
 import hashlib
 import random
@@ -34,9 +36,43 @@ ROWS = {
         0.4187,
         -1.439,
     ],
-    1: [0.0, 1.633, 0.0, 0.0, 0.0, 0.0, -1.633, 0.0, 1.633, 1.633, 0.0, 0.0, 1.633, 0.0, 0.0, 1.633],
+    1: [
+        0.0,
+        1.633,
+        0.0,
+        0.0,
+        0.0,
+        0.0,
+        -1.633,
+        0.0,
+        1.633,
+        1.633,
+        0.0,
+        0.0,
+        1.633,
+        0.0,
+        0.0,
+        1.633,
+    ],
     4: [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -2.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
-    5: [-1.7056, 0.0, 0.0, 0.0, -0.8528, 0.0, -2.5584, -0.8528, 0.0, 2.0, -0.8528, 0.0, -0.8528, 0.0, 1.7056, -0.8528],
+    5: [
+        -1.7056,
+        0.0,
+        0.0,
+        0.0,
+        -0.8528,
+        0.0,
+        -2.5584,
+        -0.8528,
+        0.0,
+        2.0,
+        -0.8528,
+        0.0,
+        -0.8528,
+        0.0,
+        1.7056,
+        -0.8528,
+    ],
 }
 LONG = 200_000
 
@@ -51,9 +87,13 @@ def test_the_numbers_of_version_1_have_not_changed() -> None:
 
 
 def by_definition(word: str, width: int) -> npt.NDArray[np.float32]:
-    """All n-grams of the marked word, and the word itself as often as it has letters, hashed one by one."""
+    """All n-grams of the marked word, and the word itself as often as it has letters, hashed one by
+    one.
+    """
     marked = f"<{word}>"
-    grams = [marked[start : start + n] for n in (1, 2, 3, 4, 5) for start in range(len(marked) - n + 1)]
+    grams = [
+        marked[start : start + n] for n in (1, 2, 3, 4, 5) for start in range(len(marked) - n + 1)
+    ]
     grams += [f"={word}"] * max(1, len(word))
     vector = np.zeros(width, dtype=np.float32)
     for gram in grams:
@@ -76,13 +116,16 @@ def test_words_beyond_the_tokens_count_for_the_whole_alone() -> None:
     assert found.shape == (20, 32)
     longer = CharNgram(width=32, max_tokens=128).encode([" ".join(words), "before"])
     np.testing.assert_array_equal(found, longer[:20])
-    assert not np.array_equal(found[0], CharNgram(width=32, max_tokens=20).encode([" ".join(words[:250]), "before"])[0])
+    assert not np.array_equal(
+        found[0], CharNgram(width=32, max_tokens=20).encode([" ".join(words[:250]), "before"])[0]
+    )
 
 
 def within_limits(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     """Run Python with 300 MB more memory than its imports take, and a minute of processor."""
     limited = f"""
-import resource, sys, mmm.cli, mmm.corpus_page, mmm.corpus_report, mmm.extract, torch, torchaudio, pandas
+import resource, sys, mmm.cli, mmm.corpus_page, mmm.corpus_report, mmm.extract
+import torch, torchaudio, pandas
 from mmm.encoders.char_ngram import CharNgram
 held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (held + 300 * 2**20,) * 2)
@@ -91,7 +134,9 @@ resource.setrlimit(resource.RLIMIT_CPU, (used + 60, used + 60))
 {program}
 """
     command = [sys.executable, "-c", limited, *map(str, arguments)]
-    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    return subprocess.run(
+        command, env=environment(), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
 
 
 def test_a_word_of_hundreds_of_thousands_of_letters_takes_seconds_and_its_own_size() -> None:
@@ -106,11 +151,24 @@ def test_a_million_words_take_seconds_and_little_memory() -> None:
 
 def test_a_corpus_with_such_a_word_is_reported_on_and_encoded(tmp_path: Path) -> None:
     write_wav(tmp_path / "a.wav", 0.1, 200.0, 0)
-    rows = [[split, split, "1", split, split, "x" * 100_000, "a.wav", "sad", split] for split in ("train", "dev", "test")]
+    rows = [
+        [split, split, "1", split, split, "x" * 100_000, "a.wav", "sad", split]
+        for split in ("train", "dev", "test")
+    ]
     manifest = write_manifest(tmp_path / "manifest.csv", rows, HEADER)
     main = "sys.argv[0] = 'mmm'\nmmm.cli.main()"
     done = within_limits(main, "corpus-report", manifest, "-o", tmp_path / "page.html")
     assert (done.returncode, done.stderr) == (0, "")
-    done = within_limits(main, "encode", manifest, "--features", tmp_path / "features", "--context", 1, "--threads", 1)
+    done = within_limits(
+        main,
+        "encode",
+        manifest,
+        "--features",
+        tmp_path / "features",
+        "--context",
+        1,
+        "--threads",
+        1,
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert "3 utterances encoded" in done.stdout

@@ -1,4 +1,6 @@
-"""A bit that flips in a feature store is not trained on, and not made to look as if it was meant."""
+"""A bit that flips in a feature store is not trained on, and not made to look as if it was
+meant.
+"""
 
 import json
 import os
@@ -69,13 +71,18 @@ def test_a_flipped_bit_is_refused_or_makes_no_difference(tmp_path: Path, file: s
         except DamagedStore as error:
             refused += 1
             assert f"{path / file}: damaged" in str(error) or file == "checksums.json"
-            assert f"make it again: rm -r {path} && mmm encode manifest.csv --features {tmp_path}" in str(error)
+            assert (
+                f"make it again: rm -r {path} && mmm encode manifest.csv --features {tmp_path}"
+                in str(error)
+            )
         else:
             assert found.recipe == whole.recipe
             for name in ("values", "offsets", "pooled", "keys", "stamps", "audio_hashes"):
                 np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
         flip(path / file, place)
-    assert refused == len(places) or file == "checksums.json"  # the size of a block does not matter where there is one
+    assert (
+        refused == len(places) or file == "checksums.json"
+    )  # the size of a block does not matter where there is one
     read_all(path)
 
 
@@ -96,7 +103,9 @@ def test_a_file_that_is_cut_short_or_gone_is_refused(tmp_path: Path, file: str) 
             read_all(path)
 
 
-def test_a_block_is_checked_when_it_is_first_read_and_not_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_block_is_checked_when_it_is_first_read_and_not_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(checksums, "BLOCK_BYTES", 64)  # a row of 6 has 12 bytes
     path = tmp_path / "store"
     write(path, ragged(), AUDIO)
@@ -108,7 +117,10 @@ def test_a_block_is_checked_when_it_is_first_read_and_not_again(tmp_path: Path, 
     store.check("values", starts[:2], ends[:2])
     for _ in range(2):
         with pytest.raises(
-            DamagedStore, match=r"values\.npy: damaged: its checksum is not the recorded one; make it again: rm -r"
+            DamagedStore,
+            match=(
+                r"values\.npy: damaged: its checksum is not the recorded one; make it again: rm -r"
+            ),
         ):
             store.check("values", starts[2:3], ends[2:3])
     flip(path / "values.npy", -8 * 50)
@@ -149,7 +161,8 @@ def test_features_with_a_flipped_bit_are_not_trained_on_and_the_printed_commands
             trained(own, architecture, epochs=1)
 
     with pytest.raises(
-        DamagedStore, match=rf"{spoiled}: damaged: its checksum is not the recorded one; make it again: rm -r "
+        DamagedStore,
+        match=rf"{spoiled}: damaged: its checksum is not the recorded one; make it again: rm -r ",
     ) as caught:
         attempt()
     run_printed(str(caught.value))
@@ -162,13 +175,18 @@ def test_what_is_damaged_is_not_copied_into_a_new_store(own: Corpus) -> None:
     stamp = own.manifest.audio_path(own.manifest.utterances[7])
     write_wav(stamp, 0.5, 900.0, seed=99)
     with pytest.raises(
-        DamagedStore, match=rf"{spoiled}: damaged: .*; make it again: rm -r .* && mmm encode {own.manifest.path} "
+        DamagedStore,
+        match=(
+            rf"{spoiled}: damaged: .*; make it again: rm -r .* && mmm encode {own.manifest.path} "
+        ),
     ) as caught:
         encode(own.manifest, own.features_dir)
     run_printed(str(caught.value))
     encode(own.manifest, own.features_dir)
     own.features().speech.check("values")
-    assert [name for name in names_in(own.features_dir) if name.startswith(".") and name != ".lock"] == []
+    assert [
+        name for name in names_in(own.features_dir) if name.startswith(".") and name != ".lock"
+    ] == []
 
 
 def test_taking_over_other_times_does_not_bless_what_is_damaged(own: Corpus) -> None:
@@ -182,15 +200,22 @@ def test_taking_over_other_times_does_not_bless_what_is_damaged(own: Corpus) -> 
         store.check("values")
 
 
-def test_features_of_an_earlier_version_are_read_and_it_is_told_once_how_to_add_checksums(own: Corpus) -> None:
+def test_features_of_an_earlier_version_are_read_and_it_is_told_once_how_to_add_checksums(
+    own: Corpus,
+) -> None:
     expected = trained(own, "mlp_mixer").best_metrics["loss"]
     make_old(own.features_dir)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         assert trained(own, "mlp_mixer").best_metrics["loss"] == expected
         list(baselines(own.manifest, own.features_dir))
-    (message,) = [str(warning.message) for warning in told if issubclass(warning.category, Unchecked)]
-    assert message.startswith(f"{own.features_dir}: features of an earlier version have no checksums and are read unchecked; ")
+    (message,) = [
+        str(warning.message) for warning in told if issubclass(warning.category, Unchecked)
+    ]
+    assert message.startswith(
+        f"{own.features_dir}: features of an earlier version have no checksums and are read"
+        " unchecked; "
+    )
     run_printed(message)
     with warnings.catch_warnings():
         warnings.simplefilter("error", Unchecked)
@@ -204,7 +229,16 @@ def test_the_command_line_tells_it_in_one_line(
     own: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_old(own.features_dir)
-    words = ["train", own.manifest.path, "--features", own.features_dir, "--out", tmp_path / "bundle", "--epochs", "1"]
+    words = [
+        "train",
+        own.manifest.path,
+        "--features",
+        own.features_dir,
+        "--out",
+        tmp_path / "bundle",
+        "--epochs",
+        "1",
+    ]
     monkeypatch.setattr(sys, "argv", ["mmm", *map(str, words)])
     monkeypatch.setattr("mmm.cli.restart_reusing_holes", lambda: None)
     with warnings.catch_warnings():
@@ -213,20 +247,28 @@ def test_the_command_line_tells_it_in_one_line(
             mmm.cli.main()
     assert ended.value.code in (0, None)
     lines = capsys.readouterr().err.splitlines()
-    assert [line for line in lines if "unchecked" in line] == [line for line in lines if line.startswith("warning: ")]
+    assert [line for line in lines if "unchecked" in line] == [
+        line for line in lines if line.startswith("warning: ")
+    ]
     assert len([line for line in lines if "unchecked" in line]) == 1
 
 
 @pytest.mark.parametrize("is_moved", [False, True])
-def test_a_kill_when_the_checksums_are_written_is_finished_by_the_next_run(tmp_path: Path, is_moved: bool) -> None:
+def test_a_kill_when_the_checksums_are_written_is_finished_by_the_next_run(
+    tmp_path: Path, is_moved: bool
+) -> None:
     write(tmp_path / "whole", ragged(), AUDIO)
     partial = PartialStore(tmp_path / "store", plan_of(ragged(), AUDIO))
     for row, values in enumerate(ragged()):
         partial.put(row, values)
     partial.close()
     sums = json.dumps(checksums.checksums_of(partial.folder / "store", SMALL_FILES, LARGE_FILES))
-    (partial.folder / ("store/checksums.json" if is_moved else "checksums.json")).write_text(sums if is_moved else sums[:50])
+    (partial.folder / ("store/checksums.json" if is_moved else "checksums.json")).write_text(
+        sums if is_moved else sums[:50]
+    )
     PartialStore(tmp_path / "store", plan_of(ragged(), AUDIO)).finish()
     for file in names_in(tmp_path / "whole"):
-        assert (tmp_path / "store" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes(), file
+        assert (tmp_path / "store" / file).read_bytes() == (
+            tmp_path / "whole" / file
+        ).read_bytes(), file
     assert names_in(tmp_path) == ["store", "whole"]

@@ -1,4 +1,6 @@
-"""Which Ray a command works on: its own, whatever other one is or was on the machine, or the one it was told to join."""
+"""Which Ray a command works on: its own, whatever other one is or was on the machine, or the one it
+was told to join.
+"""
 
 import shutil
 import signal
@@ -18,7 +20,9 @@ from tests.test_encode_command import SMALL
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="processes are found through /proc"),
+    pytest.mark.skipif(
+        not Path("/proc/self/stat").is_file(), reason="processes are found through /proc"
+    ),
 ]
 
 NOBODY = "127.0.0.1:6399"
@@ -26,8 +30,12 @@ NOBODY = "127.0.0.1:6399"
 
 @pytest.fixture
 def other_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Traces of another Ray that nobody answers for: the variable that names it, and the file that one leaves when it is killed."""
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # short, since Ray's sockets lie below it
+    """Traces of another Ray that nobody answers for: the variable that names it, and the file that
+    one leaves when it is killed.
+    """
+    with tempfile.TemporaryDirectory(
+        dir="/tmp"
+    ) as folder:  # short, since Ray's sockets lie below it
         trace = Path(folder) / "ray" / "ray_current_cluster"
         trace.parent.mkdir()
         trace.write_text(NOBODY)
@@ -36,13 +44,33 @@ def other_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield trace
 
 
-def test_a_sweep_starts_a_ray_of_its_own(corpus: Corpus, empty_store: Path, tmp_path: Path, other_ray: Path) -> None:
+def test_a_sweep_starts_a_ray_of_its_own(
+    corpus: Corpus, empty_store: Path, tmp_path: Path, other_ray: Path
+) -> None:
     runs = tmp_path / "runs"
     runs.mkdir()
     shutil.copy(empty_store, runs)
-    call("search", "run", "quick", corpus.manifest.path, "--features", corpus.features_dir, "--name", "first", "--trials", 1,
-         "--epochs", 1, "--workers", 1, "--runs", runs)  # fmt: skip
-    assert [trial.state for trial in read_history(runs / "first" / "ledger.sqlite").trials.values()] == ["complete"]
+    call(
+        "search",
+        "run",
+        "quick",
+        corpus.manifest.path,
+        "--features",
+        corpus.features_dir,
+        "--name",
+        "first",
+        "--trials",
+        1,
+        "--epochs",
+        1,
+        "--workers",
+        1,
+        "--runs",
+        runs,
+    )
+    assert [
+        trial.state for trial in read_history(runs / "first" / "ledger.sqlite").trials.values()
+    ] == ["complete"]
     assert other_ray.is_file()
 
 
@@ -75,9 +103,15 @@ with Stopping(asked):
 
 
 def test_a_signal_is_ours_to_handle_once_ray_is_there() -> None:
-    # While it starts there is a moment in which its own handler, installed by its C++ part, ends the process: not ours to close.
-    with subprocess.Popen([sys.executable, "-c", CONNECT], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          text=True) as process:  # fmt: skip
+    # While it starts there is a moment in which its own handler, installed by its C++ part, ends
+    # the process: not ours to close.
+    with subprocess.Popen(
+        [sys.executable, "-c", CONNECT],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
         try:
             assert process.stdout is not None
             while process.stdout.readline() != "connected\n":
@@ -94,6 +128,14 @@ def test_a_signal_is_ours_to_handle_once_ray_is_there() -> None:
 def test_a_cluster_that_is_too_small_is_refused() -> None:
     code = "from search.cluster import connect; connect(None, 1, 0, {'CPU': 3.0})"
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        [sys.executable, "-c", code],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
     )
-    assert done.stderr.splitlines()[-1] == "ValueError: the cluster has 1 CPUs, 3 are asked for; Ray would wait for ever"
+    assert (
+        done.stderr.splitlines()[-1]
+        == "ValueError: the cluster has 1 CPUs, 3 are asked for; Ray would wait for ever"
+    )

@@ -1,4 +1,6 @@
-"""The conductor with a real ledger and real training, without Ray: what is ordered, stopped, resumed, kept and written down."""
+"""The conductor with a real ledger and real training, without Ray: what is ordered, stopped,
+resumed, kept and written down.
+"""
 
 import itertools
 import re
@@ -24,9 +26,20 @@ from search.slices import Slices
 from search.trial_files import best_weights, trial_folder
 from spaces import Space
 from tests.conftest import Corpus
-from tests.sweep_parts import METRIC, SMALL, SMALL_SPACE, epoch_entry, small_spec, suggest_small, train_serially
+from tests.sweep_parts import (
+    METRIC,
+    SMALL,
+    SMALL_SPACE,
+    epoch_entry,
+    small_spec,
+    suggest_small,
+    train_serially,
+)
 
-BLAST = {"lr": 1.0, "weight_decay": 200.0}  # weights grow 199-fold a step: finite at first, not for long
+BLAST = {
+    "lr": 1.0,
+    "weight_decay": 200.0,
+}  # weights grow 199-fold a step: finite at first, not for long
 
 
 class Sweep:
@@ -37,7 +50,9 @@ class Sweep:
         self._open = ExitStack()
 
     def conductor(self, **changes: Any) -> Conductor:
-        """A new session, as `run` and `resume` open it; one that was open is left as a killed driver leaves it."""
+        """A new session, as `run` and `resume` open it; one that was open is left as a killed
+        driver leaves it.
+        """
         self._open.close()
         parts = {name: changes.pop(name) for name in ("count_parameters",) if name in changes}
         self.spec = replace(self.spec, **changes)
@@ -64,15 +79,24 @@ class Sweep:
         """What the ledger says of a trial, repeats as one."""
         return [
             kind
-            for kind, _ in itertools.groupby(e.kind for e in read_events(self.folder / "ledger.sqlite") if e.trial == number)
+            for kind, _ in itertools.groupby(
+                e.kind for e in read_events(self.folder / "ledger.sqlite") if e.trial == number
+            )
         ]
 
 
 def told(history: History) -> dict[int, tuple[Any, ...]]:
     """What is to be the same in two sweeps: all but clocks and paths."""
-    return {trial.number: (trial.state, trial.reason, trial.params, trial.settings,
-                           [(entry["epoch"], entry["train_loss"], entry["metrics"]) for entry in trial.epochs])
-            for trial in history.trials.values()}  # fmt: skip
+    return {
+        trial.number: (
+            trial.state,
+            trial.reason,
+            trial.params,
+            trial.settings,
+            [(entry["epoch"], entry["train_loss"], entry["metrics"]) for entry in trial.epochs],
+        )
+        for trial in history.trials.values()
+    }
 
 
 def fixed(**settings: Any) -> Space:
@@ -88,12 +112,17 @@ def by_number(settings_of: Mapping[int, Mapping[str, Any]]) -> Space:
 @pytest.fixture(scope="module")
 def whole(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     """A small sweep from its start to its end. Not to be changed by a test."""
-    sweep = Sweep(tmp_path_factory.mktemp("runs") / "small", small_spec(corpus, trials=8, epochs=7, first_rung=2))
+    sweep = Sweep(
+        tmp_path_factory.mktemp("runs") / "small",
+        small_spec(corpus, trials=8, epochs=7, first_rung=2),
+    )
     sweep.run()
     return sweep
 
 
-def test_a_whole_sweep_trains_every_trial_to_its_end_or_to_the_rung_that_stopped_it(whole: Sweep) -> None:
+def test_a_whole_sweep_trains_every_trial_to_its_end_or_to_the_rung_that_stopped_it(
+    whole: Sweep,
+) -> None:
     history = whole.history
     assert whole.spec.rungs == [2, 6]
     assert list(history.trials) == list(range(8))
@@ -112,35 +141,59 @@ def test_a_whole_sweep_trains_every_trial_to_its_end_or_to_the_rung_that_stopped
 def test_a_stopped_trial_ends_pruned_with_the_decisions_reason(whole: Sweep) -> None:
     pruned = [trial for trial in whole.history.trials.values() if trial.state == "pruned"]
     assert pruned
-    decisions = {event.trial: event.body for event in read_events(whole.folder / "ledger.sqlite") if event.kind == "decision"}
+    decisions = {
+        event.trial: event.body
+        for event in read_events(whole.folder / "ledger.sqlite")
+        if event.kind == "decision"
+    }
     for trial in pruned:
-        assert decisions[trial.number] == {"epoch": trial.epochs[-1]["epoch"], "action": "stop", "reason": trial.reason}
+        assert decisions[trial.number] == {
+            "epoch": trial.epochs[-1]["epoch"],
+            "action": "stop",
+            "reason": trial.reason,
+        }
         assert trial.reason.startswith("rank ")
 
 
 def test_the_ledger_tells_a_trials_story_in_order(whole: Sweep) -> None:
     first = whole.history.trials[0]
-    stopped = next(trial for trial in whole.history.trials.values() if trial.state == "pruned" and len(trial.epochs) == 2)
+    stopped = next(
+        trial
+        for trial in whole.history.trials.values()
+        if trial.state == "pruned" and len(trial.epochs) == 2
+    )
     assert first.state == "complete"  # the first to arrive at a rung goes on
     for number, story in (
         (0, ["epoch", "decision", "epoch", "decision", "epoch", "end"]),
         (stopped.number, ["epoch", "decision", "end"]),
     ):
         kinds = whole.kinds(number)
-        assert [kind for kind, _ in itertools.groupby(kind for kind in kinds if kind != "checkpoint")] == ["suggest", *story]
+        assert [
+            kind for kind, _ in itertools.groupby(kind for kind in kinds if kind != "checkpoint")
+        ] == ["suggest", *story]
         # What a decision may end has to be on the disk before.
-        assert all(before == "checkpoint" for before, kind in itertools.pairwise(kinds) if kind == "decision")
+        assert all(
+            before == "checkpoint"
+            for before, kind in itertools.pairwise(kinds)
+            if kind == "decision"
+        )
 
 
-def report_epochs(conductor: Conductor, number: int, scores: Sequence[float], *, decides: bool = True) -> bool:
-    """Report the next epochs of a trial as a worker would; without `decides` the driver dies after writing them down."""
+def report_epochs(
+    conductor: Conductor, number: int, scores: Sequence[float], *, decides: bool = True
+) -> bool:
+    """Report the next epochs of a trial as a worker would; without `decides` the driver dies after
+    writing them down.
+    """
     first = len(conductor.trials[number].epochs) + 1
     entries = [epoch_entry(epoch, score) for epoch, score in enumerate(scores, start=first)]
     if not decides:
         conductor.ledger.append(*(("epoch", number, entry) for entry in entries))
         return False
     is_last = entries[-1]["epoch"] == conductor.spec.epochs
-    return conductor.report(number, {"epochs": entries, "checkpoint": None, "is_last": is_last, "failure": None})
+    return conductor.report(
+        number, {"epochs": entries, "checkpoint": None, "is_last": is_last, "failure": None}
+    )
 
 
 @pytest.mark.parametrize("is_killed", [False, True])
@@ -148,15 +201,26 @@ def test_the_best_trial_so_far_goes_on_at_a_rung_although_little_is_expected_of_
     corpus: Corpus, tmp_path: Path, is_killed: bool
 ) -> None:
     # One system learns fast and gets no further, the other starts lower and ends best.
-    fast, slow = ("vanilla_concat", [0.26, 0.30], [0.30] * 5), ("three_way_concat", [0.10, 0.20], [0.6] * 5)
-    points = tuple({"architecture": name, "context": 1 + number % 3, "lr": 1e-3 * (number + 2)}
-                   for number, (name, _, _) in enumerate([slow, fast] * 6))  # fmt: skip
-    sweep = Sweep(tmp_path / "s", small_spec(corpus, trials=14, epochs=7, first_rung=2), Space(suggest_small, points))
+    fast, slow = (
+        ("vanilla_concat", [0.26, 0.30], [0.30] * 5),
+        ("three_way_concat", [0.10, 0.20], [0.6] * 5),
+    )
+    points = tuple(
+        {"architecture": name, "context": 1 + number % 3, "lr": 1e-3 * (number + 2)}
+        for number, (name, _, _) in enumerate([slow, fast] * 6)
+    )
+    sweep = Sweep(
+        tmp_path / "s",
+        small_spec(corpus, trials=14, epochs=7, first_rung=2),
+        Space(suggest_small, points),
+    )
     conductor = sweep.conductor(factor=7)
     for name, before, after in [slow, fast] * 5:
         order = conductor.next_order()
         assert order is not None and order["settings"]["architecture"] == name
-        if not report_epochs(conductor, order["number"], before) and not report_epochs(conductor, order["number"], after[:4]):
+        if not report_epochs(conductor, order["number"], before) and not report_epochs(
+            conductor, order["number"], after[:4]
+        ):
             report_epochs(conductor, order["number"], after[4:])
     slow_one, fast_one = conductor.next_order(), conductor.next_order()
     assert slow_one is not None and fast_one is not None
@@ -167,16 +231,24 @@ def test_the_best_trial_so_far_goes_on_at_a_rung_although_little_is_expected_of_
         assert [order and order["number"] for order in orders] == [10, 11]
     trial = sweep.history.trials[11]
     assert (trial.state, trial.decided) == ("running", 2)
-    decision = [event.body for event in read_events(sweep.folder / "ledger.sqlite") if event.kind == "decision"][-1]
+    decision = [
+        event.body
+        for event in read_events(sweep.folder / "ledger.sqlite")
+        if event.kind == "decision"
+    ][-1]
     assert decision["action"] == "continue"
     assert re.fullmatch(
-        r"rank [3-9] of 11 at epoch 2 by the macro_f1 expected at the end \(0\.\d+\), best 2 go on, "
-        r"and so does the best macro_f1 so far at epoch 2 \(0\.3175\)", decision["reason"]
-    )  # fmt: skip
+        r"rank [3-9] of 11 at epoch 2 by the macro_f1 expected at the end \(0\.\d+\), best 2 go"
+        r" on, "
+        r"and so does the best macro_f1 so far at epoch 2 \(0\.3175\)",
+        decision["reason"],
+    )
 
 
 def test_the_same_sweep_again_gives_the_same_trials(whole: Sweep, tmp_path: Path) -> None:
-    assert told(Sweep(tmp_path / "again", replace(whole.spec, name="again")).run()) == told(whole.history)
+    assert told(Sweep(tmp_path / "again", replace(whole.spec, name="again")).run()) == told(
+        whole.history
+    )
 
 
 @pytest.mark.parametrize("num_reports", [1, 2, 6, 9, 13])
@@ -194,13 +266,20 @@ def test_a_sweep_killed_after_any_report_goes_on_as_if_undisturbed(
     found = sweep.run()
     assert told(found) == expected
     counts = Counter(
-        (event.trial, event.body["epoch"]) for event in read_events(sweep.folder / "ledger.sqlite") if event.kind == "epoch"
+        (event.trial, event.body["epoch"])
+        for event in read_events(sweep.folder / "ledger.sqlite")
+        if event.kind == "epoch"
     )
     again = {key for key, count in counts.items() if count > 1}
-    # Nothing that was finished is trained again, and of the interrupted trial no more than what has no checkpoint.
+    # Nothing that was finished is trained again, and of the interrupted trial no more than what has
+    # no checkpoint.
     running = [trial for trial in before.trials.values() if trial.state == "running"]
-    allowed = {(trial.number, entry["epoch"]) for trial in running for entry in trial.epochs
-               if entry["epoch"] > (trial.checkpoint["epoch"] if trial.checkpoint else 0)}  # fmt: skip
+    allowed = {
+        (trial.number, entry["epoch"])
+        for trial in running
+        for entry in trial.epochs
+        if entry["epoch"] > (trial.checkpoint["epoch"] if trial.checkpoint else 0)
+    }
     assert again == allowed
 
 
@@ -216,7 +295,9 @@ def test_two_kills_of_one_trial_still_give_the_undisturbed_epochs(
     assert told(sweep.run()) == told(Sweep(tmp_path / "undisturbed", spec).run())
 
 
-def test_a_checkpoint_written_but_never_recorded_does_not_fail_the_trial(corpus: Corpus, tmp_path: Path) -> None:
+def test_a_checkpoint_written_but_never_recorded_does_not_fail_the_trial(
+    corpus: Corpus, tmp_path: Path
+) -> None:
     # The driver dies while a worker is between writing a checkpoint and the driver's recording it.
     spec = small_spec(corpus, trials=1, epochs=7, first_rung=2)
     sweep = Sweep(tmp_path / "killed", spec)
@@ -233,7 +314,9 @@ def test_a_trials_first_checkpoint_waits_until_it_is_a_hundredth_of_the_training
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("search.slices.SLICE_S", 0.0)  # an epoch a report
-    conductor = Sweep(tmp_path / "s", small_spec(corpus, trials=2, epochs=7, first_rung=5)).conductor()
+    conductor = Sweep(
+        tmp_path / "s", small_spec(corpus, trials=2, epochs=7, first_rung=5)
+    ).conductor()
     first, second = conductor.next_order(), conductor.next_order()
     assert first is not None
     assert second is not None
@@ -247,36 +330,48 @@ def test_a_trials_first_checkpoint_waits_until_it_is_a_hundredth_of_the_training
     assert [checkpoint and checkpoint["epoch"] for checkpoint in saved] == [None] * 4 + [5]
 
 
-def test_a_driver_killed_before_it_decided_at_a_rung_decides_when_it_goes_on(corpus: Corpus, tmp_path: Path) -> None:
+def test_a_driver_killed_before_it_decided_at_a_rung_decides_when_it_goes_on(
+    corpus: Corpus, tmp_path: Path
+) -> None:
     spec = small_spec(corpus, trials=6, epochs=7, first_rung=2)
     expected = Sweep(tmp_path / "undisturbed", spec).run()
     number = next(trial.number for trial in expected.trials.values() if trial.state == "pruned")
     sweep = Sweep(tmp_path / "killed", spec)
     conductor = sweep.conductor()
     reports = train_serially(conductor)
-    while (order := len(conductor.trials)) < number or conductor.trials[order - 1].state == "running":
+    while (order := len(conductor.trials)) < number or conductor.trials[
+        order - 1
+    ].state == "running":
         next(reports)
     order_of = conductor.next_order()
     assert order_of is not None
     report = Slices([order_of]).next()[0]
     conductor.ledger.append(
-        *(("epoch", number, entry) for entry in report["epochs"]), ("checkpoint", number, report["checkpoint"])
+        *(("epoch", number, entry) for entry in report["epochs"]),
+        ("checkpoint", number, report["checkpoint"]),
     )
     assert told(sweep.run()) == told(expected)
 
 
-def test_a_driver_killed_before_it_recorded_a_trials_end_ends_it_when_it_goes_on(corpus: Corpus, tmp_path: Path) -> None:
+def test_a_driver_killed_before_it_recorded_a_trials_end_ends_it_when_it_goes_on(
+    corpus: Corpus, tmp_path: Path
+) -> None:
     spec = small_spec(corpus, trials=2, epochs=2)
     sweep = Sweep(tmp_path / "killed", spec)
     conductor = sweep.conductor()
     order = conductor.next_order()
     assert order is not None
     report = Slices([order]).next()[0]
-    conductor.ledger.append(*(("epoch", 0, entry) for entry in report["epochs"]), ("checkpoint", 0, report["checkpoint"]))
+    conductor.ledger.append(
+        *(("epoch", 0, entry) for entry in report["epochs"]),
+        ("checkpoint", 0, report["checkpoint"]),
+    )
     assert told(sweep.run()) == told(Sweep(tmp_path / "undisturbed", spec).run())
 
 
-def test_a_damaged_checkpoint_fails_its_trial_and_not_the_sweep(corpus: Corpus, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_fails_its_trial_and_not_the_sweep(
+    corpus: Corpus, tmp_path: Path
+) -> None:
     sweep = Sweep(tmp_path / "s", small_spec(corpus, trials=2))
     next(train_serially(sweep.conductor()))
     checkpoint = sweep.history.trials[0].checkpoint
@@ -291,13 +386,25 @@ def test_a_damaged_checkpoint_fails_its_trial_and_not_the_sweep(corpus: Corpus, 
     assert "damaged: its checksum is not the one that was recorded" in trials[0].reason
 
 
-def test_a_diverging_trial_fails_with_its_scores_and_the_sweep_goes_on(corpus: Corpus, tmp_path: Path) -> None:
-    sweep = Sweep(tmp_path / "s", small_spec(corpus, trials=3, epochs=9, first_rung=8), by_number({1: BLAST}))
+def test_a_diverging_trial_fails_with_its_scores_and_the_sweep_goes_on(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    sweep = Sweep(
+        tmp_path / "s", small_spec(corpus, trials=3, epochs=9, first_rung=8), by_number({1: BLAST})
+    )
     trials = sweep.run().trials
-    assert [trial.state for trial in trials.values()] == ["complete", "failed", "complete"] or trials[2].state == "pruned"
+    assert [trial.state for trial in trials.values()] == [
+        "complete",
+        "failed",
+        "complete",
+    ] or trials[2].state == "pruned"
     assert " loss is " in trials[1].reason
     assert "epoch" in trials[1].reason
-    end = next(e.body for e in read_events(sweep.folder / "ledger.sqlite") if e.kind == "end" and e.trial == 1)
+    end = next(
+        e.body
+        for e in read_events(sweep.folder / "ledger.sqlite")
+        if e.kind == "end" and e.trial == 1
+    )
     assert "mmm.train.Diverged" in end["traceback"]
     with pytest.raises(Diverged):
         list(fit(Slices([_order(sweep, 1)]).members[1].run))
@@ -307,28 +414,50 @@ def test_a_diverging_trial_fails_with_its_scores_and_the_sweep_goes_on(corpus: C
 
 def _order(sweep: Sweep, number: int) -> dict[str, Any]:
     spec = sweep.spec
-    return {"sweep": str(sweep.folder), "number": number, "settings": sweep.history.trials[number].settings, "manifest": spec.manifest,
-            "features": spec.features, "metric": spec.metric, "device": "cpu", "rungs": spec.rungs, "checkpoints": [],
-            "precision": "float32"}  # fmt: skip
+    return {
+        "sweep": str(sweep.folder),
+        "number": number,
+        "settings": sweep.history.trials[number].settings,
+        "manifest": spec.manifest,
+        "features": spec.features,
+        "metric": spec.metric,
+        "device": "cpu",
+        "rungs": spec.rungs,
+        "checkpoints": [],
+        "precision": "float32",
+    }
 
 
-def test_settings_that_no_model_can_be_built_with_fail_their_trial_only(corpus: Corpus, tmp_path: Path) -> None:
-    odd = {"architecture": "cross_attention", "width": None, "heads": 3}  # the text features are 32 wide
+def test_settings_that_no_model_can_be_built_with_fail_their_trial_only(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    odd = {
+        "architecture": "cross_attention",
+        "width": None,
+        "heads": 3,
+    }  # the text features are 32 wide
     trials = Sweep(tmp_path / "s", small_spec(corpus, trials=3), by_number({1: odd})).run().trials
     assert [trials[number].state == "failed" for number in range(3)] == [False, True, False]
     assert trials[1].reason.startswith("ValueError: ")
     assert "heads" in trials[1].reason
 
 
-def test_invalid_settings_are_a_failed_trial_and_the_next_one_runs(corpus: Corpus, tmp_path: Path) -> None:
+def test_invalid_settings_are_a_failed_trial_and_the_next_one_runs(
+    corpus: Corpus, tmp_path: Path
+) -> None:
     sweep = Sweep(tmp_path / "s", small_spec(corpus, trials=3), by_number({1: {"dropout": 2.0}}))
     trials = sweep.run().trials
     assert [trials[number].state == "failed" for number in range(3)] == [False, True, False]
-    assert trials[1].reason == "invalid settings: dropout=2.0 is out of range; expected at least 0 and at most 0.99"
+    assert (
+        trials[1].reason
+        == "invalid settings: dropout=2.0 is out of range; expected at least 0 and at most 0.99"
+    )
     assert (trials[1].epochs, sweep.kinds(1)) == ([], ["suggest", "end"])
 
 
-def test_a_space_that_raises_on_a_rare_setting_is_a_failed_trial_and_the_next_one_runs(corpus: Corpus, tmp_path: Path) -> None:
+def test_a_space_that_raises_on_a_rare_setting_is_a_failed_trial_and_the_next_one_runs(
+    corpus: Corpus, tmp_path: Path
+) -> None:
     def suggest(trial: optuna.Trial) -> dict[str, Any]:
         settings = suggest_small(trial)
         return {**settings, "dropout": {0: 0.1, 2: 0.2}[trial.number]}
@@ -354,8 +483,12 @@ def test_when_time_is_up_trials_stay_unfinished_and_a_larger_budget_finishes_the
     assert conductor.used_up is not None
     assert conductor.used_up.why == "time budget"
     history = sweep.history
-    assert [(t.number, t.state, len(t.epochs)) for t in history.trials.values()] == [(0, "running", 2)]
-    assert told(sweep.run(time_budget_s=2000.0)) == told(Sweep(tmp_path / "undisturbed", spec).run())
+    assert [(t.number, t.state, len(t.epochs)) for t in history.trials.values()] == [
+        (0, "running", 2)
+    ]
+    assert told(sweep.run(time_budget_s=2000.0)) == told(
+        Sweep(tmp_path / "undisturbed", spec).run()
+    )
 
 
 def test_time_of_earlier_sessions_counts_against_the_budget(corpus: Corpus, tmp_path: Path) -> None:
@@ -392,22 +525,38 @@ def test_identical_settings_run_with_another_seed(corpus: Corpus, tmp_path: Path
 
 
 @pytest.mark.parametrize("keep", [1, 3])
-def test_weights_of_the_best_trials_are_kept_and_no_others(corpus: Corpus, tmp_path: Path, keep: int) -> None:
+def test_weights_of_the_best_trials_are_kept_and_no_others(
+    corpus: Corpus, tmp_path: Path, keep: int
+) -> None:
     sweep = Sweep(tmp_path / "s", small_spec(corpus, trials=10, keep=keep))
     history = sweep.run()
     kept = {trial.number for trial in history.ranked(METRIC)[:keep]}
     assert {int(path.parent.name) for path in sweep.folder.glob("trials/*/*.safetensors")} == kept
-    assert all((best_weights(sweep.folder, number) is not None) == (number in kept) for number in history.trials)
+    assert all(
+        (best_weights(sweep.folder, number) is not None) == (number in kept)
+        for number in history.trials
+    )
 
 
-def test_every_kept_trial_exports_with_the_score_the_ledger_has(whole: Sweep, tmp_path: Path) -> None:
+def test_every_kept_trial_exports_with_the_score_the_ledger_has(
+    whole: Sweep, tmp_path: Path
+) -> None:
     # export_trial evaluates what it wrote and refuses another score.
     for trial in whole.history.trials.values():
-        assert len(export_trial(whole.history, whole.folder, trial.number, tmp_path / str(trial.number))) == 64
+        assert (
+            len(
+                export_trial(
+                    whole.history, whole.folder, trial.number, tmp_path / str(trial.number)
+                )
+            )
+            == 64
+        )
 
 
-@pytest.mark.parametrize(("num_reports", "written"), [(1, "checkpoint-00002.safetensors"), (8, "best.safetensors")])
-def test_the_bundle_of_an_interrupted_trial_is_what_the_ledger_knows_of_it_though_its_worker_came_further(
+@pytest.mark.parametrize(
+    ("num_reports", "written"), [(1, "checkpoint-00002.safetensors"), (8, "best.safetensors")]
+)
+def test_an_interrupted_trial_is_bundled_as_the_ledger_knows_it_though_its_worker_came_further(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_reports: int, written: str
 ) -> None:
     monkeypatch.setattr("search.slices.SLICE_S", 0.0)
@@ -428,7 +577,9 @@ def test_the_bundle_of_an_interrupted_trial_is_what_the_ledger_knows_of_it_thoug
 def test_an_ended_trial_keeps_its_best_weights_alone(whole: Sweep) -> None:
     # The last one of a worker has no successor at whose start it could be slimmed.
     for number in range(7):
-        assert [path.name for path in trial_folder(whole.folder, number).iterdir()] == ["best.safetensors"]
+        assert [path.name for path in trial_folder(whole.folder, number).iterdir()] == [
+            "best.safetensors"
+        ]
 
 
 def test_reports_never_pass_a_rung(corpus: Corpus, tmp_path: Path) -> None:

@@ -15,11 +15,26 @@ def message_of(params: dict[str, Any]) -> str:
 
 
 def test_every_fault_is_listed_at_once() -> None:
-    message = message_of({
-        "architecture": "vanilla_concat", "learning_rate": 1, "context": 6, "dropout": 1.0, "lr": 0, "weight_decay": -1,
-        "batch_size": 0, "epochs": 2.5, "seed": True, "audio_feature": "mfcc", "class_weight": "balanced",
-        "label_policy": "last", "accumulation": "sum", "inputs": "video", "masked": 1, "num_blocks": 2,
-    })  # fmt: skip
+    message = message_of(
+        {
+            "architecture": "vanilla_concat",
+            "learning_rate": 1,
+            "context": 6,
+            "dropout": 1.0,
+            "lr": 0,
+            "weight_decay": -1,
+            "batch_size": 0,
+            "epochs": 2.5,
+            "seed": True,
+            "audio_feature": "mfcc",
+            "class_weight": "balanced",
+            "label_policy": "last",
+            "accumulation": "sum",
+            "inputs": "video",
+            "masked": 1,
+            "num_blocks": 2,
+        }
+    )
     for expected in (
         "unknown setting 'learning_rate'; known: architecture, context, audio_feature",
         "context=6 is out of range; expected at least 1 and at most 5",
@@ -50,16 +65,22 @@ def test_a_setting_that_is_no_number_is_refused(name: str, value: object) -> Non
 def test_an_unknown_architecture_is_refused_with_the_known_ones(value: object) -> None:
     message = message_of({"architecture": value, "colour": "red"})
     assert "unknown setting 'colour'" in message
-    assert message.endswith("expected one of vanilla_concat, three_way_concat, cross_attention, mlp_mixer, linear")
+    assert message.endswith(
+        "expected one of vanilla_concat, three_way_concat, cross_attention, mlp_mixer, linear"
+    )
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_weighted_sampling_excludes_shuffling_and_class_weights(architecture: str) -> None:
-    assert message_of({"architecture": architecture, "weighted_sampling": True, "shuffle": True}) == (
-        "weighted sampling draws its own order, so it cannot be combined with shuffling"
+    assert (
+        message_of({"architecture": architecture, "weighted_sampling": True, "shuffle": True})
+        == "weighted sampling draws its own order, so it cannot be combined with shuffling"
     )
-    assert message_of({"architecture": architecture, "weighted_sampling": True, "class_weight": "inverse"}) == (
-        "weighted sampling already balances the classes, so class_weight must be none"
+    assert (
+        message_of(
+            {"architecture": architecture, "weighted_sampling": True, "class_weight": "inverse"}
+        )
+        == "weighted sampling already balances the classes, so class_weight must be none"
     )
     assert make_config({"architecture": architecture, "weighted_sampling": True}).shuffle is False
     assert make_config({"architecture": architecture}).shuffle is True
@@ -76,32 +97,51 @@ def test_weighted_sampling_excludes_shuffling_and_class_weights(architecture: st
     ],
 )
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_settings_of_other_architectures_are_refused(architecture: str, setting: str, value: object, owners: set[str]) -> None:
+def test_settings_of_other_architectures_are_refused(
+    architecture: str, setting: str, value: object, owners: set[str]
+) -> None:
     params = {"architecture": architecture, setting: value}
     if architecture in owners:
         assert getattr(make_config(params), setting) == value
     else:
-        assert message_of(params).startswith(f"{setting} does not apply to {architecture} (only to ")
+        assert message_of(params).startswith(
+            f"{setting} does not apply to {architecture} (only to "
+        )
         assert setting not in make_config({"architecture": architecture}).params()
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_published_settings_are_valid_and_are_the_published_ones(architecture: str) -> None:
     config = make_config(published_params(architecture))
-    assert (config.lr, config.weight_decay, config.batch_size, config.accumulate) == (5e-5, 0.01, 64, 8)
+    assert (config.lr, config.weight_decay, config.batch_size, config.accumulate) == (
+        5e-5,
+        0.01,
+        64,
+        8,
+    )
     assert (config.epochs, config.seed, config.dropout, config.context) == (30, 1024, 0.1, 1)
     assert (config.masked, config.shuffle, config.weighted_sampling) == (False, False, False)
-    assert (config.accumulation, config.label_policy, config.class_weight) == ("published", "published", "none")
+    assert (config.accumulation, config.label_policy, config.class_weight) == (
+        "published",
+        "published",
+        "none",
+    )
     assert config.classifier_hidden == (768 if architecture == "three_way_concat" else 512)
-    own = {"mlp_mixer": {"num_blocks": 1, "residual": "published", "width": 256},
-           "cross_attention": {"layers": 1, "heads": 8}}.get(architecture, {"width": 256})  # fmt: skip
+    own = {
+        "mlp_mixer": {"num_blocks": 1, "residual": "published", "width": 256},
+        "cross_attention": {"layers": 1, "heads": 8},
+    }.get(architecture, {"width": 256})
     assert own.items() <= config.params().items()
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("published", [True, False])
-def test_the_flat_settings_of_a_configuration_make_it_again(architecture: str, published: bool) -> None:
-    config = make_config(published_params(architecture) if published else {"architecture": architecture, "lr": 1})
+def test_the_flat_settings_of_a_configuration_make_it_again(
+    architecture: str, published: bool
+) -> None:
+    config = make_config(
+        published_params(architecture) if published else {"architecture": architecture, "lr": 1}
+    )
     assert make_config(config.params()) == config
     assert type(config.lr) is float
 

@@ -1,4 +1,6 @@
-"""A corpus that was copied is the corpus that was encoded; what an error says to run repairs what it complains of."""
+"""A corpus that was copied is the corpus that was encoded; what an error says to run repairs what
+it complains of.
+"""
 
 import os
 import shutil
@@ -39,7 +41,10 @@ def own(corpus: Corpus, tmp_path: Path) -> Corpus:
 
 
 def inodes(features_dir: Path) -> dict[str, int]:
-    return {f"{file.parent.name}/{file.name}": file.stat().st_ino for file in features_dir.glob("*/values.npy")}
+    return {
+        f"{file.parent.name}/{file.name}": file.stat().st_ino
+        for file in features_dir.glob("*/values.npy")
+    }
 
 
 def other_content(path: Path) -> None:
@@ -59,7 +64,9 @@ def encoded(steps: Iterator[Progress] | list[Progress]) -> list[str]:
 def test_a_copied_corpus_is_trained_on_and_nothing_is_written(own: Corpus) -> None:
     before = {file: file.read_bytes() for file in own.features_dir.rglob("*") if file.is_file()}
     own.features()
-    assert {file: file.read_bytes() for file in own.features_dir.rglob("*") if file.is_file()} == before
+    assert {
+        file: file.read_bytes() for file in own.features_dir.rglob("*") if file.is_file()
+    } == before
 
 
 def test_a_copied_file_is_read_once_a_process(own: Corpus) -> None:
@@ -77,7 +84,9 @@ def test_what_was_not_copied_is_not_read(corpus: Corpus) -> None:
     assert clips._hash.cache_info().misses == 0
 
 
-def test_encoding_a_copied_corpus_takes_its_times_over_and_encodes_nothing(own: Corpus, corpus: Corpus) -> None:
+def test_encoding_a_copied_corpus_takes_its_times_over_and_encodes_nothing(
+    own: Corpus, corpus: Corpus
+) -> None:
     before, old = inodes(own.features_dir), own.features().speech.values.copy()
     steps = encode(own.manifest, own.features_dir)
     assert encoded(steps) == []
@@ -90,13 +99,18 @@ def test_encoding_a_copied_corpus_takes_its_times_over_and_encodes_nothing(own: 
     own.features()
     assert encoded(encode(own.manifest, own.features_dir)) == []
     assert clips._hash.cache_info().misses == 0
-    assert [name for name in names_in(own.features_dir) if name.startswith(".") and name != ".lock"] == []
+    assert [
+        name for name in names_in(own.features_dir) if name.startswith(".") and name != ".lock"
+    ] == []
 
 
 def test_a_store_keeps_its_order_when_times_are_taken_over(own: Corpus, tmp_path: Path) -> None:
     second = Corpus(write_corpus(tmp_path / "second", prefix="second-"), own.features_dir)
     encode(second.manifest, own.features_dir)
-    keys, before = find_store(own.features_dir, "audio", feature="hidden_state").keys.copy(), inodes(own.features_dir)
+    keys, before = (
+        find_store(own.features_dir, "audio", feature="hidden_state").keys.copy(),
+        inodes(own.features_dir),
+    )
     for wav in (tmp_path / "own" / "wav").iterdir():
         os.utime(wav, ns=(5, 5))
     assert encoded(encode(own.manifest, own.features_dir)) == []
@@ -109,14 +123,20 @@ def test_a_store_keeps_its_order_when_times_are_taken_over(own: Corpus, tmp_path
 
 
 @pytest.mark.parametrize("is_old", [False, True])
-def test_a_changed_file_of_the_same_size_is_refused_and_encoded_again(own: Corpus, is_old: bool) -> None:
+def test_a_changed_file_of_the_same_size_is_refused_and_encoded_again(
+    own: Corpus, is_old: bool
+) -> None:
     if is_old:
         make_old(own.features_dir)
     wav = own.manifest.audio_path(own.manifest.utterances[7])
     other_content(wav)
     encode_first = own.features_dir  # what is recorded is the corpus from before the copy
-    message = (r"has another time of change than the file that was encoded, whose content was not recorded then; run: mmm encode"
-               if is_old else rf"{wav}: is not the file that was encoded \(another content\)")  # fmt: skip
+    message = (
+        r"has another time of change than the file that was encoded, whose content was not recorded"
+        r" then; run: mmm encode"
+        if is_old
+        else rf"{wav}: is not the file that was encoded \(another content\)"
+    )
     with pytest.raises(ValueError, match=message):
         own.features()
     steps = encode(own.manifest, encode_first)
@@ -131,7 +151,10 @@ def test_a_file_of_another_size_is_refused_without_reading_the_others(own: Corpu
     wav = own.manifest.audio_path(own.manifest.utterances[7])
     wav.write_bytes(wav.read_bytes() + b"\0\0")
     clips._hash.cache_clear()
-    with pytest.raises(ValueError, match=rf"{wav}: is not the file that was encoded \(another size\), .*; run: mmm encode "):
+    with pytest.raises(
+        ValueError,
+        match=rf"{wav}: is not the file that was encoded \(another size\), .*; run: mmm encode ",
+    ):
         own.features()
     assert clips._hash.cache_info().misses == 0
 
@@ -149,12 +172,18 @@ def test_a_store_of_an_earlier_version_gets_hashes_and_checksums_and_nothing_is_
     assert encoded(steps) == []
     assert [step.done for step in steps if step.task == "comparing audio"] == list(range(1, 41))
     assert inodes(own.features_dir) == before
-    assert {file: file.read_bytes() for file in own.features_dir.rglob("*.*") if file.is_file()} == whole
+    assert {
+        file: file.read_bytes() for file in own.features_dir.rglob("*.*") if file.is_file()
+    } == whole
     hashes = find_store(own.features_dir, "audio", feature="hidden_state").audio_hashes
-    assert {row.tobytes() for row in hashes} == {audio_hash(own.manifest.audio_path(u)) for u in own.manifest.utterances}
+    assert {row.tobytes() for row in hashes} == {
+        audio_hash(own.manifest.audio_path(u)) for u in own.manifest.utterances
+    }
 
 
-def test_a_kill_while_an_earlier_version_encoded_loses_nothing(own: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_while_an_earlier_version_encoded_loses_nothing(
+    own: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("mmm.encoding._LOOP_BUDGET", 2.0)
     features_dir = own.features_dir.parent / "others"
     steps = encode_speech(own.manifest, features_dir, small_speech_encoder(), ["hidden_state"])
@@ -175,7 +204,9 @@ def test_what_a_kill_at_the_very_end_leaves_is_removed_by_the_next_run(own: Corp
         left.mkdir()
         write_json(left / "plan.json", {"digest": "of the store that was moved to its place"})
     encode(own.manifest, own.features_dir)
-    assert [name for name in names_in(own.features_dir) if name.startswith(".") and name != ".lock"] == []
+    assert [
+        name for name in names_in(own.features_dir) if name.startswith(".") and name != ".lock"
+    ] == []
 
 
 def test_a_copied_file_that_is_spoilt_is_refused_and_the_features_stay(own: Corpus) -> None:
@@ -184,7 +215,9 @@ def test_a_copied_file_that_is_spoilt_is_refused_and_the_features_stay(own: Corp
     before = {path: (path / "stamps.npy").read_bytes() for path in list_recipes(own.features_dir)}
     with pytest.raises(BadFiles, match="1 of 40 audio files cannot be used"):
         encode(own.manifest, own.features_dir)
-    assert {path: (path / "stamps.npy").read_bytes() for path in list_recipes(own.features_dir)} == before
+    assert {
+        path: (path / "stamps.npy").read_bytes() for path in list_recipes(own.features_dir)
+    } == before
 
 
 def refusal(attempt: Callable[[], object]) -> str:
@@ -208,7 +241,9 @@ def without_an_audio_feature(own: Corpus) -> None:
 def with_new_rows(own: Corpus) -> None:
     lines = own.manifest.path.read_text().splitlines()
     fields = lines[1].split(",")
-    own.manifest.path.write_text("\n".join([*lines, ",".join(["new", "new dialogue", *fields[2:]])]) + "\n")
+    own.manifest.path.write_text(
+        "\n".join([*lines, ",".join(["new", "new dialogue", *fields[2:]])]) + "\n"
+    )
 
 
 def with_a_changed_file(own: Corpus) -> None:
@@ -243,7 +278,9 @@ def with_a_damaged_recipe(own: Corpus) -> None:
 def test_the_printed_command_repairs_the_fault(
     corpus: Corpus, tmp_path: Path, fault: Callable[[Corpus], None], folder: str
 ) -> None:
-    """The features are of 10 frames a second, 16 mels, 32 numbers a word and contexts 1 to 3: no default among them."""
+    """The features are of 10 frames a second, 16 mels, 32 numbers a word and contexts 1 to 3: no
+    default among them.
+    """
     own = copied(corpus, tmp_path / folder)
     recipes = set(list_recipes(own.features_dir))
     fault(own)
@@ -261,16 +298,24 @@ def test_the_printed_command_repairs_the_fault(
 
 
 @pytest.mark.parametrize("choice", [0, 1])
-def test_one_of_two_encoders_in_a_folder_is_kept_with_the_printed_command(own: Corpus, choice: int) -> None:
+def test_one_of_two_encoders_in_a_folder_is_kept_with_the_printed_command(
+    own: Corpus, choice: int
+) -> None:
     before = set(list_recipes(own.features_dir))
     list(
         encode_speech(
-            own.manifest, own.features_dir, make_speech_encoder("fbank", frame_rate=20), ["hidden_state", "extract_feature"]
+            own.manifest,
+            own.features_dir,
+            make_speech_encoder("fbank", frame_rate=20),
+            ["hidden_state", "extract_feature"],
         )
     )
     added = set(list_recipes(own.features_dir)) - before
     message = refusal(own.features)
-    wanted = ["to keep fbank --frame-rate 10 --num-mels 16, run: rm -r ", "to keep fbank --frame-rate 20, run: rm -r "][choice]
+    wanted = [
+        "to keep fbank --frame-rate 10 --num-mels 16, run: rm -r ",
+        "to keep fbank --frame-rate 20, run: rm -r ",
+    ][choice]
     line = next(line for line in message.splitlines() if wanted in line)
     run_printed(line)
     own.features()
@@ -283,43 +328,103 @@ def test_a_sweep_that_lacks_contexts_and_features_prints_one_command_for_all(own
     without_an_audio_feature(own)
     without_a_context(own)
     spec = SweepSpec(
-        name="s", space="quick", manifest=str(own.manifest.path), features=str(own.features_dir), trials=1, epochs=1, workers=1
+        name="s",
+        space="quick",
+        manifest=str(own.manifest.path),
+        features=str(own.features_dir),
+        trials=1,
+        epochs=1,
+        workers=1,
     )
     drawn = [
-        {"context": context, "audio_feature": feature} for context in (1, 2) for feature in ("hidden_state", "extract_feature")
+        {"context": context, "audio_feature": feature}
+        for context in (1, 2)
+        for feature in ("hidden_state", "extract_feature")
     ]
     message = refusal(lambda: check_contexts(spec, drawn))
     assert (
-        "no features for context=2 (found: 1, 3); no features for audio-feature=extract_feature (found: hidden_state); run:"
-        in message
+        "no features for context=2 (found: 1, 3); no features for audio-feature=extract_feature"
+        " (found: hidden_state); run:" in message
     )
     run_printed(message)
     check_contexts(spec, drawn)
 
 
-FBANK = {"kind": "audio", "encoder": "fbank", "version": 1, "frame_rate_hz": 25.0, "num_mels": 64, "sample_rate_hz": 16000}
+FBANK = {
+    "kind": "audio",
+    "encoder": "fbank",
+    "version": 1,
+    "frame_rate_hz": 25.0,
+    "num_mels": 64,
+    "sample_rate_hz": 16000,
+}
 NGRAM = {"kind": "text", "encoder": "char-ngram", "version": 1, "width": 256, "max_tokens": 128}
-HUB = {"kind": "audio", "encoder": "some/speech", "revision": "abc123", "version": 2, "precision": "bf16", "chunk_s": 20.0,
-       "sample_rate_hz": 16000}  # fmt: skip
-LOCAL = {"kind": "text", "encoder": "/models/a text", "revision": None, "files_sha256": "0", "version": 2, "precision": "bf16",
-         "max_tokens": 128}  # fmt: skip
+HUB = {
+    "kind": "audio",
+    "encoder": "some/speech",
+    "revision": "abc123",
+    "version": 2,
+    "precision": "bf16",
+    "chunk_s": 20.0,
+    "sample_rate_hz": 16000,
+}
+LOCAL = {
+    "kind": "text",
+    "encoder": "/models/a text",
+    "revision": None,
+    "files_sha256": "0",
+    "version": 2,
+    "precision": "bf16",
+    "max_tokens": 128,
+}
 
 
 @pytest.mark.parametrize(
     ("recipes", "options"),
     [
         ([], ""),
-        ([{**FBANK, "feature": f} for f in ("hidden_state", "extract_feature")] + [{**NGRAM, "context": c} for c in range(1, 6)], ""),
-        ([{**FBANK, "feature": "hidden_state", "frame_rate_hz": 100 / 7}], "--frame-rate 14.285714285714286 --audio-feature hidden_state"),
+        (
+            [{**FBANK, "feature": f} for f in ("hidden_state", "extract_feature")]
+            + [{**NGRAM, "context": c} for c in range(1, 6)],
+            "",
+        ),
+        (
+            [{**FBANK, "feature": "hidden_state", "frame_rate_hz": 100 / 7}],
+            "--frame-rate 14.285714285714286 --audio-feature hidden_state",
+        ),
         ([{**NGRAM, "context": 3, "max_tokens": 48}], "--max-tokens 48 --context 3"),
-        ([{**HUB, "feature": "extract_feature"}, {**HUB, "feature": "hidden_state", "layer": "mean:6,7"}, {**LOCAL, "context": 1}],
-         "--audio-encoder some/speech --frame-rate 0 --audio-revision abc123 --layer mean:6,7 --chunk-seconds 20 "
-         "--text-encoder '/models/a text' "
-         "--precision bf16 --context 1"),
-        ([{**HUB, "feature": "hidden_state", "frame_rate_hz": 12.5, "precision": "fp16", "chunk_s": 35.0}],
-         "--audio-encoder some/speech --frame-rate 12.5 --audio-revision abc123 --precision fp16 --device cuda "
-         "--audio-feature hidden_state"),
+        (
+            [
+                {**HUB, "feature": "extract_feature"},
+                {**HUB, "feature": "hidden_state", "layer": "mean:6,7"},
+                {**LOCAL, "context": 1},
+            ],
+            (
+                "--audio-encoder some/speech --frame-rate 0 --audio-revision abc123 --layer"
+                " mean:6,7 --chunk-seconds 20 --text-encoder '/models/a text' --precision bf16"
+                " --context 1"
+            ),
+        ),
+        (
+            [
+                {
+                    **HUB,
+                    "feature": "hidden_state",
+                    "frame_rate_hz": 12.5,
+                    "precision": "fp16",
+                    "chunk_s": 35.0,
+                }
+            ],
+            (
+                "--audio-encoder some/speech --frame-rate 12.5 --audio-revision abc123 --precision"
+                " fp16 --device cuda --audio-feature hidden_state"
+            ),
+        ),
     ],
-)  # fmt: skip
-def test_a_command_says_of_recipes_what_is_no_default(recipes: list[dict[str, object]], options: str) -> None:
-    assert encode_command("m.csv", "f", recipes) == f"mmm encode m.csv --features f {options}".rstrip()
+)
+def test_a_command_says_of_recipes_what_is_no_default(
+    recipes: list[dict[str, object]], options: str
+) -> None:
+    assert (
+        encode_command("m.csv", "f", recipes) == f"mmm encode m.csv --features f {options}".rstrip()
+    )

@@ -1,4 +1,6 @@
-"""The corpus report: its numbers counted by hand, the leaks it has to find, and the page it writes."""
+"""The corpus report: its numbers counted by hand, the leaks it has to find, and the page it
+writes.
+"""
 
 import re
 import shutil
@@ -17,7 +19,9 @@ from tests.corpus_parts import Kemdy20
 
 
 def report_of(manifest: Manifest) -> Report:
-    return report(manifest, dict(durations([manifest.audio_path(one) for one in manifest.utterances])))
+    return report(
+        manifest, dict(durations([manifest.audio_path(one) for one in manifest.utterances]))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +38,19 @@ def cells(found: Report, title: str) -> dict[str, list[str]]:
 
 def test_counts_are_those_of_the_manifest(found: Report, corpus: Corpus) -> None:
     assert cells(found, str(corpus.manifest.path)) == {
-        "utterances": ["20", "10", "10", "40"], "dialogues": ["4", "2", "2", "8"], "sessions": ["2", "1", "1", "4"],
-        "speakers": ["4", "2", "2", "8"], "hours of speech": ["0.00", "0.00", "0.00", "0.01"], "tied votes": ["3", "2", "1", "6"],
-    }  # fmt: skip
+        "utterances": ["20", "10", "10", "40"],
+        "dialogues": ["4", "2", "2", "8"],
+        "sessions": ["2", "1", "1", "4"],
+        "speakers": ["4", "2", "2", "8"],
+        "hours of speech": ["0.00", "0.00", "0.00", "0.01"],
+        "tied votes": ["3", "2", "1", "6"],
+    }
     assert cells(found, "tied votes") == {"happy;neutral": ["6"]}
     for place, split in enumerate(("train", "dev", "test")):
         for name, row in cells(found, "classes").items():
-            count = sum(name in one.emotions for one in corpus.manifest.utterances if one.split == split)
+            count = sum(
+                name in one.emotions for one in corpus.manifest.utterances if one.split == split
+            )
             assert row[place].split()[0] == str(count)
     assert cells(found, "dialogues")["turns"] == ["2", "5", "8"]
     assert cells(found, "sessions")["session2"][:3] == ["train", "13", "2"]
@@ -48,13 +58,21 @@ def test_counts_are_those_of_the_manifest(found: Report, corpus: Corpus) -> None
 
 
 def test_the_majority_baseline_is_worked_out_by_hand(found: Report, corpus: Corpus) -> None:
-    labels = [name for row in corpus.manifest.rows("dev") for name in corpus.manifest.utterances[row].emotions]
+    labels = [
+        name
+        for row in corpus.manifest.rows("dev")
+        for name in corpus.manifest.utterances[row].emotions
+    ]
     share = labels.count("neutral") / len(labels)
     f1 = 2 * share / (share + 1)
-    assert found.majority["dev"] == pytest.approx({
-        "accuracy": share, "weighted_f1": share * f1, "macro_f1": f1 / len(corpus.manifest.classes),
-        "unweighted_recall": 1 / len(set(labels)),
-    })  # fmt: skip
+    assert found.majority["dev"] == pytest.approx(
+        {
+            "accuracy": share,
+            "weighted_f1": share * f1,
+            "macro_f1": f1 / len(corpus.manifest.classes),
+            "unweighted_recall": 1 / len(set(labels)),
+        }
+    )
     assert set(found.majority) == {"train", "dev"}
 
 
@@ -77,25 +95,48 @@ def test_every_kind_of_leak_is_found(tmp_path: Path) -> None:
         ["u2", "d2", "1", "s2", "A", "other", "b.wav", "happy", "dev"],  # speaker
         ["u3", "d3", "1", "s1", "C", "third", "c.wav", "sad", "dev"],  # session
         ["u4", "d4", "1", "s4", "D", "fourth", "b.wav", "sad", "test"],  # audio file
-        ["u5", "d5", "1", "s5", "E", "hello", "copy.wav", "sad", "test"],  # audio content, with its text
+        [
+            "u5",
+            "d5",
+            "1",
+            "s5",
+            "E",
+            "hello",
+            "copy.wav",
+            "sad",
+            "test",
+        ],  # audio content, with its text
     ]
     leaks = report_of(read_manifest(write_manifest(tmp_path / "manifest.csv", rows, HEADER))).leaks
     assert leaks == [
         "1 speaker is in more than one split: A (train, dev)",
         "1 session is in more than one split: s1 (train, dev)",
         "1 audio file is in more than one split: u2 (dev) and u4 (test)",
-        "2 audio contents are in more than one split: u1 (train) and u5 (test), u2 (dev) and u4 (test)",
+        (
+            "2 audio contents are in more than one split: u1 (train) and u5 (test), u2 (dev) and u4"
+            " (test)"
+        ),
         "1 line of text with its audio is in more than one split: u1 (train) and u5 (test)",
     ]
 
 
 def test_texts_that_train_has_too_are_counted(tmp_path: Path, found: Report) -> None:
     write_wav(tmp_path / "a.wav", 0.1, 200.0, 0)
-    texts = {"train": ["yes", "well I never did", ""], "dev": ["yes", "well I never did", "", "no"], "test": ["yes", "other"]}
-    rows = [[f"{split}{turn}", split, str(turn), split, split, text, "a.wav", "sad", split]
-            for split, said in texts.items() for turn, text in enumerate(said)]  # fmt: skip
+    texts = {
+        "train": ["yes", "well I never did", ""],
+        "dev": ["yes", "well I never did", "", "no"],
+        "test": ["yes", "other"],
+    }
+    rows = [
+        [f"{split}{turn}", split, str(turn), split, split, text, "a.wav", "sad", split]
+        for split, said in texts.items()
+        for turn, text in enumerate(said)
+    ]
     repeated = report_of(read_manifest(write_manifest(tmp_path / "manifest.csv", rows, HEADER)))
-    assert cells(repeated, "texts that train has too") == {"dev": ["2 (50.0%)", "1 (25.0%)"], "test": ["1 (50.0%)", "0 (0.0%)"]}
+    assert cells(repeated, "texts that train has too") == {
+        "dev": ["2 (50.0%)", "1 (25.0%)"],
+        "test": ["1 (50.0%)", "0 (0.0%)"],
+    }
     assert "texts that train has too" in page(repeated)
     with pytest.raises(AssertionError):
         cells(found, "texts that train has too")
@@ -125,6 +166,9 @@ def test_the_page_is_one_file_of_well_formed_pictures(tmp_path: Path) -> None:
     assert "NaN" not in content
 
 
-@pytest.mark.parametrize(("span", "parts", "step"), [(10, 5, 2), (35.2, 50, 1), (0.9, 5, 0.2), (8284, 4, 5000), (1, 4, 0.5)])
+@pytest.mark.parametrize(
+    ("span", "parts", "step"),
+    [(10, 5, 2), (35.2, 50, 1), (0.9, 5, 0.2), (8284, 4, 5000), (1, 4, 0.5)],
+)
 def test_steps_are_round_numbers(span: float, parts: int, step: float) -> None:
     assert nice_step(span, parts) == pytest.approx(step)

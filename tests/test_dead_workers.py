@@ -1,4 +1,6 @@
-"""What the conductor makes of workers that died, without Ray: trials go on from their checkpoints, and not for ever."""
+"""What the conductor makes of workers that died, without Ray: trials go on from their checkpoints,
+and not for ever.
+"""
 
 import csv
 import json
@@ -21,8 +23,9 @@ KILLED = """Failure # 1 (occurred at 2026-11-26_18-45-24)
 The actor died unexpectedly before finishing this task.
 	class_name: with_resources.<locals>.ResourceTrainable
 	pid: 6625
-The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: Worker unexpectedly exits \
-with a connection error code 2. End of file. Some common causes include: (1) the process was killed by the OOM killer.
+The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR \
+Worker exit detail: Worker unexpectedly exits with a connection error code 2. End of file. Some common causes include: \
+(1) the process was killed by the OOM killer.
 """
 
 
@@ -56,24 +59,37 @@ def test_a_trial_whose_worker_died_goes_on_from_its_checkpoint_and_ends_as_if_un
         pass
     assert told(sweep.history) == expected
     events = [event for event in read_events(sweep.folder / "ledger.sqlite") if event.trial == 0]
-    assert [event.body["epoch"] for event in events if event.kind == "epoch"] == list(range(1, 8))  # none was trained twice
-    notes = [event.body for event in read_events(sweep.folder / "ledger.sqlite") if event.kind == "note"]
-    assert notes == [{"about": "dead worker", "trial": 0, "reason": "killed"}] * (MAX_DEAD_WORKERS - 1)
+    assert [event.body["epoch"] for event in events if event.kind == "epoch"] == list(
+        range(1, 8)
+    )  # none was trained twice
+    notes = [
+        event.body for event in read_events(sweep.folder / "ledger.sqlite") if event.kind == "note"
+    ]
+    assert notes == [{"about": "dead worker", "trial": 0, "reason": "killed"}] * (
+        MAX_DEAD_WORKERS - 1
+    )
     assert len(conductor.dead_workers) == MAX_DEAD_WORKERS - 1
 
 
-def test_a_trial_fails_when_the_third_worker_that_it_was_alone_in_has_died_whichever_session_that_was(
+def test_a_trial_fails_when_the_third_worker_that_it_was_alone_in_has_died_in_any_session(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one_epoch_a_report(monkeypatch)
     sweep = Sweep(tmp_path / "s", small_spec(corpus, trials=3, epochs=7, first_rung=6))
     for count in range(1, MAX_DEAD_WORKERS + 1):
-        conductor = sweep.conductor(packs=1 if count == 1 else 2)  # resumed, and then alone though packs are wanted
+        conductor = sweep.conductor(
+            packs=1 if count == 1 else 2
+        )  # resumed, and then alone though packs are wanted
         assert train_one_report(conductor) == 0
         assert conductor.trials[0].state == "running"
         conductor.lose([0], f"killed {count}", KILLED)
     trial = conductor.trials[0]
-    assert (trial.state, trial.is_lost, trial.dead_workers, len(trial.epochs)) == ("failed", True, 3, 3)
+    assert (trial.state, trial.is_lost, trial.dead_workers, len(trial.epochs)) == (
+        "failed",
+        True,
+        3,
+        3,
+    )
     assert trial.reason == "3 workers that trained it alone have died, the last one: killed 3"
     found = read_history(sweep.folder / "ledger.sqlite")
     assert found.trials[0] == trial
@@ -81,14 +97,22 @@ def test_a_trial_fails_when_the_third_worker_that_it_was_alone_in_has_died_which
     write_leaderboard(tmp_path / "leaderboard.csv", found, METRIC)
     with open(tmp_path / "leaderboard.csv", encoding="utf-8", newline="") as file:
         row = next(csv.DictReader(file))
-    assert (row["trial"], row["state"], row["epochs"], row["reason"]) == ("0", "failed", "3", trial.reason)
-    # Nobody takes it for bad: the study of this session and a new one's know a failure without scores.
+    assert (row["trial"], row["state"], row["epochs"], row["reason"]) == (
+        "0",
+        "failed",
+        "3",
+        trial.reason,
+    )
+    # Nobody takes it for bad: the study of this session and a new one's know a failure without
+    # scores.
     for searcher in (conductor.orders.searcher, Searcher(SMALL_SPACE, METRIC, 1, found.trials)):
-        (frozen, *_) = searcher.study.trials
+        frozen, *_ = searcher.study.trials
         assert (frozen.state, frozen.value) == (TrialState.FAIL, None)
 
 
-def test_a_worker_that_dies_while_the_sweep_is_interrupted_counts_for_nothing(corpus: Corpus, tmp_path: Path) -> None:
+def test_a_worker_that_dies_while_the_sweep_is_interrupted_counts_for_nothing(
+    corpus: Corpus, tmp_path: Path
+) -> None:
     conductor = Sweep(tmp_path / "s", small_spec(corpus, trials=2)).conductor()
     (order,) = conductor.next_orders()
     conductor.interrupt()
@@ -101,20 +125,38 @@ def test_a_worker_that_dies_while_the_sweep_is_interrupted_counts_for_nothing(co
 def test_where_every_worker_dies_the_sweep_ends_all_the_same(
     corpus: Corpus, tmp_path: Path, most: int, num_deaths: int, num_failed: int
 ) -> None:
-    conductor = Sweep(tmp_path / "s", small_spec(corpus, trials=8, max_equal_failures=most)).conductor()
+    conductor = Sweep(
+        tmp_path / "s", small_spec(corpus, trials=8, max_equal_failures=most)
+    ).conductor()
     deaths = 0
     while orders := conductor.next_orders():
         deaths += 1
-        conductor.lose([order["number"] for order in orders], f"pid {4000 + deaths} on 10.0.0.{deaths} was killed", "")
-    assert (deaths, [trial.state for trial in conductor.trials.values()]) == (num_deaths, ["failed"] * num_failed)
+        conductor.lose(
+            [order["number"] for order in orders],
+            f"pid {4000 + deaths} on 10.0.0.{deaths} was killed",
+            "",
+        )
+    assert (deaths, [trial.state for trial in conductor.trials.values()]) == (
+        num_deaths,
+        ["failed"] * num_failed,
+    )
     assert (conductor.broken_off is not None) == (most > 0)
 
 
 def test_the_cause_of_death_is_a_sentence_without_rays_advice() -> None:
-    assert cause_of_death(KILLED) == "Worker unexpectedly exits with a connection error code 2. End of file."
-    memory = "Failure # 1\n1 worker(s) were killed due to the node running low on memory.\nSee https://docs.example/x\nTo disable it, ..."
-    assert cause_of_death(memory) == "1 worker(s) were killed due to the node running low on memory."
-    assert cause_of_death("Failure # 1\nTraceback\nModuleNotFoundError: No module named 'mmm'\n") == (
-        "ModuleNotFoundError: No module named 'mmm'"
+    assert (
+        cause_of_death(KILLED)
+        == "Worker unexpectedly exits with a connection error code 2. End of file."
+    )
+    memory = (
+        "Failure # 1\n1 worker(s) were killed due to the node running low on memory.\nSee"
+        " https://docs.example/x\nTo disable it, ..."
+    )
+    assert (
+        cause_of_death(memory) == "1 worker(s) were killed due to the node running low on memory."
+    )
+    assert (
+        cause_of_death("Failure # 1\nTraceback\nModuleNotFoundError: No module named 'mmm'\n")
+        == "ModuleNotFoundError: No module named 'mmm'"
     )
     assert cause_of_death("") == "no trace was left"

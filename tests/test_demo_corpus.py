@@ -1,4 +1,6 @@
-"""The demo corpus: made the same for a seed, sound, and such that speech, text and context each matter."""
+"""The demo corpus: made the same for a seed, sound, and such that speech, text and context each
+matter.
+"""
 
 import hashlib
 from pathlib import Path
@@ -19,7 +21,10 @@ from mmm.train import fit
 
 def contents(folder: Path) -> dict[str, str]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +36,9 @@ def test_a_seed_always_gives_the_same_corpus(tmp_path: Path) -> None:
     for name, seed in (("once", 5), ("again", 5), ("other", 6)):
         make_demo_corpus(tmp_path / name, num_sessions=3, seed=seed)
     assert contents(tmp_path / "once") == contents(tmp_path / "again")
-    assert contents(tmp_path / "once")["manifest.csv"] != contents(tmp_path / "other")["manifest.csv"]
+    assert (
+        contents(tmp_path / "once")["manifest.csv"] != contents(tmp_path / "other")["manifest.csv"]
+    )
 
 
 def test_the_manifest_has_no_faults_and_about_a_thousand_utterances(manifest: Manifest) -> None:
@@ -42,13 +49,18 @@ def test_the_manifest_has_no_faults_and_about_a_thousand_utterances(manifest: Ma
 
 def test_every_split_has_enough_of_every_emotion_and_neutral_most(manifest: Manifest) -> None:
     for rows in (manifest.rows("train"), manifest.rows("dev"), manifest.sealed_test_rows()):
-        counts = {name: sum(manifest.utterances[row].emotions == (name,) for row in rows) for name in EMOTIONS}
+        counts = {
+            name: sum(manifest.utterances[row].emotions == (name,) for row in rows)
+            for name in EMOTIONS
+        }
         assert min(counts.values()) >= 15, counts
         assert max(counts, key=lambda name: counts[name]) == "neutral"
 
 
 @pytest.mark.parametrize("seed", range(1, 6))
-def test_eight_sessions_are_enough_for_every_emotion_in_every_split(tmp_path: Path, seed: int) -> None:
+def test_eight_sessions_are_enough_for_every_emotion_in_every_split(
+    tmp_path: Path, seed: int
+) -> None:
     small = read_manifest(make_demo_corpus(tmp_path / "demo", num_sessions=8, seed=seed))
     for rows in (small.rows("train"), small.rows("dev"), small.sealed_test_rows()):
         assert {name for row in rows for name in small.utterances[row].emotions} == set(EMOTIONS)
@@ -74,7 +86,11 @@ def test_speech_is_16_bit_mono_of_a_second_or_so(manifest: Manifest) -> None:
 def test_a_demo_corpus_is_replaced(tmp_path: Path) -> None:
     make_demo_corpus(tmp_path / "demo", num_sessions=4)
     found = make_demo_corpus(tmp_path / "demo", num_sessions=3)
-    assert {utterance.session for utterance in read_manifest(found).utterances} == {"session01", "session02", "session03"}
+    assert {utterance.session for utterance in read_manifest(found).utterances} == {
+        "session01",
+        "session02",
+        "session03",
+    }
     assert [path.name for path in tmp_path.iterdir()] == ["demo"]
 
 
@@ -90,13 +106,17 @@ def test_a_foreign_folder_is_refused_and_untouched(tmp_path: Path, foreign: str)
 
 
 @pytest.mark.parametrize("foreign", ["features/recipe.json", "audio/mine.flac"])
-def test_a_demo_corpus_with_something_added_is_refused_and_untouched(tmp_path: Path, foreign: str) -> None:
+def test_a_demo_corpus_with_something_added_is_refused_and_untouched(
+    tmp_path: Path, foreign: str
+) -> None:
     folder = tmp_path / "demo"
     make_demo_corpus(folder, num_sessions=3)
     (folder / foreign).parent.mkdir(exist_ok=True)
     (folder / foreign).write_text("{}")
     before = contents(folder)
-    with pytest.raises(ValueError, match=r"not just a demo corpus \(found: .*(features|mine\.flac)"):
+    with pytest.raises(
+        ValueError, match=r"not just a demo corpus \(found: .*(features|mine\.flac)"
+    ):
         make_demo_corpus(folder, num_sessions=3)
     assert contents(folder) == before
 
@@ -117,9 +137,16 @@ def test_a_file_in_the_way_is_refused_and_untouched(tmp_path: Path) -> None:
     assert (tmp_path / "demo").read_text() == "keep me"
 
 
-@pytest.mark.parametrize(("settings", "message"), [({"num_sessions": 2}, "num_sessions=2 is out of range; expected 3 to 999"),
-                                                   ({"seed": -1}, "seed=-1 is out of range")])  # fmt: skip
-def test_bad_numbers_are_refused_and_leave_nothing(tmp_path: Path, settings: dict[str, int], message: str) -> None:
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_sessions": 2}, "num_sessions=2 is out of range; expected 3 to 999"),
+        ({"seed": -1}, "seed=-1 is out of range"),
+    ],
+)
+def test_bad_numbers_are_refused_and_leave_nothing(
+    tmp_path: Path, settings: dict[str, int], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         make_demo_corpus(tmp_path / "demo", **settings)
     assert list(tmp_path.iterdir()) == []
@@ -127,18 +154,31 @@ def test_bad_numbers_are_refused_and_leave_nothing(tmp_path: Path, settings: dic
 
 @pytest.mark.slow
 def test_speech_text_and_context_each_raise_macro_f1(manifest: Manifest, tmp_path: Path) -> None:
-    for _ in encode_speech(manifest, tmp_path, make_speech_encoder("fbank", frame_rate=10.0), ["hidden_state"]):
+    for _ in encode_speech(
+        manifest, tmp_path, make_speech_encoder("fbank", frame_rate=10.0), ["hidden_state"]
+    ):
         pass
     for _ in encode_text(manifest, tmp_path, make_text_encoder("char-ngram"), [1, 3]):
         pass
 
     def score(**changes: object) -> float:
-        settings = {"architecture": "vanilla_concat", "context": 3, "epochs": 9, "batch_size": 32, "lr": 1e-3, "width": 128,
-                    "classifier_hidden": 128, "dropout": 0.2, **changes}  # fmt: skip
+        settings = {
+            "architecture": "vanilla_concat",
+            "context": 3,
+            "epochs": 9,
+            "batch_size": 32,
+            "lr": 1e-3,
+            "width": 128,
+            "classifier_hidden": 128,
+            "dropout": 0.2,
+            **changes,
+        }
         best = []
         for seed in (1, 2):
             config = make_config({**settings, "seed": seed})
-            run = begin(config, load_features(manifest, tmp_path, config.audio_feature, config.context))
+            run = begin(
+                config, load_features(manifest, tmp_path, config.audio_feature, config.context)
+            )
             best.append(max(result.metrics["macro_f1"] for result in fit(run)))
         return sum(best) / len(best)
 

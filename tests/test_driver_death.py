@@ -1,4 +1,6 @@
-"""A driver that is killed ten times: `resume` loses no more than the report that was on its way, and suggests as if nothing had been."""
+"""A driver that is killed ten times: `resume` loses no more than the report that was on its way,
+and suggests as if nothing had been.
+"""
 
 import os
 import random
@@ -25,7 +27,9 @@ from tests.test_worker_death import processes_below, statuses
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="processes are found through /proc"),
+    pytest.mark.skipif(
+        not Path("/proc/self/stat").is_file(), reason="processes are found through /proc"
+    ),
 ]
 
 NUM_KILLS = 10
@@ -34,18 +38,40 @@ NUM_TRIALS = 12
 # Trials of several reports, whose checkpoints cost next to nothing.
 SPACE = """
 def suggest(trial):
-    return {"architecture": "mlp_mixer", "context": trial.suggest_int("context", 1, 3), "width": 24, "num_blocks": 1,
+    return {"architecture": "mlp_mixer", "context": trial.suggest_int("context", 1, 3),
+            "width": 24, "num_blocks": 1,
             "lr": trial.suggest_float("lr", 1e-4, 1e-2, log=True)}
 """
 
 
-def options(corpus: Corpus, store: Path, folder: Path, name: str, workers: int, epochs: int) -> list[object]:
+def options(
+    corpus: Corpus, store: Path, folder: Path, name: str, workers: int, epochs: int
+) -> list[object]:
     """A sweep's command line, with an empty store for its MLflow runs in place."""
     (folder / "runs").mkdir(parents=True)
     shutil.copy(store, folder / "runs")
     space = write_space(folder / "space.py", SPACE)
-    return ["run", space, corpus.manifest.path, "--features", corpus.features_dir, "--name", name, "--trials", NUM_TRIALS, "--epochs",
-            epochs, "--first-rung", epochs // 3, "--workers", workers, "--packs", "off", "--runs", folder / "runs"]  # fmt: skip
+    return [
+        "run",
+        space,
+        corpus.manifest.path,
+        "--features",
+        corpus.features_dir,
+        "--name",
+        name,
+        "--trials",
+        NUM_TRIALS,
+        "--epochs",
+        epochs,
+        "--first-rung",
+        epochs // 3,
+        "--workers",
+        workers,
+        "--packs",
+        "off",
+        "--runs",
+        folder / "runs",
+    ]
 
 
 def count_events(path: Path) -> int:
@@ -61,20 +87,32 @@ def count_events(path: Path) -> int:
         return 0
 
 
-def run_and_kill(arguments: list[object], ledger: Path, num_events: int, then_s: float, most_events: int) -> None:
-    """Kill a driver (-9) so long after it wrote that many events, or as soon as the ledger has `most_events`.
+def run_and_kill(
+    arguments: list[object], ledger: Path, num_events: int, then_s: float, most_events: int
+) -> None:
+    """Kill a driver (-9) so long after it wrote that many events, or as soon as the ledger has
+    `most_events`.
 
     What Ray leaves of it is ended as well.
     """
     there = count_events(ledger)
     wanted = max(min(there + num_events, most_events), there + 1)  # at least the session has begun
-    with subprocess.Popen(command("search", *arguments), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                          text=True) as driver:  # fmt: skip
+    with subprocess.Popen(
+        command("search", *arguments),
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as driver:
         try:
             while count_events(ledger) < wanted and driver.poll() is None:
                 wait(driver, 0.05)
             deadline = time.monotonic() + then_s
-            while time.monotonic() < deadline and count_events(ledger) < most_events and driver.poll() is None:
+            while (
+                time.monotonic() < deadline
+                and count_events(ledger) < most_events
+                and driver.poll() is None
+            ):
                 wait(driver, 0.05)
             assert driver.poll() is None, f"ended before it was killed: {driver.communicate()[1]}"
         finally:
@@ -95,26 +133,35 @@ def wait(driver: subprocess.Popen[str], seconds: float) -> None:
         return
 
 
-def kill_and_resume(first: list[object], ledger: Path, workers: int, epochs: int, num_kills: int) -> None:
+def kill_and_resume(
+    first: list[object], ledger: Path, workers: int, epochs: int, num_kills: int
+) -> None:
     """Run a sweep whose driver is killed so many times at random moments, and which then ends."""
     draw = random.Random(workers)
     ended: dict[int, Trial] = {}
     name, runs = ledger.parent.name, ledger.parent.parent
     resume = ["resume", name, "--runs", runs]
-    least = NUM_TRIALS * (epochs // 3 + 3)  # events of any such sweep: suggestion, epochs to the first rung, decision, end
+    least = NUM_TRIALS * (
+        epochs // 3 + 3
+    )  # events of any such sweep: suggestion, epochs to the first rung, decision, end
     for kill in range(num_kills):
-        # Every third while it starts Ray, of which the ledger has the two events of an opened session; the others while it trains.
+        # Every third while it starts Ray, of which the ledger has the two events of an opened
+        # session; the others while it trains.
         is_starting = kill % 3 == 1
         run_and_kill(
             resume if kill else first,
             ledger,
             num_events=2 if is_starting else draw.randrange(3, 60),
             then_s=draw.uniform(0.0, 5.0 if is_starting else 1.0),
-            most_events=least * (kill + 1) // (num_kills + 1),  # however fast the machine, all kills fit into the sweep
+            most_events=least
+            * (kill + 1)
+            // (num_kills + 1),  # however fast the machine, all kills fit into the sweep
         )
         before = read_history(ledger)
         assert before.last_close is None
-        ended |= {number: trial for number, trial in before.trials.items() if trial.state != "running"}
+        ended |= {
+            number: trial for number, trial in before.trials.items() if trial.state != "running"
+        }
     call("search", *resume)
     after = read_history(ledger)
     assert ended
@@ -122,7 +169,9 @@ def kill_and_resume(first: list[object], ledger: Path, workers: int, epochs: int
 
 
 def recomputed(ledger: Path) -> dict[tuple[int, int], list[tuple[int, float]]]:
-    """(session, trial) -> epochs that were reported a second time, each with when it was reported before."""
+    """(session, trial) -> epochs that were reported a second time, each with when it was reported
+    before.
+    """
     found = defaultdict(list)
     before: dict[tuple[Any, int], float] = {}
     session = 0
@@ -161,7 +210,8 @@ def check(ledger: Path, num_kills: int) -> None:
     for (session, trial_number), epochs in again.items():
         assert len({when for _, when in epochs}) == 1, (session, trial_number, epochs)
     print(
-        f"{num_kills} kills, {len(events)} events; epochs reported twice: {sum(map(len, again.values()))} in {len(again)} cases"
+        f"{num_kills} kills, {len(events)} events; epochs reported twice:"
+        f" {sum(map(len, again.values()))} in {len(again)} cases"
     )
     found = statuses(ledger.parent.parent)
     assert found.keys() == {"sweep", *map(str, range(NUM_TRIALS))}
@@ -170,10 +220,18 @@ def check(ledger: Path, num_kills: int) -> None:
     assert (ledger.parent / "bundle" / "checksums.json").is_file()
 
 
-def test_kills_of_the_driver_cost_at_most_a_report_a_trial(corpus: Corpus, empty_store: Path, tmp_path: Path) -> None:
+def test_kills_of_the_driver_cost_at_most_a_report_a_trial(
+    corpus: Corpus, empty_store: Path, tmp_path: Path
+) -> None:
     num_kills, workers, epochs = NUM_KILLS_OF_TWO_WORKERS, 2, 90
     ledger = tmp_path / "runs" / "killed" / "ledger.sqlite"
-    kill_and_resume(options(corpus, empty_store, tmp_path, "killed", workers, epochs), ledger, workers, epochs, num_kills)
+    kill_and_resume(
+        options(corpus, empty_store, tmp_path, "killed", workers, epochs),
+        ledger,
+        workers,
+        epochs,
+        num_kills,
+    )
     check(ledger, num_kills)
 
 
@@ -198,12 +256,20 @@ def test_a_serial_sweep_killed_ten_times_suggests_what_an_undisturbed_one_does(
 ) -> None:
     workers, epochs = 1, 60
     ledger = tmp_path / "runs" / "killed" / "ledger.sqlite"
-    kill_and_resume(options(corpus, empty_store, tmp_path, "killed", workers, epochs), ledger, workers, epochs, NUM_KILLS)
+    kill_and_resume(
+        options(corpus, empty_store, tmp_path, "killed", workers, epochs),
+        ledger,
+        workers,
+        epochs,
+        NUM_KILLS,
+    )
     check(ledger, NUM_KILLS)
     killed = read_history(ledger)
     assert killed.spec is not None
     whole = train_undisturbed(killed.spec, tmp_path / "whole")
-    assert [trial.settings for trial in killed.trials.values()] == [trial.settings for trial in whole.trials.values()]
+    assert [trial.settings for trial in killed.trials.values()] == [
+        trial.settings for trial in whole.trials.values()
+    ]
     for one, other in zip(whole.trials.values(), killed.trials.values(), strict=True):
         assert (one.params, one.state, one.reason) == (other.params, other.state, other.reason)
         assert one.scores("macro_f1") == other.scores("macro_f1")

@@ -1,7 +1,9 @@
-"""What earlier versions left behind goes on: sweeps are resumed, bundles and registered models answer, checkpoints train on.
+"""What earlier versions left behind goes on: sweeps are resumed, bundles and registered models
+answer, checkpoints train on.
 
-`tests/data/version_0_1_0` was made by that version and is never made again (its README.md says how it was). Settings that a
-later version adds are missing in it, and have to mean what was done then: figures are held against those recorded.
+`tests/data/version_0_1_0` was made by that version and is never made again (its README.md says how
+it was). Settings that a later version adds are missing in it, and have to mean what was done then:
+figures are held against those recorded.
 """
 
 import hashlib
@@ -41,7 +43,9 @@ from tests.sweep_parts import METRIC, TIMEOUT_S, call_here, environment, train_s
 
 VERSION_0_1_0 = Path(__file__).parent / "data" / "version_0_1_0"
 UNFINISHED = 12  # the trial of the sweep `first` that was interrupted
-TOLERANCE = 1e-4  # sums of floats differ by less from one machine to another, and other inputs by more
+TOLERANCE = (
+    1e-4  # sums of floats differ by less from one machine to another, and other inputs by more
+)
 # Of the names and contents of all files but those written by hand.
 SHA256 = "4c7ef3c68dbf795ad35ada746f2df09a2540b545fcd52dd8956576ade2ffd70c"
 BUNDLES = ("bundle-concat", "bundle-sequence")
@@ -91,9 +95,15 @@ def copy_of(source: Path, folder: Path) -> Old:
     shutil.copytree(source, folder)
     old = Old(folder)
     manifest = old.manifest
-    (store,) = [open_store(path) for path, recipe in list_recipes(old.features).items() if recipe["kind"] == "audio"]
+    (store,) = [
+        open_store(path)
+        for path, recipe in list_recipes(old.features).items()
+        if recipe["kind"] == "audio"
+    ]
     rows = store.find([speech_key(manifest, index) for index in range(len(manifest.utterances))])
-    for utterance, (_, changed_ns) in zip(manifest.utterances, store.stamps[rows].tolist(), strict=True):
+    for utterance, (_, changed_ns) in zip(
+        manifest.utterances, store.stamps[rows].tolist(), strict=True
+    ):
         os.utime(manifest.audio_path(utterance), ns=(changed_ns, changed_ns))
     return old
 
@@ -114,34 +124,59 @@ def assert_same_metrics(found: Mapping[str, Any], recorded: Mapping[str, Any]) -
 
 def test_the_files_are_those_that_the_version_made() -> None:
     digest = hashlib.sha256()
-    for name in sorted(file.relative_to(VERSION_0_1_0).as_posix() for file in VERSION_0_1_0.rglob("*") if file.is_file()):
+    for name in sorted(
+        file.relative_to(VERSION_0_1_0).as_posix()
+        for file in VERSION_0_1_0.rglob("*")
+        if file.is_file()
+    ):
         if name not in ("README.md", "make.py", "space.py"):
-            digest.update(f"{name} {hashlib.sha256((VERSION_0_1_0 / name).read_bytes()).hexdigest()}\n".encode())
-    assert digest.hexdigest() == SHA256, "figures of an old version cannot be made by a newer one: get the files back from git"
+            content = (VERSION_0_1_0 / name).read_bytes()
+            digest.update(f"{name} {hashlib.sha256(content).hexdigest()}\n".encode())
+    assert digest.hexdigest() == SHA256, (
+        "figures of an old version cannot be made by a newer one: get the files back from git"
+    )
 
 
 @pytest.mark.parametrize("name", BUNDLES)
-def test_a_bundle_evaluated_on_its_features_has_the_metrics_that_were_recorded(old: Old, name: str) -> None:
+def test_a_bundle_evaluated_on_its_features_has_the_metrics_that_were_recorded(
+    old: Old, name: str
+) -> None:
     bundle, manifest = load_bundle(old.folder / name), old.manifest
     assert bundle.config.is_pooled == (name == "bundle-concat")
-    found = evaluate_bundle(bundle, manifest, old.features, manifest.rows("dev"), torch.device("cpu"))
+    found = evaluate_bundle(
+        bundle, manifest, old.features, manifest.rows("dev"), torch.device("cpu")
+    )
     assert_same_metrics(found, bundle.provenance["validation_metrics"])
 
 
 @pytest.mark.parametrize("name", BUNDLES)
 def test_a_bundle_predicts_what_it_predicted(old: Old, name: str) -> None:
     clip, before = old.folder / "audio" / "01.wav", old.folder / "audio" / "04.wav"
-    found = Predictor(load_bundle(old.folder / name)).predict(clip, "how lovely", [(before, "oh dear")])
+    found = Predictor(load_bundle(old.folder / name)).predict(
+        clip, "how lovely", [(before, "oh dear")]
+    )
     assert found == pytest.approx(old.expected(name.removeprefix("bundle-")), abs=TOLERANCE)
 
 
 def test_the_test_split_opened_again_gives_the_figures_on_record(old: Old, tmp_path: Path) -> None:
     shutil.copytree(old.features, tmp_path / "features")
     (record,) = read_openings(old.features)
-    open_test([load_bundle(old.folder / "bundle-sequence")], old.manifest, tmp_path / "features", torch.device("cpu"))
+    open_test(
+        [load_bundle(old.folder / "bundle-sequence")],
+        old.manifest,
+        tmp_path / "features",
+        torch.device("cpu"),
+    )
     first, again = read_openings(tmp_path / "features")
     assert first == record
-    same = ("bundle_sha256", "weights_sha256", "manifest_sha256", "utterances", "macro_f1", "accuracy")
+    same = (
+        "bundle_sha256",
+        "weights_sha256",
+        "manifest_sha256",
+        "utterances",
+        "macro_f1",
+        "accuracy",
+    )
     assert [again[name] for name in same] == [record[name] for name in same]
 
 
@@ -150,17 +185,23 @@ def test_a_registered_model_is_loaded_by_mlflow_and_answers_what_it_answered(old
 
     model = mlflow.pyfunc.load_model(str(old.folder / "registered-model"))
     example = json.loads((old.folder / "registered-model" / "input_example.json").read_text())
-    (found,) = model.predict(pd.DataFrame(example["data"], columns=example["columns"])).to_dict("records")
+    (found,) = model.predict(pd.DataFrame(example["data"], columns=example["columns"])).to_dict(
+        "records"
+    )
     assert found == pytest.approx(old.expected("registered"), abs=TOLERANCE)
 
 
 def test_a_checkpoint_is_trained_on_as_the_version_did(old: Old) -> None:
     expected = old.expected("plain")
     config = make_config(expected["settings"])
-    run = begin(config, load_features(old.manifest, old.features, config.audio_feature, config.context))
+    run = begin(
+        config, load_features(old.manifest, old.features, config.audio_feature, config.context)
+    )
     load_checkpoint(run, old.folder / "checkpoint.safetensors")
     assert run.epoch == 3
-    assert run.best_metrics == max((entry["metrics"] for entry in expected["epochs"][:3]), key=lambda metrics: metrics[METRIC])
+    assert run.best_metrics == max(
+        (entry["metrics"] for entry in expected["epochs"][:3]), key=lambda metrics: metrics[METRIC]
+    )
     found = list(fit(run))
     assert [result.epoch for result in found] == [4, 5, 6]
     for result, entry in zip(found, expected["epochs"][3:], strict=True):
@@ -178,7 +219,9 @@ def test_a_sweep_is_looked_at_and_reported_where_its_data_is_not(
     assert "session: compute budget" in told
     status, told, _ = call_here(capsys, monkeypatch, "report", "first", "--runs", tmp_path / "runs")
     assert status == 0
-    assert (tmp_path / "runs" / "first" / "report.html").read_text(encoding="utf-8").count("<tr class=") == 13
+    assert (tmp_path / "runs" / "first" / "report.html").read_text(encoding="utf-8").count(
+        "<tr class="
+    ) == 13
 
 
 @dataclass(frozen=True)
@@ -195,9 +238,20 @@ def resumed(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Resu
     old = copy_of(VERSION_0_1_0, tmp_path_factory.mktemp("resumed") / "of-0.1.0")
     shutil.copy(empty_store, old.runs)
     before = old.history("first")
-    changes = {**old.moved, "space": f"{old.folder / 'space.py'}:suggest", "compute_budget_s": None, "trials": UNFINISHED + 2}
-    done = subprocess.run([sys.executable, "-c", RESUME, str(old.runs), json.dumps(changes)], env=environment(), capture_output=True,
-                          text=True, timeout=TIMEOUT_S, check=False)  # fmt: skip
+    changes = {
+        **old.moved,
+        "space": f"{old.folder / 'space.py'}:suggest",
+        "compute_budget_s": None,
+        "trials": UNFINISHED + 2,
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", RESUME, str(old.runs), json.dumps(changes)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert "MLflow did not" not in done.stdout
     return Resumed(old, before, old.history("first"))
@@ -205,8 +259,12 @@ def resumed(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Resu
 
 def test_a_resumed_sweep_ends_and_what_had_ended_stays_as_it_was(resumed: Resumed) -> None:
     before, after = resumed.before, resumed.after
-    assert [trial.number for trial in before.trials.values() if trial.state == "running"] == [UNFINISHED]
-    assert {trial.settings["architecture"] for trial in before.trials.values()} == set(ARCHITECTURES)
+    assert [trial.number for trial in before.trials.values() if trial.state == "running"] == [
+        UNFINISHED
+    ]
+    assert {trial.settings["architecture"] for trial in before.trials.values()} == set(
+        ARCHITECTURES
+    )
     assert after.last_close is not None
     assert after.last_close["why"] == "done"
     assert list(after.trials) == list(range(UNFINISHED + 2))
@@ -216,7 +274,9 @@ def test_a_resumed_sweep_ends_and_what_had_ended_stays_as_it_was(resumed: Resume
             assert after.trials[number] == trial
 
 
-def test_the_interrupted_trial_goes_on_from_its_checkpoint_as_the_version_went_on(resumed: Resumed) -> None:
+def test_the_interrupted_trial_goes_on_from_its_checkpoint_as_the_version_went_on(
+    resumed: Resumed,
+) -> None:
     before, after = (history.trials[UNFINISHED] for history in (resumed.before, resumed.after))
     assert before.checkpoint is not None
     reached = before.checkpoint["epoch"]
@@ -225,8 +285,11 @@ def test_the_interrupted_trial_goes_on_from_its_checkpoint_as_the_version_went_o
     assert after.epochs[:reached] == before.epochs
     events = list(read_events(resumed.old.runs / "first" / "ledger.sqlite"))
     session = [event.seq for event in events if event.kind == "session"][-1]
-    trained = [event.body["epoch"] for event in events
-               if event.kind == "epoch" and event.trial == UNFINISHED and event.seq > session]  # fmt: skip
+    trained = [
+        event.body["epoch"]
+        for event in events
+        if event.kind == "epoch" and event.trial == UNFINISHED and event.seq > session
+    ]
     assert trained == list(range(reached + 1, 11))
     for entry, expected in zip(after.epochs, resumed.old.expected("finished"), strict=True):
         assert entry["train_loss"] == pytest.approx(expected["train_loss"], abs=TOLERANCE)
@@ -237,7 +300,9 @@ def test_all_trials_of_a_resumed_sweep_are_in_mlflow(resumed: Resumed) -> None:
     client = MlflowClient(tracking_uri=default_tracking_uri(resumed.old.runs))
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None
-    found = {run.data.tags["mmm.trial"]: run for run in client.search_runs([experiment.experiment_id])}
+    found = {
+        run.data.tags["mmm.trial"]: run for run in client.search_runs([experiment.experiment_id])
+    }
     assert found.keys() == {"sweep", *map(str, resumed.after.trials)}
     for trial in resumed.after.trials.values():
         best = trial.best(METRIC)
@@ -246,13 +311,27 @@ def test_all_trials_of_a_resumed_sweep_are_in_mlflow(resumed: Resumed) -> None:
 
 
 def test_trials_of_before_and_after_the_resumption_are_exported_with_their_scores(
-    resumed: Resumed, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    resumed: Resumed,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     old, manifest = resumed.old, resumed.old.manifest
-    ended = next(trial.number for trial in resumed.before.ranked(METRIC) if trial.state != "running")
+    ended = next(
+        trial.number for trial in resumed.before.ranked(METRIC) if trial.state != "running"
+    )
     for number in (ended, UNFINISHED):
         status, told, error = call_here(
-            capsys, monkeypatch, "export", "first", "--trial", number, "-o", tmp_path / str(number), "--runs", old.runs
+            capsys,
+            monkeypatch,
+            "export",
+            "first",
+            "--trial",
+            number,
+            "-o",
+            tmp_path / str(number),
+            "--runs",
+            old.runs,
         )
         assert status == 0, error
         assert f"a fresh process reproduced its validation {METRIC}" in told
@@ -260,12 +339,18 @@ def test_trials_of_before_and_after_the_resumption_are_exported_with_their_score
         best = trial.best(METRIC)
         assert best is not None
         found = evaluate_bundle(
-            load_bundle(tmp_path / str(number)), manifest, old.features, manifest.rows("dev"), torch.device("cpu")
+            load_bundle(tmp_path / str(number)),
+            manifest,
+            old.features,
+            manifest.rows("dev"),
+            torch.device("cpu"),
         )
         assert_same_metrics(found, trial.metrics(best[0]))
 
 
-def test_a_sweep_over_a_named_space_goes_on_in_the_space_as_it_is_now(old: Old, tmp_path: Path) -> None:
+def test_a_sweep_over_a_named_space_goes_on_in_the_space_as_it_is_now(
+    old: Old, tmp_path: Path
+) -> None:
     folder = tmp_path / "quick"
     shutil.copytree(old.runs / "quick", folder)
     before = read_history(folder / "ledger.sqlite")

@@ -1,4 +1,6 @@
-"""`mmm encode` and `mmm-search encode` as they are typed: killed, resumed, with bad files, on Ray."""
+"""`mmm encode` and `mmm-search encode` as they are typed: killed, resumed, with bad files, on
+Ray.
+"""
 
 import contextlib
 import shutil
@@ -27,15 +29,21 @@ def command(*words: str | Path, module: str = "mmm") -> list[str]:
 
 
 def run(*words: str | Path, module: str = "mmm") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*words, module=module), capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        command(*words, module=module), capture_output=True, text=True, timeout=300
+    )
 
 
-def test_encode_writes_what_the_library_writes_and_again_says_so_at_once(corpus: Corpus, tmp_path: Path) -> None:
+def test_encode_writes_what_the_library_writes_and_again_says_so_at_once(
+    corpus: Corpus, tmp_path: Path
+) -> None:
     for number in range(2):
         done = run("encode", corpus.manifest.path, "--features", tmp_path / "features", *SMALL)
         assert done.returncode == 0, done.stderr
         assert f"40 utterances encoded in {tmp_path / 'features'}" in done.stdout
-        assert ("none of 40 files had to be converted to 16 kHz mono" in done.stdout) == (number == 0)
+        assert ("none of 40 files had to be converted to 16 kHz mono" in done.stdout) == (
+            number == 0
+        )
         assert contents(tmp_path / "features") == contents(corpus.features_dir)
     assert "audio hours an hour" not in done.stdout
 
@@ -62,21 +70,36 @@ def write_as(path: Path, rate_hz: int, num_channels: int, subtype: str) -> None:
     soundfile.write(path, np.repeat(wave[:, None], num_channels, axis=1), rate_hz, subtype=subtype)
 
 
-def test_encode_says_how_many_files_it_converted_and_from_what(corpus: Corpus, tmp_path: Path) -> None:
-    shutil.copytree(corpus.manifest.path.parent, tmp_path / "own", ignore=shutil.ignore_patterns("features"))
+def test_encode_says_how_many_files_it_converted_and_from_what(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    shutil.copytree(
+        corpus.manifest.path.parent, tmp_path / "own", ignore=shutil.ignore_patterns("features")
+    )
     for number in (1, 2, 3):
         write_as(tmp_path / "own" / "wav" / f"{number:02}.wav", 44_100, 2, "PCM_24")
     write_as(tmp_path / "own" / "wav" / "30.wav", 8_000, 1, "PCM_16")
     write_as(tmp_path / "own" / "wav" / "31.wav", 16_000, 1, "FLOAT")  # 16 kHz mono already
 
     def encode() -> str:
-        words = ["encode", tmp_path / "own" / "manifest.csv", "--features", tmp_path / "features", *SMALL]
+        words = [
+            "encode",
+            tmp_path / "own" / "manifest.csv",
+            "--features",
+            tmp_path / "features",
+            *SMALL,
+        ]
         return CliRunner().invoke(app, list(map(str, words)), catch_exceptions=False).stdout
 
-    assert "converted 4 of 40 files to 16 kHz mono: 3 from 44100 Hz stereo 24-bit, 1 from 8000 Hz mono\n" in encode()
+    assert (
+        "converted 4 of 40 files to 16 kHz mono: 3 from 44100 Hz stereo 24-bit, 1 from 8000 Hz"
+        " mono\n" in encode()
+    )
     assert "to 16 kHz mono" not in encode()
     write_as(tmp_path / "own" / "wav" / "05.wav", 48_000, 6, "FLOAT")
-    assert "converted 1 of 1 files to 16 kHz mono: 1 from 48000 Hz 6 channels float 32\n" in encode()
+    assert (
+        "converted 1 of 1 files to 16 kHz mono: 1 from 48000 Hz 6 channels float 32\n" in encode()
+    )
 
 
 def encode_in_small_batches(words: list[str]) -> None:
@@ -98,7 +121,9 @@ def num_done(features: Path) -> int:
 
 
 @pytest.mark.slow  # eleven processes; the kills have to be real
-def test_encode_killed_at_ten_moments_ends_in_the_same_bytes(corpus: Corpus, tmp_path: Path) -> None:
+def test_encode_killed_at_ten_moments_ends_in_the_same_bytes(
+    corpus: Corpus, tmp_path: Path
+) -> None:
     """Each kill is by progress: as soon as so many more rows are on the disk as chance says."""
     features = tmp_path / "features"
     words = ["encode", str(corpus.manifest.path), "--features", str(features), *SMALL]
@@ -126,8 +151,12 @@ def test_encode_killed_at_ten_moments_ends_in_the_same_bytes(corpus: Corpus, tmp
     assert [name for name in names_in(features) if name.startswith(".") and name != ".lock"] == []
 
 
-def test_bad_files_are_refused_together_before_anything_is_encoded(corpus: Corpus, tmp_path: Path) -> None:
-    shutil.copytree(corpus.manifest.path.parent, tmp_path / "own", ignore=shutil.ignore_patterns("features"))
+def test_bad_files_are_refused_together_before_anything_is_encoded(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    shutil.copytree(
+        corpus.manifest.path.parent, tmp_path / "own", ignore=shutil.ignore_patterns("features")
+    )
     manifest = tmp_path / "own" / "manifest.csv"
     for number in (3, 11):
         wav = tmp_path / "own" / "wav" / f"{number:02}.wav"
@@ -135,23 +164,35 @@ def test_bad_files_are_refused_together_before_anything_is_encoded(corpus: Corpu
     words = ["encode", manifest, "--features", tmp_path / "features", *SMALL]
     refused = run(*words)
     assert refused.returncode == 2
-    assert "2 of 40 audio files cannot be used; repair them, or leave them out with mmm encode --skip-bad" in refused.stderr
-    assert all(f"utterance 'u{number:02}' (wav/{number:02}.wav)" in refused.stderr for number in (3, 11))
+    assert (
+        "2 of 40 audio files cannot be used; repair them, or leave them out with mmm encode"
+        " --skip-bad" in refused.stderr
+    )
+    assert all(
+        f"utterance 'u{number:02}' (wav/{number:02}.wav)" in refused.stderr for number in (3, 11)
+    )
     assert list_recipes(tmp_path / "features") == {}
-    assert not any(partial_folder(tmp_path / "features" / name).exists() for name in names_in(tmp_path / "features"))
+    assert not any(
+        partial_folder(tmp_path / "features" / name).exists()
+        for name in names_in(tmp_path / "features")
+    )
 
     done = run(*words, "--skip-bad")
     assert done.returncode == 0, done.stderr
     good = tmp_path / "own" / "manifest.good.csv"
     assert "left out: 2 of 40 utterances whose audio cannot be used" in done.stdout
     assert f"from here on use the manifest without them: {good}" in done.stdout
-    left = {u.utterance_id for u in corpus.manifest.utterances} - {u.utterance_id for u in read_manifest(good).utterances}
+    left = {u.utterance_id for u in corpus.manifest.utterances} - {
+        u.utterance_id for u in read_manifest(good).utterances
+    }
     assert left == {"u03", "u11"}
     reasons = (tmp_path / "own" / "manifest.bad_files.csv").read_text().splitlines()
     assert reasons[0] == "utterance_id,audio,reason"
     assert [line.split(",")[0] for line in reasons[1:]] == ["u03", "u11"]
     assert all("truncated: the header promises" in line for line in reasons[1:])
-    trained = run("train", manifest, "--features", tmp_path / "features", "--out", tmp_path / "bundle")
+    trained = run(
+        "train", manifest, "--features", tmp_path / "features", "--out", tmp_path / "bundle"
+    )
     assert trained.returncode == 2
     assert "no speech features for 2 of 40 utterances" in trained.stderr
 
@@ -163,20 +204,35 @@ def test_bad_files_are_refused_together_before_anything_is_encoded(corpus: Corpu
         (["--layer", "nine"], "--layer nine is for pretrained speech models"),
         (["--precision", "int8"], "--precision 'int8' is none of auto, float32, bf16, fp16"),
         (["--precision", "fp16"], "--precision fp16 needs a GPU; on a CPU use bf16 or float32"),
-        (["--batch-seconds", "-1"], "--batch-seconds -1 is out of range; expected 0 (one file at a time) or more"),
+        (
+            ["--batch-seconds", "-1"],
+            "--batch-seconds -1 is out of range; expected 0 (one file at a time) or more",
+        ),
         (["--device", "tpu"], "device"),
         (["--context", "9"], "--context '9' is out of range"),
     ],
 )
-def test_options_that_cannot_be_are_refused(corpus: Corpus, tmp_path: Path, words: list[str], message: str) -> None:
-    done = CliRunner().invoke(app, ["encode", str(corpus.manifest.path), "--features", str(tmp_path / "features"), *words])
+def test_options_that_cannot_be_are_refused(
+    corpus: Corpus, tmp_path: Path, words: list[str], message: str
+) -> None:
+    done = CliRunner().invoke(
+        app, ["encode", str(corpus.manifest.path), "--features", str(tmp_path / "features"), *words]
+    )
     assert message in str(done.exception)
     assert not (tmp_path / "features").exists()
 
 
 @pytest.mark.slow  # starts a Ray
 def test_encoding_on_two_actors_gives_the_same_bytes(corpus: Corpus, tmp_path: Path) -> None:
-    words = ["encode", corpus.manifest.path, "--features", tmp_path / "features", *SMALL, "--workers", "2"]
+    words = [
+        "encode",
+        corpus.manifest.path,
+        "--features",
+        tmp_path / "features",
+        *SMALL,
+        "--workers",
+        "2",
+    ]
     done = run(*words, module="search")
     assert done.returncode == 0, done.stderr + done.stdout
     assert "none of 40 files had to be converted to 16 kHz mono" in done.stdout

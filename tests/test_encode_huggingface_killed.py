@@ -1,4 +1,6 @@
-"""`mmm encode` with pretrained models, killed and finished: padded batches have to be the same ones again."""
+"""`mmm encode` with pretrained models, killed and finished: padded batches have to be the same ones
+again.
+"""
 
 import os
 import signal
@@ -22,7 +24,9 @@ KILLED_AT = (9, 30, 60)  # rows of one run; 80 of them would be all of speech
 
 
 def encode_and_die(words: list[str], num_rows: int | None) -> None:
-    """`mmm encode`, every batch of which is on the disk before the next; SIGKILL in the middle of the batch of that row."""
+    """`mmm encode`, every batch of which is on the disk before the next; SIGKILL in the middle of
+    the batch of that row.
+    """
     import mmm.cli
 
     torch.set_num_threads(1)
@@ -44,19 +48,43 @@ def encode_and_die(words: list[str], num_rows: int | None) -> None:
 
 def num_done(features: Path) -> int:
     """Rows that are on the disk, of unfinished stores too."""
-    return 40 * len(list_recipes(features)) + sum(file.read_bytes().count(1) for file in features.glob(".*.partial/done"))
+    return 40 * len(list_recipes(features)) + sum(
+        file.read_bytes().count(1) for file in features.glob(".*.partial/done")
+    )
 
 
 def test_pretrained_features_are_the_same_bytes_after_kills(corpus: Corpus, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    # With a layer norm files of different lengths share a padded batch, so which ones do can be seen in the last bits.
-    model = Wav2Vec2Model(Wav2Vec2Config(**SPEECH, feat_extract_norm="layer", do_stable_layer_norm=True))
-    speech, text = save_speech_model(tmp_path / "wav2vec2", model), save_electra(tmp_path / "electra")
-    words = ["encode", str(corpus.manifest.path), "--audio-encoder", str(speech), "--text-encoder", str(text),
-             "--batch-seconds", "4", "--context", "2", "--threads", "2", "--precision", "float32"]  # fmt: skip
+    # With a layer norm files of different lengths share a padded batch, so which ones do can be
+    # seen in the last bits.
+    model = Wav2Vec2Model(
+        Wav2Vec2Config(**SPEECH, feat_extract_norm="layer", do_stable_layer_norm=True)
+    )
+    speech, text = (
+        save_speech_model(tmp_path / "wav2vec2", model),
+        save_electra(tmp_path / "electra"),
+    )
+    words = [
+        "encode",
+        str(corpus.manifest.path),
+        "--audio-encoder",
+        str(speech),
+        "--text-encoder",
+        str(text),
+        "--batch-seconds",
+        "4",
+        "--context",
+        "2",
+        "--threads",
+        "2",
+        "--precision",
+        "float32",
+    ]
 
     def run(features: Path, num_rows: int | None = None) -> int | None:
-        process = forks().Process(target=encode_and_die, args=([*words, "--features", str(features)], num_rows))
+        process = forks().Process(
+            target=encode_and_die, args=([*words, "--features", str(features)], num_rows)
+        )
         process.start()
         process.join()
         return process.exitcode
@@ -69,7 +97,9 @@ def test_pretrained_features_are_the_same_bytes_after_kills(corpus: Corpus, tmp_
         assert run(features, num_rows) == -signal.SIGKILL
         rows.append(num_done(features))
     # Each run went on where the one before it was killed, and the last one died in text.
-    assert rows == sorted(rows) and 0 < rows[1] < NUM_SPEECH <= rows[-1] < NUM_SPEECH + NUM_TEXT, rows
+    assert rows == sorted(rows) and 0 < rows[1] < NUM_SPEECH <= rows[-1] < NUM_SPEECH + NUM_TEXT, (
+        rows
+    )
     assert run(features) == 0
     found, expected = contents(features), contents(undisturbed)
     assert len(list_recipes(features)) == 3 and found.keys() == expected.keys()

@@ -1,4 +1,6 @@
-"""What `mmm-search export` writes: checked in a fresh process, with a card, or not at all. A real sweep without Ray."""
+"""What `mmm-search export` writes: checked in a fresh process, with a card, or not at all. A real
+sweep without Ray.
+"""
 
 import warnings
 from pathlib import Path
@@ -59,11 +61,16 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
 
 def validation(sweep: Sweep, bundle: Path) -> dict[str, Any]:
     rows = sweep.corpus.manifest.rows("dev")
-    return evaluate_bundle(load_bundle_or_ensemble(bundle), sweep.corpus.manifest, sweep.corpus.features_dir, rows, CPU)
+    return evaluate_bundle(
+        load_bundle_or_ensemble(bundle), sweep.corpus.manifest, sweep.corpus.features_dir, rows, CPU
+    )
 
 
 def export(
-    sweep: Sweep, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object
+    sweep: Sweep,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    *arguments: object,
 ) -> tuple[int, str]:
     """Status, and what it said."""
     status, out, err = call_here(capsys, monkeypatch, "export", *arguments, "--runs", sweep.runs)
@@ -71,37 +78,64 @@ def export(
 
 
 def test_the_best_trial_is_exported_with_a_card_and_reproduced_in_a_fresh_process(
-    sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    sweep: Sweep,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "best"
-    status, told = export(sweep, capsys, monkeypatch, "small", "-o", out, "--data-licence", "CC BY-NC 4.0")
+    status, told = export(
+        sweep, capsys, monkeypatch, "small", "-o", out, "--data-licence", "CC BY-NC 4.0"
+    )
     bundle = load_bundle(out)
     assert (status, told) == (
         0,
-        f"bundle {out} (sha256 {bundle.sha256[:16]}): a fresh process reproduced its validation macro_f1\n",
+        (
+            f"bundle {out} (sha256 {bundle.sha256[:16]}): a fresh process reproduced its validation"
+            " macro_f1\n"
+        ),
     )
     best = best_trial(sweep.history)
     assert best is not None
     epoch, score = best.best(METRIC) or (0, 0.0)
     assert validation(sweep, out)[METRIC] == score
-    assert in_fresh_process(out, sweep.corpus.manifest.path, sweep.corpus.features_dir) == validation(sweep, out)
+    assert in_fresh_process(
+        out, sweep.corpus.manifest.path, sweep.corpus.features_dir
+    ) == validation(sweep, out)
     assert (bundle.provenance["trial"], bundle.provenance["epoch"]) == (best.number, epoch)
-    assert names_in(out) == ["README.md", "checksums.json", "config.json", "model.safetensors", "provenance.json"]
+    assert names_in(out) == [
+        "README.md",
+        "checksums.json",
+        "config.json",
+        "model.safetensors",
+        "provenance.json",
+    ]
     assert names_in(tmp_path) == ["best"]
     card = ModelCard.load(out / "README.md")
     assert card.data.model_name == bundle.name
     results = {result.metric_name: result.metric_value for result in card.data.eval_results}
     assert results["validation macro F1"] == pytest.approx(score, abs=1e-6)
-    for part in ("Licence of the data: CC BY-NC 4.0.", sweep.corpus.manifest.sha256, f"| macro F1 | {score:.4f} | ",
-                 "10 utterances of 2 dialogues", "had not been opened for these weights", "ASHA, factor 3, at epochs 3",
-                 f"| `lr` | {bundle.config.lr} |", "mmm.load(", "| sweep | small |"):  # fmt: skip
+    for part in (
+        "Licence of the data: CC BY-NC 4.0.",
+        sweep.corpus.manifest.sha256,
+        f"| macro F1 | {score:.4f} | ",
+        "10 utterances of 2 dialogues",
+        "had not been opened for these weights",
+        "ASHA, factor 3, at epochs 3",
+        f"| `lr` | {bundle.config.lr} |",
+        "mmm.load(",
+        "| sweep | small |",
+    ):
         assert part in card.text, part
 
 
 def test_what_the_fresh_process_says_is_passed_on(sweep: Sweep, tmp_path: Path) -> None:
     export_trial(sweep.history, sweep.folder, None, tmp_path / "best")
     (tmp_path / "best" / "provenance.json").unlink()
-    with pytest.raises(BundleError, match=r"cannot be loaded and evaluated in a fresh process: .*provenance\.json is missing"):
+    with pytest.raises(
+        BundleError,
+        match=r"cannot be loaded and evaluated in a fresh process: .*provenance\.json is missing",
+    ):
         in_fresh_process(tmp_path / "best", sweep.corpus.manifest.path, sweep.corpus.features_dir)
 
 
@@ -109,9 +143,13 @@ def test_the_card_names_the_openings_of_these_weights_alone(sweep: Sweep, tmp_pa
     first, second = top_trials(sweep.history, sweep.folder, 2)
     export_trial(sweep.history, sweep.folder, first, tmp_path / "first")
     assert "Licence of the data: unknown." in (tmp_path / "first" / "README.md").read_text()
-    (metrics,) = open_test([load_bundle(tmp_path / "first")], sweep.corpus.manifest, sweep.corpus.features_dir, CPU)
+    (metrics,) = open_test(
+        [load_bundle(tmp_path / "first")], sweep.corpus.manifest, sweep.corpus.features_dir, CPU
+    )
     for number, mine in ((first, True), (second, False)):
-        export_trial(sweep.history, sweep.folder, number, tmp_path / "again")  # other files, the same weights
+        export_trial(
+            sweep.history, sweep.folder, number, tmp_path / "again"
+        )  # other files, the same weights
         card = (tmp_path / "again" / "README.md").read_text()
         assert ("opened for these weights 1 times" in card) is mine
         assert (f"| 10 | {metrics['macro_f1']:.6f} | " in card) is mine
@@ -121,19 +159,37 @@ def test_the_card_names_the_openings_of_these_weights_alone(sweep: Sweep, tmp_pa
 
 @pytest.mark.parametrize("ensemble", [False, True])
 def test_a_trial_that_does_not_reproduce_its_score_is_refused_and_nothing_is_left(
-    corpus: Corpus, tmp_path: Path, ensemble: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    corpus: Corpus,
+    tmp_path: Path,
+    ensemble: bool,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sweep = Sweep(corpus, tmp_path / "runs")
     best = best_trial(sweep.history)
     assert best is not None
     file = best_file(sweep.folder, best.number)
-    save_file({name: value + 0.3 * torch.ones_like(value) for name, value in load_file(file).items()}, file)
+    save_file(
+        {name: value + 0.3 * torch.ones_like(value) for name, value in load_file(file).items()},
+        file,
+    )
     out = tmp_path / "exported" / "best"
-    status, told = export(sweep, capsys, monkeypatch, "small", "-o", out, *(["--ensemble", "--top", 2] if ensemble else []))
+    status, told = export(
+        sweep,
+        capsys,
+        monkeypatch,
+        "small",
+        "-o",
+        out,
+        *(["--ensemble", "--top", 2] if ensemble else []),
+    )
     where = f"{out}/members/{best.number:05d}" if ensemble else out
     assert status == 2
     assert f"error: {where}: the bundle's validation macro_f1 is " in told
-    assert "were the manifest, the features or the weights changed since the sweep? Nothing was written" in told
+    assert (
+        "were the manifest, the features or the weights changed since the sweep? Nothing was"
+        " written" in told
+    )
     assert names_in(out.parent) == []
 
 
@@ -144,7 +200,10 @@ def flip(file: Path, place: int) -> None:
 
 
 def test_weights_with_a_flipped_bit_are_not_exported(
-    sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    sweep: Sweep,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     best = best_trial(sweep.history)
     assert best is not None
@@ -152,7 +211,10 @@ def test_weights_with_a_flipped_bit_are_not_exported(
     generator = np.random.default_rng(0)
     for place in generator.integers(8 * file.stat().st_size, size=60).tolist():
         flip(file, place)
-        with pytest.raises(ValueError, match=rf"{file}: damaged: .*export another trial, see: mmm-search status small"):
+        with pytest.raises(
+            ValueError,
+            match=rf"{file}: damaged: .*export another trial, see: mmm-search status small",
+        ):
             export_trial(sweep.history, sweep.folder, None, tmp_path / "best")
         flip(file, place)
     flip(file, 8 * file.stat().st_size - 20)
@@ -164,7 +226,10 @@ def test_weights_with_a_flipped_bit_are_not_exported(
 
 
 def test_weights_of_an_earlier_version_are_exported_and_it_is_said_once_that_they_are_unchecked(
-    sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    sweep: Sweep,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     best = best_trial(sweep.history)
     assert best is not None
@@ -180,8 +245,12 @@ def test_weights_of_an_earlier_version_are_exported_and_it_is_said_once_that_the
     assert told.count("warning:") == told.count(line) == 1
 
 
-def test_a_checkpoint_is_exported_only_as_the_ledger_recorded_it(corpus: Corpus, tmp_path: Path) -> None:
-    """As of a trial that was stopped at a rung by a driver whose worker died before it kept the best weights alone."""
+def test_a_checkpoint_is_exported_only_as_the_ledger_recorded_it(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    """As of a trial that was stopped at a rung by a driver whose worker died before it kept the
+    best weights alone.
+    """
     with Ledger(tmp_path / "small") as ledger:
         spec = small_spec(corpus, trials=1)
         ledger.append(("sweep", None, {"spec": spec.as_json()}))
@@ -194,18 +263,27 @@ def test_a_checkpoint_is_exported_only_as_the_ledger_recorded_it(corpus: Corpus,
     file = Path(history.trials[0].checkpoint["path"])
     export_trial(history, tmp_path / "small", 0, tmp_path / "good")
     flip(file, 8 * file.stat().st_size - 20)
-    with pytest.raises(ValueError, match=rf"{file.name}: damaged: its checksum is not the recorded one; "):
+    with pytest.raises(
+        ValueError, match=rf"{file.name}: damaged: its checksum is not the recorded one; "
+    ):
         export_trial(history, tmp_path / "small", 0, tmp_path / "bad")
 
 
 def test_the_best_trials_are_exported_as_one_or_as_several(
-    sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    sweep: Sweep,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     first, second = top_trials(sweep.history, sweep.folder, 2)
     assert first == sweep.history.ranked(METRIC)[0].number
-    status, told = export(sweep, capsys, monkeypatch, "small", "-o", tmp_path / "one", "--ensemble", "--top", 2)
+    status, told = export(
+        sweep, capsys, monkeypatch, "small", "-o", tmp_path / "one", "--ensemble", "--top", 2
+    )
     assert status == 0
-    assert f"of trials {first}, {second}: a fresh process reproduced its validation macro_f1" in told
+    assert (
+        f"of trials {first}, {second}: a fresh process reproduced its validation macro_f1" in told
+    )
     export_several(sweep.history, sweep.folder, [first, second], tmp_path / "two")
     assert names_in(tmp_path / "two") == sorted(f"trial-{number:05d}" for number in (first, second))
     one = load_bundle_or_ensemble(tmp_path / "one")
@@ -213,7 +291,10 @@ def test_the_best_trials_are_exported_as_one_or_as_several(
     assert one.provenance["validation_metrics"] == validation(sweep, tmp_path / "one")
     assert "An ensemble of 2 models" in (tmp_path / "one" / "README.md").read_text()
     audio = sweep.corpus.manifest.audio_path(sweep.corpus.manifest.utterances[3])
-    both = [mmm.load(tmp_path / "two" / name).predict(audio, "great") for name in names_in(tmp_path / "two")]
+    both = [
+        mmm.load(tmp_path / "two" / name).predict(audio, "great")
+        for name in names_in(tmp_path / "two")
+    ]
     expected = {label: sum(found[label] for found in both) / 2 for label in both[0]}
     assert mmm.load(tmp_path / "one").predict(audio, "great") == pytest.approx(expected, abs=1e-6)
     status, told = export(sweep, capsys, monkeypatch, "small", "-o", tmp_path / "x", "--top", 9)
@@ -225,9 +306,14 @@ def test_the_best_trials_are_exported_as_one_or_as_several(
 def test_onnx_gives_what_predict_gives(sweep: Sweep, tmp_path: Path) -> None:
     export_trial(sweep.history, sweep.folder, None, tmp_path / "best", Options(onnx=True))
     predictor, manifest = mmm.load(tmp_path / "best"), sweep.corpus.manifest
-    session = onnxruntime.InferenceSession(tmp_path / "best" / "model.onnx", providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        tmp_path / "best" / "model.onnx", providers=["CPUExecutionProvider"]
+    )
     taken = [put.name for put in session.get_inputs()]
-    queries = [(manifest.audio_path(u), u.text, [(manifest.audio_path(u), "so")]) for u in manifest.utterances[:5]]
+    queries = [
+        (manifest.audio_path(u), u.text, [(manifest.audio_path(u), "so")])
+        for u in manifest.utterances[:5]
+    ]
     batch = predictor.inputs(predictor.bundle.members[0], queries)
     logits = session.run(None, {name: getattr(batch, name).numpy() for name in taken})[0]
     found = torch.from_numpy(logits).softmax(dim=-1).numpy()
@@ -237,7 +323,10 @@ def test_onnx_gives_what_predict_gives(sweep: Sweep, tmp_path: Path) -> None:
 
 
 def test_a_bundle_comes_out_of_mlflow_alone(
-    sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    sweep: Sweep,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     digest = export_trial(sweep.history, sweep.folder, None, tmp_path / "made")
     client, experiment = open_client(sweep.runs, None)
@@ -249,21 +338,29 @@ def test_a_bundle_comes_out_of_mlflow_alone(
     out = tmp_path / "fetched"
     status, told = export(sweep, capsys, monkeypatch, "--run-id", run, "-o", out)
     assert status == 0
-    assert told.startswith(f"bundle {out}: a fresh process reproduced its validation macro_f1 of 0.")
+    assert told.startswith(
+        f"bundle {out}: a fresh process reproduced its validation macro_f1 of 0."
+    )
     assert load_bundle(out).sha256 == digest
     # Another machine has no features: it says so.
     client.log_param(parent_without(client, experiment, run), "manifest", "/nowhere/manifest.csv")
     status, told = export(sweep, capsys, monkeypatch, "--run-id", run, "-o", tmp_path / "elsewhere")
     assert status == 0
     assert (
-        "checksums are right; the validation score was not computed again, because manifest and features are not here" in told
+        "checksums are right; the validation score was not computed again, because manifest and"
+        " features are not here" in told
     )
     damaged = client.create_run(experiment).info.run_id
     (tmp_path / "made" / "config.json").write_text("{}")
     client.log_artifacts(damaged, str(tmp_path / "made"), "bundle")
-    for run_id, message in ((damaged, "config.json: damaged"), (parent, "has no bundle; sweeps log that of their best trial"),
-                            ("0" * 32, "does not give it")):  # fmt: skip
-        status, told = export(sweep, capsys, monkeypatch, "--run-id", run_id, "-o", tmp_path / "refused")
+    for run_id, message in (
+        (damaged, "config.json: damaged"),
+        (parent, "has no bundle; sweeps log that of their best trial"),
+        ("0" * 32, "does not give it"),
+    ):
+        status, told = export(
+            sweep, capsys, monkeypatch, "--run-id", run_id, "-o", tmp_path / "refused"
+        )
         assert status == 2
         assert message in told
     assert names_in(tmp_path) == ["elsewhere", "fetched", "made"]
@@ -281,7 +378,10 @@ def parent_without(client: MlflowClient, experiment: str, run: str) -> str:
     [
         (("small",), "--out is missing: the folder to write"),
         (("-o", "x"), "expected the NAME of a sweep, or --run-id and no name"),
-        (("small", "--run-id", "1", "-o", "x"), "expected the NAME of a sweep, or --run-id and no name"),
+        (
+            ("small", "--run-id", "1", "-o", "x"),
+            "expected the NAME of a sweep, or --run-id and no name",
+        ),
         (
             ("small", "--trial", "1", "--top", "2", "-o", "x"),
             "--trial names one trial; --top and --ensemble take the best ones",
@@ -292,7 +392,11 @@ def parent_without(client: MlflowClient, experiment: str, run: str) -> str:
     ],
 )
 def test_options_that_do_not_go_together_are_refused(
-    sweep: Sweep, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
+    sweep: Sweep,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    message: str,
 ) -> None:
     status, told = export(sweep, capsys, monkeypatch, *arguments)
     assert status == 2
@@ -306,7 +410,11 @@ def test_a_changed_manifest_is_noticed(corpus: Corpus, tmp_path: Path) -> None:
     text = manifest.path.read_text()
     manifest.path.write_text(text.replace(",neutral,dev", ",sad,dev"))
     with pytest.raises(
-        ValueError, match=r"the bundle's validation macro_f1 is .*were the manifest, the features or the weights changed"
+        ValueError,
+        match=(
+            r"the bundle's validation macro_f1 is .*were the manifest, the features or the weights"
+            r" changed"
+        ),
     ):
         export_trial(sweep.history, sweep.folder, None, tmp_path / "best")
     assert not (tmp_path / "best").exists()

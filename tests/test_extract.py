@@ -55,18 +55,24 @@ def visible(folder: Path) -> list[str]:
 def test_stored_speech_is_what_the_encoder_gives(corpus: Corpus, feature: str) -> None:
     features, encoder = corpus.features(feature), small_speech_encoder()
     for index, utterance in enumerate(corpus.manifest.utterances):
-        expected = encoder.encode(read_speech(corpus.manifest.audio_path(utterance)), [feature])[feature]
+        expected = encoder.encode(read_speech(corpus.manifest.audio_path(utterance)), [feature])[
+            feature
+        ]
         found = row_of(features.speech, int(features.speech_rows[index]))
         np.testing.assert_array_equal(found, expected.astype(np.float16))
     assert features.speech.width == (16 if feature == "extract_feature" else 48)
 
 
 @pytest.mark.parametrize("context", CONTEXTS)
-def test_stored_text_is_what_the_encoder_gives_for_the_turn_and_those_before(corpus: Corpus, context: int) -> None:
+def test_stored_text_is_what_the_encoder_gives_for_the_turn_and_those_before(
+    corpus: Corpus, context: int
+) -> None:
     features, encoder = corpus.features(context=context), small_text_encoder()
     for index in range(len(corpus.manifest.utterances)):
         expected = encoder.encode(turns_of(corpus.manifest, index, context)).astype(np.float16)
-        np.testing.assert_array_equal(row_of(features.text, int(features.text_rows[index])), expected)
+        np.testing.assert_array_equal(
+            row_of(features.text, int(features.text_rows[index])), expected
+        )
 
 
 def test_turns_are_the_current_text_then_those_before_it(corpus: Corpus) -> None:
@@ -93,7 +99,10 @@ def test_a_changed_wav_is_encoded_again(own: Corpus) -> None:
     texts = {recipe for recipe in before if written(own.features_dir)[recipe] == before[recipe]}
     assert len(texts) == 3
     for index in range(40):
-        same = np.array_equal(row_of(old.speech, int(old.speech_rows[index])), row_of(new.speech, int(new.speech_rows[index])))
+        same = np.array_equal(
+            row_of(old.speech, int(old.speech_rows[index])),
+            row_of(new.speech, int(new.speech_rows[index])),
+        )
         assert same == (index != 7)
 
 
@@ -101,8 +110,13 @@ def test_a_changed_text_is_missed_until_it_is_encoded_again(own: Corpus) -> None
     path = own.manifest.path
     path.write_text(path.read_text().replace("turn 0", "a new turn 0", 1))
     changed = read_manifest(path)
-    with pytest.raises(ValueError, match=r"no text features for 1 of 40 utterances of .*\(the first: 'u00'\), was the manifest "
-                                         r"changed\? run: mmm encode"):  # fmt: skip
+    with pytest.raises(
+        ValueError,
+        match=(
+            r"no text features for 1 of 40 utterances of .*\(the first: 'u00'\), was the manifest "
+            r"changed\? run: mmm encode"
+        ),
+    ):
         load_features(changed, own.features_dir, "hidden_state", 1)
     encode(changed, own.features_dir)
     load_features(changed, own.features_dir, "hidden_state", 1)
@@ -162,8 +176,14 @@ def test_a_spoilt_wav_is_refused_by_name_and_leaves_no_folder(
     with pytest.raises(AudioError, match=rf"{utterance.audio}: {message}"):
         read_speech(path)
     features_dir = tmp_path / "features"
-    with pytest.raises(BadFiles, match=rf"1 of 40 audio files cannot be used; repair them, or leave them out with mmm encode --skip-bad\n"
-                                       rf"  utterance '{utterance.utterance_id}' \({utterance.audio}\): .*{message}"):  # fmt: skip
+    with pytest.raises(
+        BadFiles,
+        match=(
+            rf"1 of 40 audio files cannot be used; repair them, or leave them out with mmm encode"
+            rf" --skip-bad\n"
+            rf"  utterance '{utterance.utterance_id}' \({utterance.audio}\): .*{message}"
+        ),
+    ):
         list(encode_speech(own.manifest, features_dir, small_speech_encoder(), AUDIO_FEATURES))
     assert visible(features_dir) == []
 
@@ -174,7 +194,11 @@ def test_a_missing_wav_is_refused_by_name_and_leaves_no_folder(own: Corpus, tmp_
     with pytest.raises(FileNotFoundError, match=f"{path}: no such audio file"):
         read_speech(path)
     with pytest.raises(FileNotFoundError, match=f"{path}: no such audio file"):
-        list(encode_speech(own.manifest, tmp_path / "features", small_speech_encoder(), AUDIO_FEATURES))
+        list(
+            encode_speech(
+                own.manifest, tmp_path / "features", small_speech_encoder(), AUDIO_FEATURES
+            )
+        )
     assert not (tmp_path / "features").exists() or visible(tmp_path / "features") == []
 
 
@@ -182,11 +206,15 @@ def test_a_missing_wav_is_refused_by_name_and_leaves_no_folder(own: Corpus, tmp_
 def test_encoding_that_is_abandoned_shows_no_store_and_goes_on_where_it_was(
     corpus: Corpus, tmp_path: Path, encode_one: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mmm.encoding._LOOP_BUDGET", 2.0)  # a batch is small: 40 utterances are several
+    monkeypatch.setattr(
+        "mmm.encoding._LOOP_BUDGET", 2.0
+    )  # a batch is small: 40 utterances are several
 
     def start() -> Iterator[Progress]:
         if encode_one == "speech":
-            return encode_speech(corpus.manifest, tmp_path / "features", small_speech_encoder(), AUDIO_FEATURES)
+            return encode_speech(
+                corpus.manifest, tmp_path / "features", small_speech_encoder(), AUDIO_FEATURES
+            )
         return encode_text(corpus.manifest, tmp_path / "features", small_text_encoder(), CONTEXTS)
 
     progress = start()
@@ -198,8 +226,12 @@ def test_encoding_that_is_abandoned_shows_no_store_and_goes_on_where_it_was(
     assert first.done <= rest[0].done < rest[-1].done == 40
     for path in list_recipes(tmp_path / "features"):
         for file in names_in(path):
-            assert (path / file).read_bytes() == (corpus.features_dir / path.name / file).read_bytes(), file
-    assert visible(tmp_path / "features") == sorted(path.name for path in list_recipes(tmp_path / "features"))
+            assert (path / file).read_bytes() == (
+                corpus.features_dir / path.name / file
+            ).read_bytes(), file
+    assert visible(tmp_path / "features") == sorted(
+        path.name for path in list_recipes(tmp_path / "features")
+    )
 
 
 def test_a_second_writer_is_refused(corpus: Corpus, tmp_path: Path) -> None:
@@ -209,14 +241,19 @@ def test_a_second_writer_is_refused(corpus: Corpus, tmp_path: Path) -> None:
             encode_speech(corpus.manifest, tmp_path, small_speech_encoder(), AUDIO_FEATURES),
             encode_text(corpus.manifest, tmp_path, small_text_encoder(), CONTEXTS),
         ):
-            with pytest.raises(ValueError, match="another mmm encode is writing here; wait for it or use another folder"):
+            with pytest.raises(
+                ValueError,
+                match="another mmm encode is writing here; wait for it or use another folder",
+            ):
                 next(progress)
 
 
 def test_stereo_at_44100_hz_becomes_mono_at_16000_hz(tmp_path: Path) -> None:
     time_s = np.arange(44_100) / 44_100
     tone = 0.5 * np.sin(2 * np.pi * 440 * time_s)
-    soundfile.write(tmp_path / "stereo.wav", np.stack([tone, 0.5 * tone], axis=1), 44_100, subtype="FLOAT")
+    soundfile.write(
+        tmp_path / "stereo.wav", np.stack([tone, 0.5 * tone], axis=1), 44_100, subtype="FLOAT"
+    )
     found = read_speech(tmp_path / "stereo.wav")
     assert (found.shape, found.dtype) == ((16_000,), np.float32)
     expected = 0.375 * np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000)
@@ -239,10 +276,15 @@ def test_a_format_is_said_in_words(coding: str, expected: str) -> None:
 
 
 def test_rare_formats_are_counted_together() -> None:
-    files = [SoundInfo(1, rate_hz, 1, "WAV PCM 16") for rate_hz in (8_000, 8_000, *range(22_050, 22_058), 16_000)]
-    assert describe_conversions(files) == (
-        "converted 10 of 11 files to 16 kHz mono: 2 from 8000 Hz mono, 1 from 22050 Hz mono, 1 from 22051 Hz mono, "
-        "1 from 22052 Hz mono, 1 from 22053 Hz mono, 1 from 22054 Hz mono, 3 from other formats"
+    files = [
+        SoundInfo(1, rate_hz, 1, "WAV PCM 16")
+        for rate_hz in (8_000, 8_000, *range(22_050, 22_058), 16_000)
+    ]
+    assert (
+        describe_conversions(files)
+        == "converted 10 of 11 files to 16 kHz mono: 2 from 8000 Hz mono, 1 from 22050 Hz mono, 1"
+        " from 22051 Hz mono, 1 from 22052 Hz mono, 1 from 22053 Hz mono, 1 from 22054 Hz mono,"
+        " 3 from other formats"
     )
 
 
@@ -264,19 +306,34 @@ def test_one_clip_may_serve_several_utterances(own: Corpus, tmp_path: Path) -> N
 
 
 def speech_only(manifest: Manifest, features_dir: Path, frame_rate: float) -> None:
-    list(encode_speech(manifest, features_dir, make_speech_encoder("fbank", frame_rate=frame_rate), AUDIO_FEATURES))
+    list(
+        encode_speech(
+            manifest,
+            features_dir,
+            make_speech_encoder("fbank", frame_rate=frame_rate),
+            AUDIO_FEATURES,
+        )
+    )
 
 
-def test_features_that_are_missing_are_named_with_what_is_there_and_what_to_run(corpus: Corpus) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no text features for context=5 in .*features/ \(found: 1, 2, 3\); run: mmm "
-                                                r"encode .*manifest\.csv --features .*features --frame-rate 10 --num-mels 16 "
-                                                r"--text-width 32 --context 5"):  # fmt: skip
+def test_features_that_are_missing_are_named_with_what_is_there_and_what_to_run(
+    corpus: Corpus,
+) -> None:
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"no text features for context=5 in .*features/ \(found: 1, 2, 3\); run: mmm "
+        r"encode .*manifest\.csv --features .*features --frame-rate 10 --num-mels 16 "
+        r"--text-width 32 --context 5",
+    ):
         corpus.features(context=5)
 
 
 def test_features_of_two_encoders_in_one_folder_are_refused(own: Corpus) -> None:
     speech_only(own.manifest, own.features_dir, frame_rate=20)
-    with pytest.raises(ValueError, match=r"holds audio features of 2 encoders for feature=hidden_state; keep one of each"):
+    with pytest.raises(
+        ValueError,
+        match=r"holds audio features of 2 encoders for feature=hidden_state; keep one of each",
+    ):
         find_store(own.features_dir, "audio", feature="hidden_state")
 
 
@@ -284,15 +341,24 @@ def test_a_recipe_gives_the_same_encoder_again(corpus: Corpus) -> None:
     features = corpus.features(context=2)
     wave = read_speech(corpus.manifest.audio_path(corpus.manifest.utterances[0]))
     again = speech_encoder_of(features.speech.recipe).encode(wave, ["hidden_state"])["hidden_state"]
-    np.testing.assert_array_equal(again, small_speech_encoder().encode(wave, ["hidden_state"])["hidden_state"])
+    np.testing.assert_array_equal(
+        again, small_speech_encoder().encode(wave, ["hidden_state"])["hidden_state"]
+    )
     turns = turns_of(corpus.manifest, 2, 2)
-    np.testing.assert_array_equal(text_encoder_of(features.text.recipe).encode(turns), small_text_encoder().encode(turns))
+    np.testing.assert_array_equal(
+        text_encoder_of(features.text.recipe).encode(turns), small_text_encoder().encode(turns)
+    )
 
 
 def test_a_recipe_of_another_version_is_refused(corpus: Corpus) -> None:
     features = corpus.features()
-    for make, recipe in ((speech_encoder_of, features.speech.recipe), (text_encoder_of, features.text.recipe)):
-        with pytest.raises(ValueError, match=r"is not the one that made the features \(version: 1 instead of 0\)"):
+    for make, recipe in (
+        (speech_encoder_of, features.speech.recipe),
+        (text_encoder_of, features.text.recipe),
+    ):
+        with pytest.raises(
+            ValueError, match=r"is not the one that made the features \(version: 1 instead of 0\)"
+        ):
             make(recipe | {"version": 0})
 
 
@@ -300,7 +366,9 @@ def test_a_recipe_of_another_version_is_refused(corpus: Corpus) -> None:
 def test_speech_of_any_length_has_frames(num_samples: int) -> None:
     wave = np.random.default_rng(0).normal(size=num_samples).astype(np.float32)
     found = small_speech_encoder().encode(wave, AUDIO_FEATURES)
-    assert 1 <= len(found["hidden_state"]) == len(found["extract_feature"]) <= num_samples // 1600 + 1
+    assert (
+        1 <= len(found["hidden_state"]) == len(found["extract_feature"]) <= num_samples // 1600 + 1
+    )
     assert all(np.isfinite(values).all() for values in found.values())
 
 
@@ -316,12 +384,23 @@ def test_text_has_a_token_a_word_and_at_most_128() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: make_speech_encoder("fbank", frame_rate=30), "--frame-rate 30 does not divide 100; try 50, 25, 20"),
+        (
+            lambda: make_speech_encoder("fbank", frame_rate=30),
+            "--frame-rate 30 does not divide 100; try 50, 25, 20",
+        ),
         (lambda: make_speech_encoder("fbank", frame_rate=0), "--frame-rate 0 does not divide 100"),
-        (lambda: make_speech_encoder("fbank", num_mels=4), "--num-mels 4 is out of range; expected 8 to 128"),
-        (lambda: make_text_encoder("char-ngram", width=8), "--text-width 8 is out of range; expected 16 to 4096"),
+        (
+            lambda: make_speech_encoder("fbank", num_mels=4),
+            "--num-mels 4 is out of range; expected 8 to 128",
+        ),
+        (
+            lambda: make_text_encoder("char-ngram", width=8),
+            "--text-width 8 is out of range; expected 16 to 4096",
+        ),
     ],
 )
-def test_encoder_settings_out_of_range_are_refused(make: Callable[[], object], message: str) -> None:
+def test_encoder_settings_out_of_range_are_refused(
+    make: Callable[[], object], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         make()

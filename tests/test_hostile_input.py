@@ -1,6 +1,8 @@
-"""Whatever bytes come as sound, text or CSV: read right, or refused with a typed error that names file and fault.
+"""Whatever bytes come as sound, text or CSV: read right, or refused with a typed error that names
+file and fault.
 
-Valid files are compared with the samples they were made of; damaged ones may be refused, or read as exactly these samples, never as others.
+Valid files are compared with the samples they were made of; damaged ones may be refused, or read as
+exactly these samples, never as others.
 """
 
 import csv
@@ -32,26 +34,38 @@ _SUBTYPES = (*_INTS, "FLOAT", "DOUBLE")
 
 def inputs(number: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """So many inputs, always the same, without a database or shrinking of what is to be fast."""
-    return settings(max_examples=number, deadline=None, database=None, derandomize=True, phases=[Phase.explicit, Phase.generate],
-                    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])  # fmt: skip
+    return settings(
+        max_examples=number,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
 
 
 @st.composite
 def samples(draw: st.DrawFn) -> np.ndarray:
-    """(S, channels) samples that every coding holds exactly: multiples of 1/128 below full scale."""
+    """(S, channels) samples that every coding holds exactly: multiples of 1/128 below full
+    scale.
+    """
     shape = (draw(st.integers(1, 60)), draw(st.integers(1, 3)))
     seed = draw(st.integers(0, 2**32 - 1))
     return np.random.default_rng(seed).integers(-128, 128, shape).astype(np.float32) / 128
 
 
-def wav_of(wave: np.ndarray, subtype: str, rate_hz: int, container: str, endian: str = "FILE") -> bytes:
+def wav_of(
+    wave: np.ndarray, subtype: str, rate_hz: int, container: str, endian: str = "FILE"
+) -> bytes:
     content = io.BytesIO()
     soundfile.write(content, wave, rate_hz, format=container, subtype=subtype, endian=endian)
     return content.getvalue()
 
 
 def read_or_refused(path: Path, content: bytes) -> np.ndarray | None:
-    """The samples, None where the file is refused by name; anything else that is raised fails the test."""
+    """The samples, None where the file is refused by name; anything else that is raised fails the
+    test.
+    """
     path.write_bytes(content)
     try:
         return read_sound(path)[0]
@@ -63,15 +77,23 @@ def read_or_refused(path: Path, content: bytes) -> np.ndarray | None:
 
 
 @inputs(VALID_WAVS)
-@given(wave=samples(), subtype=st.sampled_from(_SUBTYPES), rate_hz=st.sampled_from([8000, 16000, 22050, 44100, 48000]),
-       container=st.sampled_from(["WAV", "WAVEX", "RF64", "BIG", "FLAC"]))  # fmt: skip
+@given(
+    wave=samples(),
+    subtype=st.sampled_from(_SUBTYPES),
+    rate_hz=st.sampled_from([8000, 16000, 22050, 44100, 48000]),
+    container=st.sampled_from(["WAV", "WAVEX", "RF64", "BIG", "FLAC"]),
+)
 def test_valid_sound_is_read_as_the_samples_it_was_made_of(
     tmp_path: Path, wave: np.ndarray, subtype: str, rate_hz: int, container: str
 ) -> None:
     if container == "FLAC":
-        subtype = {"PCM_U8": "PCM_S8"}.get(subtype, subtype if subtype in ("PCM_16", "PCM_24") else "PCM_24")
+        subtype = {"PCM_U8": "PCM_S8"}.get(
+            subtype, subtype if subtype in ("PCM_16", "PCM_24") else "PCM_24"
+        )
     big = container == "BIG" and subtype != "PCM_U8"
-    content = wav_of(wave, subtype, rate_hz, "WAV" if container == "BIG" else container, "BIG" if big else "FILE")
+    content = wav_of(
+        wave, subtype, rate_hz, "WAV" if container == "BIG" else container, "BIG" if big else "FILE"
+    )
     path = tmp_path / "valid.wav"
     path.write_bytes(content)
     found, found_rate_hz = read_sound(path)
@@ -105,29 +127,88 @@ def test_a_header_with_a_flipped_bit_is_refused_or_means_the_same(
 
 @inputs(CUT_WAVS)
 @given(wave=samples(), subtype=st.sampled_from(_SUBTYPES), data=st.data())
-def test_a_wav_cut_anywhere_is_refused(tmp_path: Path, wave: np.ndarray, subtype: str, data: st.DataObject) -> None:
+def test_a_wav_cut_anywhere_is_refused(
+    tmp_path: Path, wave: np.ndarray, subtype: str, data: st.DataObject
+) -> None:
     content = wav_of(wave, subtype, 16000, "WAV")
     padded = len(wave) * wave.shape[1] % 2 if subtype == "PCM_U8" else 0
     kept = data.draw(st.integers(0, len(content) - 1 - padded))
     assert read_or_refused(tmp_path / "cut.wav", content[:kept]) is None
 
 
-def wav_by_hand(coding: int, channels: int, rate_hz: int, bits: int, wave: bytes, extra: bytes = b"", *, riff: int | None = None,
-                length: int | None = None, frame: int | None = None) -> bytes:  # fmt: skip
+def wav_by_hand(
+    coding: int,
+    channels: int,
+    rate_hz: int,
+    bits: int,
+    wave: bytes,
+    extra: bytes = b"",
+    *,
+    riff: int | None = None,
+    length: int | None = None,
+    frame: int | None = None,
+) -> bytes:
     frame = channels * bits // 8 if frame is None else frame
     length = len(wave) if length is None else length
     byte_rate = rate_hz * frame % 2**32
-    body = b"WAVE" + extra + struct.pack("<4sIHHIIHH4sI", b"fmt ", 16, coding, channels, rate_hz, byte_rate, frame % 2**16, bits,
-                                         b"data", length) + wave  # fmt: skip
+    body = (
+        b"WAVE"
+        + extra
+        + struct.pack(
+            "<4sIHHIIHH4sI",
+            b"fmt ",
+            16,
+            coding,
+            channels,
+            rate_hz,
+            byte_rate,
+            frame % 2**16,
+            bits,
+            b"data",
+            length,
+        )
+        + wave
+    )
     return struct.pack("<4sI", b"RIFF", len(body) if riff is None else riff) + body
 
 
-_EDGES = st.sampled_from([0, 1, 2, 3, 6, 7, 8, 16, 17, 24, 32, 64, 255, 8000, 16000, 16001, 44101, 2**16 - 1, 2**31, 2**32 - 1])
+_EDGES = st.sampled_from(
+    [
+        0,
+        1,
+        2,
+        3,
+        6,
+        7,
+        8,
+        16,
+        17,
+        24,
+        32,
+        64,
+        255,
+        8000,
+        16000,
+        16001,
+        44101,
+        2**16 - 1,
+        2**31,
+        2**32 - 1,
+    ]
+)
 
 
 @inputs(HEADERS)
-@given(coding=_EDGES, channels=_EDGES, rate_hz=_EDGES, bits=_EDGES, length=_EDGES | st.none(), riff=_EDGES | st.none(),
-       wave=st.binary(max_size=300), plain=st.integers(0, 2**7 - 1))  # fmt: skip
+@given(
+    coding=_EDGES,
+    channels=_EDGES,
+    rate_hz=_EDGES,
+    bits=_EDGES,
+    length=_EDGES | st.none(),
+    riff=_EDGES | st.none(),
+    wave=st.binary(max_size=300),
+    plain=st.integers(0, 2**7 - 1),
+)
 def test_headers_of_extreme_numbers_are_refused_or_read_as_they_say(
     tmp_path: Path,
     coding: int,
@@ -160,16 +241,37 @@ def test_headers_of_extreme_numbers_are_refused_or_read_as_they_say(
 
 
 @inputs(BYTES)
-@given(start=st.sampled_from([b"", b"RIFF", b"RIFX\0\0\0\1WAVE", b"RIFF\xff\xff\xff\xffWAVEfmt ", b"fLaC", b"OggS", b"ID3", b"FORM",
-                              b".snd", b"caff"]),
-       rest=st.binary(max_size=200), name=st.sampled_from(["a.wav", "a.raw", "a.flac", "a.mp3", "a"]))  # fmt: skip
-def test_bytes_that_are_no_sound_are_refused_under_any_name(tmp_path: Path, start: bytes, rest: bytes, name: str) -> None:
+@given(
+    start=st.sampled_from(
+        [
+            b"",
+            b"RIFF",
+            b"RIFX\0\0\0\1WAVE",
+            b"RIFF\xff\xff\xff\xffWAVEfmt ",
+            b"fLaC",
+            b"OggS",
+            b"ID3",
+            b"FORM",
+            b".snd",
+            b"caff",
+        ]
+    ),
+    rest=st.binary(max_size=200),
+    name=st.sampled_from(["a.wav", "a.raw", "a.flac", "a.mp3", "a"]),
+)
+def test_bytes_that_are_no_sound_are_refused_under_any_name(
+    tmp_path: Path, start: bytes, rest: bytes, name: str
+) -> None:
     found = read_or_refused(tmp_path / name, start + rest)
     assert found is None or start in (b"ID3", b"")  # what a lenient mp3 decoder may make of noise
 
 
 def test_floats_that_are_no_samples_are_refused(tmp_path: Path) -> None:
-    for value, message in ((np.nan, "not finite"), (np.inf, "not finite"), (32767.0, "up to 3.277e.04 where 1 is full scale")):
+    for value, message in (
+        (np.nan, "not finite"),
+        (np.inf, "not finite"),
+        (32767.0, "up to 3.277e.04 where 1 is full scale"),
+    ):
         soundfile.write(tmp_path / "a.wav", np.array([0.5, value]), 16000, subtype="FLOAT")
         with pytest.raises(AudioError, match=rf"a\.wav: samples .*{message}"):
             read_sound(tmp_path / "a.wav")
@@ -185,22 +287,32 @@ def test_a_flac_that_promises_more_than_memory_holds_is_refused(tmp_path: Path) 
 # Text
 
 
-_SYLLABLES = st.text(st.characters(min_codepoint=0xAC00, max_codepoint=0xD7A3), min_size=1, max_size=12)
-_LINES = st.lists(_SYLLABLES | st.text(st.sampled_from("abcXYZ019 .,!?/*+"), max_size=8), min_size=1, max_size=4).map(" ".join)
+_SYLLABLES = st.text(
+    st.characters(min_codepoint=0xAC00, max_codepoint=0xD7A3), min_size=1, max_size=12
+)
+_LINES = st.lists(
+    _SYLLABLES | st.text(st.sampled_from("abcXYZ019 .,!?/*+"), max_size=8), min_size=1, max_size=4
+).map(" ".join)
 
 
 @inputs(VALID_TEXTS)
 @given(text=_LINES, encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "cp949"]))
-def test_korean_in_any_encoding_of_the_field_is_read_as_it_was_written(text: str, encoding: str) -> None:
+def test_korean_in_any_encoding_of_the_field_is_read_as_it_was_written(
+    text: str, encoding: str
+) -> None:
     assert decode(text.encode(encoding), is_korean=True) == text
 
 
 @inputs(TEXTS)
 @given(
     content=st.binary(max_size=40)
-    | st.tuples(_SYLLABLES, st.binary(min_size=1, max_size=3)).map(lambda both: both[0].encode("cp949") + both[1])
+    | st.tuples(_SYLLABLES, st.binary(min_size=1, max_size=3)).map(
+        lambda both: both[0].encode("cp949") + both[1]
+    )
 )
-def test_other_bytes_are_refused_with_the_place_or_are_valid_in_the_encoding_taken(content: bytes) -> None:
+def test_other_bytes_are_refused_with_the_place_or_are_valid_in_the_encoding_taken(
+    content: bytes,
+) -> None:
     try:
         found = decode(content, is_korean=True)
     except ValueError as error:
@@ -222,7 +334,10 @@ def test_other_bytes_are_refused_with_the_place_or_are_valid_in_the_encoding_tak
 
 # Signs that CSV, Unicode or Windows make something of, and some of each script.
 _FIELD = st.text(
-    st.sampled_from("\",;|\n\t'\\ abzAZ019=+-#éßñ가나힣ㅋ中あЖא😀e\u0301\u200b\u2028\u0085\ufeff\ufffd\u1112\u1161"),
+    st.sampled_from(
+        "\",;|\n\t'\\"
+        " abzAZ019=+-#éßñ가나힣ㅋ中あЖא😀e\u0301\u200b\u2028\u0085\ufeff\ufffd\u1112\u1161"
+    ),
     max_size=15,
 )
 
@@ -234,15 +349,29 @@ def csv_of(rows: list[list[str]], quoting: int = csv.QUOTE_MINIMAL) -> bytes:
 
 
 @inputs(VALID_CSVS)
-@given(texts=st.lists(_FIELD, min_size=2, max_size=4), speaker=_FIELD.filter(lambda text: text.strip() != ""), votes=st.booleans(),
-       emotions=st.lists(st.sampled_from(EMOTIONS), min_size=1, max_size=3, unique=True),
-       quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]))  # fmt: skip
+@given(
+    texts=st.lists(_FIELD, min_size=2, max_size=4),
+    speaker=_FIELD.filter(lambda text: text.strip() != ""),
+    votes=st.booleans(),
+    emotions=st.lists(st.sampled_from(EMOTIONS), min_size=1, max_size=3, unique=True),
+    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+)
 def test_a_valid_manifest_is_read_as_it_was_written(
     tmp_path: Path, texts: list[str], speaker: str, votes: bool, emotions: list[str], quoting: int
 ) -> None:
     (tmp_path / "a.wav").touch()
     rows = [
-        [f"u{n}", f"d{n}", str(n), "s", speaker, text, "a.wav", ";".join(emotions), "dev" if n else "train"]
+        [
+            f"u{n}",
+            f"d{n}",
+            str(n),
+            "s",
+            speaker,
+            text,
+            "a.wav",
+            ";".join(emotions),
+            "dev" if n else "train",
+        ]
         for n, text in enumerate(texts)
     ]
     header = list(HEADER)
@@ -252,7 +381,9 @@ def test_a_valid_manifest_is_read_as_it_was_written(
     (tmp_path / "manifest.csv").write_bytes(csv_of([header, *rows], quoting))
     manifest = read_manifest(tmp_path / "manifest.csv")
     assert [one.text for one in manifest.utterances] == [text.strip() for text in texts]
-    assert {(one.speaker, one.emotions) for one in manifest.utterances} == {(speaker.strip(), tuple(emotions))}
+    assert {(one.speaker, one.emotions) for one in manifest.utterances} == {
+        (speaker.strip(), tuple(emotions))
+    }
     assert {(one.votes, one.valence) for one in manifest.utterances} == {
         (tuple((name,) for name in emotions), 2.5) if votes else ((), None)
     }
@@ -269,9 +400,38 @@ def refused_or_read(read: Callable[[Path], object], path: Path) -> bool:
     return True
 
 
-_NASTY = st.sampled_from(["", "u1", "0", "-1", "9" * 5000, "²", "٣", "\x00", "\x1e", "a" * 300, "a/b\0c", "..", "/", "joy", "happy;", ";",
-                          "train", "nan", "1e999",
-                          "\ud7ff", "\ufeff", "\u2028", "=1+1", '"', "\r", "," * 12, "neutral|", "|"])  # fmt: skip
+_NASTY = st.sampled_from(
+    [
+        "",
+        "u1",
+        "0",
+        "-1",
+        "9" * 5000,
+        "²",
+        "٣",
+        "\x00",
+        "\x1e",
+        "a" * 300,
+        "a/b\0c",
+        "..",
+        "/",
+        "joy",
+        "happy;",
+        ";",
+        "train",
+        "nan",
+        "1e999",
+        "\ud7ff",
+        "\ufeff",
+        "\u2028",
+        "=1+1",
+        '"',
+        "\r",
+        "," * 12,
+        "neutral|",
+        "|",
+    ]
+)
 
 
 @inputs(CSVS)
@@ -280,7 +440,9 @@ _NASTY = st.sampled_from(["", "u1", "0", "-1", "9" * 5000, "²", "٣", "\x00", "
     header=st.booleans(),
     columns=st.permutations([*COLUMNS, "split", "votes", "arousal"]),
 )
-def test_any_csv_is_read_or_refused_by_name(tmp_path: Path, rows: list[list[str]], header: bool, columns: list[str]) -> None:
+def test_any_csv_is_read_or_refused_by_name(
+    tmp_path: Path, rows: list[list[str]], header: bool, columns: list[str]
+) -> None:
     path = tmp_path / "manifest.csv"
     path.write_bytes(csv_of([columns, *rows] if header else rows))
     refused_or_read(read_manifest, path)
@@ -292,19 +454,48 @@ def test_any_csv_is_read_or_refused_by_name(tmp_path: Path, rows: list[list[str]
 
 @inputs(PREPARED)
 @given(changes=st.lists(st.tuples(st.integers(0, 3), st.sampled_from(HEADER), _NASTY), max_size=2))
-def test_a_manifest_with_nasty_fields_is_refused_with_their_lines(tmp_path: Path, changes: list[tuple[int, str, str]]) -> None:
+def test_a_manifest_with_nasty_fields_is_refused_with_their_lines(
+    tmp_path: Path, changes: list[tuple[int, str, str]]
+) -> None:
     (tmp_path / "a.wav").touch()
-    rows = [[f"u{n}", f"d{n}", "1", f"s{n}", "A", f"text {n}", "a.wav", "sad", "dev" if n == 3 else "train"] for n in range(4)]
+    rows = [
+        [
+            f"u{n}",
+            f"d{n}",
+            "1",
+            f"s{n}",
+            "A",
+            f"text {n}",
+            "a.wav",
+            "sad",
+            "dev" if n == 3 else "train",
+        ]
+        for n in range(4)
+    ]
     for row, column, value in changes:
         rows[row][HEADER.index(column)] = value
     path = tmp_path / "manifest.csv"
     path.write_bytes(csv_of([list(HEADER), *rows]))
     if refused_or_read(read_manifest, path):
-        kept = [[one.utterance_id, one.dialogue_id, str(one.turn), one.session, one.speaker, one.text, one.audio,
-                 ";".join(one.emotions), one.split]
-                for one in read_manifest(path).utterances]  # fmt: skip
+        kept = [
+            [
+                one.utterance_id,
+                one.dialogue_id,
+                str(one.turn),
+                one.session,
+                one.speaker,
+                one.text,
+                one.audio,
+                ";".join(one.emotions),
+                one.split,
+            ]
+            for one in read_manifest(path).utterances
+        ]
         assert kept == [
-            [field.strip().removesuffix(";") if place == 7 else field.strip() for place, field in enumerate(row)]
+            [
+                field.strip().removesuffix(";") if place == 7 else field.strip()
+                for place, field in enumerate(row)
+            ]
             for row in rows
         ]
 

@@ -10,11 +10,17 @@ CLASSES = ("a", "b", "c", "d")  # d never occurs
 
 
 def made(num_dialogues: int, turns: int, seed: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Dialogues that are right throughout or wrong throughout, so that their turns say the same thing many times."""
+    """Dialogues that are right throughout or wrong throughout, so that their turns say the same
+    thing many times.
+    """
     random = np.random.default_rng(seed)
     true = random.integers(0, 3, num_dialogues * turns)
     right = np.repeat(random.random(num_dialogues) < 0.7, turns)
-    return true, np.where(right, true, (true + 1) % 3), [f"d{place // turns}" for place in range(len(true))]
+    return (
+        true,
+        np.where(right, true, (true + 1) % 3),
+        [f"d{place // turns}" for place in range(len(true))],
+    )
 
 
 def test_they_are_what_resampling_dialogues_one_by_one_gives() -> None:
@@ -23,7 +29,9 @@ def test_they_are_what_resampling_dialogues_one_by_one_gives() -> None:
     random = np.random.default_rng(7)
     drawn = []
     for _ in range(300):
-        rows = np.concatenate([np.flatnonzero(names == f"d{pick}") for pick in random.integers(0, 30, 30)])
+        rows = np.concatenate(
+            [np.flatnonzero(names == f"d{pick}") for pick in random.integers(0, 30, 30)]
+        )
         drawn.append(classification_metrics(true[rows], predicted[rows], CLASSES))
     for name, found in bootstrap_intervals(true, predicted, dialogues, len(CLASSES)).items():
         expected = np.quantile([metrics[name] for metrics in drawn], [0.025, 0.975])
@@ -34,7 +42,9 @@ def test_they_are_what_resampling_dialogues_one_by_one_gives() -> None:
 def test_turns_of_one_dialogue_do_not_count_as_independent() -> None:
     true, predicted, dialogues = made(30, 10, 2)
     clustered = bootstrap_intervals(true, predicted, dialogues, len(CLASSES))
-    independent = bootstrap_intervals(true, predicted, [str(place) for place in range(len(true))], len(CLASSES))
+    independent = bootstrap_intervals(
+        true, predicted, [str(place) for place in range(len(true))], len(CLASSES)
+    )
     widths = [high - low for low, high in (clustered["accuracy"], independent["accuracy"])]
     assert widths[0] > 2 * widths[1]
 

@@ -1,4 +1,6 @@
-"""The corpus generated in KEMDy20's layout: its proportions and defects at any size, the same for a seed, all of it prepared."""
+"""The corpus generated in KEMDy20's layout: its proportions and defects at any size, the same for a
+seed, all of it prepared.
+"""
 
 import hashlib
 import itertools
@@ -11,7 +13,14 @@ import soundfile
 
 from mmm.corpora.kemdy20 import prepare_kemdy20
 from mmm.corpora.kemdy20_demo import make_kemdy20_demo
-from mmm.corpora.kemdy20_plan import CLASS_COUNTS, NUM_SEGMENTS, NUM_TIED, default_splits, num_segments, plan
+from mmm.corpora.kemdy20_plan import (
+    CLASS_COUNTS,
+    NUM_SEGMENTS,
+    NUM_TIED,
+    default_splits,
+    num_segments,
+    plan,
+)
 from mmm.corpora.prepared import Prepared, write_prepared
 from mmm.manifest import EMOTIONS, Manifest, read_manifest
 
@@ -41,45 +50,72 @@ def test_at_full_size_every_class_tie_and_duration_is_as_counted() -> None:
     segments = [segment for found in dialogues.values() for segment in found]
     assert len(dialogues) == 240
     assert len({segment.identity for segment in segments}) == len(segments) == 13_462
-    assert Counter(segment.emotions[0] for segment in segments if len(segment.emotions) == 1) == CLASS_COUNTS
+    assert (
+        Counter(segment.emotions[0] for segment in segments if len(segment.emotions) == 1)
+        == CLASS_COUNTS
+    )
     assert sum(len(segment.emotions) > 1 for segment in segments) == NUM_TIED
     seconds = np.array([segment.seconds for segment in segments])
-    assert (seconds.min(), seconds.max()) == (pytest.approx(0.67, abs=0.05), pytest.approx(35.2, abs=5))
+    assert (seconds.min(), seconds.max()) == (
+        pytest.approx(0.67, abs=0.05),
+        pytest.approx(35.2, abs=5),
+    )
     assert seconds.mean() == pytest.approx(0.6 + 1.3 * 4.05, abs=0.15)
     assert "Sess12_script01_User081F_001" in {segment.identity for segment in segments}
-    # Emotions run on: after a turn of a class other than neutral that class is by far the likeliest.
-    pairs = Counter((before.told, after.told) for found in dialogues.values() for before, after in itertools.pairwise(found))
+    # Emotions run on: after a turn of a class other than neutral that class is by far the
+    # likeliest.
+    pairs = Counter(
+        (before.told, after.told)
+        for found in dialogues.values()
+        for before, after in itertools.pairwise(found)
+    )
     for name in CLASS_COUNTS:
-        assert pairs[name, name] > 0.4 * sum(count for (before, _), count in pairs.items() if before == name), name
+        assert pairs[name, name] > 0.4 * sum(
+            count for (before, _), count in pairs.items() if before == name
+        ), name
     # Each split has every class, in published sessions, whatever the seed.
     for other in (dialogues, plan(40, 6, np.random.default_rng(2))):
         for sessions in (range(1, 29), range(29, 33), range(33, 41)):
             there = {
-                name for (session, _), found in other.items() if session in sessions for one in found for name in one.emotions
+                name
+                for (session, _), found in other.items()
+                if session in sessions
+                for one in found
+                for name in one.emotions
             }
             assert there == set(EMOTIONS)
 
 
-def test_it_goes_through_prepare_with_every_defect_accounted_for(small: tuple[Prepared, Manifest]) -> None:
+def test_it_goes_through_prepare_with_every_defect_accounted_for(
+    small: tuple[Prepared, Manifest],
+) -> None:
     prepared, manifest = small
     assert len(manifest.utterances) == num_segments(3, 1) == 168
     assert manifest.classes == EMOTIONS
     assert set(prepared.account.left_out) == {"stray files"}
     reasons = {*prepared.account.repaired, *prepared.account.noted}
     assert reasons == {
-        "label disqust read as disgust", "transcripts cleaned of tags and other characters",
+        "label disqust read as disgust",
+        "transcripts cleaned of tags and other characters",
         "transcripts of tags alone: the speech stays, with an empty text",
-        "segments of Sess02_eval.csv named Sess42: the file's name wins", "tied votes, kept as several emotions",
+        "segments of Sess02_eval.csv named Sess42: the file's name wins",
+        "tied votes, kept as several emotions",
         "user number out of sequence, kept: User007F in session 3",
-    }  # fmt: skip
-    assert {one.session: one.split for one in manifest.utterances} == {"Sess01": "train", "Sess02": "dev", "Sess03": "test"}
+    }
+    assert {one.session: one.split for one in manifest.utterances} == {
+        "Sess01": "train",
+        "Sess02": "dev",
+        "Sess03": "test",
+    }
 
 
 def test_the_most_voted_classes_are_the_labels(small: tuple[Prepared, Manifest]) -> None:
     for one in small[1].utterances:
         counts = Counter(name for rater in one.votes for name in rater)
         assert len(one.votes) == 10
-        assert {name for name, count in counts.items() if count == max(counts.values())} == set(one.emotions), one.utterance_id
+        assert {name for name, count in counts.items() if count == max(counts.values())} == set(
+            one.emotions
+        ), one.utterance_id
         assert one.valence is not None
         assert 1 <= one.valence <= 5
 
@@ -98,8 +134,11 @@ def test_speech_is_16_bit_mono_of_the_annotated_length(small: tuple[Prepared, Ma
 def test_a_seed_always_gives_the_same_corpus_whatever_the_order_of_threads(tmp_path: Path) -> None:
     def contents(name: str, seed: int) -> dict[str, str]:
         folder = made(tmp_path / name, num_sessions=3, num_scripts=1, seed=seed)
-        return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-                for path in folder.rglob("*") if path.is_file()}  # fmt: skip
+        return {
+            str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in folder.rglob("*")
+            if path.is_file()
+        }
 
     once = contents("once", 5)
     assert once == contents("again", 5)
@@ -124,7 +163,9 @@ def test_a_run_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
         ({"seed": -1}, "--seed -1 is out of range"),
     ],
 )
-def test_numbers_out_of_range_are_refused(tmp_path: Path, settings: dict[str, int], message: str) -> None:
+def test_numbers_out_of_range_are_refused(
+    tmp_path: Path, settings: dict[str, int], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         next(make_kemdy20_demo(tmp_path / "corpus", **settings))
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,6 @@
-"""The ledger: events are only added, one writer holds it, and folding them up gives a sweep's state."""
+"""The ledger: events are only added, one writer holds it, and folding them up gives a sweep's
+state.
+"""
 
 import json
 import os
@@ -31,7 +33,11 @@ def end(number: int, state: str) -> Entry:
 
 
 def session(**changes: Any) -> Entry:
-    return "session", None, {"spec": {**SPEC.as_json(), **changes}, "host": "here", "command": "mmm-search run"}
+    return (
+        "session",
+        None,
+        {"spec": {**SPEC.as_json(), **changes}, "host": "here", "command": "mmm-search run"},
+    )
 
 
 def fold(*timed: tuple[float, Entry]) -> History:
@@ -52,8 +58,12 @@ def test_events_come_back_as_they_were_appended_and_in_their_order(tmp_path: Pat
         ledger.append(("epoch", 0, epoch_entry(1, 0.25)), ("note", None, {"text": "기쁨"}))
     events = list(read_events(tmp_path / "ledger.sqlite"))
     assert [(event.seq, event.kind, event.trial) for event in events] == [
-        (1, "sweep", None), (2, "session", None), (3, "suggest", 0), (4, "epoch", 0), (5, "note", None),
-    ]  # fmt: skip
+        (1, "sweep", None),
+        (2, "session", None),
+        (3, "suggest", 0),
+        (4, "epoch", 0),
+        (5, "note", None),
+    ]
     assert events[0].body["spec"] == SPEC.as_json()
     assert events[4].body == {"text": "기쁨"}
     assert [event.seq for event in read_events(tmp_path / "ledger.sqlite", after=3)] == [4, 5]
@@ -89,7 +99,8 @@ def test_a_second_writer_is_refused_and_told_who_holds_the_sweep(tmp_path: Path)
         with pytest.raises(LedgerError) as refused:
             Ledger(tmp_path / "first").__enter__()
         assert re.fullmatch(
-            rf"sweep 'first' is being run by \S.*, process {os.getpid()} on {socket.gethostname()}, since \d{{4}}-\d\d-\d\d "
+            rf"sweep 'first' is being run by \S.*, process {os.getpid()} on {socket.gethostname()},"
+            r" since \d{4}-\d\d-\d\d "
             r"\d\d:\d\d:\d\d, last heartbeat \d+ s ago; wait for it, or choose another --name",
             str(refused.value),
         )
@@ -101,7 +112,13 @@ def test_a_second_writer_is_refused_and_told_who_holds_the_sweep(tmp_path: Path)
 def holder(host: str, age_s: float) -> str:
     """What the lock of a process that did not release it says."""
     return json.dumps(
-        {"owner": "kim", "host": host, "process": 7, "since": "2026-01-01 10:00:00", "heartbeat": time.time() - age_s}
+        {
+            "owner": "kim",
+            "host": host,
+            "process": 7,
+            "since": "2026-01-01 10:00:00",
+            "heartbeat": time.time() - age_s,
+        }
     )
 
 
@@ -114,20 +131,33 @@ def test_a_process_that_died_on_this_host_holds_nothing(tmp_path: Path) -> None:
 
 def test_another_host_holds_the_sweep_as_long_as_it_gives_signs_of_life(tmp_path: Path) -> None:
     (tmp_path / "lock").write_text(before := holder("node7", STALE_S - 10))
-    who = r"kim, process 7 on node7, since 2026-01-01 10:00:00, last heartbeat 50 s ago \(if it is dead: free in 10 s\)"
-    with pytest.raises(LedgerError, match=f"is being run by {who}; wait for it, or choose another --name"):
+    who = (
+        r"kim, process 7 on node7, since 2026-01-01 10:00:00, last heartbeat 50 s ago \(if it is"
+        r" dead: free in 10 s\)"
+    )
+    with pytest.raises(
+        LedgerError, match=f"is being run by {who}; wait for it, or choose another --name"
+    ):
         Ledger(tmp_path).__enter__()
     assert (tmp_path / "lock").read_text() == before
     (tmp_path / "lock").write_text(before[:20])  # as it is while it is written
-    with pytest.raises(LedgerError, match="is being run by someone, process unknown on another host, since just now, last"):
+    with pytest.raises(
+        LedgerError,
+        match="is being run by someone, process unknown on another host, since just now, last",
+    ):
         Ledger(tmp_path).__enter__()
     (tmp_path / "lock").write_text(holder("node7", STALE_S + 10))
     with Ledger(tmp_path) as ledger:
-        assert ledger.lock.replaced == "kim, process 7 on node7, since 2026-01-01 10:00:00, silent for 70 s"
+        assert (
+            ledger.lock.replaced
+            == "kim, process 7 on node7, since 2026-01-01 10:00:00, silent for 70 s"
+        )
         assert json.loads((tmp_path / "lock").read_text())["host"] == socket.gethostname()
 
 
-def test_the_heartbeat_is_renewed_without_touching_the_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_heartbeat_is_renewed_without_touching_the_ledger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("search.lock.HEARTBEAT_S", 0.001)
     with Ledger(tmp_path) as ledger:
         ledger.append(SWEEP)
@@ -139,23 +169,32 @@ def test_the_heartbeat_is_renewed_without_touching_the_ledger(tmp_path: Path, mo
         assert [file.read_bytes() for file in files] == before
 
 
-def test_of_two_writers_that_no_lock_kept_apart_the_second_to_write_is_stopped(tmp_path: Path) -> None:
+def test_of_two_writers_that_no_lock_kept_apart_the_second_to_write_is_stopped(
+    tmp_path: Path,
+) -> None:
     with Ledger(tmp_path) as one:
         one.append(SWEEP)
         (tmp_path / "lock").unlink()
         with Ledger(tmp_path) as other:
             other.append(suggest(0))
-            with pytest.raises(LedgerError, match=r"ledger\.sqlite: another process writes to it as well; this one stops"):
+            with pytest.raises(
+                LedgerError,
+                match=r"ledger\.sqlite: another process writes to it as well; this one stops",
+            ):
                 one.append(suggest(0))
     assert read_history(tmp_path / "ledger.sqlite").trials.keys() == {0}
 
 
 def test_a_ledger_of_another_format_is_refused(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "ledger.sqlite")
-    connection.execute("CREATE TABLE events (seq INTEGER PRIMARY KEY, time REAL, kind TEXT, trial INTEGER, body TEXT)")
+    connection.execute(
+        "CREATE TABLE events (seq INTEGER PRIMARY KEY, time REAL, kind TEXT, trial INTEGER, body"
+        " TEXT)"
+    )
     connection.close()
     expected = (
-        r"ledger\.sqlite: a ledger of format 0, this version of mmm-search reads and writes 1; go on with the version that"
+        r"ledger\.sqlite: a ledger of format 0, this version of mmm-search reads and writes 1; go"
+        r" on with the version that"
     )
     with pytest.raises(LedgerError, match=expected):
         read_history(tmp_path / "ledger.sqlite")
@@ -176,13 +215,18 @@ def test_reading_sees_no_event_of_an_open_transaction(tmp_path: Path) -> None:
         ledger.append(SWEEP, suggest(0))
         other = sqlite3.connect(ledger.path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
-        other.execute("INSERT INTO events VALUES (3, 0, 'suggest', 1, ?, 0)", [json.dumps(suggest(1)[2])])
+        other.execute(
+            "INSERT INTO events VALUES (3, 0, 'suggest', 1, ?, 0)", [json.dumps(suggest(1)[2])]
+        )
         assert read_history(ledger.path).trials.keys() == {0}
         other.execute("ROLLBACK")
         other.close()
 
 
-@pytest.mark.parametrize("content", [b"not a database, whatever its name says" * 50, b"SQLite format 3\x00" + b"\xff" * 2000])
+@pytest.mark.parametrize(
+    "content",
+    [b"not a database, whatever its name says" * 50, b"SQLite format 3\x00" + b"\xff" * 2000],
+)
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "ledger.sqlite"
     path.write_bytes(content)
@@ -196,19 +240,26 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path, content: bytes) -
 def test_a_ledger_in_which_nothing_started_is_refused(tmp_path: Path) -> None:
     with Ledger(tmp_path):
         pass
-    with pytest.raises(LedgerError, match="an empty ledger: the sweep never started; remove its folder"):
+    with pytest.raises(
+        LedgerError, match="an empty ledger: the sweep never started; remove its folder"
+    ):
         read_history(tmp_path / "ledger.sqlite")
 
 
 def test_epochs_trained_again_replace_those_after_the_checkpoint() -> None:
     entries: list[Entry] = [SWEEP, suggest(0)]
-    entries += [("epoch", 0, epoch_entry(epoch, score)) for epoch, score in ((1, 0.1), (2, 0.2), (3, 0.9), (2, 0.4))]
+    entries += [
+        ("epoch", 0, epoch_entry(epoch, score))
+        for epoch, score in ((1, 0.1), (2, 0.2), (3, 0.9), (2, 0.4))
+    ]
     history = fold(*((0.0, entry) for entry in entries))
     assert history.trials[0].scores(METRIC) == {1: 0.1, 2: 0.4}
     assert history.trials[0].best(METRIC) == (2, 0.4)
 
 
-def test_tables_among_the_metrics_come_back_and_scores_are_read_without_them(tmp_path: Path) -> None:
+def test_tables_among_the_metrics_come_back_and_scores_are_read_without_them(
+    tmp_path: Path,
+) -> None:
     tables = {"per_class": {"기쁨": {"f1": 0.5}}, "confusion_matrix": [[1, 2], [3, 4]]}
     entry = epoch_entry(1, 0.25)
     entry["metrics"] |= tables
@@ -224,7 +275,9 @@ def test_tables_among_the_metrics_come_back_and_scores_are_read_without_them(tmp
 
 def test_the_best_epoch_is_the_earliest_of_equal_ones() -> None:
     entries: list[Entry] = [SWEEP, suggest(0), suggest(1)]
-    entries += [("epoch", 0, epoch_entry(epoch, score)) for epoch, score in ((1, 0.1), (2, 0.3), (3, 0.3))]
+    entries += [
+        ("epoch", 0, epoch_entry(epoch, score)) for epoch, score in ((1, 0.1), (2, 0.3), (3, 0.3))
+    ]
     history = fold(*((0.0, entry) for entry in entries))
     assert history.trials[0].best(METRIC) == (2, 0.3)
     assert history.trials[1].best(METRIC) is None
@@ -234,19 +287,29 @@ def test_the_ranking_is_by_best_epoch_then_number_and_failed_trials_are_last() -
     entries: list[Entry] = [SWEEP, *(suggest(number) for number in range(5))]
     scored = ((0, 0.3), (1, 0.5), (2, 0.9), (3, 0.5))
     entries += [("epoch", number, epoch_entry(1, score)) for number, score in scored]
-    entries += [end(0, "complete"), end(1, "pruned"), end(2, "failed"), end(3, "complete"), end(4, "failed")]
+    entries += [
+        end(0, "complete"),
+        end(1, "pruned"),
+        end(2, "failed"),
+        end(3, "complete"),
+        end(4, "failed"),
+    ]
     history = fold(*((0.0, entry) for entry in entries))
     assert [trial.number for trial in history.ranked(METRIC)] == [1, 3, 0, 2]
     assert (history.trials[1].state, history.trials[1].reason) == ("pruned", "why pruned")
 
 
 def test_time_used_adds_up_over_sessions_and_pauses_do_not_count() -> None:
-    history = fold((0.0, SWEEP), (10.0, session()), (40.0, CLOSE), (1000.0, session()), (1005.0, CLOSE))
+    history = fold(
+        (0.0, SWEEP), (10.0, session()), (40.0, CLOSE), (1000.0, session()), (1005.0, CLOSE)
+    )
     assert history.used_s == 35.0
 
 
 def test_a_killed_session_counts_up_to_its_last_event() -> None:
-    history = fold((0.0, SWEEP), (10.0, session()), (25.0, suggest(0)), (500.0, session()), (503.0, CLOSE))
+    history = fold(
+        (0.0, SWEEP), (10.0, session()), (25.0, suggest(0)), (500.0, session()), (503.0, CLOSE)
+    )
     assert history.used_s == 18.0
 
 

@@ -1,4 +1,6 @@
-"""A ledger that was cut or damaged: a torn write-ahead log loses its last transactions and nothing else; a damaged file is refused."""
+"""A ledger that was cut or damaged: a torn write-ahead log loses its last transactions and nothing
+else; a damaged file is refused.
+"""
 
 import os
 import random
@@ -28,7 +30,9 @@ LOG_HEADER, FRAME_HEADER, PAGE = 32, 24, 4096
 
 @dataclass(frozen=True)
 class Files:
-    """Bytes of a ledger that its writer left open, its events, and (size of the log, events) after each transaction."""
+    """Bytes of a ledger that its writer left open, its events, and (size of the log, events) after
+    each transaction.
+    """
 
     main: bytes
     log: bytes
@@ -44,7 +48,11 @@ class Files:
 
     def committed(self, cut: int) -> list[Event]:
         """Events of the transactions that are whole in a log of `cut` bytes."""
-        return self.events[: max((count for size, count in self.commits if size <= cut), default=self.commits[0][1])]
+        return self.events[
+            : max(
+                (count for size, count in self.commits if size <= cut), default=self.commits[0][1]
+            )
+        ]
 
 
 # A transaction that fills pages of its own between small ones.
@@ -68,7 +76,9 @@ def files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         for entries in then:
             ledger.append(*entries)
             commits.append((log.stat().st_size, commits[-1][1] + len(entries)))
-        return Files(ledger.path.read_bytes(), log.read_bytes(), list(read_events(ledger.path)), commits)
+        return Files(
+            ledger.path.read_bytes(), log.read_bytes(), list(read_events(ledger.path)), commits
+        )
 
 
 def ends_of_frames(log: bytes) -> Iterator[int]:
@@ -76,11 +86,18 @@ def ends_of_frames(log: bytes) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("stride", [pytest.param(1, marks=pytest.mark.slow), 83])
-def test_a_log_cut_at_any_byte_loads_exactly_its_committed_events(files: Files, tmp_path: Path, stride: int) -> None:
+def test_a_log_cut_at_any_byte_loads_exactly_its_committed_events(
+    files: Files, tmp_path: Path, stride: int
+) -> None:
     path = files.write(tmp_path / "cut")
     log = path.with_name("ledger.sqlite-wal")
-    near = {end + step for end in (0, *ends_of_frames(files.log)) for step in (-1, 0, 1, FRAME_HEADER)}
-    cuts = {*range(0, len(files.log) + 1, stride), *(cut for cut in near if 0 <= cut <= len(files.log))}
+    near = {
+        end + step for end in (0, *ends_of_frames(files.log)) for step in (-1, 0, 1, FRAME_HEADER)
+    }
+    cuts = {
+        *range(0, len(files.log) + 1, stride),
+        *(cut for cut in near if 0 <= cut <= len(files.log)),
+    }
     for cut in sorted(cuts, reverse=True):
         os.truncate(log, cut)
         assert list(read_events(path)) == files.committed(cut), cut
@@ -89,13 +106,20 @@ def test_a_log_cut_at_any_byte_loads_exactly_its_committed_events(files: Files, 
 
 def test_a_ledger_whose_log_was_cut_is_written_on(files: Files, tmp_path: Path) -> None:
     draw = random.Random(1)
-    cuts = {0, len(files.log), *ends_of_frames(files.log), *(draw.randrange(len(files.log)) for _ in range(12))}
+    cuts = {
+        0,
+        len(files.log),
+        *ends_of_frames(files.log),
+        *(draw.randrange(len(files.log)) for _ in range(12)),
+    }
     for cut in cuts:
         path = files.write(tmp_path / "cut", log=files.log[:cut])
         kept = files.committed(cut)
         for number in (1, 2):  # the second time from a file that was closed well
             with Ledger(path.parent) as ledger:
-                ledger.append(("note", None, {"text": f"{number}"}), ("note", None, {"text": "and on"}))
+                ledger.append(
+                    ("note", None, {"text": f"{number}"}), ("note", None, {"text": "and on"})
+                )
         found = list(read_events(path))
         assert found[: len(kept)] == kept, cut
         assert [event.seq for event in found] == list(range(1, len(kept) + 5)), cut
@@ -108,7 +132,9 @@ def test_a_missing_log_is_an_empty_one(files: Files, tmp_path: Path) -> None:
 
 
 def refused_or_same(files: Files, path: Path) -> str:
-    """What the refusal of a damaged ledger says; empty where it is as it was. Anything else is a lost or changed event."""
+    """What the refusal of a damaged ledger says; empty where it is as it was. Anything else is a
+    lost or changed event.
+    """
     try:
         found = list(read_events(path))
     except LedgerError as error:
@@ -122,7 +148,9 @@ def refused_or_same(files: Files, path: Path) -> str:
     try:
         with Ledger(path.parent) as ledger:
             ledger.append(("note", None, {}))
-    except LedgerError as error:  # all can be read, but the file's free pages or the like are damaged
+    except (
+        LedgerError
+    ) as error:  # all can be read, but the file's free pages or the like are damaged
         assert "cannot be written to (" in str(error)
         return str(error)
     assert list(read_events(path))[:-1] == files.events
@@ -136,11 +164,20 @@ def closed(tmp_path_factory: pytest.TempPathFactory) -> Files:
     with Ledger(folder) as ledger:
         ledger.append(SWEEP, session(), suggest(0))
         for epoch in range(1, 13):
-            ledger.append(("epoch", 0, epoch_entry(epoch, 0.5)), ("note", None, {"text": "x" * 900}))
-    return Files((folder / "ledger.sqlite").read_bytes(), b"", list(read_events(folder / "ledger.sqlite")), [])
+            ledger.append(
+                ("epoch", 0, epoch_entry(epoch, 0.5)), ("note", None, {"text": "x" * 900})
+            )
+    return Files(
+        (folder / "ledger.sqlite").read_bytes(),
+        b"",
+        list(read_events(folder / "ledger.sqlite")),
+        [],
+    )
 
 
-def test_a_flipped_bit_is_refused_with_its_place_or_changes_nothing(closed: Files, tmp_path: Path) -> None:
+def test_a_flipped_bit_is_refused_with_its_place_or_changes_nothing(
+    closed: Files, tmp_path: Path
+) -> None:
     draw = random.Random(1)
     said = []
     for place in [*range(16, 100, 3), *(draw.randrange(len(closed.main)) for _ in range(150))]:
@@ -148,20 +185,34 @@ def test_a_flipped_bit_is_refused_with_its_place_or_changes_nothing(closed: File
         main[place] ^= 1 << draw.randrange(8)
         said.append(refused_or_same(closed, closed.write(tmp_path / "flipped", main=bytes(main))))
     assert (
-        sum("is not what was written; the file is damaged: restore it from a copy, or start anew" in text for text in said) > 50
+        sum(
+            "is not what was written; the file is damaged: restore it from a copy, or start anew"
+            in text
+            for text in said
+        )
+        > 50
     )
 
 
-def test_a_flipped_letter_in_an_event_is_found_and_the_event_named(closed: Files, tmp_path: Path) -> None:
+def test_a_flipped_letter_in_an_event_is_found_and_the_event_named(
+    closed: Files, tmp_path: Path
+) -> None:
     main = closed.main.replace(b'"epoch":7,', b'"epoch":6,')
     assert main != closed.main
     seq = next(event.seq for event in closed.events if event.body.get("epoch") == 7)
     path = closed.write(tmp_path / "flipped", main=main)
-    assert f"ledger.sqlite: event {seq} is not what was written; the file is damaged" in refused_or_same(closed, path)
-    assert [event.seq for event in read_events(path, after=seq)] == list(range(seq + 1, len(closed.events) + 1))
+    assert (
+        f"ledger.sqlite: event {seq} is not what was written; the file is damaged"
+        in refused_or_same(closed, path)
+    )
+    assert [event.seq for event in read_events(path, after=seq)] == list(
+        range(seq + 1, len(closed.events) + 1)
+    )
 
 
-def test_zeroed_and_missing_parts_are_refused_or_were_not_in_use(closed: Files, tmp_path: Path) -> None:
+def test_zeroed_and_missing_parts_are_refused_or_were_not_in_use(
+    closed: Files, tmp_path: Path
+) -> None:
     draw = random.Random(1)
     for length in [16, 512, PAGE] * 8:
         place = draw.randrange(len(closed.main) - length)
@@ -172,9 +223,14 @@ def test_zeroed_and_missing_parts_are_refused_or_were_not_in_use(closed: Files, 
         assert "the file is damaged: restore it from a copy" in refused_or_same(closed, path)
 
 
-def test_a_file_that_is_empty_beside_a_log_that_is_not_is_refused_and_the_log_stays(files: Files, tmp_path: Path) -> None:
+def test_a_file_that_is_empty_beside_a_log_that_is_not_is_refused_and_the_log_stays(
+    files: Files, tmp_path: Path
+) -> None:
     path = files.write(tmp_path / "empty", main=b"")
-    with pytest.raises(LedgerError, match=r"ledger\.sqlite: is empty, but ledger\.sqlite-wal is not; the file is damaged"):
+    with pytest.raises(
+        LedgerError,
+        match=r"ledger\.sqlite: is empty, but ledger\.sqlite-wal is not; the file is damaged",
+    ):
         read_history(path)
     with pytest.raises(LedgerError, match="is empty, but"):
         Ledger(path.parent).__enter__()
@@ -184,7 +240,10 @@ def test_a_file_that_is_empty_beside_a_log_that_is_not_is_refused_and_the_log_st
 def test_rows_that_someone_removed_or_changed_are_missed(closed: Files, tmp_path: Path) -> None:
     for change, said in (
         ("DELETE FROM events WHERE seq = 5", "event 5 is missing (the next is 6)"),
-        (f"DELETE FROM events WHERE seq = {len(closed.events)}", f"ends with event {len(closed.events) - 1} instead of"),
+        (
+            f"DELETE FROM events WHERE seq = {len(closed.events)}",
+            f"ends with event {len(closed.events) - 1} instead of",
+        ),
         ("DELETE FROM events WHERE seq = 1", "event 1 is missing (the next is 2)"),
         ("UPDATE events SET trial = 1 WHERE seq = 4", "event 4 is not what was written"),
         ("UPDATE events SET time = time + 1 WHERE seq = 4", "event 4 is not what was written"),
@@ -199,7 +258,9 @@ def test_rows_that_someone_removed_or_changed_are_missed(closed: Files, tmp_path
 
 @pytest.fixture(scope="module")
 def swept(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sweep killed in the middle of a trial, gone on with, and killed again when trials had ended in each way."""
+    """A sweep killed in the middle of a trial, gone on with, and killed again when trials had ended
+    in each way.
+    """
     folder = tmp_path_factory.mktemp("swept") / "small"
     spec = small_spec(corpus, trials=12, epochs=4, first_rung=2)
     with pytest.MonkeyPatch.context() as patch:
@@ -224,13 +285,28 @@ def test_rebuilding_twice_gives_the_same_history_study_and_rungs(swept: Path) ->
     assert {trial.state for trial in one.trials.values()} >= {"complete", "pruned", "running"}
     assert one.spec is not None
     for rung in one.spec.rungs:
-        assert rung_scores(one.trials, rung, METRIC) == rung_scores(other.trials, rung, METRIC) != {}
+        assert (
+            rung_scores(one.trials, rung, METRIC) == rung_scores(other.trials, rung, METRIC) != {}
+        )
     studies = []
     for history in (one, other):
         searcher = Searcher(SMALL_SPACE, METRIC, 1, history.trials)
-        studies.append([(trial.number, trial.state, trial.values, trial.params, trial.distributions, trial.intermediate_values)
-                        for trial in searcher.study.get_trials()])  # fmt: skip
-        assert [trial[5] for trial in studies[-1]] == [trial.scores(METRIC) for trial in history.trials.values()]
+        studies.append(
+            [
+                (
+                    trial.number,
+                    trial.state,
+                    trial.values,
+                    trial.params,
+                    trial.distributions,
+                    trial.intermediate_values,
+                )
+                for trial in searcher.study.get_trials()
+            ]
+        )
+        assert [trial[5] for trial in studies[-1]] == [
+            trial.scores(METRIC) for trial in history.trials.values()
+        ]
         studies[-1].append(searcher.suggest(len(history.trials)))
     assert studies[0] == studies[1]
 
@@ -247,15 +323,22 @@ def mlflow_content(runs: Path) -> dict[str, Any]:
             for tag, value in run.data.tags.items()
             if tag not in ("mmm.sweep_id", "mmm.folder", "mlflow.parentRunId")
         }
-        points = {name: [(point.step, point.timestamp, point.value) for point in client.get_metric_history(run.info.run_id, name)]
-                  for name in run.data.metrics}  # fmt: skip
+        points = {
+            name: [
+                (point.step, point.timestamp, point.value)
+                for point in client.get_metric_history(run.info.run_id, name)
+            ]
+            for name in run.data.metrics
+        }
         about = (run.info.run_name, run.info.status, run.info.start_time, run.info.end_time)
         found[run.data.tags["mmm.trial"]] = (about, tags, run.data.params, points)
     return found
 
 
 @pytest.mark.slow
-def test_sending_a_ledger_to_two_stores_gives_both_the_same_content(swept: Path, tmp_path: Path) -> None:
+def test_sending_a_ledger_to_two_stores_gives_both_the_same_content(
+    swept: Path, tmp_path: Path
+) -> None:
     contents = []
     for name in ("one", "other"):
         shutil.copytree(swept, tmp_path / name / "small")
@@ -265,4 +348,6 @@ def test_sending_a_ledger_to_two_stores_gives_both_the_same_content(swept: Path,
     trials = read_history(swept / "ledger.sqlite").trials
     assert contents[0].keys() == {"sweep", *map(str, trials)}
     for number, trial in trials.items():
-        assert [(step, value) for step, _, value in contents[0][str(number)][3][METRIC]] == list(trial.scores(METRIC).items())
+        assert [(step, value) for step, _, value in contents[0][str(number)][3][METRIC]] == list(
+            trial.scores(METRIC).items()
+        )

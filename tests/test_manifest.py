@@ -1,4 +1,6 @@
-"""Reading manifests: what is wrong is listed at once and by line, and what is right is understood."""
+"""Reading manifests: what is wrong is listed at once and by line, and what is right is
+understood.
+"""
 
 import csv
 import random
@@ -15,8 +17,20 @@ Row = list[str]
 
 def good_rows() -> list[Row]:
     """Two dialogues of four turns in train, one in dev."""
-    return [[f"u{number}", f"d{number // 4}", str(number % 4), f"s{number // 4}", "A", f"text {number}", "a.wav",
-             "neutral", "dev" if number >= 8 else "train"] for number in range(12)]  # fmt: skip
+    return [
+        [
+            f"u{number}",
+            f"d{number // 4}",
+            str(number % 4),
+            f"s{number // 4}",
+            "A",
+            f"text {number}",
+            "a.wav",
+            "neutral",
+            "dev" if number >= 8 else "train",
+        ]
+        for number in range(12)
+    ]
 
 
 @pytest.fixture
@@ -44,27 +58,50 @@ TEN_CHANGES = [
     (0, "utterance_id", "", "utterance_id is empty"),
     (1, "turn", "two", "turn 'two' is not a whole number"),
     (2, "turn", "0", "turn 0 of dialogue 'd0' is already on line {0}"),
-    (3, "emotion", "joyful", "unknown emotion 'joyful'; expected neutral, happy, surprise, angry, sad, disgust, fear "
-                             "(several joined by ;)"),
+    (
+        3,
+        "emotion",
+        "joyful",
+        (
+            "unknown emotion 'joyful'; expected neutral, happy, surprise, angry, sad, disgust, fear"
+            " (several joined by ;)"
+        ),
+    ),
     (4, "emotion", "happy;happy", "emotion 'happy;happy' names one class twice"),
     (5, "utterance_id", "u4", "utterance_id 'u4' is already on line {4}; ids must be unique"),
     (6, "audio", "b.wav", "audio file 'b.wav' does not exist below {folder}/"),
-    (7, "split", "dev", "dialogue 'd1' is in split 'dev' here and 'train' on line {4}; a dialogue must not be divided"),
+    (
+        7,
+        "split",
+        "dev",
+        (
+            "dialogue 'd1' is in split 'dev' here and 'train' on line {4}; a dialogue must not be"
+            " divided"
+        ),
+    ),
     (8, "split", "validation", "split 'validation' is none of train, dev, test"),
     (10, "speaker", "", "speaker is empty"),
-]  # fmt: skip
+]
 
 
-@pytest.mark.parametrize("before", ["", 'two\nlines and a "quote", and a comma', "three\n\nlines\n"])
+@pytest.mark.parametrize(
+    "before", ["", 'two\nlines and a "quote", and a comma', "three\n\nlines\n"]
+)
 def test_ten_faults_are_listed_at_once_each_with_its_line(folder: Path, before: str) -> None:
     """`before` is the text of a first row, which may push every later row down."""
     rows = good_rows()
     for row, column, value, _ in TEN_CHANGES:
         rows[row][HEADER.index(column)] = value
     rows[8][HEADER.index("dialogue_id")] = "alone"  # or its dialogue would be divided too
-    path = write_manifest(folder / "manifest.csv", [["first", "d9", "0", "s0", "A", before, "a.wav", "sad", "dev"], *rows])
+    path = write_manifest(
+        folder / "manifest.csv",
+        [["first", "d9", "0", "s0", "A", before, "a.wav", "sad", "dev"], *rows],
+    )
     line_of = [number + 3 + before.count("\n") for number in range(12)]
-    expected = [f"line {line_of[row]}: {message.format(*line_of, folder=folder)}" for row, _, _, message in TEN_CHANGES]
+    expected = [
+        f"line {line_of[row]}: {message.format(*line_of, folder=folder)}"
+        for row, _, _, message in TEN_CHANGES
+    ]
     assert sorted(faults_of(path)) == sorted(expected)
     with pytest.raises(ManifestError, match=r"manifest\.csv: 10 faults\n  line "):
         read_manifest(path)
@@ -121,7 +158,9 @@ def test_surplus_fields_in_every_row_are_reported(folder: Path) -> None:
     def edit(lines: list[str]) -> None:
         lines[1:] = [f"{line},x" for line in lines[1:]]
 
-    assert [fault.split(":")[0] for fault in faults_of(raw(folder, edit))] == [f"line {line}" for line in range(2, 14)]
+    assert [fault.split(":")[0] for fault in faults_of(raw(folder, edit))] == [
+        f"line {line}" for line in range(2, 14)
+    ]
 
 
 @pytest.mark.parametrize("row", [1, 5, 12])
@@ -129,7 +168,9 @@ def test_missing_fields_are_reported(folder: Path, row: int) -> None:
     def edit(lines: list[str]) -> None:
         lines[row] = lines[row].rsplit(",", 2)[0]
 
-    assert faults_of(raw(folder, edit)) == [f"line {row + 1}: fewer fields than the header's 9; is a quote or comma missing?"]
+    assert faults_of(raw(folder, edit)) == [
+        f"line {row + 1}: fewer fields than the header's 9; is a quote or comma missing?"
+    ]
 
 
 @pytest.mark.parametrize("blank", ["", ",,,,,,,,", "  "])
@@ -141,7 +182,9 @@ def test_a_quote_that_is_never_closed_is_reported(folder: Path) -> None:
     def edit(lines: list[str]) -> None:
         lines[5] = lines[5].replace("text 4", '"text 4')
 
-    assert faults_of(raw(folder, edit)) == ["line 6: not CSV (unexpected end of data); is a quote not closed, or not doubled?"]
+    assert faults_of(raw(folder, edit)) == [
+        "line 6: not CSV (unexpected end of data); is a quote not closed, or not doubled?"
+    ]
 
 
 def test_a_quote_that_is_not_doubled_is_reported(folder: Path) -> None:
@@ -156,21 +199,29 @@ def test_a_quote_that_is_not_doubled_is_reported(folder: Path) -> None:
 def test_an_empty_file_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "manifest.csv").write_text(content)
     (fault,) = faults_of(tmp_path / "manifest.csv")
-    assert fault.startswith("line 1: the file is empty; expected a header with utterance_id, dialogue_id")
+    assert fault.startswith(
+        "line 1: the file is empty; expected a header with utterance_id, dialogue_id"
+    )
 
 
 def test_a_header_alone_is_refused(tmp_path: Path) -> None:
-    assert faults_of(write_manifest(tmp_path / "manifest.csv", [])) == ["no utterances below the header"]
+    assert faults_of(write_manifest(tmp_path / "manifest.csv", [])) == [
+        "no utterances below the header"
+    ]
 
 
 def test_missing_columns_are_named(folder: Path) -> None:
     path = write_manifest(folder / "manifest.csv", [["u", "d"]], header=["utterance_id", "dialog"])
-    assert faults_of(path) == ["line 1: no column dialogue_id, turn, session, speaker, text, audio, emotion "
-                               "(found: utterance_id, dialog)"]  # fmt: skip
+    assert faults_of(path) == [
+        "line 1: no column dialogue_id, turn, session, speaker, text, audio, emotion "
+        "(found: utterance_id, dialog)"
+    ]
 
 
 def test_a_column_that_occurs_twice_is_refused(folder: Path) -> None:
-    path = write_manifest(folder / "manifest.csv", [[*row, "x"] for row in good_rows()], header=[*HEADER, "text"])
+    path = write_manifest(
+        folder / "manifest.csv", [[*row, "x"] for row in good_rows()], header=[*HEADER, "text"]
+    )
     assert faults_of(path) == ["line 1: column 'text' occurs more than once"]
 
 
@@ -186,20 +237,27 @@ def test_a_file_that_is_not_utf8_is_refused_with_the_position(folder: Path, posi
 
 
 def test_a_missing_manifest_is_refused_with_the_way_to_one(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"none\.csv: no such manifest; make one with: mmm prepare csv"):
+    with pytest.raises(
+        FileNotFoundError, match=r"none\.csv: no such manifest; make one with: mmm prepare csv"
+    ):
         read_manifest(tmp_path / "none.csv")
 
 
-@pytest.mark.parametrize(("split", "empty"), [("train", "dev"), ("dev", "train"), ("test", "train")])
+@pytest.mark.parametrize(
+    ("split", "empty"), [("train", "dev"), ("dev", "train"), ("test", "train")]
+)
 def test_an_empty_split_is_refused(folder: Path, split: str, empty: str) -> None:
     rows = [[*row[:-1], split] for row in good_rows()]
-    assert f"line 1: the split column leaves {empty} empty; every sweep needs train and dev" in faults_of(
-        write_manifest(folder / "manifest.csv", rows)
+    assert (
+        f"line 1: the split column leaves {empty} empty; every sweep needs train and dev"
+        in faults_of(write_manifest(folder / "manifest.csv", rows))
     )
 
 
 def test_two_rows_of_one_dialogue_and_turn_are_refused(folder: Path) -> None:
-    assert faults_of(with_change(folder, 3, "turn", "02")) == ["line 5: turn 2 of dialogue 'd0' is already on line 4"]
+    assert faults_of(with_change(folder, 3, "turn", "02")) == [
+        "line 5: turn 2 of dialogue 'd0' is already on line 4"
+    ]
 
 
 def test_audio_is_not_looked_for_where_only_features_are(folder: Path) -> None:
@@ -213,7 +271,11 @@ def test_a_byte_order_mark_and_windows_newlines_are_accepted(folder: Path, newli
     with open(path, "w", encoding="utf-8-sig", newline="") as file:
         csv.writer(file, lineterminator=newline).writerows([HEADER, *good_rows()])
     assert read_manifest(path).utterances[0].utterance_id == "u0"
-    path.write_bytes(path.read_bytes().replace(b"text 0", b'"two' + newline.encode() + b'lines"').replace(b"u5", b""))
+    path.write_bytes(
+        path.read_bytes()
+        .replace(b"text 0", b'"two' + newline.encode() + b'lines"')
+        .replace(b"u5", b"")
+    )
     assert faults_of(path) == ["line 8: utterance_id is empty"]
 
 
@@ -224,7 +286,9 @@ def test_words_that_pandas_takes_for_missing_are_texts(folder: Path) -> None:
 
 def test_surplus_columns_are_ignored_and_columns_may_be_in_any_order(folder: Path) -> None:
     header = [*reversed(HEADER), "note"]
-    path = write_manifest(folder / "manifest.csv", [[*reversed(row), "x"] for row in good_rows()], header=header)
+    path = write_manifest(
+        folder / "manifest.csv", [[*reversed(row), "x"] for row in good_rows()], header=header
+    )
     (folder / "plain").mkdir()
     (folder / "plain" / "a.wav").touch()
     plain = read_manifest(write_manifest(folder / "plain" / "manifest.csv", good_rows()))
@@ -237,7 +301,12 @@ def test_history_is_most_recent_first_whatever_the_order_of_the_rows(folder: Pat
     manifest = read_manifest(write_manifest(folder / "manifest.csv", rows))
     ids = [utterance.utterance_id for utterance in manifest.utterances]
     assert [ids[index] for index in manifest.history(ids.index("u7"), 3)] == ["u7", "u6", "u5"]
-    assert [ids[index] for index in manifest.history(ids.index("u7"), 9)] == ["u7", "u6", "u5", "u4"]
+    assert [ids[index] for index in manifest.history(ids.index("u7"), 9)] == [
+        "u7",
+        "u6",
+        "u5",
+        "u4",
+    ]
     assert [ids[index] for index in manifest.history(ids.index("u8"), 3)] == ["u8"]
     assert manifest.history(2, 1) == [2]
 
@@ -247,7 +316,9 @@ def test_turns_may_be_numbered_with_gaps(folder: Path) -> None:
     assert manifest.history(3, 2) == [3, 2]
 
 
-def test_several_emotions_are_kept_in_order_and_classes_in_the_published_order(folder: Path) -> None:
+def test_several_emotions_are_kept_in_order_and_classes_in_the_published_order(
+    folder: Path,
+) -> None:
     rows = good_rows()
     rows[1][HEADER.index("emotion")] = "sad; happy"
     manifest = read_manifest(write_manifest(folder / "manifest.csv", rows))
@@ -256,22 +327,38 @@ def test_several_emotions_are_kept_in_order_and_classes_in_the_published_order(f
 
 
 def test_the_test_split_is_sealed(corpus: Corpus) -> None:
-    with pytest.raises(AssertionError, match=r"split 'test' is sealed; only mmm\.predict\.open_test reads it"):
+    with pytest.raises(
+        AssertionError, match=r"split 'test' is sealed; only mmm\.predict\.open_test reads it"
+    ):
         corpus.manifest.rows("test")
     seen = {*corpus.manifest.rows("train"), *corpus.manifest.rows("dev")}
     assert seen.isdisjoint(corpus.manifest.sealed_test_rows())
-    assert len(seen) + len(corpus.manifest.sealed_test_rows()) == len(corpus.manifest.utterances) == 40
+    assert (
+        len(seen) + len(corpus.manifest.sealed_test_rows()) == len(corpus.manifest.utterances) == 40
+    )
 
 
 def test_without_a_split_column_whole_sessions_are_dealt(folder: Path) -> None:
     rows = []
     for number in range(40):
         session = number % 10 + 1  # rows of a session are not together
-        rows.append([f"u{number}", f"d{session}", str(number), f"session{session}", "A", "x", "a.wav", "neutral"])
+        rows.append(
+            [
+                f"u{number}",
+                f"d{session}",
+                str(number),
+                f"session{session}",
+                "A",
+                "x",
+                "a.wav",
+                "neutral",
+            ]
+        )
     manifest = read_manifest(write_manifest(folder / "manifest.csv", rows, header=COLUMNS))
     split_of = {utterance.session: utterance.split for utterance in manifest.utterances}
     assert split_of == {
-        f"session{number}": "train" if number <= 7 else "dev" if number == 8 else "test" for number in range(1, 11)
+        f"session{number}": "train" if number <= 7 else "dev" if number == 8 else "test"
+        for number in range(1, 11)
     }
     assert all(split_of[utterance.session] == utterance.split for utterance in manifest.utterances)
 
@@ -290,20 +377,38 @@ def test_without_a_split_column_a_dialogue_must_be_in_one_session(folder: Path) 
     rows = [row[:-1] for row in good_rows()]
     rows[6][3] = "s2"
     assert faults_of(write_manifest(folder / "manifest.csv", rows, header=COLUMNS)) == [
-        "line 8: dialogue 'd1' is in session 's2' here and 's1' on line 6; a dialogue must not be divided"
+        "line 8: dialogue 'd1' is in session 's2' here and 's1' on line 6; a dialogue must not be"
+        " divided"
     ]
 
 
 def test_forty_sessions_are_split_as_kemdy20_is() -> None:
     splits = split_by_session(f"Session{number:02}" for number in range(1, 41))
-    assert [session for session, split in splits.items() if split == "test"] == [f"Session{n}" for n in range(33, 41)]
-    assert [session for session, split in splits.items() if split == "dev"] == [f"Session{n}" for n in range(29, 33)]
+    assert [session for session, split in splits.items() if split == "test"] == [
+        f"Session{n}" for n in range(33, 41)
+    ]
+    assert [session for session, split in splits.items() if split == "dev"] == [
+        f"Session{n}" for n in range(29, 33)
+    ]
 
 
 def test_session2_comes_before_session10() -> None:
     names = ["session10", "session2", "1", "10", "2", "b", "a1b2", "a1b10"]
-    assert sorted(names, key=natural_key) == ["1", "2", "10", "a1b2", "a1b10", "b", "session2", "session10"]
-    assert list(split_by_session(["session10", "session2", "session1"])) == ["session1", "session2", "session10"]
+    assert sorted(names, key=natural_key) == [
+        "1",
+        "2",
+        "10",
+        "a1b2",
+        "a1b10",
+        "b",
+        "session2",
+        "session10",
+    ]
+    assert list(split_by_session(["session10", "session2", "session1"])) == [
+        "session1",
+        "session2",
+        "session10",
+    ]
 
 
 def test_sessions_of_like_number_are_ordered_by_name() -> None:
@@ -326,7 +431,12 @@ def test_ratings_are_read_where_they_are_there(folder: Path) -> None:
     assert one.votes == (("neutral",), ("sad", "fear"), (), ("neutral",))
     assert one.shares == pytest.approx({"neutral": 2 / 3, "sad": 1 / 6, "fear": 1 / 6})
     other = read_manifest(folder / "manifest.csv").utterances[0]
-    assert (other.valence, other.arousal, other.votes, other.shares) == (None, None, (), {"neutral": 1.0})
+    assert (other.valence, other.arousal, other.votes, other.shares) == (
+        None,
+        None,
+        (),
+        {"neutral": 1.0},
+    )
 
 
 @pytest.mark.parametrize(
@@ -337,7 +447,9 @@ def test_ratings_are_read_where_they_are_there(folder: Path) -> None:
         (("", "", "neutral|meh"), "votes name the unknown emotion 'meh'; expected neutral, happy"),
     ],
 )
-def test_faulty_ratings_are_refused(folder: Path, ratings: tuple[str, str, str], message: str) -> None:
+def test_faulty_ratings_are_refused(
+    folder: Path, ratings: tuple[str, str, str], message: str
+) -> None:
     (fault,) = faults_of(rated(folder, *ratings))
     assert fault.startswith(f"line 3: {message}")
 
@@ -351,7 +463,9 @@ def test_faulty_ratings_are_refused(folder: Path, ratings: tuple[str, str, str],
         ("audio", "a" * 5000, f"audio file '{'a' * 5000}' does not exist below"),
     ],
 )
-def test_fields_that_would_break_a_later_step_are_refused(folder: Path, column: str, value: str, message: str) -> None:
+def test_fields_that_would_break_a_later_step_are_refused(
+    folder: Path, column: str, value: str, message: str
+) -> None:
     (fault,) = faults_of(with_change(folder, 0, column, value))
     assert fault.startswith(f"line 2: {message}")
 

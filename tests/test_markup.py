@@ -1,4 +1,6 @@
-"""Text is text: markup and terminal sequences in reasons, settings, paths and corpora are shown and do nothing."""
+"""Text is text: markup and terminal sequences in reasons, settings, paths and corpora are shown and
+do nothing.
+"""
 
 import io
 import re
@@ -24,9 +26,11 @@ SHOWN = r"[/red] [bold]x[/] :cat: \x1b[31m\x9b1m "
 SPACE = """
 def suggest(trial):
     note = trial.suggest_categorical("[/note] $a$b$", ["[/red]", "[bold]", "[link=x]"])
-    if getattr(trial, "study", None) is not None and trial.study.direction.name == "MAXIMIZE" and trial.number == 1:
+    study = getattr(trial, "study", None)
+    if study is not None and study.direction.name == "MAXIMIZE" and trial.number == 1:
         raise RuntimeError("[/red] [bold]x[/] :cat: \\x1b[31m\\x9b1m \\ud800")
-    return {"architecture": "vanilla_concat", "context": trial.suggest_int("context", 1, 3), "width": 8, "batch_size": 6,
+    return {"architecture": "vanilla_concat", "context": trial.suggest_int("context", 1, 3),
+            "width": 8, "batch_size": 6,
             "lr": trial.suggest_float("lr", 1e-3, 1e-2)}
 """
 
@@ -36,22 +40,50 @@ def is_harmless(text: str) -> bool:
 
 
 def test_a_sweep_with_markup_in_reasons_settings_and_paths_ends_well_and_can_be_looked_at(
-    corpus: Corpus, empty_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    corpus: Corpus,
+    empty_store: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     runs = tmp_path / "[red]runs[" / "[x]"
     runs.mkdir(parents=True)
     shutil.copy(empty_store, runs)
     space = write_space(runs.parent / "space[bold].py", SPACE)
-    done = call("search", "run", space, corpus.manifest.path, "--features", corpus.features_dir, "--name", "first", "--trials", 6,
-                "--epochs", 2, "--workers", 1, "--packs", "off", "--runs", runs)  # fmt: skip
+    done = call(
+        "search",
+        "run",
+        space,
+        corpus.manifest.path,
+        "--features",
+        corpus.features_dir,
+        "--name",
+        "first",
+        "--trials",
+        6,
+        "--epochs",
+        2,
+        "--workers",
+        1,
+        "--packs",
+        "off",
+        "--runs",
+        runs,
+    )
     assert f"trial 1 failed (the space failed: RuntimeError: {SHOWN}?): " in done.stdout
-    assert f"report {runs / 'first' / 'report.html'}, leaderboard {runs / 'first' / 'leaderboard.csv'}, bundle " in done.stdout
+    assert (
+        f"report {runs / 'first' / 'report.html'}, leaderboard"
+        f" {runs / 'first' / 'leaderboard.csv'}, bundle " in done.stdout
+    )
     assert "[/note] $a$b$=[" in done.stdout
     assert "MLflow did not" not in done.stdout
     assert is_harmless(done.stdout + done.stderr)
     history = read_history(runs / "first" / "ledger.sqlite")
     assert [trial.state for trial in history.trials.values()].count("failed") == 1
-    assert history.trials[1].reason == "the space failed: RuntimeError: [/red] [bold]x[/] :cat: \x1b[31m\x9b1m ?"
+    assert (
+        history.trials[1].reason
+        == "the space failed: RuntimeError: [/red] [bold]x[/] :cat: \x1b[31m\x9b1m ?"
+    )
     status, out, _ = call_here(capsys, monkeypatch, "status", "first", "--runs", runs)
     assert status == 0
     assert f"trial 1 failed: the space failed: RuntimeError: {SHOWN}?\n" in out
@@ -80,7 +112,9 @@ def test_html_in_a_reason_is_text_in_the_report(corpus: Corpus, tmp_path: Path) 
     assert "<code>&lt;b&gt;x&lt;/b&gt;</code>" in page
 
 
-def call_mmm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object) -> tuple[int, str, str]:
+def call_mmm(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object
+) -> tuple[int, str, str]:
     monkeypatch.setattr(sys, "argv", ["mmm", *map(str, arguments)])
     capsys.readouterr()
     with pytest.raises(SystemExit) as ended:
@@ -94,10 +128,24 @@ def test_a_corpus_report_shows_markup_as_it_is(
 ) -> None:
     folder = tmp_path / "[/corpus]"
     write_wav(folder / "[/a].wav", 0.1, 200.0, 0)
-    rows = [[f"[/u{number}]", f"[/d{number}]", "1", f"[/s{number}]", "[/red]\x9b1m", "[bold]said[/] <script>", "[/a].wav", "sad", split]
-            for number, split in enumerate(("train", "dev", "test"))]  # fmt: skip
+    rows = [
+        [
+            f"[/u{number}]",
+            f"[/d{number}]",
+            "1",
+            f"[/s{number}]",
+            "[/red]\x9b1m",
+            "[bold]said[/] <script>",
+            "[/a].wav",
+            "sad",
+            split,
+        ]
+        for number, split in enumerate(("train", "dev", "test"))
+    ]
     write_manifest(folder / "manifest.csv", rows, HEADER)
-    status, out, err = call_mmm(capsys, monkeypatch, "corpus-report", folder / "manifest.csv", "-o", tmp_path / "page.html")
+    status, out, err = call_mmm(
+        capsys, monkeypatch, "corpus-report", folder / "manifest.csv", "-o", tmp_path / "page.html"
+    )
     assert (status, err) == (0, "")
     for part in (
         "[/corpus]/manifest.csv",
@@ -112,33 +160,59 @@ def test_a_corpus_report_shows_markup_as_it_is(
 
 
 def test_predictions_of_a_dialogue_show_markup_as_it_is(
-    corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    corpus: Corpus,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    save_run_bundle(trained(corpus, "vanilla_concat"), tmp_path / "bundle", name="[/red]", provenance={})
+    save_run_bundle(
+        trained(corpus, "vanilla_concat"), tmp_path / "bundle", name="[/red]", provenance={}
+    )
     path = corpus.manifest.audio_path(corpus.manifest.utterances[1])
-    (tmp_path / "turns.csv").write_text(f"audio,text,speaker\n{path},[/red] a\\[b :cat:\x1b[31m,[bold]A\n")
-    status, out, err = call_mmm(capsys, monkeypatch, "predict", tmp_path / "bundle", "--dialogue", tmp_path / "turns.csv")
+    (tmp_path / "turns.csv").write_text(
+        f"audio,text,speaker\n{path},[/red] a\\[b :cat:\x1b[31m,[bold]A\n"
+    )
+    status, out, err = call_mmm(
+        capsys, monkeypatch, "predict", tmp_path / "bundle", "--dialogue", tmp_path / "turns.csv"
+    )
     assert (status, err) == (0, "")
     assert r"[/red] a\[b :cat:\x1b[31m" in out
     assert "[bold]A" in out
     assert is_harmless(out)
     places = [corpus.manifest.path, "--features", corpus.features_dir]
-    done = call("mmm", "train", *places, "--out", tmp_path / "[/out]", "--architecture", "vanilla_concat", "--name", "[/red]\x1b[31m",
-                "--epochs", 1)  # fmt: skip
+    done = call(
+        "mmm",
+        "train",
+        *places,
+        "--out",
+        tmp_path / "[/out]",
+        "--architecture",
+        "vanilla_concat",
+        "--name",
+        "[/red]\x1b[31m",
+        "--epochs",
+        1,
+    )
     assert done.stdout.startswith(r"[/red]\x1b[31m: ")
     assert f"bundle {tmp_path / '[/out]'} (sha256 " in done.stdout
     assert is_harmless(done.stdout)
 
 
-def test_an_error_shows_what_a_terminal_would_obey(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    status, _, err = call_mmm(capsys, monkeypatch, "corpus-report", "nowhere[/red]\x1b[31m\udcff.csv")
+def test_an_error_shows_what_a_terminal_would_obey(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, _, err = call_mmm(
+        capsys, monkeypatch, "corpus-report", "nowhere[/red]\x1b[31m\udcff.csv"
+    )
     assert status == 2
     assert err.startswith(r"error: nowhere[/red]\x1b[31m\udcff.csv: no such manifest")
 
 
 @pytest.mark.parametrize("is_terminal", [False, True])
 def test_a_console_takes_every_string_as_text(is_terminal: bool) -> None:
-    console = PlainConsole(file=io.StringIO(), width=90, force_terminal=is_terminal, color_system=None, _environ={})
+    console = PlainConsole(
+        file=io.StringIO(), width=90, force_terminal=is_terminal, color_system=None, _environ={}
+    )
     table = Table(HOSTILE, title=HOSTILE)
     table.add_row(HOSTILE)
     console.print(HOSTILE)
@@ -166,4 +240,9 @@ def test_ordinary_text_is_left_alone() -> None:
 def test_no_other_console_is_made() -> None:
     for file in sources("mmm", "search"):
         if name_of(file) != "mmm/terminal":
-            assert re.search(r"(?<!Plain)Console\(|from_markup|markup=True", file.read_text(encoding="utf-8")) is None, file
+            assert (
+                re.search(
+                    r"(?<!Plain)Console\(|from_markup|markup=True", file.read_text(encoding="utf-8")
+                )
+                is None
+            ), file

@@ -16,8 +16,12 @@ def drawn(seed: int, num_true: int, num_predicted: int) -> tuple[np.ndarray, np.
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize(("num_true", "num_predicted"), [(5, 5), (3, 5), (5, 3), (3, 2), (1, 5), (1, 1)])
-@pytest.mark.filterwarnings("ignore:.*single label:UserWarning", "ignore:y_pred contains classes:UserWarning")
+@pytest.mark.parametrize(
+    ("num_true", "num_predicted"), [(5, 5), (3, 5), (5, 3), (3, 2), (1, 5), (1, 1)]
+)
+@pytest.mark.filterwarnings(
+    "ignore:.*single label:UserWarning", "ignore:y_pred contains classes:UserWarning"
+)
 def test_metrics_are_scikit_learns(seed: int, num_true: int, num_predicted: int) -> None:
     true, predicted = drawn(seed, num_true, num_predicted)
     found = classification_metrics(true, predicted, CLASSES)
@@ -31,8 +35,13 @@ def test_metrics_are_scikit_learns(seed: int, num_true: int, num_predicted: int)
         expected = function(true, predicted, labels=labels, average=average, zero_division=0)
         assert found[name] == pytest.approx(expected, abs=1e-12), name
     assert found["accuracy"] == pytest.approx(sklearn_metrics.accuracy_score(true, predicted))
-    assert found["unweighted_recall"] == pytest.approx(sklearn_metrics.balanced_accuracy_score(true, predicted))
-    assert found["confusion_matrix"] == sklearn_metrics.confusion_matrix(true, predicted, labels=labels).tolist()
+    assert found["unweighted_recall"] == pytest.approx(
+        sklearn_metrics.balanced_accuracy_score(true, predicted)
+    )
+    assert (
+        found["confusion_matrix"]
+        == sklearn_metrics.confusion_matrix(true, predicted, labels=labels).tolist()
+    )
     report = sklearn_metrics.classification_report(
         true, predicted, labels=labels, target_names=CLASSES, output_dict=True, zero_division=0
     )
@@ -40,15 +49,23 @@ def test_metrics_are_scikit_learns(seed: int, num_true: int, num_predicted: int)
         expected = {key.removesuffix("-score"): value for key, value in report[name].items()}
         assert found["per_class"][name] == pytest.approx(expected)
     present = np.unique(true)
-    recalls = sklearn_metrics.recall_score(true, predicted, labels=present, average=None, zero_division=0)
+    recalls = sklearn_metrics.recall_score(
+        true, predicted, labels=present, average=None, zero_division=0
+    )
     assert found["recall_sd"] == pytest.approx(np.std(recalls))
 
 
 def test_always_neutral_on_kemdy20_scores_what_the_reference_page_says() -> None:
-    """86.7 % of KEMDy20's single-label rows are neutral: accuracy 86.7, weighted F1 80.5, macro F1 13.3."""
+    """86.7 % of KEMDy20's single-label rows are neutral: accuracy 86.7, weighted F1 80.5, macro F1
+    13.3.
+    """
     true = np.repeat(np.arange(7), [867, 60, 20, 20, 13, 10, 10])
     found = classification_metrics(true, np.zeros_like(true), tuple("abcdefg"))
-    assert [round(100 * found[name], 1) for name in ("accuracy", "weighted_f1", "macro_f1")] == [86.7, 80.5, 13.3]
+    assert [round(100 * found[name], 1) for name in ("accuracy", "weighted_f1", "macro_f1")] == [
+        86.7,
+        80.5,
+        13.3,
+    ]
     assert found["unweighted_recall"] == pytest.approx(1 / 7)
 
 

@@ -1,4 +1,6 @@
-"""A headless Chromium on MLflow's own pages after a sweep of all four architectures: what a person comparing runs sees."""
+"""A headless Chromium on MLflow's own pages after a sweep of all four architectures: what a person
+comparing runs sees.
+"""
 
 import shutil
 from collections.abc import Iterator
@@ -18,13 +20,17 @@ from spaces import Space
 from tests.conftest import Corpus
 from tests.sweep_parts import METRIC, small_spec, train_serially
 
-pictures = pytest.importorskip("benchmarks.pictures", reason="Playwright is not installed: pip install playwright",
-                               exc_type=ModuleNotFoundError)  # fmt: skip
+pictures = pytest.importorskip(
+    "benchmarks.pictures",
+    reason="Playwright is not installed: pip install playwright",
+    exc_type=ModuleNotFoundError,
+)
 CHROMIUM = pictures.find_chromium()
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
-        CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium, or name one in MMM_CHROMIUM"
+        CHROMIUM is None,
+        reason="no Chromium is installed: apt-get install chromium, or name one in MMM_CHROMIUM",
     ),
 ]
 
@@ -34,7 +40,14 @@ def suggest(trial: optuna.Trial) -> dict[str, Any]:
     architecture = list(ARCHITECTURES)[trial.number % len(ARCHITECTURES)]
     size = {"heads": 4} if architecture == "cross_attention" else {"width": 8}
     lr = trial.suggest_float("lr", 1e-3, 3e-2, log=True)
-    return {"architecture": architecture, "context": 1, "lr": lr, "classifier_hidden": 12, "batch_size": 6, **size}
+    return {
+        "architecture": architecture,
+        "context": 1,
+        "lr": lr,
+        "classifier_hidden": 12,
+        "batch_size": 6,
+        **size,
+    }
 
 
 @dataclass(frozen=True)
@@ -45,7 +58,9 @@ class Shown:
 
 
 @pytest.fixture(scope="module")
-def shown(corpus: Corpus, empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
+def shown(
+    corpus: Corpus, empty_store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Shown]:
     runs = tmp_path_factory.mktemp("runs")
     spec = small_spec(corpus, trials=4, epochs=3, first_rung=3)
     with Ledger(runs / "small") as ledger:
@@ -76,7 +91,8 @@ def test_the_list_of_runs_shows_the_sweep_with_its_trials_below_it(shown: Shown)
 def test_the_ranking_lists_the_trials_without_the_sweep_best_first(shown: Shown) -> None:
     pictures.open_ranking(shown.page, shown.delivery, shown.server.uri)
     links = shown.page.eval_on_selector_all(
-        "a[href*='/runs/']", "links => links.map(link => [link.getBoundingClientRect().top, link.innerText.trim()])"
+        "a[href*='/runs/']",
+        "links => links.map(link => [link.getBoundingClientRect().top, link.innerText.trim()])",
     )
     names = [name for _, name in sorted(links)]
     scores = {run.name: run.best[0] for run in shown.delivery.projection.ranked() if run.best}
@@ -92,10 +108,13 @@ def test_the_comparison_sets_the_best_trial_of_each_architecture_side_by_side(sh
         assert architecture in text
 
 
-def test_the_chart_has_a_learning_curve_of_each_architecture_against_the_epoch(shown: Shown) -> None:
+def test_the_chart_has_a_learning_curve_of_each_architecture_against_the_epoch(
+    shown: Shown,
+) -> None:
     pictures.open_chart(shown.page, shown.delivery, shown.server.uri, METRIC)
     curves = shown.page.evaluate(
-        "() => [...document.querySelectorAll('.js-plotly-plot')].flatMap(plot => plot.data.map(line => [...line.x]))"
+        "() => [...document.querySelectorAll('.js-plotly-plot')].flatMap(plot => plot.data.map(line"
+        " => [...line.x]))"
     )
     assert [1, 2, 3] in curves
 

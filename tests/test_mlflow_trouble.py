@@ -1,4 +1,6 @@
-"""A real MLflow server that is killed, frozen and answers 500 while a sweep goes on: nobody waits, and every point is there once."""
+"""A real MLflow server that is killed, frozen and answers 500 while a sweep goes on: nobody waits,
+and every point is there once.
+"""
 
 import contextlib
 import shutil
@@ -33,11 +35,22 @@ def until(condition: Callable[[], bool], what: str) -> None:
 def trials(first: int, count: int) -> Iterator[list[Entry]]:
     """The events of some whole trials, an epoch at a time."""
     for number in range(first, first + count):
-        settings = make_config({"architecture": "vanilla_concat", "lr": 0.001 * (1 + number)}).params()
-        yield [("suggest", number, {"params": {"lr": 0.0}, "distributions": {}, "settings": settings})]
+        settings = make_config(
+            {"architecture": "vanilla_concat", "lr": 0.001 * (1 + number)}
+        ).params()
+        yield [
+            ("suggest", number, {"params": {"lr": 0.0}, "distributions": {}, "settings": settings})
+        ]
         for epoch in range(1, EPOCHS + 1):
             metrics: dict[str, Any] = {METRIC: number + epoch / 10, "per_class": {}}
-            body = {"epoch": epoch, "train_loss": 1.0, "metrics": metrics, "seconds": 0.1, "alone_seconds": 0.1, "ended": 0.0}
+            body = {
+                "epoch": epoch,
+                "train_loss": 1.0,
+                "metrics": metrics,
+                "seconds": 0.1,
+                "alone_seconds": 0.1,
+                "ended": 0.0,
+            }
             yield [("epoch", number, body)]
         yield [("end", number, {"state": "complete", "reason": "all epochs", "traceback": ""})]
 
@@ -49,7 +62,9 @@ def rows(server: Server, query: str) -> list[tuple[Any, ...]]:
 
 
 def num_ended(server: Server) -> int:
-    (found,) = rows(server, "SELECT COUNT(*) FROM runs WHERE status = 'FINISHED' AND lifecycle_stage = 'active'")
+    (found,) = rows(
+        server, "SELECT COUNT(*) FROM runs WHERE status = 'FINISHED' AND lifecycle_stage = 'active'"
+    )
     return int(found[0])
 
 
@@ -58,7 +73,8 @@ def test_a_server_in_trouble_holds_up_nobody_and_misses_nothing(
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     log = tmp_path / "first" / "mlflow.log"
-    # The second one takes the place of the first when that is killed: both import MLflow at once, which takes seconds.
+    # The second one takes the place of the first when that is killed: both import MLflow at once,
+    # which takes seconds.
     killed, server = Server(tmp_path), Server(tmp_path)
     shutil.copy(empty_store, tmp_path / "server.db")
     with (
@@ -70,8 +86,13 @@ def test_a_server_in_trouble_holds_up_nobody_and_misses_nothing(
             servers.callback(one.kill)
             one.start()
         killed.wait()
-        spec = SweepSpec("first", "quick", "m", "f", trials=20, epochs=EPOCHS, workers=1, tracking_uri=proxy.uri).as_json()
-        ledger.append(("sweep", None, {"spec": spec}), ("session", None, {"spec": spec, "host": "here", "command": ""}))
+        spec = SweepSpec(
+            "first", "quick", "m", "f", trials=20, epochs=EPOCHS, workers=1, tracking_uri=proxy.uri
+        ).as_json()
+        ledger.append(
+            ("sweep", None, {"spec": spec}),
+            ("session", None, {"spec": spec, "host": "here", "command": ""}),
+        )
         outbox = Outbox()
         outbox.follow(tmp_path, "first")
 
@@ -103,22 +124,49 @@ def test_a_server_in_trouble_holds_up_nobody_and_misses_nothing(
         ledger.append(("close", None, {"why": "done", "seconds": 1.0, "efficiency": None}))
         assert outbox.close() == ""
 
-    keys = rows(server, "SELECT t.value, r.status FROM runs r JOIN tags t ON t.run_uuid = r.run_uuid AND t.key = 'mmm.trial' "
-                        "WHERE r.lifecycle_stage = 'active'")  # fmt: skip
-    assert sorted(keys) == sorted([("sweep", "FINISHED"), *((str(number), "FINISHED") for number in range(20))])
-    points = rows(server, "SELECT t.value, m.key, m.step, m.value FROM metrics m JOIN runs r ON r.run_uuid = m.run_uuid "
-                          "JOIN tags t ON t.run_uuid = r.run_uuid AND t.key = 'mmm.trial' WHERE r.lifecycle_stage = 'active'")  # fmt: skip
-    expected = [(str(number), METRIC, epoch, number + epoch / 10) for number in range(20) for epoch in range(1, EPOCHS + 1)]
+    keys = rows(
+        server,
+        "SELECT t.value, r.status FROM runs r JOIN tags t ON t.run_uuid = r.run_uuid AND t.key ="
+        " 'mmm.trial' WHERE r.lifecycle_stage = 'active'",
+    )
+    assert sorted(keys) == sorted(
+        [("sweep", "FINISHED"), *((str(number), "FINISHED") for number in range(20))]
+    )
+    points = rows(
+        server,
+        "SELECT t.value, m.key, m.step, m.value FROM metrics m JOIN runs r ON r.run_uuid ="
+        " m.run_uuid JOIN tags t ON t.run_uuid = r.run_uuid AND t.key = 'mmm.trial' WHERE"
+        " r.lifecycle_stage = 'active'",
+    )
+    expected = [
+        (str(number), METRIC, epoch, number + epoch / 10)
+        for number in range(20)
+        for epoch in range(1, EPOCHS + 1)
+    ]
     assert sorted(point for point in points if point[1] == METRIC) == sorted(expected)
     names = {METRIC, "train_loss", "epoch_seconds"}
-    assert len(points) == 20 * (EPOCHS * len(names) + 4) + 2  # best and final of each trial, best of the sweep
+    assert (
+        len(points) == 20 * (EPOCHS * len(names) + 4) + 2
+    )  # best and final of each trial, best of the sweep
     assert len(set(points)) == len(points)
 
 
 def test_a_server_that_is_gone_at_the_end_is_named_and_what_is_left_is_kept(tmp_path: Path) -> None:
     with Ledger(tmp_path / "first") as ledger:
-        spec = SweepSpec("first", "quick", "m", "f", trials=1, epochs=1, workers=1, tracking_uri="http://127.0.0.1:1").as_json()
-        ledger.append(("sweep", None, {"spec": spec}), ("session", None, {"spec": spec, "host": "here", "command": ""}))
+        spec = SweepSpec(
+            "first",
+            "quick",
+            "m",
+            "f",
+            trials=1,
+            epochs=1,
+            workers=1,
+            tracking_uri="http://127.0.0.1:1",
+        ).as_json()
+        ledger.append(
+            ("sweep", None, {"spec": spec}),
+            ("session", None, {"spec": spec, "host": "here", "command": ""}),
+        )
         outbox = Outbox()
         outbox.follow(tmp_path, "first")
         ledger.append(("close", None, {"why": "done", "seconds": 1.0, "efficiency": None}))

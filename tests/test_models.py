@@ -1,4 +1,6 @@
-"""The contract that every architecture keeps, parameter counts of the published systems, and the mixer block."""
+"""The contract that every architecture keeps, parameter counts of the published systems, and the
+mixer block.
+"""
 
 from typing import Any
 
@@ -23,8 +25,13 @@ Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def build(name: str, seed: int = 0, **changes: Any) -> nn.Module:
-    settings: dict[str, Any] = {"speech_width": SPEECH_WIDTH, "text_width": TEXT_WIDTH, "num_classes": CLASSES,
-                                "classifier_hidden": 9, "masked": True}  # fmt: skip
+    settings: dict[str, Any] = {
+        "speech_width": SPEECH_WIDTH,
+        "text_width": TEXT_WIDTH,
+        "num_classes": CLASSES,
+        "classifier_hidden": 9,
+        "masked": True,
+    }
     if name in POOLED:
         settings |= {"context": CONTEXT, "width": 8}
     else:
@@ -42,7 +49,9 @@ def mask_of(lengths: list[int], size: int) -> Tensor:
 
 
 def make_inputs(name: str, speech_lengths: list[int], text_lengths: list[int]) -> Inputs:
-    """Random features up to each row's length, zeros beyond; for the concat systems a length is a number of turns."""
+    """Random features up to each row's length, zeros beyond; for the concat systems a length is a
+    number of turns.
+    """
     generator = torch.Generator().manual_seed(1)
     speech_mask = mask_of(speech_lengths, CONTEXT if name in POOLED else max(speech_lengths))
     speech = torch.randn(*speech_mask.shape, SPEECH_WIDTH, generator=generator, dtype=torch.float64)
@@ -60,7 +69,9 @@ def ragged(name: str) -> Inputs:
 
 
 def full(name: str) -> Inputs:
-    return make_inputs(name, [CONTEXT] * 4 if name in POOLED else [SPEECH_POSITIONS] * 4, [TEXT_POSITIONS] * 4)
+    return make_inputs(
+        name, [CONTEXT] * 4 if name in POOLED else [SPEECH_POSITIONS] * 4, [TEXT_POSITIONS] * 4
+    )
 
 
 def with_garbage(name: str, inputs: Inputs, garbage: float) -> Inputs:
@@ -75,7 +86,12 @@ def row_alone(name: str, inputs: Inputs, row: int) -> Inputs:
     if name in POOLED:
         return speech, speech_mask, text, text_mask
     num_speech, num_text = int(speech_mask.sum()), int(text_mask.sum())
-    return speech[:, :num_speech], speech_mask[:, :num_speech], text[:, :num_text], text_mask[:, :num_text]
+    return (
+        speech[:, :num_speech],
+        speech_mask[:, :num_speech],
+        text[:, :num_text],
+        text_mask[:, :num_text],
+    )
 
 
 @every_architecture
@@ -88,7 +104,9 @@ def test_batch_mates_do_not_change_logits(name: str) -> None:
     model, inputs = build(name), ragged(name)
     together = model(*inputs)
     for row in range(3):
-        torch.testing.assert_close(model(*row_alone(name, inputs, row))[0], together[row], rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            model(*row_alone(name, inputs, row))[0], together[row], rtol=0, atol=1e-12
+        )
 
 
 @every_architecture
@@ -112,7 +130,9 @@ def test_padding_does_not_change_gradients(name: str, garbage: float) -> None:
 
 @pytest.mark.parametrize(("name", "parts"), [("vanilla_concat", 1), ("three_way_concat", 3)])
 def test_a_missing_turn_gives_zeros_to_the_classifier(name: str, parts: int) -> None:
-    """One turn of three: its parts and the text reach the classifier. Published: the bias of the others does too."""
+    """One turn of three: its parts and the text reach the classifier. Published: the bias of the
+    others does too.
+    """
     for masked, expected in ((True, 8 + parts * 8), (False, 8 + parts * 8 * CONTEXT)):
         model = build(name, masked=masked)
         model(*make_inputs(name, [1], [1])).logsumexp(dim=-1).sum().backward()
@@ -131,7 +151,9 @@ def test_longer_padding_does_not_change_logits(name: str) -> None:
         text = functional.pad(text, (0, 0, 0, TEXT_POSITIONS - text.shape[1]), value=3.0)
         text_mask = functional.pad(text_mask, (0, TEXT_POSITIONS - text_mask.shape[1]))
     expected = model(*ragged(name))[2:]
-    torch.testing.assert_close(model(speech, speech_mask, text, text_mask), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        model(speech, speech_mask, text, text_mask), expected, rtol=0, atol=1e-12
+    )
 
 
 @every_architecture
@@ -148,7 +170,11 @@ def test_every_real_position_matters(name: str) -> None:
 def test_every_parameter_gets_a_gradient(name: str) -> None:
     model = build(name)
     model(*full(name)).logsumexp(dim=-1).sum().backward()
-    without = [key for key, value in model.named_parameters() if value.grad is None or not value.grad.abs().sum() > 0]
+    without = [
+        key
+        for key, value in model.named_parameters()
+        if value.grad is None or not value.grad.abs().sum() > 0
+    ]
     assert without == []
 
 
@@ -185,10 +211,20 @@ def classifier(width: int, hidden: int) -> int:
     return linear(width, hidden) + linear(hidden, 7)
 
 
-# docs/reference-systems.md, by hand: 1024-wide speech, 768-wide text, 512 + 128 positions, 7 classes, LayerNorm = 2 D.
+# docs/reference-systems.md, by hand: 1024-wide speech, 768-wide text, 512 + 128 positions, 7
+# classes, LayerNorm = 2 D.
 _PROJECTIONS = linear(1024, 256) + linear(768, 256)
-_MIXER = _PROJECTIONS + 2 * linear(640, 640) + 2 * linear(256, 256) + 2 * 256 + 2 * 256 + classifier(256, 512)
-_ONE_WAY = linear(768, 3 * 768) + linear(768, 768) + linear(768, 3072) + linear(3072, 768) + 3 * 2 * 768
+_MIXER = (
+    _PROJECTIONS
+    + 2 * linear(640, 640)
+    + 2 * linear(256, 256)
+    + 2 * 256
+    + 2 * 256
+    + classifier(256, 512)
+)
+_ONE_WAY = (
+    linear(768, 3 * 768) + linear(768, 768) + linear(768, 3072) + linear(3072, 768) + 3 * 2 * 768
+)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +240,9 @@ _ONE_WAY = linear(768, 3 * 768) + linear(768, 768) + linear(768, 3072) + linear(
         ("mlp_mixer", {"context": 3}, _MIXER),
     ],
 )
-def test_published_sizes_have_the_published_number_of_parameters(name: str, changes: dict[str, Any], expected: int) -> None:
+def test_published_sizes_have_the_published_number_of_parameters(
+    name: str, changes: dict[str, Any], expected: int
+) -> None:
     model = build_model(make_config(published_params(name) | changes), Dims(1024, 768, 512, 128, 7))
     assert sum(parameter.numel() for parameter in model.parameters()) == expected
 
@@ -219,7 +257,9 @@ def test_standard_block_is_tolstikhins_when_nothing_is_padded() -> None:
     first, second = block.token_mixing
     u = x + second(functional.gelu(first(block.token_norm(x).mT))).mT
     expected = u + block.channel_mixing(block.channel_norm(u))
-    found = block(x.flatten(0, 1), Positions(torch.ones(3, 6, dtype=torch.bool), masked=True), torch.arange(6))
+    found = block(
+        x.flatten(0, 1), Positions(torch.ones(3, 6, dtype=torch.bool), masked=True), torch.arange(6)
+    )
     torch.testing.assert_close(found, expected.flatten(0, 1), rtol=0, atol=1e-12)
 
 
@@ -244,7 +284,9 @@ def test_standard_mixer_is_tolstikhins_when_nothing_is_padded() -> None:
         x = x + mlp(norm(x, block.token_norm).mT, block.token_mixing).mT
         x = x + mlp(norm(x, block.channel_norm), block.channel_mixing)
     expected = mlp(norm(x, model.final_norm).mean(dim=1), model.classifier)
-    torch.testing.assert_close(model(speech, speech_mask, text, text_mask), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        model(speech, speech_mask, text, text_mask), expected, rtol=0, atol=1e-12
+    )
 
 
 def test_mixer_positions_keep_their_weights_in_every_batch() -> None:
@@ -256,7 +298,10 @@ def test_mixer_positions_keep_their_weights_in_every_batch() -> None:
     with torch.no_grad():
         for block in model.blocks:
             assert isinstance(block, Block)
-            unused = [*range(2, TEXT_POSITIONS), *range(TEXT_POSITIONS + 6, TEXT_POSITIONS + SPEECH_POSITIONS)]
+            unused = [
+                *range(2, TEXT_POSITIONS),
+                *range(TEXT_POSITIONS + 6, TEXT_POSITIONS + SPEECH_POSITIONS),
+            ]
             first, second = block.token_mixing.children()
             first.weight[:, unused] = 100.0  # type: ignore[operator, index]
             second.weight[unused] = 100.0  # type: ignore[operator, index]

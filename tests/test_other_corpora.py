@@ -1,4 +1,6 @@
-"""`prepare` of KEMDy19, AI Hub, MELD and IEMOCAP, on layouts made here from what is published about them; cp949 in `prepare csv`."""
+"""`prepare` of KEMDy19, AI Hub, MELD and IEMOCAP, on layouts made here from what is published about
+them; cp949 in `prepare csv`.
+"""
 
 import csv
 import io
@@ -28,7 +30,9 @@ def written(prepared: Prepared, folder: Path) -> Manifest:
 
 
 def write_kemdy19(folder: Path) -> Path:
-    """Three sessions of one dialogue, F and M in turn; both files of a session list all four segments."""
+    """Three sessions of one dialogue, F and M in turn; both files of a session list all four
+    segments.
+    """
     (folder / "annotation").mkdir(parents=True)
     for session in (1, 2, 3):
         name = f"Sess{session:02}_impro01"
@@ -37,13 +41,27 @@ def write_kemdy19(folder: Path) -> Path:
             rows = [["Numb", *[" "] * 42], [" ", *["x"] * 42]]
             for place, identity in enumerate(ids):
                 own = identity.split("_")[-1][0] == file_sex
-                label = "anger" if own else "fear"  # what a file says of the other's segments must not be read
+                label = (
+                    "anger" if own else "fear"
+                )  # what a file says of the other's segments must not be read
                 rows.append(
-                    [str(place), f"{place}.1", f"{place}.2", *["0"] * 6, identity, label, "3.1", "2.2", *[label, "3", "2"] * 10]
+                    [
+                        str(place),
+                        f"{place}.1",
+                        f"{place}.2",
+                        *["0"] * 6,
+                        identity,
+                        label,
+                        "3.1",
+                        "2.2",
+                        *[label, "3", "2"] * 10,
+                    ]
                 )
             content = io.StringIO()
             csv.writer(content).writerows(rows)
-            (folder / "annotation" / f"Session{session:02}_{file_sex}_res.csv").write_text(content.getvalue(), encoding="utf-8")
+            (folder / "annotation" / f"Session{session:02}_{file_sex}_res.csv").write_text(
+                content.getvalue(), encoding="utf-8"
+            )
         for number, identity in enumerate(ids):
             clip = folder / "wav" / f"Session{session:02}" / name / f"{identity}.wav"
             write_wav(clip, 0.1, 200.0, number)
@@ -51,19 +69,36 @@ def write_kemdy19(folder: Path) -> Path:
     return folder
 
 
-def test_kemdy19_takes_each_speakers_rows_from_the_own_file_in_order_of_conversation(tmp_path: Path) -> None:
+def test_kemdy19_takes_each_speakers_rows_from_the_own_file_in_order_of_conversation(
+    tmp_path: Path,
+) -> None:
     prepared = prepare_kemdy19(write_kemdy19(tmp_path / "k"), dev_sessions="2", test_sessions="3")
     manifest = written(prepared, tmp_path)
-    assert [(one.utterance_id, one.turn, one.text, one.emotions) for one in manifest.utterances[:4]] == [
-        (f"Sess01_impro01_{sex}00{number}", 2 * number - 1 + "FM".index(sex), f"말 {2 * number - 2 + 'FM'.index(sex)}", ("angry",))
-        for number in (1, 2) for sex in "FM"
-    ]  # fmt: skip
-    assert {one.speaker for one in manifest.utterances} == {f"Sess0{session}_{sex}" for session in (1, 2, 3) for sex in "FM"}
-    assert (manifest.utterances[0].valence, manifest.utterances[0].votes) == (3.1, (("angry",),) * 10)
+    assert [
+        (one.utterance_id, one.turn, one.text, one.emotions) for one in manifest.utterances[:4]
+    ] == [
+        (
+            f"Sess01_impro01_{sex}00{number}",
+            2 * number - 1 + "FM".index(sex),
+            f"말 {2 * number - 2 + 'FM'.index(sex)}",
+            ("angry",),
+        )
+        for number in (1, 2)
+        for sex in "FM"
+    ]
+    assert {one.speaker for one in manifest.utterances} == {
+        f"Sess0{session}_{sex}" for session in (1, 2, 3) for sex in "FM"
+    }
+    assert (manifest.utterances[0].valence, manifest.utterances[0].votes) == (
+        3.1,
+        (("angry",),) * 10,
+    )
     assert manifest.history(3, 4) == [3, 2, 1, 0]
 
 
-def test_kemdy19_accounts_for_a_speaker_without_annotations_and_refuses_faults(tmp_path: Path) -> None:
+def test_kemdy19_accounts_for_a_speaker_without_annotations_and_refuses_faults(
+    tmp_path: Path,
+) -> None:
     folder = write_kemdy19(tmp_path / "k")
     (folder / "annotation" / "Session01_M_res.csv").unlink()
     prepared = prepare_kemdy19(folder, dev_sessions="2", test_sessions="3")
@@ -75,10 +110,15 @@ def test_kemdy19_accounts_for_a_speaker_without_annotations_and_refuses_faults(t
     file = folder / "annotation" / "Session02_F_res.csv"
     file.write_text(file.read_text().replace("Sess02_impro01_F002", "Sess05_impro01_F002"))
     with pytest.raises(
-        ManifestError, match=r"Session02_F_res\.csv: line 5: segment id 'Sess05_impro01_F002'; expected one such as"
+        ManifestError,
+        match=(
+            r"Session02_F_res\.csv: line 5: segment id 'Sess05_impro01_F002'; expected one such as"
+        ),
     ):
         prepare_kemdy19(folder, dev_sessions="2", test_sessions="3")
-    with pytest.raises(FileNotFoundError, match="no annotation/ in it; expected the folder with KEMDy19's"):
+    with pytest.raises(
+        FileNotFoundError, match="no annotation/ in it; expected the folder with KEMDy19's"
+    ):
         prepare_kemdy19(tmp_path)
 
 
@@ -99,19 +139,31 @@ def test_ai_hub_alone_keeps_a_sentence_in_one_split(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ("기쁨", "환희", "line 2: unknown emotion '환희'; expected 기쁨, .*; name it with --emotion 환희=sad, or leave it out"),
+        (
+            "기쁨",
+            "환희",
+            (
+                "line 2: unknown emotion '환희'; expected 기쁨, .*; name it with --emotion"
+                " 환희=sad, or leave it out"
+            ),
+        ),
         ("F_000002", "F_000001", r"line 3: clip 'F_000001\.wav' is already on line 2"),
         ("F_000002", "clip7", r"line 3: clip 'clip7\.wav'; expected one such as F_000001\.wav"),
         (
             "감정_대분류",
             "감정x",
-            r"line 1: no column for emotion \(expected one of 감정_대분류, .*; found: file, text, 감정x\)",
+            (
+                r"line 1: no column for emotion \(expected one of 감정_대분류, .*; found: file,"
+                r" text, 감정x\)"
+            ),
         ),
         ('"문장, 2"', "문장, 2", "line 3: 4 columns; expected 3, as the header has"),
         ('"문장, 2"', '"문장, 2', r"line 3: not CSV \("),
     ],
 )
-def test_faults_of_ai_hubs_labels_are_named(tmp_path: Path, before: str, after: str, message: str) -> None:
+def test_faults_of_ai_hubs_labels_are_named(
+    tmp_path: Path, before: str, after: str, message: str
+) -> None:
     folder = write_ai_hub(tmp_path / "hub")
     labels = folder / "labels.csv"
     labels.write_text(labels.read_text().replace(before, after, 1))
@@ -132,7 +184,11 @@ def test_clips_without_label_and_labels_without_clip_are_left_out(tmp_path: Path
     ]
     (folder / "other.csv").write_text("x")
     with pytest.raises(
-        FileNotFoundError, match=r"expected one CSV with the labels, found labels\.csv, other\.csv; name it with --labels"
+        FileNotFoundError,
+        match=(
+            r"expected one CSV with the labels, found labels\.csv, other\.csv; name it with"
+            r" --labels"
+        ),
     ):
         prepare_ai_hub(folder)
     assert len(prepare_ai_hub(folder, labels=folder / "labels.csv").rows) == 10
@@ -141,20 +197,57 @@ def test_clips_without_label_and_labels_without_clip_are_left_out(tmp_path: Path
 # MELD
 
 
-_MELD_HEADER = ["Sr No.", "Utterance", "Speaker", "Emotion", "Sentiment", "Dialogue_ID", "Utterance_ID", "Season", "Episode"]
+_MELD_HEADER = [
+    "Sr No.",
+    "Utterance",
+    "Speaker",
+    "Emotion",
+    "Sentiment",
+    "Dialogue_ID",
+    "Utterance_ID",
+    "Season",
+    "Episode",
+]
 
 
 def write_meld(folder: Path, suffix: str = ".wav") -> Path:
-    for split, where in (("train", "train_splits"), ("dev", "dev_splits_complete"), ("test", "output_repeated_splits_test")):
+    for split, where in (
+        ("train", "train_splits"),
+        ("dev", "dev_splits_complete"),
+        ("test", "output_repeated_splits_test"),
+    ):
         rows = []
         for number in range(4):
             emotion = ["joy", "neutral", "anger", "sadness"][number]
-            rows.append([str(number), f"It\x92s line {number}", "Ross", emotion, "x", "0", str(number), "1",
-                         {"train": "1", "dev": "2", "test": "3"}[split]])  # fmt: skip
+            rows.append(
+                [
+                    str(number),
+                    f"It\x92s line {number}",
+                    "Ross",
+                    emotion,
+                    "x",
+                    "0",
+                    str(number),
+                    "1",
+                    {"train": "1", "dev": "2", "test": "3"}[split],
+                ]
+            )
             write_wav(folder / where / f"dia0_utt{number}.wav", 0.2, 200.0, number + len(split))
             if suffix != ".wav":
                 clip = folder / where / f"dia0_utt{number}"
-                subprocess.run(["ffmpeg", "-v", "error", "-i", f"{clip}.wav", "-c:a", "aac", f"{clip}{suffix}"], check=True)
+                subprocess.run(
+                    [
+                        "ffmpeg",
+                        "-v",
+                        "error",
+                        "-i",
+                        f"{clip}.wav",
+                        "-c:a",
+                        "aac",
+                        f"{clip}{suffix}",
+                    ],
+                    check=True,
+                )
                 clip.with_suffix(".wav").unlink()
         write_manifest(folder / f"{split}_sent_emo.csv", rows, header=_MELD_HEADER)
     return folder
@@ -163,22 +256,33 @@ def write_meld(folder: Path, suffix: str = ".wav") -> Path:
 def test_meld_is_read_by_its_own_splits_and_windows_quotes_are_restored(tmp_path: Path) -> None:
     folder = write_meld(tmp_path / "meld")
     (folder / "dev_splits_complete" / "dia0_utt3.wav").unlink()
-    (folder / "output_repeated_splits_test" / "final_videos_testdia0_utt0.wav").write_bytes(b"stray")
+    (folder / "output_repeated_splits_test" / "final_videos_testdia0_utt0.wav").write_bytes(
+        b"stray"
+    )
     prepared, pending = prepare_meld(folder, tmp_path / "manifest.csv")
     manifest = written(prepared, tmp_path)
     assert pending == []
     assert len(manifest.utterances) == 11
     first = manifest.utterances[0]
     assert (first.utterance_id, first.dialogue_id, first.turn, first.session, first.speaker) == (
-        "train_dia0_utt0", "train_dia0", 0, "s1e1", "Ross",
-    )  # fmt: skip
+        "train_dia0_utt0",
+        "train_dia0",
+        0,
+        "s1e1",
+        "Ross",
+    )
     assert (first.text, first.emotions, first.split) == ("It’s line 0", ("happy",), "train")
     assert prepared.account.left_out == {"no clip": ["dev_sent_emo.csv line 5 (dia0_utt3)"]}
     assert len(prepared.account.repaired["quotes and dashes of Windows restored"]) == 11
-    assert prepared.account.noted == {"speakers in more than one split": ["Ross (dev, test, train)"]}
+    assert prepared.account.noted == {
+        "speakers in more than one split": ["Ross (dev, test, train)"]
+    }
 
 
-@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed, which takes the sound out of mp4")
+@pytest.mark.skipif(
+    shutil.which("ffmpeg") is None,
+    reason="ffmpeg is not installed, which takes the sound out of mp4",
+)
 def test_the_sound_of_meld_s_mp4_clips_is_taken_out_beside_the_manifest(tmp_path: Path) -> None:
     folder, out = write_meld(tmp_path / "meld", ".mp4"), tmp_path / "out" / "manifest.csv"
     (folder / "train_splits" / "dia0_utt3.mp4").write_bytes(b"no video")
@@ -192,19 +296,25 @@ def test_the_sound_of_meld_s_mp4_clips_is_taken_out_beside_the_manifest(tmp_path
     manifest = read_manifest(out)
     assert len(manifest.utterances) == 11
     assert manifest.utterances[0].audio == "meld_audio/train/dia0_utt0.wav"
-    assert prepared.account.left_out == {"no sound could be taken out of the clip": ["train_sent_emo.csv line 5 (dia0_utt3)"]}
+    assert prepared.account.left_out == {
+        "no sound could be taken out of the clip": ["train_sent_emo.csv line 5 (dia0_utt3)"]
+    }
 
 
 def test_faults_of_meld_are_named(tmp_path: Path) -> None:
     folder = write_meld(tmp_path / "meld")
     table = folder / "train_sent_emo.csv"
-    table.write_text(table.read_text().replace("anger", "rage").replace("joy,x,0,0", "joy,x,zero,0"))
+    table.write_text(
+        table.read_text().replace("anger", "rage").replace("joy,x,0,0", "joy,x,zero,0")
+    )
     with pytest.raises(ManifestError) as caught:
         prepare_meld(folder, tmp_path / "manifest.csv")
     assert list(caught.value.faults) == [
         "train_sent_emo.csv: line 2: Dialogue_ID 'zero', Utterance_ID '0'; expected whole numbers",
-        "train_sent_emo.csv: line 4: unknown emotion 'rage'; expected neutral, happy, surprise, angry, sad, disgust, fear "
-        "(several joined by ;)",
+        (
+            "train_sent_emo.csv: line 4: unknown emotion 'rage'; expected neutral, happy, surprise,"
+            " angry, sad, disgust, fear (several joined by ;)"
+        ),
     ]
     table.unlink()
     with pytest.raises(FileNotFoundError, match=r"expected one train_sent_emo\.csv, found none"):
@@ -241,7 +351,8 @@ def write_iemocap(folder: Path) -> Path:
             (
                 "transcriptions",
                 "".join(
-                    f"{dialogue}_{turn} [006.2901-008.2357]: Line of {turn}.\n" for turn in ("F000", "F001", "M000", "M001")
+                    f"{dialogue}_{turn} [006.2901-008.2357]: Line of {turn}.\n"
+                    for turn in ("F000", "F001", "M000", "M001")
                 ),
             ),
         ):
@@ -249,28 +360,49 @@ def write_iemocap(folder: Path) -> Path:
             (root / "dialog" / name / f"{dialogue}.txt").write_text(content)
         (root / "dialog" / "EmoEvaluation" / f"._{dialogue}.txt").write_bytes(b"\0\5\26\7")
         for number, turn in enumerate(("F000", "F001", "M000", "M001")):
-            write_wav(root / "sentences" / "wav" / dialogue / f"{dialogue}_{turn}.wav", 0.1, 200.0, number)
+            write_wav(
+                root / "sentences" / "wav" / dialogue / f"{dialogue}_{turn}.wav", 0.1, 200.0, number
+            )
     return folder
 
 
-def test_iemocap_is_ordered_by_time_and_labels_without_counterpart_are_left_out(tmp_path: Path) -> None:
-    write_wav(write_iemocap(tmp_path / "i") / "Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_M009.wav", 0.1, 200.0, 9)
+def test_iemocap_is_ordered_by_time_and_labels_without_counterpart_are_left_out(
+    tmp_path: Path,
+) -> None:
+    write_wav(
+        write_iemocap(tmp_path / "i")
+        / "Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_M009.wav",
+        0.1,
+        200.0,
+        9,
+    )
     prepared = prepare_iemocap(tmp_path / "i")
     manifest = written(prepared, tmp_path)
-    assert [(one.utterance_id, one.emotions, one.turn, one.valence, one.text) for one in manifest.utterances[:2]] == [
-        ("Ses01F_impro01_F000", ("happy",), 1, 4.0, "Line of F000."), ("Ses01F_impro01_F001", ("neutral",), 2, 2.5, "Line of F001."),
-    ]  # fmt: skip
+    assert [
+        (one.utterance_id, one.emotions, one.turn, one.valence, one.text)
+        for one in manifest.utterances[:2]
+    ] == [
+        ("Ses01F_impro01_F000", ("happy",), 1, 4.0, "Line of F000."),
+        ("Ses01F_impro01_F001", ("neutral",), 2, 2.5, "Line of F001."),
+    ]
     assert manifest.utterances[1].votes == (("neutral",), ("neutral", "sad"), ("neutral",))
     assert {one.session: one.split for one in manifest.utterances} == {
-        "Session1": "train", "Session2": "train", "Session3": "train", "Session4": "dev", "Session5": "test",
-    }  # fmt: skip
+        "Session1": "train",
+        "Session2": "train",
+        "Session3": "train",
+        "Session4": "dev",
+        "Session5": "test",
+    }
     assert {why.split(",")[0]: len(cases) for why, cases in prepared.account.left_out.items()} == {
-        "stray files": 5, "labelled xxx": 5, "labelled fru": 5, "clips without evaluation": 1,
-    }  # fmt: skip
+        "stray files": 5,
+        "labelled xxx": 5,
+        "labelled fru": 5,
+        "clips without evaluation": 1,
+    }
     frustrated = prepare_iemocap(tmp_path / "i", emotions=emotion_map(EMOTIONS_OF, ["fru=angry"]))
-    assert [(row["utterance_id"], row["speaker"], row["votes"]) for row in frustrated.rows[2:3]] == [
-        ("Ses01F_impro01_M001", "Ses01_M", "angry")
-    ]
+    assert [
+        (row["utterance_id"], row["speaker"], row["votes"]) for row in frustrated.rows[2:3]
+    ] == [("Ses01F_impro01_M001", "Ses01_M", "angry")]
 
 
 def test_faults_of_iemocap_are_named(tmp_path: Path) -> None:
@@ -283,9 +415,12 @@ def test_faults_of_iemocap_are_named(tmp_path: Path) -> None:
     assert [fault[:75] for fault in caught.value.faults] == [
         "Session2/dialog/EmoEvaluation/Ses02F_impro01.txt: line 3: unknown label 'meh"[:75],
         "Session2/dialog/EmoEvaluation/Ses02F_impro01.txt: line 9: '[six - 8.2357]\\tSes"[:75],
-        "Session3/dialog/transcriptions/Ses03F_impro01.txt: no such file; expected the dialogue's transcription"[:75],
+        "Session3/dialog/transcriptions/Ses03F_impro01.txt: no such file; expected the di"[:75],
     ]
-    with pytest.raises(FileNotFoundError, match="no Session1/dialog/EmoEvaluation/ in it; expected IEMOCAP's folder"):
+    with pytest.raises(
+        FileNotFoundError,
+        match="no Session1/dialog/EmoEvaluation/ in it; expected IEMOCAP's folder",
+    ):
         prepare_iemocap(tmp_path)
 
 
@@ -300,7 +435,10 @@ def test_a_csv_in_cp949_becomes_a_manifest(tmp_path: Path) -> None:
     ]
     source = write_manifest(tmp_path / "source.csv", rows, header=HEADER)
     source.write_bytes(source.read_text(encoding="utf-8").encode("cp949"))
-    assert prepare_csv(source, tmp_path / "manifest.csv") == {"emotions renamed": 2, "splits renamed": 1}
-    assert [(one.text, one.emotions) for one in read_manifest(tmp_path / "manifest.csv").utterances] == [
-        ("안녕", ("happy",)), ("네", ("disgust",)),
-    ]  # fmt: skip
+    assert prepare_csv(source, tmp_path / "manifest.csv") == {
+        "emotions renamed": 2,
+        "splits renamed": 1,
+    }
+    assert [
+        (one.text, one.emotions) for one in read_manifest(tmp_path / "manifest.csv").utterances
+    ] == [("안녕", ("happy",)), ("네", ("disgust",))]

@@ -1,4 +1,6 @@
-"""When the outbox looks at the ledger again: soon, and where training needs every core, so late that it takes a hundredth of one."""
+"""When the outbox looks at the ledger again: soon, and where training needs every core, so late
+that it takes a hundredth of one.
+"""
 
 import os
 import time
@@ -10,14 +12,18 @@ from search.outbox import Outbox, pause_s_after
 
 @pytest.mark.parametrize("used_s", [0.05, 0.2, 0.5])
 @pytest.mark.parametrize(("load", "num_cores"), [(2.0, 2), (9.5, 2), (64.0, 64)])
-def test_while_every_core_is_busy_it_takes_a_hundredth_of_one(used_s: float, load: float, num_cores: int) -> None:
+def test_while_every_core_is_busy_it_takes_a_hundredth_of_one(
+    used_s: float, load: float, num_cores: int
+) -> None:
     pause_s = pause_s_after(used_s, load, num_cores)
     assert 0.005 < used_s / (used_s + pause_s) < 0.01
 
 
 @pytest.mark.parametrize("used_s", [0.0, 1.0, 60.0])
 @pytest.mark.parametrize(("load", "num_cores"), [(0.0, 1), (1.99, 2), (63.0, 64)])
-def test_where_a_core_is_free_it_only_waits_for_its_next_look(used_s: float, load: float, num_cores: int) -> None:
+def test_where_a_core_is_free_it_only_waits_for_its_next_look(
+    used_s: float, load: float, num_cores: int
+) -> None:
     assert pause_s_after(used_s, load, num_cores) == 1.0
 
 

@@ -25,13 +25,17 @@ MEMBERS: list[dict[str, Any]] = [
 
 
 def begin_members(corpus: Corpus, architecture: str, **changes: Any) -> list[Run]:
-    return [begin_small(corpus, architecture, **{"epochs": 3, **member, **changes}) for member in MEMBERS]
+    return [
+        begin_small(corpus, architecture, **{"epochs": 3, **member, **changes})
+        for member in MEMBERS
+    ]
 
 
 def assert_same_numbers(one: Run, other: Run) -> None:
     """What a user sees of them: probabilities of every validation row, to 1e-5.
 
-    Not each weight: the gradient of attention's key bias is zero but for rounding, which Adam turns into steps.
+    Not each weight: the gradient of attention's key bias is zero but for rounding, which Adam turns
+    into steps.
     """
     found = [probabilities(run.model, run.dev, CPU) for run in (one, other)]
     torch.testing.assert_close(*found, rtol=0, atol=1e-5)
@@ -81,8 +85,12 @@ def assert_each_as_alone(alone: list[Run], together: list[Run]) -> None:
 
 
 @every_architecture
-def test_a_member_that_leaves_or_joins_changes_nothing_for_the_others(corpus: Corpus, architecture: str) -> None:
-    alone, (first, second, third, late) = (begin_members(corpus, architecture, epochs=4) for _ in range(2))
+def test_a_member_that_leaves_or_joins_changes_nothing_for_the_others(
+    corpus: Corpus, architecture: str
+) -> None:
+    alone, (first, second, third, late) = (
+        begin_members(corpus, architecture, epochs=4) for _ in range(2)
+    )
     for run in alone:
         list(fit(run))
     members = [first, second, third]
@@ -97,7 +105,9 @@ def test_a_member_that_leaves_or_joins_changes_nothing_for_the_others(corpus: Co
     assert members == []
     for run, expected in ((first, alone[0]), (third, alone[2]), (late, alone[3])):
         assert_same_numbers(run, expected)
-    assert all(torch.equal(left[name], weight) for name, weight in second.model.state_dict().items())
+    assert all(
+        torch.equal(left[name], weight) for name, weight in second.model.state_dict().items()
+    )
     assert (
         second.model.get_parameter("head.classifier.0.weight").untyped_storage().nbytes()
         == left["head.classifier.0.weight"].nbytes
@@ -122,14 +132,20 @@ def test_a_member_that_diverges_leaves_with_its_reason_and_the_others_go_on(corp
 
 
 def test_runs_of_different_shapes_are_refused(corpus: Corpus) -> None:
-    runs = [begin_small(corpus, "vanilla_concat", width=width, batch_size=size) for width, size in ((8, 6), (16, 6), (8, 12))]
+    runs = [
+        begin_small(corpus, "vanilla_concat", width=width, batch_size=size)
+        for width, size in ((8, 6), (16, 6), (8, 12))
+    ]
     with pytest.raises(ValueError, match=r"cannot train in one pack; batch_size, width differ"):
         next(fit_pack(runs))
 
 
 @every_architecture
 def test_what_members_may_differ_in_is_not_in_the_shape(architecture: str) -> None:
-    shapes = {pack_shape(small_config(architecture, epochs=epochs, **member)) for epochs, member in enumerate(MEMBERS, start=1)}
+    shapes = {
+        pack_shape(small_config(architecture, epochs=epochs, **member))
+        for epochs, member in enumerate(MEMBERS, start=1)
+    }
     assert len(shapes) == 1
     assert pack_shape(small_config(architecture, context=2)) not in shapes
 
@@ -147,7 +163,9 @@ def test_a_checkpoint_of_a_member_goes_on_alone(corpus: Corpus, tmp_path: Any) -
 def test_seconds_of_an_epoch_are_shared_among_the_members(corpus: Corpus) -> None:
     (outcomes,) = fit_pack(begin_members(corpus, "vanilla_concat", epochs=1))
     results = [outcome for _, outcome in outcomes if isinstance(outcome, EpochResult)]
-    assert len({(result.seconds, result.cpu_seconds, result.eval_seconds) for result in results}) == 1
+    assert (
+        len({(result.seconds, result.cpu_seconds, result.eval_seconds) for result in results}) == 1
+    )
     assert len(results) == 4
     assert 0 < results[0].eval_seconds < results[0].seconds
 

@@ -1,4 +1,6 @@
-"""Packs in a sweep: which trials a worker is given together, that each is still its own, and when there are none."""
+"""Packs in a sweep: which trials a worker is given together, that each is still its own, and when
+there are none.
+"""
 
 import json
 from collections.abc import Iterator
@@ -40,7 +42,9 @@ def train_together(conductor: Conductor) -> Iterator[list[int]]:
             seat = [order["number"] for order in orders]
         reports = slices.next()
         yield [report["number"] for report in reports]
-        ended = [report["number"] for report in reports if conductor.report(report["number"], report)]
+        ended = [
+            report["number"] for report in reports if conductor.report(report["number"], report)
+        ]
         seat = [number for number in seat if number not in ended]
         joining = conductor.next_orders(seat)
         seat += [order["number"] for order in joining]
@@ -61,12 +65,19 @@ def sweep(folder: Path, spec: SweepSpec) -> tuple[History, list[list[int]]]:
 
 
 @pytest.fixture(scope="module")
-def packed(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> tuple[History, list[list[int]]]:
+def packed(
+    corpus: Corpus, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[History, list[list[int]]]:
     """A sweep in packs of up to four. Not to be changed by a test."""
-    return sweep(tmp_path_factory.mktemp("runs") / "packed", small_spec(corpus, trials=14, epochs=7, first_rung=2, packs=4))
+    return sweep(
+        tmp_path_factory.mktemp("runs") / "packed",
+        small_spec(corpus, trials=14, epochs=7, first_rung=2, packs=4),
+    )
 
 
-def test_trials_of_a_pack_have_one_shape_and_settings_of_their_own(packed: tuple[History, list[list[int]]]) -> None:
+def test_trials_of_a_pack_have_one_shape_and_settings_of_their_own(
+    packed: tuple[History, list[list[int]]],
+) -> None:
     history, together = packed
     assert max(len(numbers) for numbers in together) == 4
     for numbers in together:
@@ -74,7 +85,9 @@ def test_trials_of_a_pack_have_one_shape_and_settings_of_their_own(packed: tuple
         assert len({history.trials[number].settings["lr"] for number in numbers}) == len(numbers)
 
 
-def test_each_trial_of_a_pack_is_decided_on_and_ends_as_its_own(packed: tuple[History, list[list[int]]]) -> None:
+def test_each_trial_of_a_pack_is_decided_on_and_ends_as_its_own(
+    packed: tuple[History, list[list[int]]],
+) -> None:
     history, _ = packed
     assert list(history.trials) == list(range(14))
     assert {trial.state for trial in history.trials.values()} == {"complete", "pruned"}
@@ -89,9 +102,18 @@ def test_a_trial_scores_in_a_pack_what_it_scores_alone(
     history, _ = packed
     assert history.spec is not None
     for trial in list(history.trials.values())[:6]:
-        order = {"sweep": str(tmp_path), "number": trial.number, "settings": trial.settings, "manifest": history.spec.manifest,
-                 "features": history.spec.features, "metric": METRIC, "device": "cpu", "rungs": [], "checkpoints": [],
-                 "precision": "float32"}  # fmt: skip
+        order = {
+            "sweep": str(tmp_path),
+            "number": trial.number,
+            "settings": trial.settings,
+            "manifest": history.spec.manifest,
+            "features": history.spec.features,
+            "metric": METRIC,
+            "device": "cpu",
+            "rungs": [],
+            "checkpoints": [],
+            "precision": "float32",
+        }
         (report,) = Slices([order]).next()
         assert report["failure"] is None
         assert report["epochs"]
@@ -101,16 +123,29 @@ def test_a_trial_scores_in_a_pack_what_it_scores_alone(
             assert alone["metrics"][METRIC] == found["metrics"][METRIC]
 
 
-def test_queued_points_of_one_shape_are_packed_and_each_is_tried_once(corpus: Corpus, tmp_path: Path) -> None:
-    points = [{"architecture": ("vanilla_concat", "three_way_concat")[place % 2], "context": 1 + place // 2 % 2, "lr": 0.001 * (place + 1)}
-              for place in range(12)]  # fmt: skip
-    history, together = sweep(tmp_path / "s", small_spec(corpus, trials=12, epochs=2, first_rung=2, packs=4, enqueue=points))
+def test_queued_points_of_one_shape_are_packed_and_each_is_tried_once(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    points = [
+        {
+            "architecture": ("vanilla_concat", "three_way_concat")[place % 2],
+            "context": 1 + place // 2 % 2,
+            "lr": 0.001 * (place + 1),
+        }
+        for place in range(12)
+    ]
+    history, together = sweep(
+        tmp_path / "s",
+        small_spec(corpus, trials=12, epochs=2, first_rung=2, packs=4, enqueue=points),
+    )
     tried = {trial.queued: trial.params for trial in history.trials.values()}
     assert tried == {f"enqueued {place}": point for place, point in enumerate(points)}
     assert max(len(numbers) for numbers in together) == 3  # there are three of each shape
 
 
-def test_a_killed_sweep_of_packs_goes_on_with_what_was_running(corpus: Corpus, tmp_path: Path) -> None:
+def test_a_killed_sweep_of_packs_goes_on_with_what_was_running(
+    corpus: Corpus, tmp_path: Path
+) -> None:
     spec = small_spec(corpus, trials=8, epochs=7, first_rung=6, packs=4)
     folder = tmp_path / "killed"
     with Ledger(folder) as ledger:
@@ -126,20 +161,44 @@ def test_a_killed_sweep_of_packs_goes_on_with_what_was_running(corpus: Corpus, t
         assert sorted(first) == [0, 1, 2, 3]
 
 
-def test_one_failing_trial_leaves_its_pack_and_the_others_go_on(corpus: Corpus, tmp_path: Path) -> None:
+def test_one_failing_trial_leaves_its_pack_and_the_others_go_on(
+    corpus: Corpus, tmp_path: Path
+) -> None:
     spec = small_spec(corpus, trials=4)
-    settings = make_config({"architecture": "vanilla_concat", "epochs": 3, "batch_size": 6, "width": 8}).params()
-    orders = [{"sweep": str(tmp_path), "number": number, "settings": {**settings, "lr": lr}, "manifest": spec.manifest,
-               "features": spec.features, "metric": METRIC, "device": "cpu", "rungs": [], "checkpoints": [], "precision": "float32"}
-              for number, lr in enumerate((1e-3, 1e38, 1e-2))]  # fmt: skip
+    settings = make_config(
+        {"architecture": "vanilla_concat", "epochs": 3, "batch_size": 6, "width": 8}
+    ).params()
+    orders = [
+        {
+            "sweep": str(tmp_path),
+            "number": number,
+            "settings": {**settings, "lr": lr},
+            "manifest": spec.manifest,
+            "features": spec.features,
+            "metric": METRIC,
+            "device": "cpu",
+            "rungs": [],
+            "checkpoints": [],
+            "precision": "float32",
+        }
+        for number, lr in enumerate((1e-3, 1e38, 1e-2))
+    ]
     orders.append({**orders[0], "number": 3, "device": "cuda:7"})
     slices = Slices(orders)
     failed: dict[int, str] = {}
     finished: list[int] = []
     while slices.members:
         reports = slices.next()
-        failed |= {report["number"]: report["failure"]["reason"] for report in reports if report["failure"] is not None}
-        ended = [report["number"] for report in reports if report["failure"] is not None or report["is_last"]]
+        failed |= {
+            report["number"]: report["failure"]["reason"]
+            for report in reports
+            if report["failure"] is not None
+        }
+        ended = [
+            report["number"]
+            for report in reports
+            if report["failure"] is not None or report["is_last"]
+        ]
         finished += [report["number"] for report in reports if report["is_last"]]
         slices.leave(ended)
     assert sorted(finished) == [0, 2]
@@ -160,8 +219,10 @@ def test_trials_of_a_pack_that_goes_wrong_go_on_alone_from_their_checkpoints(
         conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
         orders = conductor.next_orders()
         slices = Slices(orders)
-        (reports, ended) = slices.next(), []
-        ended = [report["number"] for report in reports if conductor.report(report["number"], report)]
+        reports, ended = slices.next(), []
+        ended = [
+            report["number"] for report in reports if conductor.report(report["number"], report)
+        ]
         slices.leave(ended)
         going = [number for number in range(4) if number not in ended]
         assert len(going) > 1
@@ -177,7 +238,9 @@ def test_trials_of_a_pack_that_goes_wrong_go_on_alone_from_their_checkpoints(
         assert report["epochs"][0]["epoch"] == 3
 
 
-def test_members_of_a_pack_whose_worker_died_go_on_alone_and_from_then_on_deaths_count(corpus: Corpus, tmp_path: Path) -> None:
+def test_members_of_a_pack_whose_worker_died_go_on_alone_and_from_then_on_deaths_count(
+    corpus: Corpus, tmp_path: Path
+) -> None:
     spec = small_spec(corpus, trials=6, epochs=7, first_rung=6, packs=2)
     with Ledger(tmp_path / "s") as ledger:
         ledger.append(("sweep", None, {"spec": spec.as_json()}))
@@ -198,7 +261,9 @@ def test_members_of_a_pack_whose_worker_died_go_on_alone_and_from_then_on_deaths
         assert conductor.orders.packs.size(conductor.trials[numbers[0]].settings, 4) == 1
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before_it_with_a_warning(corpus: Corpus, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_it_with_a_warning(
+    corpus: Corpus, tmp_path: Path
+) -> None:
     spec = small_spec(corpus, trials=1, epochs=9, first_rung=2, factor=2)
     folder = tmp_path / "s"
     with Ledger(folder) as ledger:
@@ -232,22 +297,34 @@ def test_companions_differ_from_their_trial_in_what_changes_no_shape(name: str) 
         fixed = fixing(space, draw.params, shape_of)
         assert fixed is not None
         free = draw.params.keys() - fixed.keys()
-        assert free == {"lr", "dropout"} | ({"weight_decay", "label_smoothing", "balance"} if name == "full" else set())
+        assert free == {"lr", "dropout"} | (
+            {"weight_decay", "label_smoothing", "balance"} if name == "full" else set()
+        )
         for companion in draws(space, [None] * 5, np.random.default_rng(4), fixed):
             assert shape_of(companion.settings) == shape_of(draw.settings)
 
 
 def test_a_space_that_varies_shapes_alone_has_no_companions() -> None:
     space = replace(
-        SMALL_SPACE, suggest=lambda trial: {"architecture": "vanilla_concat", "context": trial.suggest_int("context", 1, 5)}
+        SMALL_SPACE,
+        suggest=lambda trial: {
+            "architecture": "vanilla_concat",
+            "context": trial.suggest_int("context", 1, 5),
+        },
     )
     assert fixing(space, {"context": 2}, shape_of) is None
 
 
-def test_sizes_are_measured_once_for_each_shape_and_a_short_sweep_keeps_its_variety(corpus: Corpus) -> None:
+def test_sizes_are_measured_once_for_each_shape_and_a_short_sweep_keeps_its_variety(
+    corpus: Corpus,
+) -> None:
     sizes = PackSizes(small_spec(corpus, workers=2, trials=100))
     settings = {"architecture": "vanilla_concat", "batch_size": 32}
-    assert (sizes.size(settings, 90), sizes.to_measure(settings, 90), sizes.to_measure(settings, 90)) == (1, 16, 1)
+    assert (
+        sizes.size(settings, 90),
+        sizes.to_measure(settings, 90),
+        sizes.to_measure(settings, 90),
+    ) == (1, 16, 1)
     sizes.not_measured(settings)  # whose worker died
     assert sizes.to_measure(settings, 20) == 6
     sizes.measured(settings, 16)
@@ -261,13 +338,20 @@ def test_sizes_are_measured_once_for_each_shape_and_a_short_sweep_keeps_its_vari
 
 def test_a_size_that_is_asked_for_leaves_work_for_the_other_workers(corpus: Corpus) -> None:
     sizes = PackSizes(small_spec(corpus, workers=4, trials=20, packs=16))
-    assert [sizes.size({"architecture": "vanilla_concat", "batch_size": 32}, left) for left in (100, 19, 3)] == [16, 5, 1]
+    assert [
+        sizes.size({"architecture": "vanilla_concat", "batch_size": 32}, left)
+        for left in (100, 19, 3)
+    ] == [16, 5, 1]
 
 
 @pytest.mark.parametrize(
-    "changes", [{"workers": 1}, {"packs": 1}, {"max_memory_mb": 1000.0}, {"max_ms_per_utterance": 1.0}], ids=str
+    "changes",
+    [{"workers": 1}, {"packs": 1}, {"max_memory_mb": 1000.0}, {"max_ms_per_utterance": 1.0}],
+    ids=str,
 )
-def test_no_packs_where_they_are_off_or_would_change_what_was_asked_for(corpus: Corpus, changes: dict[str, Any]) -> None:
+def test_no_packs_where_they_are_off_or_would_change_what_was_asked_for(
+    corpus: Corpus, changes: dict[str, Any]
+) -> None:
     sizes = PackSizes(small_spec(corpus, **{"workers": 2, "trials": 100, **changes}))
     settings = {"architecture": "vanilla_concat", "batch_size": 32}
     assert sizes.to_measure(settings, 90) == 1
@@ -276,13 +360,21 @@ def test_no_packs_where_they_are_off_or_would_change_what_was_asked_for(corpus: 
 
 
 def test_the_option_is_read_and_refused() -> None:
-    assert [parse_packs(text) for text in (None, "auto", "off", "1", "12")] == [None, None, 1, 1, 12]
+    assert [parse_packs(text) for text in (None, "auto", "off", "1", "12")] == [
+        None,
+        None,
+        1,
+        1,
+        12,
+    ]
     for wrong in ("0", "-2", "many", "1.5", ""):
         with pytest.raises(ValueError, match="expected auto, off or a number of trials"):
             parse_packs(wrong)
 
 
-def test_a_worker_measures_packs_and_says_what_they_are_worth(corpus: Corpus, tmp_path: Path) -> None:
+def test_a_worker_measures_packs_and_says_what_they_are_worth(
+    corpus: Corpus, tmp_path: Path
+) -> None:
     spec = small_spec(corpus, workers=2, trials=40, epochs=7, first_rung=2)
     with Ledger(tmp_path / "s") as ledger:
         ledger.append(("sweep", None, {"spec": spec.as_json()}))
@@ -299,7 +391,9 @@ def test_a_worker_measures_packs_and_says_what_they_are_worth(corpus: Corpus, tm
 
 
 class Seat:
-    """What Ray Tune hands to a scheduler: a trial of its own, and the handle of the actor that trains in it."""
+    """What Ray Tune hands to a scheduler: a trial of its own, and the handle of the actor that
+    trains in it.
+    """
 
     def __init__(self, trial_id: str, config: dict[str, Any]) -> None:
         self.trial_id, self.actor = trial_id, TrialActor(config)
@@ -322,7 +416,10 @@ def test_a_budget_that_is_used_up_by_one_of_a_pack_loses_none_of_the_others(
         ledger.append(("sweep", None, {"spec": spec.as_json()}))
         conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
         seats: dict[str, list[int]] = {}
-        searcher, scheduler = ConductedSearcher(conductor, 1, seats), ConductedScheduler(conductor, seats)
+        searcher, scheduler = (
+            ConductedSearcher(conductor, 1, seats),
+            ConductedScheduler(conductor, seats),
+        )
         config = searcher.suggest("seat")
         assert isinstance(config, dict)
         seat = Seat("seat", json.loads(json.dumps(config)))
@@ -346,7 +443,10 @@ def test_while_a_worker_lives_the_search_is_not_over(corpus: Corpus, tmp_path: P
         ledger.append(("sweep", None, {"spec": spec.as_json()}))
         conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
         seats: dict[str, list[int]] = {}
-        searcher, scheduler = ConductedSearcher(conductor, 1, seats), ConductedScheduler(conductor, seats)
+        searcher, scheduler = (
+            ConductedSearcher(conductor, 1, seats),
+            ConductedScheduler(conductor, seats),
+        )
         config = searcher.suggest("one")
         assert isinstance(config, dict)
         assert len(config["orders"]) == 2
@@ -357,13 +457,18 @@ def test_while_a_worker_lives_the_search_is_not_over(corpus: Corpus, tmp_path: P
         assert [order["number"] for order in again["orders"]] == [0]
 
 
-def test_a_worker_that_has_lost_a_trial_is_given_up_and_what_it_had_goes_to_others(corpus: Corpus, tmp_path: Path) -> None:
+def test_a_worker_that_has_lost_a_trial_is_given_up_and_what_it_had_goes_to_others(
+    corpus: Corpus, tmp_path: Path
+) -> None:
     spec = small_spec(corpus, trials=2, epochs=7, first_rung=6, packs=2)
     with Ledger(tmp_path / "s") as ledger:
         ledger.append(("sweep", None, {"spec": spec.as_json()}))
         conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
         seats: dict[str, list[int]] = {}
-        searcher, scheduler = ConductedSearcher(conductor, 1, seats), ConductedScheduler(conductor, seats)
+        searcher, scheduler = (
+            ConductedSearcher(conductor, 1, seats),
+            ConductedScheduler(conductor, seats),
+        )
         config = searcher.suggest("one")
         assert isinstance(config, dict)
         seat = Seat("one", json.loads(json.dumps(config)))
@@ -413,7 +518,9 @@ def _notes(folder: Path) -> list[Any]:
     return [event for event in read_events(folder / "ledger.sqlite") if event.kind == "note"]
 
 
-def test_packs_give_at_most_an_eighth_of_a_sweeps_trials_to_one_shape(corpus: Corpus, tmp_path: Path) -> None:
+def test_packs_give_at_most_an_eighth_of_a_sweeps_trials_to_one_shape(
+    corpus: Corpus, tmp_path: Path
+) -> None:
     spec = small_spec(corpus, trials=64, workers=2)
     with Ledger(tmp_path / "sweep") as ledger:
         ledger.append(("sweep", None, {"spec": spec.as_json()}))

@@ -1,4 +1,6 @@
-"""`pip install .` alone predicts: mmm needs nothing of the search, and its dependencies are those it imports."""
+"""`pip install .` alone predicts: mmm needs nothing of the search, and its dependencies are those
+it imports.
+"""
 
 import ast
 import json
@@ -17,7 +19,8 @@ from tests.conftest import Corpus, trained
 from tests.sweep_parts import TIMEOUT_S, environment
 
 _ROOT = Path(__file__).parent.parent
-# What the extras bring, and what is not in the wheel's part that predicts: importing any of it fails in the child.
+# What the extras bring, and what is not in the wheel's part that predicts: importing any of it
+# fails in the child.
 _PLAIN = """
 import runpy, sys
 class Missing:
@@ -45,7 +48,11 @@ def _imports_of(package: str) -> set[str]:
                 found |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 found.add(node.module.split(".")[0])
-    return {name for name in found if name not in sys.stdlib_module_names and name not in ("mmm", "search", "spaces")}
+    return {
+        name
+        for name in found
+        if name not in sys.stdlib_module_names and name not in ("mmm", "search", "spaces")
+    }
 
 
 def test_the_dependencies_are_what_mmm_imports_and_no_more() -> None:
@@ -55,21 +62,53 @@ def test_the_dependencies_are_what_mmm_imports_and_no_more() -> None:
 
 def test_the_search_brings_what_it_imports() -> None:
     brought = _dependencies() | _dependencies("search")
-    assert (_imports_of("search") | _imports_of("spaces")) - brought <= {"sqlalchemy"}  # Optuna's and MLflow's own
+    assert (_imports_of("search") | _imports_of("spaces")) - brought <= {
+        "sqlalchemy"
+    }  # Optuna's and MLflow's own
 
 
-def test_a_bundle_in_another_folder_predicts_without_ray_optuna_mlflow_and_the_search(corpus: Corpus, tmp_path: Path) -> None:
-    save_run_bundle(trained(corpus, "vanilla_concat", lr=1e-2, context=2), tmp_path / "made", name="b", provenance={})
+def test_a_bundle_in_another_folder_predicts_without_ray_optuna_mlflow_and_the_search(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    save_run_bundle(
+        trained(corpus, "vanilla_concat", lr=1e-2, context=2),
+        tmp_path / "made",
+        name="b",
+        provenance={},
+    )
     manifest = corpus.manifest
     audio = manifest.audio_path(manifest.utterances[2])
     expected = mmm.load(tmp_path / "made").predict(audio, "great")
     shutil.move(tmp_path / "made", tmp_path / "elsewhere")
-    missing = {"search", "spaces", "ray", "optuna", "mlflow", "matplotlib", "onnx", "onnxruntime", "gradio"}
-    arguments = ["predict", str(tmp_path / "elsewhere"), "--audio", str(audio), "--text", "great", "--json"]
+    missing = {
+        "search",
+        "spaces",
+        "ray",
+        "optuna",
+        "mlflow",
+        "matplotlib",
+        "onnx",
+        "onnxruntime",
+        "gradio",
+    }
+    arguments = [
+        "predict",
+        str(tmp_path / "elsewhere"),
+        "--audio",
+        str(audio),
+        "--text",
+        "great",
+        "--json",
+    ]
     done = subprocess.run(
         [sys.executable, "-c", _PLAIN.replace("{MISSING}", repr(missing)), "mmm", *arguments],
-        env=environment(), capture_output=True, text=True, timeout=TIMEOUT_S, check=False, cwd=_ROOT,
-    )  # fmt: skip
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+        cwd=_ROOT,
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == pytest.approx(expected, abs=1e-5)
 
@@ -77,8 +116,13 @@ def test_a_bundle_in_another_folder_predicts_without_ray_optuna_mlflow_and_the_s
 def test_the_search_without_its_extra_says_what_to_install() -> None:
     done = subprocess.run(
         [sys.executable, "-c", _PLAIN.replace("{MISSING}", "{'optuna'}"), "search", "resume", "x"],
-        env=environment(), capture_output=True, text=True, timeout=TIMEOUT_S, check=False, cwd=_ROOT,
-    )  # fmt: skip
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+        cwd=_ROOT,
+    )
     assert (done.returncode, done.stderr) == (
         2,
         "error: mmm-search needs optuna; install it with: pip install 'mmm-search[search]'\n",
@@ -86,16 +130,32 @@ def test_the_search_without_its_extra_says_what_to_install() -> None:
 
 
 def test_importing_mmm_imports_no_torch() -> None:
-    text = "import sys, mmm; print(mmm.__version__, sorted({'torch', 'pandas', 'numpy', 'sklearn', 'transformers'} & sys.modules.keys()))"
+    text = (
+        "import sys, mmm; print(mmm.__version__, sorted({'torch', 'pandas', 'numpy', 'sklearn',"
+        " 'transformers'} & sys.modules.keys()))"
+    )
     done = subprocess.run(
-        [sys.executable, "-c", text], capture_output=True, text=True, check=True, env=environment(), cwd=_ROOT
+        [sys.executable, "-c", text],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment(),
+        cwd=_ROOT,
     )
     assert done.stdout == f"{mmm.__version__} []\n"
 
 
 def test_predicting_imports_neither_pandas_nor_scikit_learn_nor_transformers() -> None:
-    text = "import sys, mmm.predict, mmm.queries; print(sorted({'pandas', 'sklearn', 'scipy', 'transformers'} & sys.modules.keys()))"
+    text = (
+        "import sys, mmm.predict, mmm.queries; print(sorted({'pandas', 'sklearn', 'scipy',"
+        " 'transformers'} & sys.modules.keys()))"
+    )
     done = subprocess.run(
-        [sys.executable, "-c", text], capture_output=True, text=True, check=True, env=environment(), cwd=_ROOT
+        [sys.executable, "-c", text],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment(),
+        cwd=_ROOT,
     )
     assert done.stdout == "[]\n"

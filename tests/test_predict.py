@@ -1,4 +1,6 @@
-"""Prediction on raw speech and text agrees with evaluation on features, and the test split is opened on record."""
+"""Prediction on raw speech and text agrees with evaluation on features, and the test split is
+opened on record.
+"""
 
 import csv
 from datetime import datetime
@@ -18,13 +20,22 @@ from mmm.manifest import read_manifest
 from mmm.models import ARCHITECTURES
 from mmm.predict import OPENINGS, Predictor, check_bundle_fits, evaluate_bundle, open_test
 from mmm.run import Run
-from tests.conftest import Corpus, encode, make_speech_encoder, make_text_encoder, trained, write_corpus
+from tests.conftest import (
+    Corpus,
+    encode,
+    make_speech_encoder,
+    make_text_encoder,
+    trained,
+    write_corpus,
+)
 
 CPU = torch.device("cpu")
 POOLED = ("vanilla_concat", "three_way_concat")
 
 
-def make(corpus: Corpus, path: Path, architecture: str = "vanilla_concat", **changes: Any) -> tuple[Run, Bundle]:
+def make(
+    corpus: Corpus, path: Path, architecture: str = "vanilla_concat", **changes: Any
+) -> tuple[Run, Bundle]:
     run = trained(corpus, architecture, **{"lr": 1e-2, **changes})
     save_run_bundle(run, path, name=architecture, provenance={})
     return run, load_bundle(path)
@@ -34,7 +45,9 @@ def assert_predicts_as_evaluated(corpus: Corpus, run: Run, bundle: Bundle) -> No
     """Every validation utterance, from its wav and text with all that was said before it."""
     manifest, predictor = corpus.manifest, Predictor(bundle)
     expected = probabilities(bundle.model, run.dev, CPU)
-    assert (expected.max(dim=0).values - expected.min(dim=0).values > 1e-3).any()  # the model does look at its input
+    assert (
+        expected.max(dim=0).values - expected.min(dim=0).values > 1e-3
+    ).any()  # the model does look at its input
     for row, index in enumerate(run.dev.indices.tolist()):
         now, *before = (manifest.utterances[place] for place in manifest.history(index, 99))
         history = [(manifest.audio_path(turn), turn.text) for turn in reversed(before)]
@@ -48,15 +61,24 @@ def assert_predicts_as_evaluated(corpus: Corpus, run: Run, bundle: Bundle) -> No
 def test_prediction_from_wav_and_text_is_what_evaluation_gives(
     corpus: Corpus, tmp_path: Path, architecture: str, context: int
 ) -> None:
-    assert_predicts_as_evaluated(corpus, *make(corpus, tmp_path / "bundle", architecture, context=context))
+    assert_predicts_as_evaluated(
+        corpus, *make(corpus, tmp_path / "bundle", architecture, context=context)
+    )
 
 
 @pytest.mark.parametrize("architecture", ["three_way_concat", "cross_attention"])
 def test_prediction_under_published_settings_is_what_evaluation_gives(
     corpus: Corpus, tmp_path: Path, architecture: str
 ) -> None:
-    published = {"masked": False, "label_policy": "published", "audio_feature": "extract_feature", "context": 3}
-    assert_predicts_as_evaluated(corpus, *make(corpus, tmp_path / "bundle", architecture, **published))
+    published = {
+        "masked": False,
+        "label_policy": "published",
+        "audio_feature": "extract_feature",
+        "context": 3,
+    }
+    assert_predicts_as_evaluated(
+        corpus, *make(corpus, tmp_path / "bundle", architecture, **published)
+    )
 
 
 @pytest.mark.parametrize("inputs", ["speech", "text"])
@@ -64,7 +86,9 @@ def test_prediction_under_published_settings_is_what_evaluation_gives(
 def test_prediction_from_one_input_is_what_evaluation_gives(
     corpus: Corpus, tmp_path: Path, architecture: str, inputs: str
 ) -> None:
-    assert_predicts_as_evaluated(corpus, *make(corpus, tmp_path / "bundle", architecture, context=2, inputs=inputs))
+    assert_predicts_as_evaluated(
+        corpus, *make(corpus, tmp_path / "bundle", architecture, context=2, inputs=inputs)
+    )
 
 
 def test_samples_predict_as_their_file(corpus: Corpus, tmp_path: Path) -> None:
@@ -80,8 +104,14 @@ def test_missing_speech_of_an_earlier_turn_counts_as_zeros(
 ) -> None:
     run, bundle = make(corpus, tmp_path / "bundle", architecture, context=3, masked=masked)
     manifest = corpus.manifest
-    row = next(row for row, index in enumerate(run.dev.indices.tolist()) if len(manifest.history(index, 3)) == 3)
-    now, before, first = (manifest.utterances[index] for index in manifest.history(int(run.dev.indices[row]), 3))
+    row = next(
+        row
+        for row, index in enumerate(run.dev.indices.tolist())
+        if len(manifest.history(index, 3)) == 3
+    )
+    now, before, first = (
+        manifest.utterances[index] for index in manifest.history(int(run.dev.indices[row]), 3)
+    )
     batch = run.dev.batch(torch.tensor([row]), CPU)
     batch.speech[0, 1], batch.speech_mask[0, 1] = 0.0, False
     with torch.no_grad():
@@ -93,8 +123,13 @@ def test_missing_speech_of_an_earlier_turn_counts_as_zeros(
     assert found != Predictor(bundle).predict(manifest.audio_path(now), now.text, heard)
 
 
-def test_the_order_of_the_history_matters_and_turns_beyond_the_context_do_not(corpus: Corpus, tmp_path: Path) -> None:
-    manifest, predictor = corpus.manifest, Predictor(make(corpus, tmp_path / "bundle", context=3)[1])
+def test_the_order_of_the_history_matters_and_turns_beyond_the_context_do_not(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    manifest, predictor = (
+        corpus.manifest,
+        Predictor(make(corpus, tmp_path / "bundle", context=3)[1]),
+    )
     audio = [manifest.audio_path(utterance) for utterance in manifest.utterances[:4]]
     old, middle, recent = ((path, f"turn {number}") for number, path in enumerate(audio[:3]))
     expected = predictor.predict(audio[3], "now", [middle, recent])
@@ -126,7 +161,10 @@ def test_opening_the_test_split_is_on_record_with_its_results(own: Corpus, tmp_p
     for bundle, metrics, row in zip(bundles, found, rows, strict=True):
         assert datetime.fromisoformat(row["time"]).tzinfo is not None
         assert (row["bundle_sha256"], row["bundle"]) == (bundle.sha256, str(bundle.path))
-        assert (row["manifest_sha256"], row["manifest"]) == (own.manifest.sha256, str(own.manifest.path))
+        assert (row["manifest_sha256"], row["manifest"]) == (
+            own.manifest.sha256,
+            str(own.manifest.path),
+        )
         assert row["utterances"] == str(len(test)) == "10"
         assert float(row["macro_f1"]) == pytest.approx(metrics["macro_f1"], abs=1e-6)
         assert float(row["accuracy"]) == pytest.approx(metrics["accuracy"], abs=1e-6)
@@ -148,12 +186,24 @@ def test_an_opening_is_on_record_even_when_the_evaluation_dies(own: Corpus, tmp_
     assert float(done["accuracy"]) >= 0
 
 
-def test_a_bundle_of_other_features_is_refused_before_the_test_split_is_opened(own: Corpus, tmp_path: Path) -> None:
+def test_a_bundle_of_other_features_is_refused_before_the_test_split_is_opened(
+    own: Corpus, tmp_path: Path
+) -> None:
     bundle = make(own, tmp_path / "bundle")[1]
     other = tmp_path / "other features"
-    list(encode_speech(own.manifest, other, make_speech_encoder("fbank", frame_rate=20, num_mels=16), AUDIO_FEATURES))
+    list(
+        encode_speech(
+            own.manifest,
+            other,
+            make_speech_encoder("fbank", frame_rate=20, num_mels=16),
+            AUDIO_FEATURES,
+        )
+    )
     list(encode_text(own.manifest, other, make_text_encoder("char-ngram", width=32), (1,)))
-    with pytest.raises(ValueError, match=r"trained on other speech features than .* holds \(frame_rate_hz: 20.0, not 10.0\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"trained on other speech features than .* holds \(frame_rate_hz: 20.0, not 10.0\)",
+    ):
         open_test([bundle], own.manifest, other, CPU)
     assert not (other / OPENINGS).exists()
 
@@ -162,7 +212,9 @@ def test_a_bundle_that_does_not_know_a_class_is_refused(own: Corpus, tmp_path: P
     bundle = make(own, tmp_path / "bundle")[1]
     text = own.manifest.path.read_text().replace("disgust", "fear")
     own.manifest.path.write_text(text)
-    with pytest.raises(ValueError, match=r"bundle: does not know the classes fear of .*manifest\.csv"):
+    with pytest.raises(
+        ValueError, match=r"bundle: does not know the classes fear of .*manifest\.csv"
+    ):
         check_bundle_fits(bundle, read_manifest(own.manifest.path), own.features_dir)
 
 

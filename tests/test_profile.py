@@ -24,7 +24,9 @@ def test_products_and_operations_are_those_executed() -> None:
 
 def test_attention_is_counted_forward_and_backward() -> None:
     query, key, value = (torch.randn(2, 4, length, 8, requires_grad=True) for length in (10, 6, 6))
-    _, operations = executed(lambda: nn.functional.scaled_dot_product_attention(query, key, value).sum().backward())
+    _, operations = executed(
+        lambda: nn.functional.scaled_dot_product_attention(query, key, value).sum().backward()
+    )
     product = 2 * 2 * 4 * 10 * 6 * 8
     assert operations == (2 + 5) * product
 
@@ -38,7 +40,10 @@ def test_main_products_are_the_largest_until_their_share_is_reached() -> None:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_profile_accounts_for_the_whole_step(corpus: Corpus, architecture: str) -> None:
-    found = profile([begin_small(corpus, architecture, batch_size=12, seed=seed) for seed in range(2)], num_steps=3)
+    found = profile(
+        [begin_small(corpus, architecture, batch_size=12, seed=seed) for seed in range(2)],
+        num_steps=3,
+    )
     assert tuple(found.seconds) == PARTS
     assert all(seconds > 0 for seconds in found.seconds.values())
     assert (found.num_members, found.batch_size) == (2, 12)
@@ -59,7 +64,18 @@ def test_what_bounds_a_step_is_what_takes_most_of_it() -> None:
 @pytest.mark.slow
 def test_the_command_prints_a_table_and_refuses_nonsense(corpus: Corpus) -> None:
     arguments = ("profile", corpus.manifest.path, "--features", corpus.features_dir)
-    told = call("mmm", *arguments, "--architecture", "three_way_concat", "--batch-size", 8, "--pack", 4, "--threads", 1).stdout
+    told = call(
+        "mmm",
+        *arguments,
+        "--architecture",
+        "three_way_concat",
+        "--batch-size",
+        8,
+        "--pack",
+        4,
+        "--threads",
+        1,
+    ).stdout
     for expected in (
         "three_way_concat",
         "4 trials in a pack, float32, 1 threads",

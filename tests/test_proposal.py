@@ -6,7 +6,12 @@ from typing import Any
 
 import numpy as np
 from optuna import Trial as Suggester
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution, distribution_to_json
+from optuna.distributions import (
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+)
 
 from search.belief import Belief
 from search.draw import Draw
@@ -30,7 +35,12 @@ SPACE = Space(suggest_two)
 
 
 def ended(
-    number: int, params: dict[str, Any], score: float, seconds: float = 1.0, epochs: int = 9, state: Any = "complete"
+    number: int,
+    params: dict[str, Any],
+    score: float,
+    seconds: float = 1.0,
+    epochs: int = 9,
+    state: Any = "complete",
 ) -> Trial:
     distributions: dict[str, Any] = {
         "kind": CategoricalDistribution(["plain", "deep"]),
@@ -38,17 +48,28 @@ def ended(
     }
     if params["kind"] == "deep":
         distributions["blocks"] = IntDistribution(1, 4)
-    entries = [{**epoch_entry(epoch, score), "alone_seconds": seconds} for epoch in range(1, epochs + 1)]
+    entries = [
+        {**epoch_entry(epoch, score), "alone_seconds": seconds} for epoch in range(1, epochs + 1)
+    ]
     texts = {name: distribution_to_json(found) for name, found in distributions.items()}
-    return Trial(number, params, texts, {"architecture": params["kind"]}, 0.0, state, epochs=entries)
+    return Trial(
+        number, params, texts, {"architecture": params["kind"]}, 0.0, state, epochs=entries
+    )
 
 
 def peaked(number: int, rng: np.random.Generator, cost: float = 1.0, gain: float = 0.1) -> Trial:
-    """A trial whose score is highest at a rate of 1e-2, and by `gain` higher for `deep`, which costs `cost` seconds."""
+    """A trial whose score is highest at a rate of 1e-2, and by `gain` higher for `deep`, which
+    costs `cost` seconds.
+    """
     draw = Draw(rng)
     suggest_two(draw)  # type: ignore[arg-type]
     is_deep = draw.params["kind"] == "deep"
-    score = 0.5 - 0.1 * (math.log10(draw.params["rate"]) + 2) ** 2 + (gain if is_deep else 0.0) + 0.01 * rng.standard_normal()
+    score = (
+        0.5
+        - 0.1 * (math.log10(draw.params["rate"]) + 2) ** 2
+        + (gain if is_deep else 0.0)
+        + 0.01 * rng.standard_normal()
+    )
     return ended(number, draw.params, score, seconds=cost if is_deep else 1.0)
 
 
@@ -89,7 +110,10 @@ def test_a_region_that_fails_is_avoided() -> None:
 
 
 def test_a_hundredfold_cost_is_weighed() -> None:
-    trials = {number: peaked(number, np.random.default_rng(number), cost=100.0, gain=0.005) for number in range(30)}
+    trials = {
+        number: peaked(number, np.random.default_rng(number), cost=100.0, gain=0.005)
+        for number in range(30)
+    }
     deep = {}
     for weight in (0.0, 2.0):
         proposals = proposed(proposer_of(weight), trials, 15)
@@ -111,15 +135,25 @@ def test_a_proposer_that_lived_through_a_history_proposes_what_a_fresh_one_does(
     lived = proposer_of(0.5)
     for number in range(60):
         fresh = proposer_of(0.5)
-        assert lived.propose(trials, np.random.default_rng(number)) == fresh.propose(trials, np.random.default_rng(number))
+        assert lived.propose(trials, np.random.default_rng(number)) == fresh.propose(
+            trials, np.random.default_rng(number)
+        )
         trials[number] = peaked(number, np.random.default_rng(1000 + number))
 
 
 def priors(source: str, shift: float) -> list[dict[str, Any]]:
     trials = [peaked(number, np.random.default_rng(number)) for number in range(40)]
-    return [{"source": source, "params": {**trial.params, "gone": 7}, "distributions": trial.distributions, "architecture": "plain",
-             "scores": {epoch: score + shift for epoch, score in trial.scores(METRIC).items()}, "epoch_seconds": 1.0}
-            for trial in trials]  # fmt: skip
+    return [
+        {
+            "source": source,
+            "params": {**trial.params, "gone": 7},
+            "distributions": trial.distributions,
+            "architecture": "plain",
+            "scores": {epoch: score + shift for epoch, score in trial.scores(METRIC).items()},
+            "epoch_seconds": 1.0,
+        }
+        for trial in trials
+    ]
 
 
 def test_the_first_proposals_of_a_warm_start_are_what_was_good_elsewhere() -> None:
@@ -132,7 +166,9 @@ def test_the_first_proposals_of_a_warm_start_are_what_was_good_elsewhere() -> No
 
 def test_other_sweeps_lead_the_first_suggestions_alone() -> None:
     proposer = proposer_of(priors=priors("elsewhere", 0.2))
-    trials = {number: peaked(number, np.random.default_rng(number)) for number in range(NUM_LED + 2)}
+    trials = {
+        number: peaked(number, np.random.default_rng(number)) for number in range(NUM_LED + 2)
+    }
     assert not proposed(proposer, trials, 10)
     for number in range(3):  # what was queued is nobody's suggestion
         trials[number].queued = f"known good {number}"
@@ -165,13 +201,17 @@ def test_draws_are_what_the_space_may_suggest() -> None:
     for number in range(300):
         draw = Draw(rng, around if number % 2 else None)
         suggest(draw)  # type: ignore[arg-type]
-        assert all(draw.distributions[name]._contains(draw.distributions[name].to_internal_repr(value))
-                   for name, value in draw.params.items())  # fmt: skip
+        assert all(
+            draw.distributions[name]._contains(draw.distributions[name].to_internal_repr(value))
+            for name, value in draw.params.items()
+        )
         found.append(draw.params)
     assert {params["a"] for params in found} == {2, 6, 10}
     assert {params["b"] for params in found} == {0.0, 0.25, 0.5, 0.75, 1.0}
     assert {params["d"] for params in found} == {None, True, "x", 3}
-    assert min(params["c"] for params in found) == 1 < 32 < max(params["c"] for params in found) <= 64
+    assert (
+        min(params["c"] for params in found) == 1 < 32 < max(params["c"] for params in found) <= 64
+    )
     assert all(isinstance(params["c"], int) for params in found)
 
 

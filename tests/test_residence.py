@@ -1,4 +1,6 @@
-"""Where features are while a model trains: what fits a device, and that a batch is the same from either place."""
+"""Where features are while a model trains: what fits a device, and that a batch is the same from
+either place.
+"""
 
 import pytest
 import torch
@@ -12,13 +14,23 @@ from mmm.train import fit, fit_pack
 from tests.conftest import Corpus, begin_small, small_config
 
 GIB = 1024**3
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, none is here")
+needs_gpu = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs a CUDA GPU, none is here"
+)
 every_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
 
 
 @pytest.mark.parametrize(
     ("needed", "free", "expected"),
-    [(1, 80, True), (39, 80, True), (41, 80, False), (2, 3, False), (1, 3, True), (0.4, 1, False), (5, 4, False)],
+    [
+        (1, 80, True),
+        (39, 80, True),
+        (41, 80, False),
+        (2, 3, False),
+        (1, 3, True),
+        (0.4, 1, False),
+        (5, 4, False),
+    ],
 )
 def test_a_corpus_goes_to_the_device_where_it_leaves_half_of_it_and_two_gigabytes(
     needed: float, free: float, expected: bool
@@ -31,7 +43,9 @@ def test_on_the_cpu_features_stay_in_the_memory_map(corpus: Corpus) -> None:
     found = source(store, "values", torch.device("cpu"))
     assert found.data_ptr() == store.values.ctypes.data
     rows = torch.tensor([3, 0, 3])
-    assert torch.equal(gather(found, rows, torch.device("cpu")), torch.from_numpy(store.values[[3, 0, 3]]).float())
+    assert torch.equal(
+        gather(found, rows, torch.device("cpu")), torch.from_numpy(store.values[[3, 0, 3]]).float()
+    )
 
 
 def test_training_in_fp16_is_refused() -> None:
@@ -40,7 +54,9 @@ def test_training_in_fp16_is_refused() -> None:
 
 
 @every_architecture
-def test_training_in_bf16_learns_what_float32_learns_and_is_validated_in_float32(corpus: Corpus, architecture: str) -> None:
+def test_training_in_bf16_learns_what_float32_learns_and_is_validated_in_float32(
+    corpus: Corpus, architecture: str
+) -> None:
     config = small_config(architecture, epochs=3)
     losses = []
     for precision in ("float32", "bf16"):
@@ -53,7 +69,9 @@ def test_training_in_bf16_learns_what_float32_learns_and_is_validated_in_float32
 
 @needs_gpu
 @every_architecture
-def test_a_batch_on_the_gpu_is_that_of_the_cpu(corpus: Corpus, architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_on_the_gpu_is_that_of_the_cpu(
+    corpus: Corpus, architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gpu = torch.device("cuda", 0)
     run = begin_small(corpus, architecture)
     rows = torch.arange(7)
@@ -68,7 +86,9 @@ def test_a_batch_on_the_gpu_is_that_of_the_cpu(corpus: Corpus, architecture: str
 
 @needs_gpu
 @every_architecture
-def test_training_on_the_gpu_agrees_with_the_cpu_alone_and_in_a_pack(corpus: Corpus, architecture: str) -> None:
+def test_training_on_the_gpu_agrees_with_the_cpu_alone_and_in_a_pack(
+    corpus: Corpus, architecture: str
+) -> None:
     config, gpu = small_config(architecture, epochs=2, dropout=0.0), torch.device("cuda", 0)
     expected = [result.metrics["loss"] for result in fit(begin(config, corpus.features()))]
     alone = [result.metrics["loss"] for result in fit(begin(config, corpus.features(), device=gpu))]

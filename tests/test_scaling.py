@@ -36,32 +36,48 @@ def changed(features: Features, factors: np.ndarray[Any, Any]) -> Features:
     return dataclasses.replace(features, speech=speech)
 
 
-def by_hand(store: FeatureStore, rows: list[int], is_pooled: bool) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def by_hand(
+    store: FeatureStore, rows: list[int], is_pooled: bool
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     values = [
-        store.pooled[row : row + 1] if is_pooled else store.values[store.offsets[row] : store.offsets[row + 1]] for row in rows
+        (
+            store.pooled[row : row + 1]
+            if is_pooled
+            else store.values[store.offsets[row] : store.offsets[row + 1]]
+        )
+        for row in rows
     ]
     whole = np.concatenate(values).astype(np.float64)
     return whole.mean(axis=0), whole.std(axis=0)
 
 
 @pytest.mark.parametrize("architecture", ["three_way_concat", "mlp_mixer"])
-def test_the_statistics_are_those_of_the_training_rows_alone(corpus: Corpus, architecture: str) -> None:
+def test_the_statistics_are_those_of_the_training_rows_alone(
+    corpus: Corpus, architecture: str
+) -> None:
     run = begin_small(corpus, architecture, context=2)
     is_pooled, features, manifest = run.config.is_pooled, run.train.features, corpus.manifest
     assert isinstance(run.model, Scaled)
     found = dict(run.model.named_buffers())
-    for name, store, rows in (("speech", features.speech, features.speech_rows), ("text", features.text, features.text_rows)):
+    for name, store, rows in (
+        ("speech", features.speech, features.speech_rows),
+        ("text", features.text, features.text_rows),
+    ):
         mean, deviation = by_hand(store, rows[manifest.rows("train")].tolist(), is_pooled)
         constant = deviation < 1e-6
         np.testing.assert_allclose(found[f"{name}_mean"], mean, rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(found[f"{name}_deviation"][~constant], deviation[~constant], rtol=1e-4)
+        np.testing.assert_allclose(
+            found[f"{name}_deviation"][~constant], deviation[~constant], rtol=1e-4
+        )
         np.testing.assert_array_equal(found[f"{name}_deviation"][constant], 1.0)
     # Not those of all rows: the other splits have other sounds.
     everyone, _ = by_hand(features.speech, features.speech_rows.tolist(), is_pooled)
     assert np.abs(found["speech_mean"].numpy() - everyone).max() > 1e-3
 
 
-def test_a_constant_column_keeps_deviation_1_and_a_nearly_constant_one_does_not(corpus: Corpus) -> None:
+def test_a_constant_column_keeps_deviation_1_and_a_nearly_constant_one_does_not(
+    corpus: Corpus,
+) -> None:
     store = corpus.features().speech
     values, pooled = store.values.copy(), store.pooled.copy()
     values[:, 0], pooled[:, 0] = 0.1, 0.1  # no float16: its mean is rounded
@@ -79,7 +95,14 @@ def test_a_constant_column_keeps_deviation_1_and_a_nearly_constant_one_does_not(
 class Seen(torch.nn.Module):
     """In the place of a head: keeps what it was given."""
 
-    def forward(self, speech: Tensor, speech_mask: Tensor, text: Tensor, text_mask: Tensor, drop: Drop = keep_all) -> Tensor:
+    def forward(
+        self,
+        speech: Tensor,
+        speech_mask: Tensor,
+        text: Tensor,
+        text_mask: Tensor,
+        drop: Drop = keep_all,
+    ) -> Tensor:
         self.speech, self.text = speech, text
         return speech.sum(dim=(-1, -2))
 
@@ -95,18 +118,32 @@ def test_what_is_not_there_is_zero_after_scaling_whatever_it_held(is_pooled: boo
     speech = torch.full((2, 2, 3), 9.0)
     speech[0, 1] = torch.inf
     text = torch.zeros(2, 2) if is_pooled else torch.zeros(2, 4, 2)
-    text_mask = torch.ones(2, 1, dtype=torch.bool) if is_pooled else torch.arange(4) < torch.tensor([[1], [4]])
+    text_mask = (
+        torch.ones(2, 1, dtype=torch.bool)
+        if is_pooled
+        else torch.arange(4) < torch.tensor([[1], [4]])
+    )
     model(speech, speech_mask, text, text_mask)
-    torch.testing.assert_close(head.speech, torch.where(speech_mask.unsqueeze(-1), 2.0, 0.0).expand(2, 2, 3))
-    expected = torch.full((2, 2), 2.0) if is_pooled else torch.where(text_mask.unsqueeze(-1), 2.0, 0.0).expand(2, 4, 2)
+    torch.testing.assert_close(
+        head.speech, torch.where(speech_mask.unsqueeze(-1), 2.0, 0.0).expand(2, 2, 3)
+    )
+    expected = (
+        torch.full((2, 2), 2.0)
+        if is_pooled
+        else torch.where(text_mask.unsqueeze(-1), 2.0, 0.0).expand(2, 4, 2)
+    )
     torch.testing.assert_close(head.text, expected)
 
 
 @every_architecture
-def test_how_large_the_columns_of_an_encoder_are_changes_nothing(corpus: Corpus, architecture: str) -> None:
+def test_how_large_the_columns_of_an_encoder_are_changes_nothing(
+    corpus: Corpus, architecture: str
+) -> None:
     config = small_config(architecture, context=2)
     features = corpus.features(config.audio_feature, config.context)
-    factors = 2.0 ** np.resize([-4, 0, 3, 1], features.speech.width)  # powers of two, which float16 takes exactly
+    factors = 2.0 ** np.resize(
+        [-4, 0, 3, 1], features.speech.width
+    )  # powers of two, which float16 takes exactly
     found = []
     for inputs in (features, changed(features, factors)):
         run = begin(config, inputs)
@@ -117,7 +154,9 @@ def test_how_large_the_columns_of_an_encoder_are_changes_nothing(corpus: Corpus,
 
 @every_architecture
 @pytest.mark.parametrize("inputs", ["speech", "text"])
-def test_an_input_that_is_left_out_stays_zero(corpus: Corpus, architecture: str, inputs: str) -> None:
+def test_an_input_that_is_left_out_stays_zero(
+    corpus: Corpus, architecture: str, inputs: str
+) -> None:
     run = begin_small(corpus, architecture, inputs=inputs)
     assert isinstance(run.model, Scaled)
     left_out = "text" if inputs == "speech" else "speech"
@@ -129,7 +168,9 @@ def test_an_input_that_is_left_out_stays_zero(corpus: Corpus, architecture: str,
 @every_architecture
 def test_settings_recorded_without_input_scaling_mean_none(architecture: str) -> None:
     recorded = {
-        name: value for name, value in make_config({"architecture": architecture}).params().items() if name != "input_scaling"
+        name: value
+        for name, value in make_config({"architecture": architecture}).params().items()
+        if name != "input_scaling"
     }
     assert make_config(recorded).input_scaling == "none"
     assert make_config(published_params(architecture)).input_scaling == "none"
@@ -162,7 +203,10 @@ def test_the_linear_system_is_at_the_optimum_of_scikit_learns_problem(corpus: Co
     features, rows = run.train.features, corpus.manifest.rows("train")
 
     def inputs(rows: list[int]) -> np.ndarray[Any, Any]:
-        speech, text = features.speech.pooled[features.speech_rows[rows]], features.text.pooled[features.text_rows[rows]]
+        speech, text = (
+            features.speech.pooled[features.speech_rows[rows]],
+            features.text.pooled[features.text_rows[rows]],
+        )
         return np.concatenate([speech, text], axis=1).astype(np.float64)
 
     scaler = StandardScaler().fit(inputs(rows))
@@ -203,7 +247,9 @@ def test_a_class_that_no_training_row_has_is_never_predicted(corpus: Corpus) -> 
         ({"width": 8}, r"width does not apply to linear \(only to"),
     ],
 )
-def test_what_the_linear_system_has_no_use_for_is_refused(setting: dict[str, Any], message: str) -> None:
+def test_what_the_linear_system_has_no_use_for_is_refused(
+    setting: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         make_config({"architecture": "linear", **setting})
     assert "lr" not in make_config({"architecture": "linear"}).params()

@@ -28,7 +28,9 @@ from tests.sweep_parts import call
 @pytest.fixture(scope="module")
 def bundle(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("served") / "bundle"
-    save_run_bundle(trained(corpus, "vanilla_concat", lr=1e-2, context=3), folder, name="served", provenance={})
+    save_run_bundle(
+        trained(corpus, "vanilla_concat", lr=1e-2, context=3), folder, name="served", provenance={}
+    )
     return folder
 
 
@@ -42,7 +44,10 @@ def base64_of(path: Path) -> str:
         ({"text": "hi"}, "column audio is missing; expected audio"),
         ({"audio": "%", "text": "hi"}, "row 0, audio: not base64"),
         ({"audio": "", "text": None}, "row 0, text: expected text, found NoneType"),
-        ({"audio": "", "text": "hi", "history": ["a"], "history_audio": ["", ""]}, "row 0: 2 history_audio for 1 history"),
+        (
+            {"audio": "", "text": "hi", "history": ["a"], "history_audio": ["", ""]},
+            "row 0: 2 history_audio for 1 history",
+        ),
         ({"audio": "", "text": "hi", "history": "a"}, "row 0, history: expected a list of texts"),
     ],
 )
@@ -55,7 +60,9 @@ def test_a_request_that_cannot_be_answered_is_refused_by_row_and_column(
 
 def ask(port: int, body: dict[str, Any]) -> list[dict[str, float]]:
     request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/invocations", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        f"http://127.0.0.1:{port}/invocations",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
     )
     with urllib.request.urlopen(request, timeout=30) as answer:
         found: list[dict[str, float]] = json.load(answer)["predictions"]
@@ -71,41 +78,96 @@ def test_the_registered_model_is_served_with_the_probabilities_of_mmm_predict(
     client, _ = open_client(runs, None)
     assert client.get_model_version_by_alias("emotion", ALIAS).version in (2, "2")
     stored = [file for file in runs.rglob("*") if file.is_file()]
-    assert not [file for file in stored if file.suffix in (".pkl", ".pickle", ".pt", ".bin", ".cloudpickle")]
-    (model, *_) = [file for file in stored if file.name == "MLmodel"]
+    assert not [
+        file for file in stored if file.suffix in (".pkl", ".pickle", ".pt", ".bin", ".cloudpickle")
+    ]
+    model, *_ = [file for file in stored if file.name == "MLmodel"]
     assert "loader_module: search.serving" in model.read_text()
     assert (model.parent / "input_example.json").is_file()
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", f"models:/emotion@{ALIAS}", "--env-manager", "local",
-               "--host", "127.0.0.1", "--port", str(port)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "models",
+        "serve",
+        "-m",
+        f"models:/emotion@{ALIAS}",
+        "--env-manager",
+        "local",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     # MLflow starts its server by name, so that the environment's commands have to be on the path.
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": default_tracking_uri(runs), "MLFLOW_DISABLE_TELEMETRY": "true",
-                   "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-                   "PYTHONPATH": str(Path(__file__).parent.parent)}  # fmt: skip
-    now, before = (corpus.manifest.audio_path(corpus.manifest.utterances[place]) for place in (3, 2))
+    environment = {
+        **os.environ,
+        "MLFLOW_TRACKING_URI": default_tracking_uri(runs),
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(Path(__file__).parent.parent),
+    }
+    now, before = (
+        corpus.manifest.audio_path(corpus.manifest.utterances[place]) for place in (3, 2)
+    )
     with (tmp_path / "log").open("w") as log:
-        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=tmp_path, start_new_session=True)
+        server = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=log, cwd=tmp_path, start_new_session=True
+        )
         try:
             wait_for(port, server, tmp_path / "log")
             speech, earlier = base64_of(now), base64_of(before)
-            rows = [{"audio": speech, "text": "그래 no!"},
-                    {"audio": speech, "text": "great", "history": ["so", "well"], "history_audio": ["", earlier]}]  # fmt: skip
-            found = ask(port, {"dataframe_records": rows[:1]}) + ask(port, {"dataframe_records": rows[1:]})
-            assert len(ask(port, {"dataframe_split": json.loads(example_input().to_json(orient="split", index=False))})) == 1
+            rows = [
+                {"audio": speech, "text": "그래 no!"},
+                {
+                    "audio": speech,
+                    "text": "great",
+                    "history": ["so", "well"],
+                    "history_audio": ["", earlier],
+                },
+            ]
+            found = ask(port, {"dataframe_records": rows[:1]}) + ask(
+                port, {"dataframe_records": rows[1:]}
+            )
+            assert (
+                len(
+                    ask(
+                        port,
+                        {
+                            "dataframe_split": json.loads(
+                                example_input().to_json(orient="split", index=False)
+                            )
+                        },
+                    )
+                )
+                == 1
+            )
             with pytest.raises(urllib.error.HTTPError, match="400"):
                 ask(port, {"dataframe_records": [{"audio": "%", "text": "hi"}]})
         finally:
             os.killpg(server.pid, signal.SIGKILL)
             server.wait()
-    history = ["--history", "so", "--history", "well", "--history-audio", "-", "--history-audio", before]
+    history = [
+        "--history",
+        "so",
+        "--history",
+        "well",
+        "--history-audio",
+        "-",
+        "--history-audio",
+        before,
+    ]
     for answer, arguments in zip(found, (("그래 no!",), ("great", *history)), strict=True):
         told = call("mmm", "predict", bundle, "--json", "--audio", now, "--text", *arguments)
         expected = json.loads(told.stdout)
         assert list(answer) == list(expected)
-        np.testing.assert_allclose(list(answer.values()), list(expected.values()), rtol=0, atol=1e-5)
+        np.testing.assert_allclose(
+            list(answer.values()), list(expected.values()), rtol=0, atol=1e-5
+        )
 
 
 def wait_for(port: int, server: subprocess.Popen[bytes], log: Path) -> None:

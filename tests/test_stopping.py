@@ -1,4 +1,6 @@
-"""Signals and closed terminals: a sweep ends in good order, whoever ends it and whether or not anybody still listens."""
+"""Signals and closed terminals: a sweep ends in good order, whoever ends it and whether or not
+anybody still listens.
+"""
 
 import contextlib
 import fcntl
@@ -27,7 +29,8 @@ from tests.sweep_parts import TIMEOUT_S, call, command, environment, write_space
 # Trials that do not end by themselves in a test's time.
 SPACE = """
 def suggest(trial):
-    return {"architecture": "mlp_mixer", "context": trial.suggest_int("context", 1, 3), "width": 64, "num_blocks": 1,
+    return {"architecture": "mlp_mixer", "context": trial.suggest_int("context", 1, 3),
+            "width": 64, "num_blocks": 1,
             "lr": trial.suggest_float("lr", 1e-4, 1e-3, log=True)}
 """
 EPOCHS = 1_000_000
@@ -39,7 +42,9 @@ def handlers() -> list[object]:
 
 
 @pytest.mark.parametrize("number", POLITE)
-def test_a_polite_signal_is_one_ctrl_c_and_more_of_them_change_nothing(number: signal.Signals) -> None:
+def test_a_polite_signal_is_one_ctrl_c_and_more_of_them_change_nothing(
+    number: signal.Signals,
+) -> None:
     before, stopped = handlers(), []
     with Stopping(lambda: stopped.append(1)) as stopping:
         with pytest.raises(KeyboardInterrupt):
@@ -58,7 +63,9 @@ def test_what_has_to_be_written_at_the_end_is_not_disturbed() -> None:
         for number in POLITE:
             os.kill(os.getpid(), number)
         assert not stopping.is_asked
-        with pytest.raises(KeyboardInterrupt):  # whoever is in a hurry need not wait for the pictures
+        with pytest.raises(
+            KeyboardInterrupt
+        ):  # whoever is in a hurry need not wait for the pictures
             os.kill(os.getpid(), signal.SIGINT)
 
 
@@ -127,8 +134,28 @@ def run_command(corpus: Corpus, store: Path, folder: Path) -> list[str]:
     (folder / "runs").mkdir()
     shutil.copy(store, folder / "runs")
     space = write_space(folder / "long.py", SPACE)
-    return command("search", "run", space, corpus.manifest.path, "--features", corpus.features_dir, "--name", "first", "--trials", 9,
-                   "--epochs", EPOCHS, "--first-rung", EPOCHS - 1, "--workers", 1, "--packs", "off", "--runs", folder / "runs")  # fmt: skip
+    return command(
+        "search",
+        "run",
+        space,
+        corpus.manifest.path,
+        "--features",
+        corpus.features_dir,
+        "--name",
+        "first",
+        "--trials",
+        9,
+        "--epochs",
+        EPOCHS,
+        "--first-rung",
+        EPOCHS - 1,
+        "--workers",
+        1,
+        "--packs",
+        "off",
+        "--runs",
+        folder / "runs",
+    )
 
 
 def history_of(folder: Path) -> History:
@@ -142,7 +169,11 @@ def wait_for_checkpoint(driver: subprocess.Popen[bytes], folder: Path) -> None:
         with contextlib.suppress(ValueError, FileNotFoundError):
             for trial in history_of(folder).trials.values():
                 best = trial.best("macro_f1")
-                if best is not None and trial.checkpoint is not None and trial.checkpoint["epoch"] >= best[0]:
+                if (
+                    best is not None
+                    and trial.checkpoint is not None
+                    and trial.checkpoint["epoch"] >= best[0]
+                ):
                     return
         with contextlib.suppress(subprocess.TimeoutExpired):
             driver.wait(0.2)
@@ -153,7 +184,9 @@ def check_ended_in_good_order(folder: Path) -> None:
     sweep, history = folder / "runs" / "first", history_of(folder)
     assert history.last_close is not None
     assert history.last_close["why"] == "interrupted"
-    assert [(trial.state, trial.dead_workers) for trial in history.trials.values()] == [("running", 0)]
+    assert [(trial.state, trial.dead_workers) for trial in history.trials.values()] == [
+        ("running", 0)
+    ]
     assert (sweep / "report.html").read_text(encoding="utf-8").rstrip().endswith("</html>")
     assert (sweep / "leaderboard.csv").read_text(encoding="utf-8").count(
         "\n"
@@ -163,13 +196,17 @@ def check_ended_in_good_order(folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="Ray's processes are found through /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self/stat").is_file(), reason="Ray's processes are found through /proc"
+)
 def test_a_sweep_that_is_terminated_closes_as_with_ctrl_c_whatever_comes_after_the_first_signal(
     corpus: Corpus, empty_store: Path, tmp_path: Path
 ) -> None:
     with (
         open(tmp_path / "told", "wb") as told,
-        subprocess.Popen(run_command(corpus, empty_store, tmp_path), env=environment(), stdout=told, stderr=told) as driver,
+        subprocess.Popen(
+            run_command(corpus, empty_store, tmp_path), env=environment(), stdout=told, stderr=told
+        ) as driver,
     ):
         try:
             wait_for_checkpoint(driver, tmp_path)
@@ -182,25 +219,39 @@ def test_a_sweep_that_is_terminated_closes_as_with_ctrl_c_whatever_comes_after_t
             driver.kill()
     said = (tmp_path / "told").read_text()
     assert status == 0, said
-    assert f"ended: interrupted; go on with: mmm-search resume first --runs {tmp_path / 'runs'}\n" in said
+    assert (
+        f"ended: interrupted; go on with: mmm-search resume first --runs {tmp_path / 'runs'}\n"
+        in said
+    )
     assert "SIGTERM" not in said  # Ray's stack trace
     check_ended_in_good_order(tmp_path)
     before = history_of(tmp_path).trials[0]
     assert before.checkpoint is not None
-    call("search", "resume", "first", "--runs", tmp_path / "runs", "--compute-budget", "1s")  # more is used up already
+    call(
+        "search", "resume", "first", "--runs", tmp_path / "runs", "--compute-budget", "1s"
+    )  # more is used up already
     assert history_of(tmp_path).trials[0].state == "running"
 
 
 @contextlib.contextmanager
 def in_a_terminal(arguments: list[str]) -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
-    """A command whose terminal is ours: what is read from it and, when that is closed, what a closed window is to it."""
+    """A command whose terminal is ours: what is read from it and, when that is closed, what a
+    closed window is to it.
+    """
     ours, its = pty.openpty()
 
     def take_terminal() -> None:
         fcntl.ioctl(its, termios.TIOCSCTTY, 0)
 
-    process = subprocess.Popen(arguments, env={**environment(), "TERM": "xterm"}, stdin=its, stdout=its, stderr=its, start_new_session=True,
-                               preexec_fn=take_terminal)  # fmt: skip
+    process = subprocess.Popen(
+        arguments,
+        env={**environment(), "TERM": "xterm"},
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        start_new_session=True,
+        preexec_fn=take_terminal,
+    )
     os.close(its)
     try:
         yield process, ours
@@ -210,8 +261,12 @@ def in_a_terminal(arguments: list[str]) -> Iterator[tuple["subprocess.Popen[byte
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="Ray's processes are found through /proc")
-def test_a_sweep_whose_terminal_is_closed_still_writes_all_it_has(corpus: Corpus, empty_store: Path, tmp_path: Path) -> None:
+@pytest.mark.skipif(
+    not Path("/proc/self/stat").is_file(), reason="Ray's processes are found through /proc"
+)
+def test_a_sweep_whose_terminal_is_closed_still_writes_all_it_has(
+    corpus: Corpus, empty_store: Path, tmp_path: Path
+) -> None:
     with in_a_terminal(run_command(corpus, empty_store, tmp_path)) as (driver, terminal):
         os.set_blocking(terminal, False)
         wait_for_checkpoint(driver, tmp_path)

@@ -1,4 +1,6 @@
-"""A sweep exported as an Optuna storage: Optuna itself reads back every trial as the ledger has it."""
+"""A sweep exported as an Optuna storage: Optuna itself reads back every trial as the ledger has
+it.
+"""
 
 from datetime import datetime
 from pathlib import Path
@@ -18,8 +20,20 @@ from tests.conftest import names_in
 from tests.sweep_parts import METRIC, call_here, epoch_entry
 
 SPEC = SweepSpec("first", "full", "manifest.csv", "features", trials=9, epochs=9, workers=2)
-ENDS = ("complete", "pruned", "failed", None, "failed")  # of trials 0 to 4; the last failed before its first epoch
-STATES = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING, TrialState.FAIL]
+ENDS = (
+    "complete",
+    "pruned",
+    "failed",
+    None,
+    "failed",
+)  # of trials 0 to 4; the last failed before its first epoch
+STATES = [
+    TrialState.COMPLETE,
+    TrialState.PRUNED,
+    TrialState.FAIL,
+    TrialState.RUNNING,
+    TrialState.FAIL,
+]
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +44,24 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         searcher = Searcher(SPACES["full"], METRIC, 1, {})
         for number, state in enumerate(ENDS):
             params, distributions, settings = searcher.suggest(number)
-            ledger.append(("suggest", number, {"params": params, "distributions": distributions, "settings": settings}))
+            ledger.append(
+                (
+                    "suggest",
+                    number,
+                    {"params": params, "distributions": distributions, "settings": settings},
+                )
+            )
             if number < 4:
-                ledger.append(*(("epoch", number, epoch_entry(epoch, 0.1 * number + 0.01 * epoch)) for epoch in (1, 2, 3)))
+                ledger.append(
+                    *(
+                        ("epoch", number, epoch_entry(epoch, 0.1 * number + 0.01 * epoch))
+                        for epoch in (1, 2, 3)
+                    )
+                )
             if state is not None:
-                ledger.append(("end", number, {"state": state, "reason": f"why {state}", "traceback": ""}))
+                ledger.append(
+                    ("end", number, {"state": state, "reason": f"why {state}", "traceback": ""})
+                )
     return runs
 
 
@@ -52,12 +79,21 @@ def test_optuna_loads_every_trial_as_the_ledger_has_it(history: History, tmp_pat
     assert [trial.state for trial in study.trials] == STATES
     for found, trial in zip(study.trials, history.trials.values(), strict=True):
         assert found.params == trial.params
-        assert found.distributions == {name: json_to_distribution(text) for name, text in trial.distributions.items()}
+        assert found.distributions == {
+            name: json_to_distribution(text) for name, text in trial.distributions.items()
+        }
         assert found.intermediate_values == trial.scores(METRIC)
         assert found.datetime_start == datetime.fromtimestamp(trial.suggested)
-        assert found.datetime_complete == (None if trial.ended is None else datetime.fromtimestamp(trial.ended))
-        assert found.user_attrs == {"settings": trial.settings, "state": trial.state, "reason": trial.reason,
-                                    "architecture": trial.settings["architecture"], "seconds": trial.alone_seconds}  # fmt: skip
+        assert found.datetime_complete == (
+            None if trial.ended is None else datetime.fromtimestamp(trial.ended)
+        )
+        assert found.user_attrs == {
+            "settings": trial.settings,
+            "state": trial.state,
+            "reason": trial.reason,
+            "architecture": trial.settings["architecture"],
+            "seconds": trial.alone_seconds,
+        }
     assert study.best_trial.number == 0
     assert study.best_value == history.trials[0].scores(METRIC)[3]
 
@@ -67,7 +103,10 @@ def test_the_command_writes_it_and_never_over_another_file(
 ) -> None:
     out = tmp_path / "new" / "study.db"
     status, told, _ = call_here(capsys, monkeypatch, "export-study", "first", out, "--runs", runs)
-    assert (status, told) == (0, f"study 'first' in {out}; look at it with: optuna-dashboard sqlite:///{out}\n")
+    assert (status, told) == (
+        0,
+        f"study 'first' in {out}; look at it with: optuna-dashboard sqlite:///{out}\n",
+    )
     assert len(optuna.load_study(study_name=None, storage=f"sqlite:///{out}").trials) == len(ENDS)
     before = out.read_bytes()
     status, _, told = call_here(capsys, monkeypatch, "export-study", "first", out, "--runs", runs)

@@ -1,4 +1,6 @@
-"""The model of learning curves: settings as numbers, and a Gaussian process over settings and epochs."""
+"""The model of learning curves: settings as numbers, and a Gaussian process over settings and
+epochs.
+"""
 
 import math
 from typing import Any
@@ -17,9 +19,16 @@ def at(epoch: int) -> float:
 
 
 def curves(
-    rng: np.random.Generator, count: int, source: int = 0, shift: float = 0.0, scale: float = 1.0, noise: float = 0.005
+    rng: np.random.Generator,
+    count: int,
+    source: int = 0,
+    shift: float = 0.0,
+    scale: float = 1.0,
+    noise: float = 0.005,
 ) -> Observations:
-    """Trials seen at epochs 3, 9 and 27, every other one at 3 alone; the first of two columns decides how well they end."""
+    """Trials seen at epochs 3, 9 and 27, every other one at 3 alone; the first of two columns
+    decides how well they end.
+    """
     rows = []
     for number in range(count):
         features = rng.random(2)
@@ -27,20 +36,40 @@ def curves(
         final = math.sin(3 * features[0]) + luck
         for epoch in (3, 9, LAST) if number % 2 else (3,):
             score = final * (1 - 0.5 ** (epoch / 3)) + noise * rng.standard_normal()
-            rows.append((features.tolist(), at(epoch), 1000 * source + number, source, shift + scale * score))
+            rows.append(
+                (
+                    features.tolist(),
+                    at(epoch),
+                    1000 * source + number,
+                    source,
+                    shift + scale * score,
+                )
+            )
     return Observations.of(rows, 2)
 
 
 def test_encoding_tells_categories_apart_and_scales_ranges() -> None:
-    encoding = Encoding({"kind": CategoricalDistribution(["a", "b"]), "rate": FloatDistribution(1e-4, 1e-2, log=True),
-                    "width": CategoricalDistribution([64, 128, 256]), "blocks": IntDistribution(1, 4)})  # fmt: skip
+    encoding = Encoding(
+        {
+            "kind": CategoricalDistribution(["a", "b"]),
+            "rate": FloatDistribution(1e-4, 1e-2, log=True),
+            "width": CategoricalDistribution([64, 128, 256]),
+            "blocks": IntDistribution(1, 4),
+        }
+    )
     assert encoding.width == 5
-    a, b = (np.array(encoding({"kind": kind, "rate": 1e-3, "width": 128, "blocks": 4})) for kind in "ab")
+    a, b = (
+        np.array(encoding({"kind": kind, "rate": 1e-3, "width": 128, "blocks": 4})) for kind in "ab"
+    )
     assert np.linalg.norm(a - b) == pytest.approx(1.0)
     # Columns by name: blocks, kind a, kind b, rate, width.
     assert a == pytest.approx([1.0, math.sqrt(0.5), 0.0, 0.5, 0.5])
-    assert encoding({"kind": "a", "rate": 1e-4, "width": 256}) == pytest.approx([0.5, math.sqrt(0.5), 0.0, 0.0, 1.0])
-    assert encoding({"kind": "unknown", "rate": 1e-3, "other": 5}) == pytest.approx([0.5, 0.0, 0.0, 0.5, 0.5])
+    assert encoding({"kind": "a", "rate": 1e-4, "width": 256}) == pytest.approx(
+        [0.5, math.sqrt(0.5), 0.0, 0.0, 1.0]
+    )
+    assert encoding({"kind": "unknown", "rate": 1e-3, "other": 5}) == pytest.approx(
+        [0.5, 0.0, 0.0, 0.5, 0.5]
+    )
 
 
 def test_final_scores_are_expected_of_settings_and_of_trials_that_were_stopped() -> None:
@@ -50,7 +79,9 @@ def test_final_scores_are_expected_of_settings_and_of_trials_that_were_stopped()
     assert good == pytest.approx(math.sin(3 * 0.55), abs=0.1)
     assert bad == pytest.approx(math.sin(3 * 0.05), abs=0.15)
     stopped = seen.take(np.isin(seen.trials, np.arange(0, 60, 2)))
-    finals = process.expected(Observations(stopped.features, np.ones(30), stopped.trials, stopped.sources, stopped.scores))
+    finals = process.expected(
+        Observations(stopped.features, np.ones(30), stopped.trials, stopped.sources, stopped.scores)
+    )
     assert np.abs(finals - np.sin(3 * stopped.features[:, 0])).mean() < 0.08
 
 
@@ -59,9 +90,13 @@ def test_the_process_is_sure_where_it_has_seen_and_not_elsewhere() -> None:
     points = np.array([[0.5, 0.5], [4.0, 4.0]])
     _, (near, far) = process.expected_of_settings(points)
     assert near < 0.1 < far
-    believed = process.with_more(Observations.of([([4.0, 4.0], 1.0, -5, 0, 0.0)], 2), as_expected=True)
+    believed = process.with_more(
+        Observations.of([([4.0, 4.0], 1.0, -5, 0, 0.0)], 2), as_expected=True
+    )
     assert believed.expected_of_settings(points)[1][1] < far
-    assert believed.expected_of_settings(points)[0] == pytest.approx(process.expected_of_settings(points)[0], abs=1e-6)
+    assert believed.expected_of_settings(points)[0] == pytest.approx(
+        process.expected_of_settings(points)[0], abs=1e-6
+    )
 
 
 def test_a_column_that_says_nothing_gets_a_long_length() -> None:
@@ -80,14 +115,21 @@ def test_seeing_more_is_as_having_seen_it_all_along() -> None:
     whole._target = (seen.scores - grown.centre) / grown.scale
     whole._weigh()
     points = np.random.default_rng(1).random((5, 2))
-    for one, other in zip(grown.with_more(rest).expected_of_settings(points), whole.expected_of_settings(points), strict=True):
+    for one, other in zip(
+        grown.with_more(rest).expected_of_settings(points),
+        whole.expected_of_settings(points),
+        strict=True,
+    ):
         assert one == pytest.approx(other, abs=1e-8)
 
 
 def test_the_hyperparameters_are_the_most_likely_ones_near_them() -> None:
     seen = curves(np.random.default_rng(1), 30, noise=0.03)
     found = fitted(seen)
-    priors = np.array([math.log(1.5)] * 2 + [0.0, math.log(0.1), math.log(0.15), math.log(1.5), math.log(0.7), 0.0])
+    priors = np.array(
+        [math.log(1.5)] * 2
+        + [0.0, math.log(0.1), math.log(0.15), math.log(1.5), math.log(0.7), 0.0]
+    )
     spreads = np.array([1.0] * 2 + [0.7, 1.0, 1.0, 1.0, 1.0, 1.5])
 
     def unlikely(theta: Any) -> float:

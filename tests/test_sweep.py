@@ -1,4 +1,6 @@
-"""One real sweep on Ray, then resumed: what is on the disk, in MLflow and in the bundle, and what the other commands make of it."""
+"""One real sweep on Ray, then resumed: what is on the disk, in MLflow and in the bundle, and what
+the other commands make of it.
+"""
 
 import csv
 import html
@@ -28,7 +30,8 @@ from tests.sweep_parts import METRIC, call, call_here, environment, write_space
 SPACE = """
 from spaces import quick
 
-KNOWN_GOOD = tuple({**point, "blast": 1000 if number == 2 else 0} for number, point in enumerate(quick.KNOWN_GOOD))
+KNOWN_GOOD = tuple({**point, "blast": 1000 if number == 2 else 0}
+                   for number, point in enumerate(quick.KNOWN_GOOD))
 
 def suggest(trial):
     settings = quick.suggest(trial)
@@ -59,7 +62,9 @@ class Done:
 
 
 def mlflow_runs(runs: Path) -> dict[str, Run]:
-    """MLflow's runs by trial number, the parent as `sweep`; asserts that there is one run a trial."""
+    """MLflow's runs by trial number, the parent as `sweep`; asserts that there is one run a
+    trial.
+    """
     client = MlflowClient(tracking_uri=default_tracking_uri(runs))
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None
@@ -75,9 +80,29 @@ def sweep(corpus: Corpus, empty_store: Path, tmp_path_factory: pytest.TempPathFa
     runs = folder / "runs"
     runs.mkdir()
     shutil.copy(empty_store, runs)
-    first = call("search", "run", write_space(folder / "mine.py", SPACE), corpus.manifest.path, "--features", corpus.features_dir,
-                 "--name", "first", "--trials", 6, "--epochs", 4, "--first-rung", 3, "--workers", 2, "--runs", runs, "--packs", "off",
-                 "--system-metrics")  # fmt: skip
+    first = call(
+        "search",
+        "run",
+        write_space(folder / "mine.py", SPACE),
+        corpus.manifest.path,
+        "--features",
+        corpus.features_dir,
+        "--name",
+        "first",
+        "--trials",
+        6,
+        "--epochs",
+        4,
+        "--first-rung",
+        3,
+        "--workers",
+        2,
+        "--runs",
+        runs,
+        "--packs",
+        "off",
+        "--system-metrics",
+    )
     before, runs_before = read_history(runs / "first" / "ledger.sqlite"), mlflow_runs(runs)
     bundle = load_bundle(runs / "first" / "bundle").sha256
     second = call("search", "resume", "first", "--trials", 8, "--packs", 2, "--runs", runs)
@@ -91,7 +116,9 @@ def test_every_trial_ends_and_some_are_stopped_early(sweep: Done) -> None:
     assert trials[2].state == "failed"
     assert re.search(r"loss is (nan|inf)", trials[2].reason)
     for trial in trials.values():
-        assert trial.state == "failed" or len(trial.epochs) == (4 if trial.state == "complete" else 3)
+        assert trial.state == "failed" or len(trial.epochs) == (
+            4 if trial.state == "complete" else 3
+        )
     assert sweep.before.last_close is not None
     assert sweep.before.last_close["why"] == "done"
 
@@ -99,9 +126,15 @@ def test_every_trial_ends_and_some_are_stopped_early(sweep: Done) -> None:
 def test_the_command_tells_of_every_trial_and_where_things_are(sweep: Done) -> None:
     for number in range(6):
         assert re.search(rf"^trial {number} (complete|pruned|failed) \(", sweep.told, re.MULTILINE)
-    assert f"report {sweep.folder / 'report.html'}, leaderboard {sweep.folder / 'leaderboard.csv'}, bundle " in sweep.told
+    assert (
+        f"report {sweep.folder / 'report.html'}, leaderboard {sweep.folder / 'leaderboard.csv'},"
+        " bundle " in sweep.told
+    )
     assert "steady efficiency" in sweep.told
-    assert f"all trials, best first (while this runs: mmm-search ui --runs {sweep.runs}): http://127.0.0.1:5000/" in sweep.told
+    assert (
+        f"all trials, best first (while this runs: mmm-search ui --runs {sweep.runs}):"
+        " http://127.0.0.1:5000/" in sweep.told
+    )
     assert "MLflow did not" not in sweep.told
 
 
@@ -126,8 +159,13 @@ def test_leaderboard_and_report_are_written(sweep: Done) -> None:
     assert "http" not in page.replace("http://www.w3.org", "")  # one file, nothing is fetched
 
 
-def test_mlflow_has_one_parent_and_one_child_a_trial_and_nothing_is_left_running(sweep: Done) -> None:
-    for history, runs in ((sweep.before, sweep.runs_before), (sweep.history, mlflow_runs(sweep.runs))):
+def test_mlflow_has_one_parent_and_one_child_a_trial_and_nothing_is_left_running(
+    sweep: Done,
+) -> None:
+    for history, runs in (
+        (sweep.before, sweep.runs_before),
+        (sweep.history, mlflow_runs(sweep.runs)),
+    ):
         assert history.spec is not None
         assert history.spec.precisions is not None
         assert runs.keys() == {"sweep", *map(str, history.trials)}
@@ -137,11 +175,20 @@ def test_mlflow_has_one_parent_and_one_child_a_trial_and_nothing_is_left_running
         for trial in history.trials.values():
             child = runs[str(trial.number)]
             assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
-            assert (child.data.tags["mmm.state"], child.info.status) == (trial.state, STATUS[trial.state])
+            assert (child.data.tags["mmm.state"], child.info.status) == (
+                trial.state,
+                STATUS[trial.state],
+            )
             assert child.data.tags["mmm.reason"] == trial.reason
             expected = {**trial.settings, "precision": trial.precision}
-            assert child.data.params.items() <= {name: str(value) for name, value in expected.items()}.items()
-            assert child.data.params["precision"] == history.spec.precisions[trial.settings["architecture"]]
+            assert (
+                child.data.params.items()
+                <= {name: str(value) for name, value in expected.items()}.items()
+            )
+            assert (
+                child.data.params["precision"]
+                == history.spec.precisions[trial.settings["architecture"]]
+            )
             assert child.data.params.keys() >= {*trial.params, *trial.settings} & {
                 "architecture",
                 "context",
@@ -151,18 +198,23 @@ def test_mlflow_has_one_parent_and_one_child_a_trial_and_nothing_is_left_running
             }
 
 
-def test_the_linear_baseline_is_fitted_once_and_the_last_line_says_how_the_winner_stands_to_it(sweep: Done) -> None:
+def test_the_linear_baseline_is_fitted_once_and_the_last_line_says_how_the_winner_stands_to_it(
+    sweep: Done,
+) -> None:
     found = sweep.history.baseline
     assert found is not None
     assert sweep.before.baseline == found
     fitted = [
-        [line for line in told.splitlines() if line.startswith("linear baseline: ")] for told in (sweep.told, sweep.told_again)
+        [line for line in told.splitlines() if line.startswith("linear baseline: ")]
+        for told in (sweep.told, sweep.told_again)
     ]
     assert [len(lines) for lines in fitted] == [1, 0]
     bundle = load_bundle(sweep.folder / "baseline")
     assert (bundle.config.architecture, bundle.config.params()) == ("linear", found["settings"])
     manifest = sweep.corpus.manifest
-    metrics = evaluate_bundle(bundle, manifest, sweep.corpus.features_dir, manifest.rows("dev"), torch.device("cpu"))
+    metrics = evaluate_bundle(
+        bundle, manifest, sweep.corpus.features_dir, manifest.rows("dev"), torch.device("cpu")
+    )
     assert metrics[METRIC] == pytest.approx(found["metrics"][METRIC], abs=1e-6)
     sentence = verdict(sweep.history)
     assert sentence is not None
@@ -183,11 +235,26 @@ def test_mlflow_has_every_epoch_of_every_metric_once(sweep: Done) -> None:
         trial = sweep.history.trials[int(number)]
         epochs = trial.epochs
         for name in (METRIC, "accuracy", "loss", "f1/neutral"):
-            points = [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, name)]
-            expected = [(entry["epoch"], trial.metrics(entry["epoch"])["per_class"]["neutral"]["f1"] if name == "f1/neutral"
-                         else entry["metrics"][name]) for entry in epochs]  # fmt: skip
+            points = [
+                (point.step, point.value)
+                for point in client.get_metric_history(run.info.run_id, name)
+            ]
+            expected = [
+                (
+                    entry["epoch"],
+                    (
+                        trial.metrics(entry["epoch"])["per_class"]["neutral"]["f1"]
+                        if name == "f1/neutral"
+                        else entry["metrics"][name]
+                    ),
+                )
+                for entry in epochs
+            ]
             assert sorted(points) == expected
-        points = [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, "train_loss")]
+        points = [
+            (point.step, point.value)
+            for point in client.get_metric_history(run.info.run_id, "train_loss")
+        ]
         assert sorted(points) == [(entry["epoch"], entry["train_loss"]) for entry in epochs]
 
 
@@ -197,17 +264,23 @@ def test_mlflow_has_what_each_epoch_used_of_the_machine(sweep: Done) -> None:
     for number, run in found.items():
         epochs = {entry["epoch"]: entry for entry in sweep.history.trials[int(number)].epochs}
         memory = client.get_metric_history(run.info.run_id, "system/system_memory_usage_megabytes")
-        assert {point.step: point.value for point in memory} == {epoch: entry["memory_mb"] for epoch, entry in epochs.items()}
+        assert {point.step: point.value for point in memory} == {
+            epoch: entry["memory_mb"] for epoch, entry in epochs.items()
+        }
         cpu = client.get_metric_history(run.info.run_id, "system/cpu_utilization_percentage")
         assert {point.step for point in cpu} == epochs.keys()
         assert all(0 < point.value <= 100 for point in cpu)
         assert all(50 < point.value < 50_000 for point in memory)
 
 
-def test_mlflow_holds_the_best_trials_bundle_and_marks_one_trial_as_best(sweep: Done, tmp_path: Path) -> None:
+def test_mlflow_holds_the_best_trials_bundle_and_marks_one_trial_as_best(
+    sweep: Done, tmp_path: Path
+) -> None:
     best = sweep.history.ranked(METRIC)[0]
     runs = mlflow_runs(sweep.runs)
-    assert [number for number, run in runs.items() if run.data.tags.get("mmm.best") == "true"] == [str(best.number)]
+    assert [number for number, run in runs.items() if run.data.tags.get("mmm.best") == "true"] == [
+        str(best.number)
+    ]
     client = MlflowClient(tracking_uri=default_tracking_uri(sweep.runs))
     for run in (runs[str(best.number)], runs["sweep"]):
         fetched = client.download_artifacts(run.info.run_id, "bundle", str(tmp_path))
@@ -224,10 +297,18 @@ def test_resuming_adds_trials_and_runs_none_again(sweep: Done) -> None:
     for number, trial in sweep.before.trials.items():
         assert sweep.history.trials[number] == trial
         one, other = sweep.runs_before[str(number)].info, after[str(number)].info
-        assert (one.run_id, one.start_time, one.end_time) == (other.run_id, other.start_time, other.end_time)
+        assert (one.run_id, one.start_time, one.end_time) == (
+            other.run_id,
+            other.start_time,
+            other.end_time,
+        )
         assert f"trial {number} " not in sweep.told_again
     assert sweep.runs_before["sweep"].info.run_id == after["sweep"].info.run_id
-    suggested = [event.trial for event in read_events(sweep.folder / "ledger.sqlite") if event.kind == "suggest"]
+    suggested = [
+        event.trial
+        for event in read_events(sweep.folder / "ledger.sqlite")
+        if event.kind == "suggest"
+    ]
     assert suggested == list(range(8))
 
 
@@ -236,20 +317,37 @@ def test_mlflow_sync_adds_nothing_where_everything_is_and_moves_a_sweep_elsewher
 ) -> None:
     before = mlflow_runs(sweep.runs)
     _, told, _ = call_here(capsys, monkeypatch, "mlflow-sync", "first", "--runs", sweep.runs)
-    assert re.search(r"^sent 9 runs \(0 of them new\) and \d+ points of sweep first to sqlite:///", told, re.MULTILINE)
+    assert re.search(
+        r"^sent 9 runs \(0 of them new\) and \d+ points of sweep first to sqlite:///",
+        told,
+        re.MULTILINE,
+    )
     assert "/#/compare-runs?runs=" in told
     assert re.search(
-        r"^all trials, best first: http://127\.0\.0\.1:5000/#/experiments/\d+/runs\?\S+-ranking$", told, re.MULTILINE
+        r"^all trials, best first: http://127\.0\.0\.1:5000/#/experiments/\d+/runs\?\S+-ranking$",
+        told,
+        re.MULTILINE,
     )
     after = mlflow_runs(sweep.runs)
     assert {n: (r.info.run_id, r.info.status, r.data.params) for n, r in after.items()} == {
         n: (r.info.run_id, r.info.status, r.data.params) for n, r in before.items()
     }
     client = MlflowClient(tracking_uri=default_tracking_uri(sweep.runs))
-    assert len(client.get_metric_history(after["0"].info.run_id, METRIC)) == len(sweep.history.trials[0].epochs)
+    assert len(client.get_metric_history(after["0"].info.run_id, METRIC)) == len(
+        sweep.history.trials[0].epochs
+    )
     # Into another store: the same runs, states and figures.
     elsewhere = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    _, told, _ = call_here(capsys, monkeypatch, "mlflow-sync", "first", "--runs", sweep.runs, "--tracking-uri", elsewhere)
+    _, told, _ = call_here(
+        capsys,
+        monkeypatch,
+        "mlflow-sync",
+        "first",
+        "--runs",
+        sweep.runs,
+        "--tracking-uri",
+        elsewhere,
+    )
     assert "sent 9 runs (9 of them new)" in told
     moved = mlflow_runs(tmp_path)
     assert {n: (r.info.status, r.data.params, r.data.metrics) for n, r in moved.items()} == {
@@ -280,7 +378,9 @@ def validation_score(bundle: Path, corpus: Corpus) -> float:
 def test_the_bundle_scores_on_validation_what_the_ledger_says(sweep: Done) -> None:
     best = sweep.history.ranked(METRIC)[0].best(METRIC)
     assert best is not None
-    assert validation_score(sweep.folder / "bundle", sweep.corpus) == pytest.approx(best[1], abs=1e-6)
+    assert validation_score(sweep.folder / "bundle", sweep.corpus) == pytest.approx(
+        best[1], abs=1e-6
+    )
     provenance = load_bundle(sweep.folder / "bundle").provenance
     assert (provenance["sweep"], provenance["epoch"]) == ("first", best[0])
 
@@ -302,7 +402,10 @@ def test_report_is_rebuilt_from_the_ledger_alone(
     (sweep.folder / "report.html").unlink()
     (sweep.folder / "leaderboard.csv").unlink()
     _, told, _ = call_here(capsys, monkeypatch, "report", "first", "--runs", sweep.runs)
-    assert told.strip() == f"wrote {sweep.folder / 'report.html'} and {sweep.folder / 'leaderboard.csv'}"
+    assert (
+        told.strip()
+        == f"wrote {sweep.folder / 'report.html'} and {sweep.folder / 'leaderboard.csv'}"
+    )
     assert (sweep.folder / "leaderboard.csv").read_text() == leaderboard
     assert (sweep.folder / "report.html").read_text().count("<tr class=") == 8
 
@@ -314,7 +417,18 @@ def test_export_writes_the_best_trials_bundle_and_a_named_ones(
     best = sweep.history.ranked(METRIC)[0]
     assert load_bundle(tmp_path / "best").provenance["trial"] == best.number
     other = next(trial for trial in sweep.history.trials.values() if trial.state == "pruned")
-    call_here(capsys, monkeypatch, "export", "first", "--trial", other.number, "-o", tmp_path / "other", "--runs", sweep.runs)
+    call_here(
+        capsys,
+        monkeypatch,
+        "export",
+        "first",
+        "--trial",
+        other.number,
+        "-o",
+        tmp_path / "other",
+        "--runs",
+        sweep.runs,
+    )
     found = other.best(METRIC)
     assert found is not None
     assert load_bundle(tmp_path / "other").provenance["trial_state"] == "pruned"
@@ -323,13 +437,30 @@ def test_export_writes_the_best_trials_bundle_and_a_named_ones(
 
 @pytest.mark.parametrize(
     ("trial", "message"),
-    [(2, "trial 2 of sweep 'first' has no weights to export (failed: "), (8, "sweep 'first' has no trial 8 (it has 0 to 7)")],
+    [
+        (2, "trial 2 of sweep 'first' has no weights to export (failed: "),
+        (8, "sweep 'first' has no trial 8 (it has 0 to 7)"),
+    ],
 )
 def test_a_trial_without_weights_is_not_exported(
-    sweep: Done, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, trial: int, message: str
+    sweep: Done,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    trial: int,
+    message: str,
 ) -> None:
     status, _, told = call_here(
-        capsys, monkeypatch, "export", "first", "--trial", trial, "-o", tmp_path / "b", "--runs", sweep.runs
+        capsys,
+        monkeypatch,
+        "export",
+        "first",
+        "--trial",
+        trial,
+        "-o",
+        tmp_path / "b",
+        "--runs",
+        sweep.runs,
     )
     assert status == 2
     assert told.startswith(f"error: {message}")
@@ -341,21 +472,30 @@ def test_running_under_a_name_that_is_taken_is_refused(
 ) -> None:
     before = len(list(read_events(sweep.folder / "ledger.sqlite")))
     places = ("--features", sweep.corpus.features_dir, "--runs", sweep.runs)
-    status, _, told = call_here(capsys, monkeypatch, "run", "quick", sweep.corpus.manifest.path, *places, "--name", "first")
+    status, _, told = call_here(
+        capsys, monkeypatch, "run", "quick", sweep.corpus.manifest.path, *places, "--name", "first"
+    )
     assert status == 2
-    assert told == (
-        f"error: sweep 'first' exists in {sweep.runs}/; go on with it: mmm-search resume first, or choose another --name\n"
+    assert (
+        told
+        == f"error: sweep 'first' exists in {sweep.runs}/; go on with it: mmm-search resume first,"
+        " or choose another --name\n"
     )
     assert len(list(read_events(sweep.folder / "ledger.sqlite"))) == before
 
 
 def test_predicting_needs_neither_ray_nor_optuna_nor_mlflow(sweep: Done) -> None:
     text = (
-        "import pathlib, sys, mmm.predict, mmm.bundle; mmm.bundle.load_bundle(pathlib.Path(sys.argv[1])); "
-        "print(sorted({'ray', 'optuna', 'mlflow', 'search', 'spaces'} & sys.modules.keys()))"
+        "import pathlib, sys, mmm.predict, mmm.bundle;"
+        " mmm.bundle.load_bundle(pathlib.Path(sys.argv[1])); print(sorted({'ray', 'optuna',"
+        " 'mlflow', 'search', 'spaces'} & sys.modules.keys()))"
     )
     done = subprocess.run(
         [sys.executable, "-c", text, str(sweep.folder / "bundle")],
-        env=environment(), capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
     assert done.stdout == "[]\n"

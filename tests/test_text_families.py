@@ -1,4 +1,6 @@
-"""Each family of text models: separators, padding, truncation. Real classes and tokenizers built here, tiny random weights."""
+"""Each family of text models: separators, padding, truncation. Real classes and tokenizers built
+here, tiny random weights.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,13 +31,24 @@ from mmm.extract import encode_speech, encode_text, turns_of
 from tests.conftest import Corpus
 from tests.test_huggingface import WORDS
 
-SIZE = {"hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+SIZE = {
+    "hidden_size": 12,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+}
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 BERT_SPECIAL = ("[CLS]", "[SEP]")
 ROBERTA_SPECIAL = ("<s>", "</s>")
-# Ids 0 to 3 as in the published models: RoBERTa's positions are counted from the padding token's id.
+# Ids 0 to 3 as in the published models: RoBERTa's positions are counted from the padding token's
+# id.
 ROBERTA_FIRST = ["<s>", "<pad>", "</s>", "<unk>"]
-BYTES = [*map(chr, range(33, 127)), *map(chr, range(161, 173)), *map(chr, range(174, 256)), *map(chr, range(256, 324))]
+BYTES = [
+    *map(chr, range(33, 127)),
+    *map(chr, range(161, 173)),
+    *map(chr, range(174, 256)),
+    *map(chr, range(256, 324)),
+]
 BYTE_PAIRS = [*ROBERTA_FIRST, *BYTES, "no", "ok", "<mask>"]
 PIECES = [*ROBERTA_FIRST, "▁좋아", "▁그래", "▁no", "▁okay", "▁", *LETTERS, "<mask>"]
 
@@ -73,27 +86,37 @@ def bert_tokenizer(folder: Path, words: Sequence[str]) -> None:
 
 
 def save_bert(folder: Path, positions: int) -> None:
-    BertModel(BertConfig(vocab_size=len(WORDS), max_position_embeddings=positions, **SIZE)).save_pretrained(folder)
+    BertModel(
+        BertConfig(vocab_size=len(WORDS), max_position_embeddings=positions, **SIZE)
+    ).save_pretrained(folder)
     bert_tokenizer(folder, WORDS)
 
 
 def save_electra(folder: Path, positions: int) -> None:
-    config = ElectraConfig(vocab_size=len(WORDS), embedding_size=8, max_position_embeddings=positions, **SIZE)
+    config = ElectraConfig(
+        vocab_size=len(WORDS), embedding_size=8, max_position_embeddings=positions, **SIZE
+    )
     ElectraModel(config).save_pretrained(folder)
     bert_tokenizer(folder, WORDS)
 
 
 def save_roberta(folder: Path, positions: int) -> None:
-    config = RobertaConfig(vocab_size=len(BYTE_PAIRS), max_position_embeddings=positions + 2, type_vocab_size=1, **SIZE)
+    config = RobertaConfig(
+        vocab_size=len(BYTE_PAIRS), max_position_embeddings=positions + 2, type_vocab_size=1, **SIZE
+    )
     RobertaModel(config).save_pretrained(folder)
     vocab = {token: number for number, token in enumerate(BYTE_PAIRS)}
     RobertaTokenizer(vocab=vocab, merges=[("n", "o"), ("o", "k")]).save_pretrained(folder)
 
 
 def save_xlm_roberta(folder: Path, positions: int) -> None:
-    config = XLMRobertaConfig(vocab_size=len(PIECES), max_position_embeddings=positions + 2, type_vocab_size=1, **SIZE)
+    config = XLMRobertaConfig(
+        vocab_size=len(PIECES), max_position_embeddings=positions + 2, type_vocab_size=1, **SIZE
+    )
     XLMRobertaModel(config).save_pretrained(folder)
-    XLMRobertaTokenizer(vocab=[(piece, -float(len(piece) == 1)) for piece in PIECES]).save_pretrained(folder)
+    XLMRobertaTokenizer(
+        vocab=[(piece, -float(len(piece) == 1)) for piece in PIECES]
+    ).save_pretrained(folder)
 
 
 # As klue/roberta-base and others for Korean: RoBERTa behind BERT's tokenizer.
@@ -101,7 +124,9 @@ KLUE = ["[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]", *WORDS[5:]]
 
 
 def save_klue(folder: Path, positions: int) -> None:
-    config = RobertaConfig(vocab_size=len(KLUE), max_position_embeddings=positions + 2, type_vocab_size=1, **SIZE)
+    config = RobertaConfig(
+        vocab_size=len(KLUE), max_position_embeddings=positions + 2, type_vocab_size=1, **SIZE
+    )
     RobertaModel(config).save_pretrained(folder)
     bert_tokenizer(folder, KLUE)
 
@@ -126,7 +151,9 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def tokens_of(family: Family, turns: Sequence[str], most: int = 128) -> list[str]:
-    """What a model is to read of turns, by hand: the first token, and a separator after each turn; the last one stays when cut."""
+    """What a model is to read of turns, by hand: the first token, and a separator after each turn;
+    the last one stays when cut.
+    """
     first, separator = family.special
     tokens = [first]
     for turn in turns:
@@ -136,7 +163,12 @@ def tokens_of(family: Family, turns: Sequence[str], most: int = 128) -> list[str
 
 def output_of(folder: Path, ids: Sequence[int]) -> np.ndarray:  # type: ignore[type-arg]
     with torch.no_grad():
-        return AutoModel.from_pretrained(folder).eval()(torch.tensor([list(ids)])).last_hidden_state[0].numpy()  # type: ignore[no-any-return]
+        return (
+            AutoModel.from_pretrained(folder)
+            .eval()(torch.tensor([list(ids)]))
+            .last_hidden_state[0]
+            .numpy()
+        )  # type: ignore[no-any-return]
 
 
 def expected_of(folder: Path, family: Family, tokens: Sequence[str]) -> np.ndarray:  # type: ignore[type-arg]
@@ -146,19 +178,32 @@ def expected_of(folder: Path, family: Family, tokens: Sequence[str]) -> np.ndarr
 @every_family
 def test_turns_are_joined_by_the_familys_separator(saved: dict[str, Path], name: str) -> None:
     family, encoder = FAMILIES[name], make_text_encoder(str(saved[name]))
-    for turns in (["no"], ["okay", "no"], ["okay no", "no", "okay"], ["no", "okay", "no no", "okay", "no"]):
+    for turns in (
+        ["no"],
+        ["okay", "no"],
+        ["okay no", "no", "okay"],
+        ["no", "okay", "no no", "okay", "no"],
+    ):
         tokens = tokens_of(family, turns)
         assert encoder.num_tokens([turns]) == [len(tokens)]
-        np.testing.assert_allclose(encoder.encode(turns), expected_of(saved[name], family, tokens), atol=1e-5)
+        np.testing.assert_allclose(
+            encoder.encode(turns), expected_of(saved[name], family, tokens), atol=1e-5
+        )
     assert encoder.num_tokens([[""], ["", ""]]) == [2, 3]
 
 
 @every_family
 def test_hangul_is_read_and_separated_too(saved: dict[str, Path], name: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(saved[name])
-    one, other = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("좋아", "그래"))
+    one, other = (
+        tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("좋아", "그래")
+    )
     first, separator = (FAMILIES[name].vocabulary.index(token) for token in FAMILIES[name].special)
-    unknown = next(FAMILIES[name].vocabulary.index(token) for token in ("[UNK]", "<unk>") if token in FAMILIES[name].vocabulary)
+    unknown = next(
+        FAMILIES[name].vocabulary.index(token)
+        for token in ("[UNK]", "<unk>")
+        if token in FAMILIES[name].vocabulary
+    )
     assert one != other and unknown not in one + other
     found = make_text_encoder(str(saved[name])).encode(["좋아", "그래"])
     expected = output_of(saved[name], [first, *one, separator, *other, separator])
@@ -169,7 +214,9 @@ def test_hangul_is_read_and_separated_too(saved: dict[str, Path], name: str) -> 
 def test_padding_does_not_change_features(saved: dict[str, Path], name: str) -> None:
     encoder = make_text_encoder(str(saved[name]))
     turns = [["no"], ["okay no okay", "no", "okay"], ["okay"] * 5]
-    for alone, together in zip(map(encoder.encode, turns), encoder.encode_batch(turns), strict=True):
+    for alone, together in zip(
+        map(encoder.encode, turns), encoder.encode_batch(turns), strict=True
+    ):
         np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
@@ -182,8 +229,12 @@ def save_with_left_truncation(folder: Path) -> None:
 @every_family
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("positions", [24, 512])
-def test_truncation_keeps_the_current_utterance(tmp_path: Path, name: str, positions: int, side: str) -> None:
-    """At 128 tokens or at the model's own limit, also where the tokenizer was saved to cut on the left."""
+def test_truncation_keeps_the_current_utterance(
+    tmp_path: Path, name: str, positions: int, side: str
+) -> None:
+    """At 128 tokens or at the model's own limit, also where the tokenizer was saved to cut on the
+    left.
+    """
     torch.manual_seed(0)
     FAMILIES[name].save(tmp_path, positions)
     if side == "left":
@@ -191,14 +242,19 @@ def test_truncation_keeps_the_current_utterance(tmp_path: Path, name: str, posit
     encoder, most = make_text_encoder(str(tmp_path)), min(positions, 128)
     now, before = "okay no okay", "no okay " * 100
     tokens = tokens_of(FAMILIES[name], [now, before], most)
-    assert tokens[: len(FAMILIES[name].words(now)) + 1] == [FAMILIES[name].special[0], *FAMILIES[name].words(now)]
+    assert tokens[: len(FAMILIES[name].words(now)) + 1] == [
+        FAMILIES[name].special[0],
+        *FAMILIES[name].words(now),
+    ]
     found = encoder.encode([now, before.strip()])
     assert len(found) == most
     np.testing.assert_allclose(found, expected_of(tmp_path, FAMILIES[name], tokens), atol=1e-5)
     # An utterance that is too long by itself keeps its beginning.
     tokens = tokens_of(FAMILIES[name], ["okay " + "no " * 200], most)
     np.testing.assert_allclose(
-        encoder.encode([("okay " + "no " * 200).strip()]), expected_of(tmp_path, FAMILIES[name], tokens), atol=1e-5
+        encoder.encode([("okay " + "no " * 200).strip()]),
+        expected_of(tmp_path, FAMILIES[name], tokens),
+        atol=1e-5,
     )
 
 
@@ -206,17 +262,29 @@ def test_truncation_keeps_the_current_utterance(tmp_path: Path, name: str, posit
 def test_stored_text_is_what_the_encoder_of_its_recipe_gives(
     corpus: Corpus, saved: dict[str, Path], name: str, tmp_path: Path
 ) -> None:
-    list(encode_text(corpus.manifest, tmp_path, make_text_encoder(str(saved[name])), (3,), batch_tokens=64))
-    list(encode_speech(corpus.manifest, tmp_path, make_speech_encoder("fbank", num_mels=16), ["hidden_state"]))
+    list(
+        encode_text(
+            corpus.manifest, tmp_path, make_text_encoder(str(saved[name])), (3,), batch_tokens=64
+        )
+    )
+    list(
+        encode_speech(
+            corpus.manifest, tmp_path, make_speech_encoder("fbank", num_mels=16), ["hidden_state"]
+        )
+    )
     features = load_features(corpus.manifest, tmp_path, "hidden_state", 3)
     again = text_encoder_of(features.text.recipe)
     for index, row in enumerate(features.text_rows.tolist()):
         found = features.text.values[features.text.offsets[row] : features.text.offsets[row + 1]]
-        np.testing.assert_allclose(found, again.encode(turns_of(corpus.manifest, index, 3)), atol=2e-3)
+        np.testing.assert_allclose(
+            found, again.encode(turns_of(corpus.manifest, index, 3)), atol=2e-3
+        )
 
 
 @every_family
-def test_a_word_of_hundreds_of_thousands_of_letters_is_cut_as_any_other(saved: dict[str, Path], name: str) -> None:
+def test_a_word_of_hundreds_of_thousands_of_letters_is_cut_as_any_other(
+    saved: dict[str, Path], name: str
+) -> None:
     encoder = make_text_encoder(str(saved[name]))
     found = encoder.encode(["x" * 200_000])
     assert len(found) <= 128

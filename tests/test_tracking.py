@@ -1,4 +1,6 @@
-"""MLflow as a projection of the ledger: whatever the ledger holds can be sent, later and again, and a store's trouble stays its own."""
+"""MLflow as a projection of the ledger: whatever the ledger holds can be sent, later and again, and
+a store's trouble stays its own.
+"""
 
 import contextlib
 import json
@@ -32,7 +34,14 @@ def epoch(number: int, at: int, score: float) -> Entry:
     return (
         "epoch",
         number,
-        {"epoch": at, "train_loss": 1.0, "metrics": metrics, "seconds": 0.1, "alone_seconds": 0.1, "ended": 0.0},
+        {
+            "epoch": at,
+            "train_loss": 1.0,
+            "metrics": metrics,
+            "seconds": 0.1,
+            "alone_seconds": 0.1,
+            "ended": 0.0,
+        },
     )
 
 
@@ -50,7 +59,9 @@ CLOSE: Entry = ("close", None, {"why": "done", "seconds": 1.0, "efficiency": 0.9
 
 @pytest.fixture
 def ledger(tmp_path: Path, empty_store: Path) -> Iterator[Ledger]:
-    """Two scored trials, one whose settings were invalid and one that is still running; beside it an empty store."""
+    """Two scored trials, one whose settings were invalid and one that is still running; beside it
+    an empty store.
+    """
     shutil.copy(empty_store, tmp_path)
     with Ledger(tmp_path / "first") as opened:
         opened.append(("sweep", None, {"spec": SPEC.as_json()}), SESSION)
@@ -115,8 +126,12 @@ def test_what_nobody_trains_any_more_is_not_left_running(ledger: Ledger, tmp_pat
     deliver(tmp_path)
     found = runs_by_trial(tmp_path)
     assert {key: run.info.status for key, run in found.items()} == {
-        "sweep": "FINISHED", "0": "FINISHED", "1": "FINISHED", "2": "FAILED", "3": "KILLED",
-    }  # fmt: skip
+        "sweep": "FINISHED",
+        "0": "FINISHED",
+        "1": "FINISHED",
+        "2": "FAILED",
+        "3": "KILLED",
+    }
     assert found["3"].data.tags["mmm.state"] == "interrupted"
 
 
@@ -128,14 +143,22 @@ def test_while_it_is_run_a_sweep_is_running(ledger: Ledger, tmp_path: Path) -> N
     assert [found[key].info.status for key in ("sweep", "3")] == ["RUNNING", "RUNNING"]
 
 
-def test_a_sweep_whose_driver_died_is_closed_by_its_own_outbox_or_by_the_next_sweep(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_sweep_whose_driver_died_is_closed_by_its_own_outbox_or_by_the_next_sweep(
+    ledger: Ledger, tmp_path: Path
+) -> None:
     for name in ("dead", "second"):
         with Ledger(tmp_path / name) as opened:
-            opened.append(("sweep", None, {"spec": {**SPEC.as_json(), "name": name}}), SESSION, suggest(0, SETTINGS))
+            opened.append(
+                ("sweep", None, {"spec": {**SPEC.as_json(), "name": name}}),
+                SESSION,
+                suggest(0, SETTINGS),
+            )
             with Delivery(tmp_path, name, None) as delivery:
                 delivery.read()
                 delivery.send()
-    found = {(run.data.tags["mmm.sweep"], run.data.tags["mmm.trial"]): run for run in all_runs(tmp_path)}
+    found = {
+        (run.data.tags["mmm.sweep"], run.data.tags["mmm.trial"]): run for run in all_runs(tmp_path)
+    }
     assert [found["dead", key].info.status for key in ("sweep", "0")] == ["KILLED", "KILLED"]
     assert found["dead", "0"].data.tags["mmm.reason"] == "its driver died"
     assert found["second", "sweep"].info.status == "RUNNING"
@@ -147,7 +170,9 @@ def test_a_resumed_session_goes_on_in_the_same_runs(ledger: Ledger, tmp_path: Pa
     ledger.append(CLOSE)
     deliver(tmp_path)
     before = {key: run.info.run_id for key, run in runs_by_trial(tmp_path).items()}
-    ledger.append(SESSION, epoch(3, 1, 0.3), epoch(3, 2, 0.35), end(3, "pruned"), CLOSE)  # epoch 1 was trained again
+    ledger.append(
+        SESSION, epoch(3, 1, 0.3), epoch(3, 2, 0.35), end(3, "pruned"), CLOSE
+    )  # epoch 1 was trained again
     deliver(tmp_path)
     after = runs_by_trial(tmp_path)
     assert {key: run.info.run_id for key, run in after.items()} == before
@@ -155,7 +180,10 @@ def test_a_resumed_session_goes_on_in_the_same_runs(ledger: Ledger, tmp_path: Pa
     assert after["3"].data.tags["mmm.state"] == "pruned"
     assert points(tmp_path, "3") == [(1, 0.3), (2, 0.35)]
     assert points(tmp_path, "3", "f1/sad") == [(1, 0.15), (2, 0.175)]
-    assert points(tmp_path, "3", f"final_{METRIC}") == [(1, 0.3), (2, 0.35)]  # where it was interrupted, and where it ended
+    assert points(tmp_path, "3", f"final_{METRIC}") == [
+        (1, 0.3),
+        (2, 0.35),
+    ]  # where it was interrupted, and where it ended
 
 
 def test_a_better_trial_takes_over_the_mark_of_the_best(ledger: Ledger, tmp_path: Path) -> None:
@@ -164,23 +192,34 @@ def test_a_better_trial_takes_over_the_mark_of_the_best(ledger: Ledger, tmp_path
         write_bundle(tmp_path / "first", winner)
         deliver(tmp_path)
         found = runs_by_trial(tmp_path)
-        assert [key for key, run in found.items() if run.data.tags.get("mmm.best") == "true"] == [str(winner)]
+        assert [key for key, run in found.items() if run.data.tags.get("mmm.best") == "true"] == [
+            str(winner)
+        ]
         assert found["sweep"].data.tags["mmm.best_trial"] == str(winner)
         client = MlflowClient(tracking_uri=default_tracking_uri(tmp_path))
-        names = [file.path for file in client.list_artifacts(found[str(winner)].info.run_id, "bundle")]
+        names = [
+            file.path for file in client.list_artifacts(found[str(winner)].info.run_id, "bundle")
+        ]
         assert names == ["bundle/checksums.json", "bundle/provenance.json"]
     assert points(tmp_path, "0", f"best_{METRIC}") == [(2, 0.5)]  # finishing twice adds nothing
 
 
-def test_a_store_that_does_not_answer_is_named_and_everything_is_sent_later(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_store_that_does_not_answer_is_named_and_everything_is_sent_later(
+    ledger: Ledger, tmp_path: Path
+) -> None:
     ledger.append(CLOSE)
-    with pytest.raises(Undelivered, match=r"^http://127\.0\.0\.1:1 did not take everything \(.*; what arrived stays"):
+    with pytest.raises(
+        Undelivered,
+        match=r"^http://127\.0\.0\.1:1 did not take everything \(.*; what arrived stays",
+    ):
         sync(tmp_path, "first", "http://127.0.0.1:1")
     sync(tmp_path, "first", None)
     assert points(tmp_path, "0") == [(1, 0.1), (2, 0.5)]
 
 
-def test_sending_everything_again_adds_no_run_and_no_point_and_brings_back_what_is_gone(ledger: Ledger, tmp_path: Path) -> None:
+def test_sending_everything_again_adds_no_run_and_no_point_and_brings_back_what_is_gone(
+    ledger: Ledger, tmp_path: Path
+) -> None:
     ledger.append(CLOSE)
     first = sync(tmp_path, "first", None)
     before = runs_by_trial(tmp_path)
@@ -191,17 +230,33 @@ def test_sending_everything_again_adds_no_run_and_no_point_and_brings_back_what_
     assert first.points == again.points
     after = runs_by_trial(tmp_path)
     for key in ("sweep", "0", "2", "3"):
-        assert (after[key].info.run_id, after[key].data.params) == (before[key].info.run_id, before[key].data.params)
+        assert (after[key].info.run_id, after[key].data.params) == (
+            before[key].info.run_id,
+            before[key].data.params,
+        )
     for name in (METRIC, "f1/sad", f"best_{METRIC}", "train_loss"):
-        assert len(points(tmp_path, "0", name)) == len(points(tmp_path, "1", name)) == (1 if name.startswith("best") else 2)
+        assert (
+            len(points(tmp_path, "0", name))
+            == len(points(tmp_path, "1", name))
+            == (1 if name.startswith("best") else 2)
+        )
     assert after["1"].data.metrics == {**before["1"].data.metrics}
 
 
-def test_a_process_killed_while_it_makes_the_store_leaves_none_behind_and_the_next_one_makes_it(tmp_path: Path) -> None:
-    code = "import pathlib, sys; from search.mlflow_store import open_client; open_client(pathlib.Path(sys.argv[1]), None)"
+def test_a_process_killed_while_it_makes_the_store_leaves_none_behind_and_the_next_one_makes_it(
+    tmp_path: Path,
+) -> None:
+    code = (
+        "import pathlib, sys; from search.mlflow_store import open_client;"
+        " open_client(pathlib.Path(sys.argv[1]), None)"
+    )
     making = tmp_path / ".mlflow.db.making" / "mlflow.db"
-    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=environment(), stderr=subprocess.DEVNULL) as process:
-        while process.poll() is None and num_tables(making) < 20:  # of 50 or so: MLflow would refuse to open it again
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], env=environment(), stderr=subprocess.DEVNULL
+    ) as process:
+        while (
+            process.poll() is None and num_tables(making) < 20
+        ):  # of 50 or so: MLflow would refuse to open it again
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(0.005)
         process.kill()
@@ -216,11 +271,19 @@ def test_a_process_killed_while_it_makes_the_store_leaves_none_behind_and_the_ne
 def num_tables(store: Path) -> int:
     if not store.is_file():
         return 0
-    with contextlib.closing(sqlite3.connect(f"{store.as_uri()}?mode=ro", uri=True, timeout=30)) as connection:
-        return int(connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table'").fetchone()[0])
+    with contextlib.closing(
+        sqlite3.connect(f"{store.as_uri()}?mode=ro", uri=True, timeout=30)
+    ) as connection:
+        return int(
+            connection.execute(
+                "SELECT count(*) FROM sqlite_master WHERE type = 'table'"
+            ).fetchone()[0]
+        )
 
 
-def test_a_run_that_a_person_removed_does_not_hold_up_the_others(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_run_that_a_person_removed_does_not_hold_up_the_others(
+    ledger: Ledger, tmp_path: Path
+) -> None:
     with Delivery(tmp_path, "first", None) as delivery:
         delivery.read()
         delivery.send()
@@ -232,20 +295,26 @@ def test_a_run_that_a_person_removed_does_not_hold_up_the_others(ledger: Ledger,
     assert points(tmp_path, "4") == [(1, 0.2)]
 
 
-def test_a_run_that_was_made_twice_because_the_first_answer_was_lost_is_kept_once(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_run_that_was_made_twice_because_the_first_answer_was_lost_is_kept_once(
+    ledger: Ledger, tmp_path: Path
+) -> None:
     with Delivery(tmp_path, "first", None) as delivery:
         delivery.read()
         delivery.send()
         made = runs_by_trial(tmp_path)["1"]
         client = MlflowClient(tracking_uri=default_tracking_uri(tmp_path))
-        spare = client.create_run(made.info.experiment_id, tags=made.data.tags)  # a frozen server, thawed after we asked again
+        spare = client.create_run(
+            made.info.experiment_id, tags=made.data.tags
+        )  # a frozen server, thawed after we asked again
     ledger.append(CLOSE)
     sync(tmp_path, "first", None)
     assert runs_by_trial(tmp_path)["1"].info.run_id == made.info.run_id
     assert client.get_run(spare.info.run_id).info.lifecycle_stage == "deleted"
 
 
-def test_a_trial_says_what_varies_and_nothing_that_is_the_same_everywhere(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_trial_says_what_varies_and_nothing_that_is_the_same_everywhere(
+    ledger: Ledger, tmp_path: Path
+) -> None:
     other = make_config(
         {"architecture": "vanilla_concat", "context": 3, "width": 64}
     ).params()  # the mixers' is 256: their default
@@ -262,18 +331,28 @@ def test_a_trial_says_what_varies_and_nothing_that_is_the_same_everywhere(ledger
     assert "| mlp_mixer K3 b2 #0 | 0.5000 | 2 | complete |" in note
 
 
-def test_the_same_settings_with_another_seed_stand_below_the_first_trial_that_had_them(ledger: Ledger, tmp_path: Path) -> None:
-    ledger.append(suggest(4, {**SETTINGS, "lr": 0.001, "seed": 7}), suggest(5, {**SETTINGS, "lr": 0.5}), CLOSE)
+def test_the_same_settings_with_another_seed_stand_below_the_first_trial_that_had_them(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    ledger.append(
+        suggest(4, {**SETTINGS, "lr": 0.001, "seed": 7}), suggest(5, {**SETTINGS, "lr": 0.5}), CLOSE
+    )
     deliver(tmp_path)
     found = runs_by_trial(tmp_path)
     parents = {key: found[key].data.tags["mlflow.parentRunId"] for key in ("0", "4", "5")}
-    assert parents == {"0": found["sweep"].info.run_id, "4": found["0"].info.run_id, "5": found["sweep"].info.run_id}
+    assert parents == {
+        "0": found["sweep"].info.run_id,
+        "4": found["0"].info.run_id,
+        "5": found["sweep"].info.run_id,
+    }
     assert found["4"].info.run_name == "mlp_mixer K3 b2 #4 seed 7"
     assert found["4"].data.tags["mmm.repeat_of"] == "0"
     assert found["4"].data.tags["mmm.settings"] == found["0"].data.tags["mmm.settings"]
 
 
-def test_what_trials_used_of_the_machine_is_sent_where_it_was_asked_for(tmp_path: Path, empty_store: Path) -> None:
+def test_what_trials_used_of_the_machine_is_sent_where_it_was_asked_for(
+    tmp_path: Path, empty_store: Path
+) -> None:
     shutil.copy(empty_store, tmp_path)
     for name, asked in (
         ("quiet", {}),
@@ -284,23 +363,63 @@ def test_what_trials_used_of_the_machine_is_sent_where_it_was_asked_for(tmp_path
         _, _, body = epoch(0, 1, 0.1)
         body |= {"seconds": 0.2, "alone_seconds": 0.15, "memory_mb": 640.0}
         with Ledger(tmp_path / name) as opened:
-            opened.append(("sweep", None, {"spec": spec}), suggest(0, SETTINGS), ("epoch", 0, body), end(0, "complete"), CLOSE)
+            opened.append(
+                ("sweep", None, {"spec": spec}),
+                suggest(0, SETTINGS),
+                ("epoch", 0, body),
+                end(0, "complete"),
+                CLOSE,
+            )
         deliver(tmp_path, name)
-    found = {run.data.tags["mmm.sweep"]: run.data.metrics for run in all_runs(tmp_path) if run.data.tags["mmm.trial"] == "0"}
-    system = {sweep: {name: value for name, value in metrics.items() if name.startswith("system/")}
-              for sweep, metrics in found.items()}  # fmt: skip
+    found = {
+        run.data.tags["mmm.sweep"]: run.data.metrics
+        for run in all_runs(tmp_path)
+        if run.data.tags["mmm.trial"] == "0"
+    }
+    system = {
+        sweep: {name: value for name, value in metrics.items() if name.startswith("system/")}
+        for sweep, metrics in found.items()
+    }
     assert system == {
         "quiet": {},
-        "cpu": {"system/cpu_utilization_percentage": 75.0, "system/system_memory_usage_megabytes": 640.0},
-        "gpu": {"system/cpu_utilization_percentage": 75.0, "system/gpu_0_memory_usage_megabytes": 640.0},
+        "cpu": {
+            "system/cpu_utilization_percentage": 75.0,
+            "system/system_memory_usage_megabytes": 640.0,
+        },
+        "gpu": {
+            "system/cpu_utilization_percentage": 75.0,
+            "system/gpu_0_memory_usage_megabytes": 640.0,
+        },
     }
 
 
 def test_data_sets_are_inputs_with_their_digests(ledger: Ledger, tmp_path: Path) -> None:
-    stores = [{"kind": kind, "of": of, "encoder": "e", "digest": f"{kind}{of}", "path": f"features/{kind}{of}"}
-              for kind, of in (("audio", "hidden_state"), ("audio", "extract_feature"), ("text", 1), ("text", 3))]  # fmt: skip
-    manifest = {"name": "corpus", "path": "manifest.csv", "sha256": "0123456789abcdef" * 4, "profile": "{}"}
-    ledger.append(("note", None, {"about": "data", "manifest": manifest, "stores": stores}), suggest(4, SETTINGS), CLOSE)
+    stores = [
+        {
+            "kind": kind,
+            "of": of,
+            "encoder": "e",
+            "digest": f"{kind}{of}",
+            "path": f"features/{kind}{of}",
+        }
+        for kind, of in (
+            ("audio", "hidden_state"),
+            ("audio", "extract_feature"),
+            ("text", 1),
+            ("text", 3),
+        )
+    ]
+    manifest = {
+        "name": "corpus",
+        "path": "manifest.csv",
+        "sha256": "0123456789abcdef" * 4,
+        "profile": "{}",
+    }
+    ledger.append(
+        ("note", None, {"about": "data", "manifest": manifest, "stores": stores}),
+        suggest(4, SETTINGS),
+        CLOSE,
+    )
     deliver(tmp_path)
     found = runs_by_trial(tmp_path)
     digests = [given.dataset.digest for given in found["4"].inputs.dataset_inputs]
@@ -311,14 +430,20 @@ def test_data_sets_are_inputs_with_their_digests(ledger: Ledger, tmp_path: Path)
 def test_a_store_that_could_keep_a_point_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="MLflow's file store keeps a point twice"):
         check_tracking_uri((tmp_path / "mlruns").as_uri())
-    with pytest.raises(ValueError, match="set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"):
+    with pytest.raises(
+        ValueError, match="set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
+    ):
         check_tracking_uri("http://me:secret@127.0.0.1:5000")
     assert without_password("postgresql://me:secret@host:5432/db") == "postgresql://me@host:5432/db"
 
 
 def test_two_sweeps_share_a_store_and_do_not_mix(ledger: Ledger, tmp_path: Path) -> None:
     with Ledger(tmp_path / "second") as other:
-        other.append(("sweep", None, {"spec": {**SPEC.as_json(), "name": "second"}}), suggest(0, SETTINGS), epoch(0, 1, 0.9))
+        other.append(
+            ("sweep", None, {"spec": {**SPEC.as_json(), "name": "second"}}),
+            suggest(0, SETTINGS),
+            epoch(0, 1, 0.9),
+        )
         ledger.append(CLOSE)
         other.append(CLOSE)
         deliver(tmp_path)
@@ -328,4 +453,7 @@ def test_two_sweeps_share_a_store_and_do_not_mix(ledger: Ledger, tmp_path: Path)
     by_id = {run.info.run_id: run for run in found}
     for run in found:
         if run.data.tags["mmm.trial"] != "sweep":
-            assert by_id[run.data.tags["mlflow.parentRunId"]].data.tags["mmm.sweep"] == run.data.tags["mmm.sweep"]
+            assert (
+                by_id[run.data.tags["mlflow.parentRunId"]].data.tags["mmm.sweep"]
+                == run.data.tags["mmm.sweep"]
+            )

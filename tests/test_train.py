@@ -32,8 +32,15 @@ def told(result: EpochResult) -> tuple[Any, ...]:
 
 def assert_same_run(one: Run, other: Run) -> None:
     """To the bit: weights, optimizer, best weights and metrics."""
-    assert (one.epoch, one.best_epoch, one.best_metrics) == (other.epoch, other.best_epoch, other.best_metrics)
-    for this, that in ((one.model.state_dict(), other.model.state_dict()), (one.best_weights, other.best_weights)):
+    assert (one.epoch, one.best_epoch, one.best_metrics) == (
+        other.epoch,
+        other.best_epoch,
+        other.best_metrics,
+    )
+    for this, that in (
+        (one.model.state_dict(), other.model.state_dict()),
+        (one.best_weights, other.best_weights),
+    ):
         assert this.keys() == that.keys()
         assert all(torch.equal(this[name], that[name]) for name in this)
     states = [run.optimizer.state_dict()["state"] for run in (one, other)]
@@ -43,7 +50,9 @@ def assert_same_run(one: Run, other: Run) -> None:
 
 
 @every_architecture
-@pytest.mark.parametrize("changes", [{"class_weight": "inverse", "accumulate": 2}, {"weighted_sampling": True}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{"class_weight": "inverse", "accumulate": 2}, {"weighted_sampling": True}], ids=str
+)
 def test_resumed_training_equals_undisturbed_to_the_bit(
     corpus: Corpus, tmp_path: Path, architecture: str, changes: dict[str, Any]
 ) -> None:
@@ -89,7 +98,10 @@ def test_random_states_of_the_caller_are_untouched(corpus: Corpus) -> None:
 
 @every_architecture
 def test_a_finished_run_can_be_prolonged(corpus: Corpus, tmp_path: Path, architecture: str) -> None:
-    short, expected = trained(corpus, architecture, epochs=1), trained(corpus, architecture, epochs=3)
+    short, expected = (
+        trained(corpus, architecture, epochs=1),
+        trained(corpus, architecture, epochs=3),
+    )
     save_checkpoint(short, tmp_path / "checkpoint")
     longer = begin_small(corpus, architecture, epochs=3)
     load_checkpoint(longer, tmp_path / "checkpoint")
@@ -111,10 +123,23 @@ def test_a_run_goes_on_in_the_precision_that_it_began_with(corpus: Corpus, tmp_p
 def test_four_batches_of_three_equal_one_of_twelve(corpus: Corpus, architecture: str) -> None:
     ends = []
     for batch_size, accumulate in ((12, 1), (3, 4)):
-        run = begin_small(corpus, architecture, batch_size=batch_size, accumulate=accumulate, dropout=0.0,
-                          class_weight="inverse", epochs=1)  # fmt: skip
-        assert len(run.train) % 12 not in (0, 3, 6, 9)  # the last group and its last batch are short
-        # Adam divides by the gradient's size, which turns rounding of a zero gradient into a step; plain descent does not.
+        run = begin_small(
+            corpus,
+            architecture,
+            batch_size=batch_size,
+            accumulate=accumulate,
+            dropout=0.0,
+            class_weight="inverse",
+            epochs=1,
+        )
+        assert len(run.train) % 12 not in (
+            0,
+            3,
+            6,
+            9,
+        )  # the last group and its last batch are short
+        # Adam divides by the gradient's size, which turns rounding of a zero gradient into a step;
+        # plain descent does not.
         run.optimizer = torch.optim.SGD(run.model.parameters(), lr=0.01)
         (result,) = fit(run)
         ends.append((result.train_loss, run.model.state_dict()))
@@ -131,8 +156,16 @@ def test_a_batch_cut_into_parts_steps_as_the_whole(
 ) -> None:
     ends = []
     for rows_at_once in (12, 5, 1):
-        run = begin_small(corpus, architecture, batch_size=12, accumulate=2, accumulation=accumulation, dropout=0.0,
-                          class_weight="inverse", epochs=1)  # fmt: skip
+        run = begin_small(
+            corpus,
+            architecture,
+            batch_size=12,
+            accumulate=2,
+            accumulation=accumulation,
+            dropout=0.0,
+            class_weight="inverse",
+            epochs=1,
+        )
         run.optimizer = torch.optim.SGD(run.model.parameters(), lr=0.01)
         at_once = rows_at_once * (run.dims.speech_positions + run.dims.text_positions)
         monkeypatch.setattr("mmm.batches._CPU_POSITIONS", at_once)
@@ -148,9 +181,13 @@ def test_a_batch_cut_into_parts_steps_as_the_whole(
             torch.testing.assert_close(other[name], weights[name], rtol=0, atol=1e-6)
 
 
-def test_the_parts_of_a_batch_are_its_rows_longest_first(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_parts_of_a_batch_are_its_rows_longest_first(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = begin_small(corpus, "mlp_mixer")
-    monkeypatch.setattr("mmm.batches._CPU_POSITIONS", 4 * (run.dims.speech_positions + run.dims.text_positions))
+    monkeypatch.setattr(
+        "mmm.batches._CPU_POSITIONS", 4 * (run.dims.speech_positions + run.dims.text_positions)
+    )
     rows = torch.randperm(len(run.train))[:14].view(2, 7)
     parts = run.train.parts(rows, CPU)
     assert [tuple(part.shape) for part in parts] == [(2, 4), (2, 3)]
@@ -158,20 +195,38 @@ def test_the_parts_of_a_batch_are_its_rows_longest_first(corpus: Corpus, monkeyp
     assert together.sort(dim=1).values.equal(rows.sort(dim=1).values)
     assert (run.train.lengths[together].diff(dim=1) <= 0).all()
     unmasked = begin_small(corpus, "mlp_mixer", masked=False)
-    monkeypatch.setattr("mmm.batches._CPU_POSITIONS", 2 * (unmasked.dims.speech_positions + unmasked.dims.text_positions))
-    assert [len(part) for part in unmasked.train.parts(torch.arange(6), CPU)] == [3, 3]  # in twos they would be three
+    monkeypatch.setattr(
+        "mmm.batches._CPU_POSITIONS",
+        2 * (unmasked.dims.speech_positions + unmasked.dims.text_positions),
+    )
+    assert [len(part) for part in unmasked.train.parts(torch.arange(6), CPU)] == [
+        3,
+        3,
+    ]  # in twos they would be three
     batch = run.train.batch(rows[0, :1], CPU)
     assert int(batch.speech_mask.sum() + batch.text_mask.sum()) == run.train.lengths[rows[0, 0]]
 
 
 @pytest.mark.parametrize("architecture", ["vanilla_concat", "mlp_mixer"])
-def test_published_accumulation_steps_on_batches_0_8_16_and_drops_the_rest(corpus: Corpus, architecture: str) -> None:
-    run = begin_small(corpus, architecture, batch_size=1, accumulate=8, accumulation="published", shuffle=False,
-                      dropout=0.0, epochs=1, class_weight="inverse")  # fmt: skip
+def test_published_accumulation_steps_on_batches_0_8_16_and_drops_the_rest(
+    corpus: Corpus, architecture: str
+) -> None:
+    run = begin_small(
+        corpus,
+        architecture,
+        batch_size=1,
+        accumulate=8,
+        accumulation="published",
+        shuffle=False,
+        dropout=0.0,
+        epochs=1,
+        class_weight="inverse",
+    )
     assert 17 < len(run.train) < 24
     model = build_model(run.config, run.dims)
     model.load_state_dict(run.model.state_dict())
-    # Adam divides by the gradient's size, which turns rounding of a zero gradient into a step; plain descent does not.
+    # Adam divides by the gradient's size, which turns rounding of a zero gradient into a step;
+    # plain descent does not.
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     run.optimizer = torch.optim.SGD(run.model.parameters(), lr=0.1)
     counts = run.train.labels.sum(dim=0)
@@ -188,13 +243,26 @@ def test_published_accumulation_steps_on_batches_0_8_16_and_drops_the_rest(corpu
         torch.testing.assert_close(run.model.state_dict()[name], expected, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(("accumulation", "expected"), [("published", 3), ("exact", 3), ("exact of one", 18)])
-def test_an_epoch_of_18_batches_takes_its_steps(corpus: Corpus, accumulation: str, expected: int) -> None:
-    run = begin_small(corpus, "vanilla_concat", batch_size=1, accumulate=1 if accumulation == "exact of one" else 8,
-                      accumulation=accumulation.split()[0], label_policy="first", epochs=1)  # fmt: skip
+@pytest.mark.parametrize(
+    ("accumulation", "expected"), [("published", 3), ("exact", 3), ("exact of one", 18)]
+)
+def test_an_epoch_of_18_batches_takes_its_steps(
+    corpus: Corpus, accumulation: str, expected: int
+) -> None:
+    run = begin_small(
+        corpus,
+        "vanilla_concat",
+        batch_size=1,
+        accumulate=1 if accumulation == "exact of one" else 8,
+        accumulation=accumulation.split()[0],
+        label_policy="first",
+        epochs=1,
+    )
     run.train.indices, run.train.labels = run.train.indices[:18], run.train.labels[:18]
     list(fit(run))
-    assert {int(state["step"]) for state in run.optimizer.state_dict()["state"].values()} == {expected}
+    assert {int(state["step"]) for state in run.optimizer.state_dict()["state"].values()} == {
+        expected
+    }
 
 
 @every_architecture
@@ -217,7 +285,9 @@ def test_training_learns(corpus: Corpus) -> None:
     assert [result.epoch for result in results] == list(range(1, 26))
 
 
-def test_weighted_sampling_draws_as_many_rows_as_there_are_and_balances_the_classes(corpus: Corpus) -> None:
+def test_weighted_sampling_draws_as_many_rows_as_there_are_and_balances_the_classes(
+    corpus: Corpus,
+) -> None:
     config = small_config("vanilla_concat", weighted_sampling=True)
     train = begin(config, corpus.features()).train
     present = int((train.class_counts > 0).sum())
@@ -259,15 +329,19 @@ def test_label_policies_treat_a_row_of_two_labels(
     manifest = corpus.manifest
     assert manifest.utterances[3].emotions == ("happy", "neutral")
     rows, labels = labelled_rows(manifest, [2, 3], policy)
-    found = [(row, {manifest.classes[c]: share for c, share in enumerate(shares) if share})
-             for row, shares in zip(rows.tolist(), labels.tolist(), strict=True)]  # fmt: skip
+    found = [
+        (row, {manifest.classes[c]: share for c, share in enumerate(shares) if share})
+        for row, shares in zip(rows.tolist(), labels.tolist(), strict=True)
+    ]
     assert found == [(2, {manifest.utterances[2].emotions[0]: 1.0}), *expected]
 
 
 @pytest.mark.parametrize("policy", ["first", "drop", "soft"])
 def test_every_label_policy_is_validated_on_every_label(corpus: Corpus, policy: str) -> None:
     run = trained(corpus, "vanilla_concat", label_policy=policy, epochs=1)
-    expanded = sum(len(corpus.manifest.utterances[index].emotions) for index in corpus.manifest.rows("dev"))
+    expanded = sum(
+        len(corpus.manifest.utterances[index].emotions) for index in corpus.manifest.rows("dev")
+    )
     assert len(run.dev) == expanded == np.sum(run.best_metrics["confusion_matrix"])
     assert len(run.train) <= len(corpus.manifest.rows("train"))
 
@@ -275,7 +349,9 @@ def test_every_label_policy_is_validated_on_every_label(corpus: Corpus, policy: 
 @pytest.mark.parametrize("lr", [1e30, 1e38])
 def test_a_loss_that_is_not_finite_raises_diverged(corpus: Corpus, lr: float) -> None:
     run = begin_small(corpus, "vanilla_concat", lr=lr, epochs=5)
-    with pytest.raises(Diverged, match=r"(training|validation) loss is (nan|inf) (in|after) epoch [12] \(lr 1e\+3"):
+    with pytest.raises(
+        Diverged, match=r"(training|validation) loss is (nan|inf) (in|after) epoch [12] \(lr 1e\+3"
+    ):
         list(fit(run))
 
 
@@ -292,7 +368,9 @@ def test_sizes_come_from_the_data_and_not_from_its_test_split(corpus: Corpus) ->
 
 @pytest.mark.parametrize("inputs", ["speech", "text"])
 @every_architecture
-def test_training_on_one_input_zeroes_the_other(corpus: Corpus, architecture: str, inputs: str) -> None:
+def test_training_on_one_input_zeroes_the_other(
+    corpus: Corpus, architecture: str, inputs: str
+) -> None:
     run = begin_small(corpus, architecture, inputs=inputs, context=2)
     batch = run.train.batch(torch.arange(5), CPU)
     assert bool(batch.speech.any()) == (inputs == "speech")
@@ -310,21 +388,34 @@ def test_a_checkpoint_with_a_flipped_byte_is_refused(corpus: Corpus, tmp_path: P
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"checkpoint: damaged: its checksum is not the one that was recorded"):
+    with pytest.raises(
+        ValueError, match=r"checkpoint: damaged: its checksum is not the one that was recorded"
+    ):
         load_checkpoint(begin_small(corpus, "vanilla_concat"), path, sha256)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "half a header", "empty", "no safetensors", "huge header", "no metadata"])
-def test_a_damaged_checkpoint_is_refused_by_name(corpus: Corpus, tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    ["truncated", "half a header", "empty", "no safetensors", "huge header", "no metadata"],
+)
+def test_a_damaged_checkpoint_is_refused_by_name(
+    corpus: Corpus, tmp_path: Path, damage: str
+) -> None:
     path = tmp_path / "checkpoint"
     checkpoint(corpus, path)
     content = path.read_bytes()
     if damage == "no metadata":
         save_file(load_file(path), path)
     else:
-        path.write_bytes({"truncated": content[:-5], "half a header": content[:50], "empty": b"",
-                          "no safetensors": b"PK\3\4" + bytes(range(256)) * 9,
-                          "huge header": struct.pack("<Q", 2**60) + content[8:]}[damage])  # fmt: skip
+        path.write_bytes(
+            {
+                "truncated": content[:-5],
+                "half a header": content[:50],
+                "empty": b"",
+                "no safetensors": b"PK\3\4" + bytes(range(256)) * 9,
+                "huge header": struct.pack("<Q", 2**60) + content[8:],
+            }[damage]
+        )
     run = begin_small(corpus, "vanilla_concat")
     before = {name: value.clone() for name, value in run.model.state_dict().items()}
     with pytest.raises(ValueError, match=f"{path}: damaged"):
@@ -344,7 +435,9 @@ def test_a_checkpoint_of_other_settings_is_refused(corpus: Corpus, tmp_path: Pat
     with pytest.raises(ValueError, match=r"\(objective differ\)"):
         load_checkpoint(other, path)
     with pytest.raises(ValueError, match=r"speech_width, speech differ"):
-        load_checkpoint(begin(small_config("vanilla_concat"), corpus.features("extract_feature")), path)
+        load_checkpoint(
+            begin(small_config("vanilla_concat"), corpus.features("extract_feature")), path
+        )
 
 
 def test_a_checkpoint_before_the_first_epoch_is_a_fresh_run(corpus: Corpus, tmp_path: Path) -> None:
@@ -358,16 +451,27 @@ def test_a_checkpoint_before_the_first_epoch_is_a_fresh_run(corpus: Corpus, tmp_
 def test_a_device_that_is_not_there_is_refused() -> None:
     assert resolve_device("cpu") == CPU
     for name in ("tpu", "meta", "cpu:x"):
-        with pytest.raises(ValueError, match=rf"unknown device '{name}'; expected cpu, cuda or cuda:N"):
+        with pytest.raises(
+            ValueError, match=rf"unknown device '{name}'; expected cpu, cuda or cuda:N"
+        ):
             resolve_device(name)
-    with pytest.raises(ValueError, match=r"device 'cuda:99' asked for, but this machine has \d+ usable GPUs"):
+    with pytest.raises(
+        ValueError, match=r"device 'cuda:99' asked for, but this machine has \d+ usable GPUs"
+    ):
         resolve_device("cuda:99")
 
 
 @every_architecture
 def test_every_system_learns_a_batch_by_heart(corpus: Corpus, architecture: str) -> None:
     run = begin_small(
-        corpus, architecture, epochs=80, lr=5e-3, dropout=0.0, weight_decay=0.0, batch_size=64, label_policy="first"
+        corpus,
+        architecture,
+        epochs=80,
+        lr=5e-3,
+        dropout=0.0,
+        weight_decay=0.0,
+        batch_size=64,
+        label_policy="first",
     )
     run.train = run.train.part(torch.arange(12))
     *_, last = fit(run)

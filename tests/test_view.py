@@ -1,4 +1,6 @@
-"""What a sweep shows while it runs, by a conductor that is told made-up reports at made-up times."""
+"""What a sweep shows while it runs, by a conductor that is told made-up reports at made-up
+times.
+"""
 
 import io
 import time
@@ -22,13 +24,21 @@ NOON = time.mktime((2026, 1, 5, 12, 0, 0, 0, 0, -1))
 class Told:
     """A sweep of seven trials at 12:00: each two epochs of 30 s, with a view on it."""
 
-    def __init__(self, ledger: Ledger, corpus: Corpus, width: int, *, is_terminal: bool, **changes: Any) -> None:
-        spec = replace(small_spec(corpus, trials=7, epochs=2, workers=2, time_budget_s=3600.0), **changes)
+    def __init__(
+        self, ledger: Ledger, corpus: Corpus, width: int, *, is_terminal: bool, **changes: Any
+    ) -> None:
+        spec = replace(
+            small_spec(corpus, trials=7, epochs=2, workers=2, time_budget_s=3600.0), **changes
+        )
         ledger.append(("sweep", None, {"spec": spec.as_json()}))
         self.now = NOON
-        self.console = Console(file=io.StringIO(), width=width, force_terminal=is_terminal, color_system=None)
+        self.console = Console(
+            file=io.StringIO(), width=width, force_terminal=is_terminal, color_system=None
+        )
         self.view = View(self.console, spec.name)
-        self.conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", self.view.changed, clock=lambda: self.now)
+        self.conductor = Conductor(
+            ledger, spec, SMALL_SPACE, "cpu", self.view.changed, clock=lambda: self.now
+        )
         self.conductor.open_session("mmm-search run")
 
     def order(self) -> int:
@@ -38,8 +48,15 @@ class Told:
 
     def train(self, number: int, epoch: int, score: float) -> None:
         self.now += 30.0
-        entry = {**epoch_entry(epoch, score), "seconds": 30.0, "alone_seconds": 30.0, "ended": self.now}
-        self.conductor.report(number, {"epochs": [entry], "checkpoint": None, "is_last": epoch == 2, "failure": None})
+        entry = {
+            **epoch_entry(epoch, score),
+            "seconds": 30.0,
+            "alone_seconds": 30.0,
+            "ended": self.now,
+        }
+        self.conductor.report(
+            number, {"epochs": [entry], "checkpoint": None, "is_last": epoch == 2, "failure": None}
+        )
 
     @property
     def picture(self) -> list[str]:
@@ -66,7 +83,10 @@ def test_a_terminal_shows_states_best_workers_budgets_and_end_within_its_width(
     sweep = Told(ledger, corpus, width, is_terminal=True)
     assert sweep.picture == ["sweep small: starting"]
     sweep.view.follow(sweep.conductor)
-    assert sweep.picture == ["sweep small: starting workers, 2 workers, 0s", "budget: 0 of 7 trials, 0s of 1h"]
+    assert sweep.picture == [
+        "sweep small: starting workers, 2 workers, 0s",
+        "budget: 0 of 7 trials, 0s of 1h",
+    ]
     for number in range(3):
         assert sweep.order() == number
         sweep.train(number, 1, 0.1 * number)
@@ -93,7 +113,9 @@ def test_many_workers_do_not_push_the_table_off_the_screen(corpus: Corpus, ledge
     for _ in range(40):
         sweep.order()
     shown = " ".join(sweep.picture)
-    assert shown.endswith("#5 " + sweep.conductor.trials[5].settings["architecture"] + " epoch 0; and 34 more")
+    assert shown.endswith(
+        "#5 " + sweep.conductor.trials[5].settings["architecture"] + " epoch 0; and 34 more"
+    )
 
 
 def test_elsewhere_each_end_is_one_plain_line(corpus: Corpus, ledger: Ledger) -> None:
@@ -108,17 +130,25 @@ def test_elsewhere_each_end_is_one_plain_line(corpus: Corpus, ledger: Ledger) ->
     names = [trial.settings["architecture"] for trial in sweep.conductor.trials.values()]
     best = f"best macro_f1 0.2000 (trial 0, {names[0]})"
     assert sweep.printed == [
-        f"trial 0 complete (all 2 epochs): {names[0]}, macro_f1 0.2000 at epoch 1; {best}; 1 of 7 trials, 1m of 1h, "
-        "0 of 5 trials since the best; ends about 12:07 (in 6m)",
-        f"trial 1 complete (all 2 epochs): {names[1]}, macro_f1 0.2000 at epoch 1; {best}; 2 of 7 trials, 2m of 1h, "
-        "1 of 5 trials since the best; ends about 12:07 (in 5m)",
-        f"trial 2 failed (no reason): {names[2]}, no score; {best}; 3 of 7 trials, 2m of 1h, 2 of 5 trials since the best; "
-        "ends about 12:04 (in 2m40s)",
+        (
+            f"trial 0 complete (all 2 epochs): {names[0]}, macro_f1 0.2000 at epoch 1; {best}; 1 of"
+            " 7 trials, 1m of 1h, 0 of 5 trials since the best; ends about 12:07 (in 6m)"
+        ),
+        (
+            f"trial 1 complete (all 2 epochs): {names[1]}, macro_f1 0.2000 at epoch 1; {best}; 2 of"
+            " 7 trials, 2m of 1h, 1 of 5 trials since the best; ends about 12:07 (in 5m)"
+        ),
+        (
+            f"trial 2 failed (no reason): {names[2]}, no score; {best}; 3 of 7 trials, 2m of 1h, 2"
+            " of 5 trials since the best; ends about 12:04 (in 2m40s)"
+        ),
     ]
 
 
 @pytest.mark.parametrize("is_terminal", [False, True])
-def test_markup_in_settings_and_reasons_is_shown_and_does_nothing(corpus: Corpus, ledger: Ledger, is_terminal: bool) -> None:
+def test_markup_in_settings_and_reasons_is_shown_and_does_nothing(
+    corpus: Corpus, ledger: Ledger, is_terminal: bool
+) -> None:
     sweep = Told(ledger, corpus, 200, is_terminal=is_terminal)
     sweep.view.follow(sweep.conductor)
     sweep.order()
@@ -136,7 +166,10 @@ def test_a_far_end_has_its_day(corpus: Corpus, ledger: Ledger) -> None:
     sweep = Told(ledger, corpus, 80, is_terminal=False, time_budget_s=36 * 3600.0)
     sweep.order()
     sweep.train(0, 1, 0.1)
-    assert budget_line(sweep.conductor) == "0 of 7 trials, 30s of 36h; ends about Wed 00:00 (in 35h59m)"
+    assert (
+        budget_line(sweep.conductor)
+        == "0 of 7 trials, 30s of 36h; ends about Wed 00:00 (in 35h59m)"
+    )
 
 
 def test_a_used_up_budget_is_seen_to_stop_what_runs(corpus: Corpus, ledger: Ledger) -> None:

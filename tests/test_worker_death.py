@@ -1,4 +1,6 @@
-"""A worker that is killed, whoever kills it, costs what its trial did since its last checkpoint, and no more."""
+"""A worker that is killed, whoever kills it, costs what its trial did since its last checkpoint,
+and no more.
+"""
 
 import contextlib
 import os
@@ -19,13 +21,16 @@ from tests.sweep_parts import TIMEOUT_S, call, command, environment, write_space
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="processes are found through /proc"),
+    pytest.mark.skipif(
+        not Path("/proc/self/stat").is_file(), reason="processes are found through /proc"
+    ),
 ]
 
 # Trials of a few seconds, so that a kill meets them in the middle of their training.
 SPACE = """
 def suggest(trial):
-    return {"architecture": "mlp_mixer", "context": trial.suggest_int("context", 1, 3), "width": 64, "num_blocks": 1,
+    return {"architecture": "mlp_mixer", "context": trial.suggest_int("context", 1, 3),
+            "width": 64, "num_blocks": 1,
             "lr": trial.suggest_float("lr", 1e-4, 1e-3, log=True)}
 """
 EPOCHS, TRIALS = 60, 4
@@ -58,7 +63,11 @@ def training_workers_of(driver: int) -> list[int]:
     for process in processes_below(driver):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             # The class that `tune.with_resources` makes of ours.
-            if Path(f"/proc/{process}/cmdline").read_bytes().startswith(b"ray::ResourceTrainable.train"):
+            if (
+                Path(f"/proc/{process}/cmdline")
+                .read_bytes()
+                .startswith(b"ray::ResourceTrainable.train")
+            ):
                 found.append(process)
     return found
 
@@ -66,12 +75,33 @@ def training_workers_of(driver: int) -> list[int]:
 @contextlib.contextmanager
 def driver_of(corpus: Corpus, folder: Path, trials: int) -> Iterator[subprocess.Popen[str]]:
     space = write_space(folder / "long.py", SPACE)
-    arguments = command("search", "run", space, corpus.manifest.path, "--features", corpus.features_dir, "--name", "first", "--trials",
-                        trials, "--epochs", EPOCHS, "--first-rung", 20, "--workers", 2, "--packs", "off",
-                        "--runs", folder / "runs")  # fmt: skip
+    arguments = command(
+        "search",
+        "run",
+        space,
+        corpus.manifest.path,
+        "--features",
+        corpus.features_dir,
+        "--name",
+        "first",
+        "--trials",
+        trials,
+        "--epochs",
+        EPOCHS,
+        "--first-rung",
+        20,
+        "--workers",
+        2,
+        "--packs",
+        "off",
+        "--runs",
+        folder / "runs",
+    )
     with (
         open(folder / "stderr", "w") as errors,
-        subprocess.Popen(arguments, env=environment(), stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+        subprocess.Popen(
+            arguments, env=environment(), stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process,
     ):
         try:
             yield process
@@ -127,14 +157,21 @@ def test_the_trial_of_a_killed_worker_goes_on_in_another_from_its_checkpoint(
     (killed,) = [trial for trial in trials.values() if trial.dead_workers]
     assert [entry["epoch"] for entry in killed.epochs] == list(range(1, len(killed.epochs) + 1))
     events = [
-        event for event in read_events(ledger) if event.trial == killed.number or event.body.get("trial") == killed.number
+        event
+        for event in read_events(ledger)
+        if event.trial == killed.number or event.body.get("trial") == killed.number
     ]
-    place = next(place for place, event in enumerate(events) if event.body.get("about") == "dead worker")
+    place = next(
+        place for place, event in enumerate(events) if event.body.get("about") == "dead worker"
+    )
     assert events[place].body["reason"].startswith("Worker unexpectedly exits")
     saved = [event.body["epoch"] for event in events[:place] if event.kind == "checkpoint"]
     after = [event.body["epoch"] for event in events[place:] if event.kind == "epoch"]
     assert after[0] == (saved[-1] if saved else 0) + 1
-    assert "warning: 1 workers died, and what they trained went on in others from its last checkpoints; " in told
+    assert (
+        "warning: 1 workers died, and what they trained went on in others from its last"
+        " checkpoints; " in told
+    )
     found = statuses(tmp_path / "runs")
     assert found.pop("sweep") == "FINISHED"
     assert set(found.values()) <= {"FINISHED", "KILLED"}
@@ -145,7 +182,9 @@ def test_a_trial_whose_workers_are_all_killed_for_memory_fails_after_three_and_s
 ) -> None:
     (tmp_path / "runs").mkdir()
     shutil.copy(empty_store, tmp_path / "runs")
-    monkeypatch.setenv("RAY_memory_usage_threshold", "0.001")  # Ray's own monitor: more is used already
+    monkeypatch.setenv(
+        "RAY_memory_usage_threshold", "0.001"
+    )  # Ray's own monitor: more is used already
     monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
     with driver_of(corpus, tmp_path, trials=1) as driver:
         told, _ = driver.communicate(timeout=TIMEOUT_S)
@@ -155,7 +194,9 @@ def test_a_trial_whose_workers_are_all_killed_for_memory_fails_after_three_and_s
     assert trial.reason.startswith("3 workers that trained it alone have died, the last one: ")
     assert "low on memory" in trial.reason
     assert f"trial 0 failed ({trial.reason}): " in told
-    assert (tmp_path / "stderr").read_text() == f"error: every trial failed; the first reason: {trial.reason}\n"
+    assert (
+        tmp_path / "stderr"
+    ).read_text() == f"error: every trial failed; the first reason: {trial.reason}\n"
     assert statuses(tmp_path / "runs") == {"sweep": "FINISHED", "0": "FAILED"}
 
 
@@ -168,14 +209,19 @@ def test_a_sweep_whose_ray_dies_breaks_off_and_goes_on_in_another_session(
     with driver_of(corpus, tmp_path, trials=1000) as driver:
         wait_for_ended_trials(driver, 1)
         (raylet,) = [
-            process for process in processes_below(driver.pid) if Path(f"/proc/{process}/exe").resolve().name == "raylet"
+            process
+            for process in processes_below(driver.pid)
+            if Path(f"/proc/{process}/exe").resolve().name == "raylet"
         ]
         os.kill(raylet, signal.SIGKILL)
         told, _ = driver.communicate(timeout=TIMEOUT_S)
         assert driver.returncode == 1, told
     why = "broken off: Ray has died on this machine (its raylet does not live any more)"
     assert (tmp_path / "stderr").read_text() == f"error: {why}\n"
-    assert f"ended: {why}; once that is mended, go on with: mmm-search resume first --runs {runs}\n" in told
+    assert (
+        f"ended: {why}; once that is mended, go on with: mmm-search resume first --runs {runs}\n"
+        in told
+    )
     history = read_history(runs / "first" / "ledger.sqlite")
     assert history.last_close is not None
     assert history.last_close["why"] == why
@@ -191,7 +237,9 @@ def cluster() -> Iterator[Any]:
     """Three nodes of one machine: the first without a core, where the driver is."""
     from ray.cluster_utils import Cluster
 
-    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    found = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
+    )
     try:
         yield found
     finally:
@@ -206,13 +254,39 @@ def test_trials_of_a_node_that_is_killed_go_on_on_another(
     shutil.copy(empty_store, runs)
     first = cluster.add_node(num_cpus=1)
     space = write_space(tmp_path / "long.py", SPACE)
-    arguments = command("search", "run", space, corpus.manifest.path, "--features", corpus.features_dir, "--name", "first", "--trials", 1,
-                        "--epochs", 2000, "--first-rung", 1999, "--workers", 1, "--packs", "off", "--runs", runs,
-                        "--address", cluster.address)  # fmt: skip
+    arguments = command(
+        "search",
+        "run",
+        space,
+        corpus.manifest.path,
+        "--features",
+        corpus.features_dir,
+        "--name",
+        "first",
+        "--trials",
+        1,
+        "--epochs",
+        2000,
+        "--first-rung",
+        1999,
+        "--workers",
+        1,
+        "--packs",
+        "off",
+        "--runs",
+        runs,
+        "--address",
+        cluster.address,
+    )
     ledger = runs / "first" / "ledger.sqlite"
-    with subprocess.Popen(arguments, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as driver:
+    with subprocess.Popen(
+        arguments, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as driver:
         try:
-            while not (ledger.is_file() and any(event.kind == "checkpoint" for event in read_events(ledger))):
+            while not (
+                ledger.is_file()
+                and any(event.kind == "checkpoint" for event in read_events(ledger))
+            ):
                 assert driver.poll() is None, driver.communicate()
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     driver.wait(0.2)

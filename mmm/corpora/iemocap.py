@@ -1,7 +1,8 @@
 """`mmm prepare iemocap`: IEMOCAP (Busso et al. 2008), by its published layout.
 
-SessionN/dialog/EmoEvaluation/DIALOGUE.txt has a line an utterance, `[start - end] TAB id TAB label TAB [valence, activation, dominance]`,
-each followed by the raters' lines, `C-E2: TAB Neutral; TAB ()`. SessionN/dialog/transcriptions/DIALOGUE.txt has `id [start-end]: text`,
+SessionN/dialog/EmoEvaluation/DIALOGUE.txt has a line an utterance, `[start - end] TAB id TAB label
+TAB [valence, activation, dominance]`, each followed by the raters' lines, `C-E2: TAB Neutral; TAB
+()`. SessionN/dialog/transcriptions/DIALOGUE.txt has `id [start-end]: text`,
 SessionN/sentences/wav/DIALOGUE/id.wav the speech.
 """
 
@@ -13,16 +14,37 @@ from mmm.corpora.reading import from_windows, read_text
 from mmm.corpora.sessions import split_of_sessions
 from mmm.manifest import ManifestError
 
-# exc with hap, as is usual; what has no counterpart is left out unless it is named: fru, oth, xxx (no majority).
+# exc with hap, as is usual; what has no counterpart is left out unless it is named: fru, oth, xxx
+# (no majority).
 EMOTIONS_OF = {
-    "neu": "neutral", "hap": "happy", "exc": "happy", "sad": "sad", "ang": "angry", "fea": "fear", "sur": "surprise",
-    "dis": "disgust", "fru": "", "oth": "", "xxx": "",
-}  # fmt: skip
-_RATED = {"neutral": "neu", "happiness": "hap", "excited": "exc", "sadness": "sad", "anger": "ang", "fear": "fea",
-          "surprise": "sur", "disgust": "dis", "frustration": "fru", "other": "oth"}  # fmt: skip
+    "neu": "neutral",
+    "hap": "happy",
+    "exc": "happy",
+    "sad": "sad",
+    "ang": "angry",
+    "fea": "fear",
+    "sur": "surprise",
+    "dis": "disgust",
+    "fru": "",
+    "oth": "",
+    "xxx": "",
+}
+_RATED = {
+    "neutral": "neu",
+    "happiness": "hap",
+    "excited": "exc",
+    "sadness": "sad",
+    "anger": "ang",
+    "fear": "fea",
+    "surprise": "sur",
+    "disgust": "dis",
+    "frustration": "fru",
+    "other": "oth",
+}
 _NUMBER = r"([0-9]+(?:\.[0-9]*)?)"
 _EVALUATION = re.compile(
-    rf"\[\s*{_NUMBER}\s*-\s*{_NUMBER}\s*\]\s+(\S+)\s+(\w+)\s+\[\s*{_NUMBER}\s*,\s*{_NUMBER}\s*,\s*{_NUMBER}\s*\]"
+    rf"\[\s*{_NUMBER}\s*-\s*{_NUMBER}\s*\]\s+(\S+)\s+(\w+)\s+"
+    rf"\[\s*{_NUMBER}\s*,\s*{_NUMBER}\s*,\s*{_NUMBER}\s*\]"
 )
 _RATER = re.compile(r"C-[EFM][0-9]*:\s+(.*?)\s*(?:\(.*)?")
 _UTTERANCE = re.compile(r"(Ses([0-9]{2})[FM]_\w+?)_([FM])([0-9]{3})")
@@ -30,14 +52,26 @@ _LINE = re.compile(r"(\S+)\s+\[[^\]]*\]\s*:\s*(.*)")
 
 
 def prepare_iemocap(
-    path: Path, *, dev_sessions: str = "4", test_sessions: str = "5", emotions: dict[str, str] | None = None
+    path: Path,
+    *,
+    dev_sessions: str = "4",
+    test_sessions: str = "5",
+    emotions: dict[str, str] | None = None,
 ) -> Prepared:
-    """Read the corpus at `path`. Raises FileNotFoundError, ManifestError with every fault, or ValueError for options."""
+    """Read the corpus at `path`. Raises FileNotFoundError, ManifestError with every fault, or
+    ValueError for options.
+    """
     names = EMOTIONS_OF if emotions is None else emotions
-    sessions = {int(match[1]): folder for folder in (sorted(path.iterdir()) if path.is_dir() else [])
-                if (match := re.fullmatch(r"Session([0-9]+)", folder.name)) and (folder / "dialog" / "EmoEvaluation").is_dir()}  # fmt: skip
+    sessions = {
+        int(match[1]): folder
+        for folder in (sorted(path.iterdir()) if path.is_dir() else [])
+        if (match := re.fullmatch(r"Session([0-9]+)", folder.name))
+        and (folder / "dialog" / "EmoEvaluation").is_dir()
+    }
     if not sessions:
-        raise FileNotFoundError(f"{path}: no Session1/dialog/EmoEvaluation/ in it; expected IEMOCAP's folder")
+        raise FileNotFoundError(
+            f"{path}: no Session1/dialog/EmoEvaluation/ in it; expected IEMOCAP's folder"
+        )
     splits = split_of_sessions(list(sessions), dev_sessions, test_sessions)
     prepared = Prepared(path)
     faults: list[str] = []
@@ -48,11 +82,16 @@ def prepare_iemocap(
                 prepared.account.leave_out("stray files", str(file.relative_to(path)))
                 continue
             try:
-                prepared.rows += _read_dialogue(folder, file, session, splits[session], names, prepared.account)
+                prepared.rows += _read_dialogue(
+                    folder, file, session, splits[session], names, prepared.account
+                )
             except ManifestError as error:
                 faults += [f"{error.path.relative_to(path)}: {fault}" for fault in error.faults]
         if len(prepared.rows) == before and not faults:
-            faults.append(f"{folder.name}: no utterance that can be used; are the wav files in {folder.name}/sentences/wav/?")
+            faults.append(
+                f"{folder.name}: no utterance that can be used; are the wav files in"
+                f" {folder.name}/sentences/wav/?"
+            )
     if faults:
         raise ManifestError(path, faults)
     return prepared
@@ -71,8 +110,14 @@ def _read_dialogue(
     for number, line in enumerate(read_text(file).splitlines(), start=1):
         if rater := _RATER.fullmatch(line.strip()):
             if row is not None:
-                labels = [_RATED.get(name.strip().lower(), "oth") for name in rater[1].split(";") if name.strip()]
-                chosen = ";".join(dict.fromkeys(emotion for label in labels if (emotion := names.get(label, ""))))
+                labels = [
+                    _RATED.get(name.strip().lower(), "oth")
+                    for name in rater[1].split(";")
+                    if name.strip()
+                ]
+                chosen = ";".join(
+                    dict.fromkeys(emotion for label in labels if (emotion := names.get(label, "")))
+                )
                 row["votes"] = f"{row['votes']}|{chosen}" if "votes" in row else chosen
             continue
         if not line.startswith("["):
@@ -84,7 +129,8 @@ def _read_dialogue(
             continue
         if not evaluation or not utterance:
             faults.append(
-                f"line {number}: {line[:60]!r}; expected [start - end] TAB id TAB label TAB [valence, activation, dominance]"
+                f"line {number}: {line[:60]!r}; expected [start - end] TAB id TAB label TAB"
+                " [valence, activation, dominance]"
             )
             continue
         start, end, identity, label, valence, arousal, _ = evaluation.groups()
@@ -98,7 +144,11 @@ def _read_dialogue(
             faults.append(f"line {number}: unknown label {label!r}; expected {', '.join(names)}")
             continue
         if not names[label]:
-            account.leave_out(f"labelled {label}, which is none of the emotions (--emotion {label}=... reads it as one)", where)
+            account.leave_out(
+                f"labelled {label}, which is none of the emotions (--emotion {label}=... reads it"
+                " as one)",
+                where,
+            )
             continue
         if identity not in texts:
             account.leave_out("no transcription", where)
@@ -107,18 +157,33 @@ def _read_dialogue(
         if usable_sound(wav, account, where) is None:
             continue
         row = {
-            "utterance_id": identity, "dialogue_id": dialogue, "turn": "", "session": f"Session{session}",
-            "speaker": f"Ses{utterance[2]}_{utterance[3]}", "text": texts[identity], "audio": str(wav.resolve()),
-            "emotion": names[label], "split": split, "start": start, "end": end, "valence": valence, "arousal": arousal,
-        }  # fmt: skip
+            "utterance_id": identity,
+            "dialogue_id": dialogue,
+            "turn": "",
+            "session": f"Session{session}",
+            "speaker": f"Ses{utterance[2]}_{utterance[3]}",
+            "text": texts[identity],
+            "audio": str(wav.resolve()),
+            "emotion": names[label],
+            "split": split,
+            "start": start,
+            "end": end,
+            "valence": valence,
+            "arousal": arousal,
+        }
         found.append((float(start), row))
     if faults:
         raise ManifestError(file, faults)
     for clip in sorted((folder / "sentences" / "wav" / dialogue).glob("*.wav")):
         if clip.stem not in seen:
-            account.leave_out("stray files" if is_stray(clip.name) else "clips without evaluation", clip.name)
+            account.leave_out(
+                "stray files" if is_stray(clip.name) else "clips without evaluation", clip.name
+            )
     found.sort(key=lambda one: one[0])
-    return [{**row, "turn": str(turn), "votes": row.get("votes", "")} for turn, (_, row) in enumerate(found, start=1)]
+    return [
+        {**row, "turn": str(turn), "votes": row.get("votes", "")}
+        for turn, (_, row) in enumerate(found, start=1)
+    ]
 
 
 def _transcription(file: Path) -> dict[str, str]:

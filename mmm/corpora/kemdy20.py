@@ -1,7 +1,9 @@
-"""`mmm prepare kemdy20`: KEMDy20 v1.1 to v1.3 (Noh and Jeong 2021), with the defects that its users know.
+"""`mmm prepare kemdy20`: KEMDy20 v1.1 to v1.3 (Noh and Jeong 2021), with the defects that its users
+know.
 
-annotation/SessNN_eval.csv has two header rows and 37 columns, read by position: number, start, end, segment id, total emotion, valence,
-arousal, and ten raters' triples of the same. wav/SessionNN/ has ID.wav and ID.txt. Rows are in order of conversation.
+annotation/SessNN_eval.csv has two header rows and 37 columns, read by position: number, start, end,
+segment id, total emotion, valence, arousal, and ten raters' triples of the same. wav/SessionNN/ has
+ID.wav and ID.txt. Rows are in order of conversation.
 """
 
 import re
@@ -10,7 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mmm.corpora.ai_hub import add_ai_hub
-from mmm.corpora.prepared import Account, Prepared, emotion_names, is_stray, unknown_emotions, usable_sound
+from mmm.corpora.prepared import (
+    Account,
+    Prepared,
+    emotion_names,
+    is_stray,
+    unknown_emotions,
+    usable_sound,
+)
 from mmm.corpora.reading import cleaning, decode, read_rows
 from mmm.corpora.sessions import split_of_sessions
 from mmm.manifest import ManifestError
@@ -24,12 +33,21 @@ _TOLERANCE_S = 0.5  # between a clip's length and its annotated times
 
 
 def prepare_kemdy20(
-    path: Path, *, dev_sessions: str = DEV_SESSIONS, test_sessions: str = TEST_SESSIONS, text: str = "default",
-    ai_hub: Path | None = None, ai_hub_sessions: str = "train", ai_hub_emotions: dict[str, str] | None = None, seed: int = 1,
-) -> Prepared:  # fmt: skip
-    """Read the corpus at `path`, and deal AI Hub's clips at `ai_hub` to its sessions (`train` or `all`).
+    path: Path,
+    *,
+    dev_sessions: str = DEV_SESSIONS,
+    test_sessions: str = TEST_SESSIONS,
+    text: str = "default",
+    ai_hub: Path | None = None,
+    ai_hub_sessions: str = "train",
+    ai_hub_emotions: dict[str, str] | None = None,
+    seed: int = 1,
+) -> Prepared:
+    """Read the corpus at `path`, and deal AI Hub's clips at `ai_hub` to its sessions (`train` or
+    `all`).
 
-    Raises FileNotFoundError, ManifestError with every fault of the annotations, or ValueError for options.
+    Raises FileNotFoundError, ManifestError with every fault of the annotations, or ValueError for
+    options.
     """
     clean = cleaning(text)
     root, files = annotation_files(path)
@@ -46,15 +64,30 @@ def prepare_kemdy20(
         raise ManifestError(root, faults)
     _account_for_the_rest(root / "wav", set(files), segments, ai_hub, prepared.account)
     if ai_hub is not None:
-        add_ai_hub(prepared, ai_hub, splits, "Sess{:02}", which=ai_hub_sessions, emotions=ai_hub_emotions, text=text, seed=seed)
+        add_ai_hub(
+            prepared,
+            ai_hub,
+            splits,
+            "Sess{:02}",
+            which=ai_hub_sessions,
+            emotions=ai_hub_emotions,
+            text=text,
+            seed=seed,
+        )
     return prepared
 
 
 def annotation_files(path: Path) -> tuple[Path, dict[int, Path]]:
-    """The corpus' root, `path` or the one folder below it that has annotations, and the annotations by session."""
+    """The corpus' root, `path` or the one folder below it that has annotations, and the annotations
+    by session.
+    """
     if not path.is_dir():
-        raise FileNotFoundError(f"{path}: no such folder; expected the one with KEMDy20's annotation/ and wav/")
-    roots = [folder for folder in (path, *sorted(path.iterdir())) if (folder / "annotation").is_dir()]
+        raise FileNotFoundError(
+            f"{path}: no such folder; expected the one with KEMDy20's annotation/ and wav/"
+        )
+    roots = [
+        folder for folder in (path, *sorted(path.iterdir())) if (folder / "annotation").is_dir()
+    ]
     if len(roots) != 1 and path not in roots:
         found = (
             f"{len(roots)} folders with one"
@@ -62,23 +95,33 @@ def annotation_files(path: Path) -> tuple[Path, dict[int, Path]]:
             else ", ".join(sorted(child.name for child in path.iterdir())[:5]) or "nothing"
         )
         raise FileNotFoundError(
-            f"{path}: no annotation/ in it (found: {found}); expected the folder with KEMDy20's annotation/ and wav/"
+            f"{path}: no annotation/ in it (found: {found}); expected the folder with KEMDy20's"
+            " annotation/ and wav/"
         )
     files = {}
     for file in sorted((roots[0] / "annotation").iterdir()):
         if match := _EVAL_FILE.fullmatch(file.name):
             files[int(match[1])] = file
     if not files:
-        raise FileNotFoundError(f"{roots[0] / 'annotation'}: no SessNN_eval.csv in it; is it KEMDy20?")
+        raise FileNotFoundError(
+            f"{roots[0] / 'annotation'}: no SessNN_eval.csv in it; is it KEMDy20?"
+        )
     return roots[0], files
 
 
 def rows_below_headers(file: Path, num_columns: int, id_column: int) -> list[tuple[int, list[str]]]:
-    """The annotation rows of a KEMDy CSV. Raises ManifestError for a width or headers that are not KEMDy's."""
+    """The annotation rows of a KEMDy CSV. Raises ManifestError for a width or headers that are not
+    KEMDy's.
+    """
     # A row may end with empty columns beyond the last.
-    rows = [(line, fields[:num_columns] if not any(fields[num_columns:]) else fields) for line, fields in read_rows(file)]
+    rows = [
+        (line, fields[:num_columns] if not any(fields[num_columns:]) else fields)
+        for line, fields in read_rows(file)
+    ]
     faults = [
-        f"line {line}: {len(fields)} columns; expected {num_columns}" for line, fields in rows if len(fields) != num_columns
+        f"line {line}: {len(fields)} columns; expected {num_columns}"
+        for line, fields in rows
+        if len(fields) != num_columns
     ]
     if faults:
         raise ManifestError(file, faults)
@@ -88,9 +131,16 @@ def rows_below_headers(file: Path, num_columns: int, id_column: int) -> list[tup
 
 
 def _read_session(
-    root: Path, file: Path, session: int, split: str, clean: Callable[[str], str], prepared: Prepared
+    root: Path,
+    file: Path,
+    session: int,
+    split: str,
+    clean: Callable[[str], str],
+    prepared: Prepared,
 ) -> set[str]:
-    """Add a session's rows to `prepared`; the ids of all its segments, usable or not. Raises ManifestError."""
+    """Add a session's rows to `prepared`; the ids of all its segments, usable or not. Raises
+    ManifestError.
+    """
     account, name = prepared.account, f"Sess{session:02}"
     folder = root.resolve() / "wav" / f"Session{session:02}"
     there = {child.name.lower(): child for child in folder.iterdir()} if folder.is_dir() else {}
@@ -102,23 +152,34 @@ def _read_session(
     for line, fields in rows_below_headers(file, NUM_COLUMNS, 3):
         match = SEGMENT_ID.fullmatch(fields[3])
         if not match:
-            faults.append(f"line {line}: segment id {fields[3]!r}; expected one such as {name}_script01_User001F_001")
+            faults.append(
+                f"line {line}: segment id {fields[3]!r}; expected one such as"
+                f" {name}_script01_User001F_001"
+            )
             continue
         written, script, user, sex, _ = match.groups()
         segment = name + fields[3][len("SessNN") :]
         where = f"{file.name} line {line} ({segment})"
         if int(written) != session:
-            account.repair(f"segments of {file.name} named Sess{written}: the file's name wins", where)
+            account.repair(
+                f"segments of {file.name} named Sess{written}: the file's name wins", where
+            )
         if segment in first_line:
-            faults.append(f"line {line}: segment {segment} is already on line {first_line[segment]}")
+            faults.append(
+                f"line {line}: segment {segment} is already on line {first_line[segment]}"
+            )
         first_line.setdefault(segment, line)
         if int(user) not in (2 * session - 1, 2 * session):
-            account.note(f"user number out of sequence, kept: User{user}{sex} in session {session}", where)
+            account.note(
+                f"user number out of sequence, kept: User{user}{sex} in session {session}", where
+            )
         dialogue = f"{name}_{script}"
         turns[dialogue] += 1  # of segments left out too, so that numbers do not depend on them
         num_rows += 1
         emotions = emotion_names(fields[4], account, where)
-        votes = [emotion_names(fields[7 + 3 * rater], account, where) for rater in range(NUM_RATERS)]
+        votes = [
+            emotion_names(fields[7 + 3 * rater], account, where) for rater in range(NUM_RATERS)
+        ]
         if wrong := unknown_emotions([*emotions, *(vote for rater in votes for vote in rater)]):
             faults.append(f"line {line}: {wrong}")
         numbers = _numbers(fields, faults, line)
@@ -136,30 +197,51 @@ def _read_session(
         sound = usable_sound(wav, account, where)
         if sound is None:
             continue
-        if start_s is not None and end_s is not None and abs(sound.seconds - (end_s - start_s)) > _TOLERANCE_S:
+        if (
+            start_s is not None
+            and end_s is not None
+            and abs(sound.seconds - (end_s - start_s)) > _TOLERANCE_S
+        ):
             account.note(f"clip and annotated times differ by more than {_TOLERANCE_S} s", where)
         if len(emotions) > 1:
             account.note("tied votes, kept as several emotions", where)
         transcript = _transcript(there.get(f"{segment}.txt".lower()), clean, account, where)
         if transcript is None:
             continue
-        prepared.rows.append({
-            "utterance_id": segment, "dialogue_id": dialogue, "turn": str(turns[dialogue]), "session": name,
-            "speaker": f"User{user}{sex}", "text": transcript, "audio": str(wav), "emotion": ";".join(emotions),
-            "split": split, "start": fields[1], "end": fields[2], "valence": "" if valence is None else fields[5],
-            "arousal": "" if arousal is None else fields[6], "votes": "|".join(";".join(rater) for rater in votes),
-        })  # fmt: skip
+        prepared.rows.append(
+            {
+                "utterance_id": segment,
+                "dialogue_id": dialogue,
+                "turn": str(turns[dialogue]),
+                "session": name,
+                "speaker": f"User{user}{sex}",
+                "text": transcript,
+                "audio": str(wav),
+                "emotion": ";".join(emotions),
+                "split": split,
+                "start": fields[1],
+                "end": fields[2],
+                "valence": "" if valence is None else fields[5],
+                "arousal": "" if arousal is None else fields[6],
+                "votes": "|".join(";".join(rater) for rater in votes),
+            }
+        )
     if not num_rows and not faults:
         faults.append("no segments below its header rows")
     if num_rows and not faults and not any(row["session"] == name for row in prepared.rows):
-        faults.append(f"none of its {num_rows} segments can be used; are the wav and txt files in wav/Session{session:02}/?")
+        faults.append(
+            f"none of its {num_rows} segments can be used; are the wav and txt files in"
+            f" wav/Session{session:02}/?"
+        )
     if faults:
         raise ManifestError(file, faults)
     return set(first_line)
 
 
 def _numbers(fields: list[str], faults: list[str], line: int) -> list[float | None] | None:
-    """Start, end, valence and arousal, None for an empty field; None for all where one is no number."""
+    """Start, end, valence and arousal, None for an empty field; None for all where one is no
+    number.
+    """
     found: list[float | None] = []
     for column, what in ((1, "start"), (2, "end"), (5, "valence"), (6, "arousal")):
         if fields[column] and not re.fullmatch(r"-?[0-9]{1,9}(\.[0-9]*)?", fields[column]):
@@ -169,7 +251,9 @@ def _numbers(fields: list[str], faults: list[str], line: int) -> list[float | No
     return found
 
 
-def _transcript(file: Path | None, clean: Callable[[str], str], account: Account, where: str) -> str | None:
+def _transcript(
+    file: Path | None, clean: Callable[[str], str], account: Account, where: str
+) -> str | None:
     """The cleaned text, None and an entry in the account where there is none to read."""
     if file is None:
         account.leave_out("no transcript", where)
@@ -187,7 +271,9 @@ def _transcript(file: Path | None, clean: Callable[[str], str], account: Account
     return cleaned
 
 
-def _account_for_the_rest(wav: Path, sessions: set[int], segments: set[str], ai_hub: Path | None, account: Account) -> None:
+def _account_for_the_rest(
+    wav: Path, sessions: set[int], segments: set[str], ai_hub: Path | None, account: Account
+) -> None:
     """Account for what is below wav/ and was not read."""
     known = {f"{segment}{suffix}".lower() for segment in segments for suffix in (".wav", ".txt")}
     for folder in sorted(wav.iterdir()):
@@ -196,7 +282,9 @@ def _account_for_the_rest(wav: Path, sessions: set[int], segments: set[str], ai_
             account.leave_out("stray files", f"wav/{folder.name}")
         elif session is None:
             if ai_hub is None or ai_hub.resolve() != folder.resolve():
-                account.note("folders that are not a session's were not read", f"wav/{folder.name}/")
+                account.note(
+                    "folders that are not a session's were not read", f"wav/{folder.name}/"
+                )
         elif int(session[1]) not in sessions:
             account.leave_out("session without annotations", f"wav/{folder.name}/")
         else:
@@ -204,5 +292,6 @@ def _account_for_the_rest(wav: Path, sessions: set[int], segments: set[str], ai_
                 if file.name.lower() not in known:
                     is_clip = file.suffix.lower() in (".wav", ".txt") and not is_stray(file.name)
                     account.leave_out(
-                        "files without annotation" if is_clip else "stray files", f"wav/{folder.name}/{file.name}"
+                        "files without annotation" if is_clip else "stray files",
+                        f"wav/{folder.name}/{file.name}",
                     )

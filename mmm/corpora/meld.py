@@ -1,7 +1,8 @@
 """`mmm prepare meld`: MELD (Poria et al. 2019), three CSVs and a folder of clips for each.
 
-Clips are diaN_uttM.wav or .flac, or MELD's own .mp4, whose sound ffmpeg takes out. A folder's split is in its name: train_splits,
-dev_splits_complete, output_repeated_splits_test, or plainly train, dev and test.
+Clips are diaN_uttM.wav or .flac, or MELD's own .mp4, whose sound ffmpeg takes out. A folder's split
+is in its name: train_splits, dev_splits_complete, output_repeated_splits_test, or plainly train,
+dev and test.
 """
 
 import re
@@ -20,12 +21,15 @@ _SOUND = "meld_audio"  # beside the manifest: what ffmpeg took out of clips
 
 
 def prepare_meld(path: Path, out: Path) -> tuple[Prepared, list[tuple[Path, Path]]]:
-    """Read the corpus at `path` for a manifest at `out`; beside it the clips whose sound is still to be taken out, and to where.
+    """Read the corpus at `path` for a manifest at `out`; beside it the clips whose sound is still
+    to be taken out, and to where.
 
     Raises FileNotFoundError or ManifestError with every fault.
     """
     if not path.is_dir():
-        raise FileNotFoundError(f"{path}: no such folder; expected the one with train_sent_emo.csv and MELD's clips")
+        raise FileNotFoundError(
+            f"{path}: no such folder; expected the one with train_sent_emo.csv and MELD's clips"
+        )
     prepared = Prepared(path)
     clips = _clips(path)
     files = {split: sorted(path.rglob(f"{split}_sent_emo.csv")) for split in SPLITS}
@@ -46,18 +50,38 @@ def prepare_meld(path: Path, out: Path) -> tuple[Prepared, list[tuple[Path, Path
 
 
 def extract_sound(clip: Path, target: Path) -> None:
-    """Write a clip's sound as 16 kHz mono to `target`, or nothing where it has none that ffmpeg can read.
+    """Write a clip's sound as 16 kHz mono to `target`, or nothing where it has none that ffmpeg can
+    read.
 
     Raises FileNotFoundError where ffmpeg is not installed.
     """
     program = shutil.which("ffmpeg")
     if program is None:
-        raise FileNotFoundError(f"{clip}: taking the sound out of mp4 needs ffmpeg, which is not installed; install it, or put "
-                                f"{clip.stem}.wav beside it")  # fmt: skip
+        raise FileNotFoundError(
+            f"{clip}: taking the sound out of mp4 needs ffmpeg, which is not installed; install it,"
+            f" or put {clip.stem}.wav beside it"
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     half = target.with_name(f".{target.name}")
-    command = [program, "-nostdin", "-v", "error", "-y", "-i", str(clip), "-vn", "-ac", "1", "-ar", str(_SAMPLE_RATE_HZ), "-c:a",
-               "pcm_s16le", "-f", "wav", str(half)]  # fmt: skip
+    command = [
+        program,
+        "-nostdin",
+        "-v",
+        "error",
+        "-y",
+        "-i",
+        str(clip),
+        "-vn",
+        "-ac",
+        "1",
+        "-ar",
+        str(_SAMPLE_RATE_HZ),
+        "-c:a",
+        "pcm_s16le",
+        "-f",
+        "wav",
+        str(half),
+    ]
     done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode == 0:
         half.replace(target)
@@ -84,7 +108,9 @@ def _read_split(
     account = prepared.account
     (_, header), *rows = read_rows(file) or [(1, [""])]
     if missing := [name for name in _COLUMNS if header.count(name) != 1]:
-        raise ManifestError(file, [f"line 1: no column {', '.join(missing)} (found: {', '.join(header)})"])
+        raise ManifestError(
+            file, [f"line 1: no column {', '.join(missing)} (found: {', '.join(header)})"]
+        )
     place = {name: header.index(name) for name in header}
     faults: list[str] = []
     seen: dict[tuple[int, int], int] = {}
@@ -92,11 +118,16 @@ def _read_split(
     num_rows = len(prepared.rows)
     for line, fields in rows:
         if len(fields) != len(header):
-            faults.append(f"line {line}: {len(fields)} columns; expected {len(header)}, as the header has")
+            faults.append(
+                f"line {line}: {len(fields)} columns; expected {len(header)}, as the header has"
+            )
             continue
         written, speaker, emotion, dialogue, utterance = (fields[place[name]] for name in _COLUMNS)
         if not re.fullmatch(r"[0-9]{1,6}", dialogue) or not re.fullmatch(r"[0-9]{1,6}", utterance):
-            faults.append(f"line {line}: Dialogue_ID {dialogue!r}, Utterance_ID {utterance!r}; expected whole numbers")
+            faults.append(
+                f"line {line}: Dialogue_ID {dialogue!r}, Utterance_ID {utterance!r}; expected whole"
+                " numbers"
+            )
             continue
         key = (int(dialogue), int(utterance))
         where = f"{file.name} line {line} (dia{key[0]}_utt{key[1]})"
@@ -125,15 +156,29 @@ def _read_split(
         if text != " ".join(written.split()):
             account.repair("quotes and dashes of Windows restored", where)
         episode = [fields[place[name]] for name in ("Season", "Episode") if name in place]
-        session = f"s{episode[0]}e{episode[1]}" if len(episode) == 2 and all(episode) else f"{split}_dia{key[0]}"
-        prepared.rows.append({
-            "utterance_id": f"{split}_dia{key[0]}_utt{key[1]}", "dialogue_id": f"{split}_dia{key[0]}", "turn": str(key[1]),
-            "session": session, "speaker": speaker or "unknown", "text": text, "audio": str(clip.resolve()), "emotion": ";".join(names),
-            "split": split,
-        })  # fmt: skip
+        session = (
+            f"s{episode[0]}e{episode[1]}"
+            if len(episode) == 2 and all(episode)
+            else f"{split}_dia{key[0]}"
+        )
+        prepared.rows.append(
+            {
+                "utterance_id": f"{split}_dia{key[0]}_utt{key[1]}",
+                "dialogue_id": f"{split}_dia{key[0]}",
+                "turn": str(key[1]),
+                "session": session,
+                "speaker": speaker or "unknown",
+                "text": text,
+                "audio": str(clip.resolve()),
+                "emotion": ";".join(names),
+                "split": split,
+            }
+        )
     if rows and not faults and not pending and len(prepared.rows) == num_rows:
-        faults.append(f"none of its {len(rows)} utterances has a clip; expected diaN_uttM.wav, .flac or .mp4 in a folder with {split!r} in "
-                      "its name")  # fmt: skip
+        faults.append(
+            f"none of its {len(rows)} utterances has a clip; expected diaN_uttM.wav, .flac or .mp4"
+            f" in a folder with {split!r} in its name"
+        )
     if faults:
         raise ManifestError(file, faults)
     return pending

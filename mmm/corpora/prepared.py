@@ -1,4 +1,6 @@
-"""What reading a corpus gives: rows of a manifest, and an account of what was repaired and what was left out."""
+"""What reading a corpus gives: rows of a manifest, and an account of what was repaired and what was
+left out.
+"""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -13,9 +15,15 @@ from mmm.sound import AudioError, SoundInfo, sound_info
 
 # What other corpora call the manifest's emotions.
 EMOTION_NAMES = {
-    "anger": "angry", "joy": "happy", "happiness": "happy", "sadness": "sad", "fearful": "fear", "surprised": "surprise",
-    "disgusted": "disgust", "disqust": "disgust",
-}  # fmt: skip
+    "anger": "angry",
+    "joy": "happy",
+    "happiness": "happy",
+    "sadness": "sad",
+    "fearful": "fear",
+    "surprised": "surprise",
+    "disgusted": "disgust",
+    "disqust": "disgust",
+}
 _MISSPELT = ("disqust",)
 # What file managers leave beside a corpus.
 _STRAY = (".ds_store", "thumbs.db", "desktop.ini")
@@ -23,7 +31,9 @@ _STRAY = (".ds_store", "thumbs.db", "desktop.ini")
 
 @dataclass
 class Account:
-    """What was repaired, what was left out and what a user should know: each a reason with the cases it was true of."""
+    """What was repaired, what was left out and what a user should know: each a reason with the
+    cases it was true of.
+    """
 
     repaired: dict[str, list[str]] = field(default_factory=dict)
     left_out: dict[str, list[str]] = field(default_factory=dict)
@@ -47,7 +57,9 @@ def _add(entries: dict[str, list[str]], what: str, case: str) -> None:
 
 @dataclass
 class Prepared:
-    """Rows of a manifest, in the order of conversation. `audio` is an absolute path until it is written."""
+    """Rows of a manifest, in the order of conversation. `audio` is an absolute path until it is
+    written.
+    """
 
     source: Path
     rows: list[dict[str, str]] = field(default_factory=list)
@@ -55,7 +67,9 @@ class Prepared:
 
 
 def emotion_names(text: str, account: Account, case: str) -> tuple[str, ...]:
-    """`Anger; disqust` -> ("angry", "disgust"), each once, in the corpus' order. Unknown names stay as they are."""
+    """`Anger; disqust` -> ("angry", "disgust"), each once, in the corpus' order. Unknown names stay
+    as they are.
+    """
     found = [name.strip().lower() for name in text.split(";") if name.strip()]
     for name in _MISSPELT:
         if name in found:
@@ -67,19 +81,24 @@ def unknown_emotions(names: Iterable[str]) -> str:
     """A fault, empty where all names are known."""
     unknown = [name for name in names if name not in EMOTIONS]
     return (
-        f"unknown emotion {', '.join(map(repr, unknown))}; expected {', '.join(EMOTIONS)} (several joined by ;)"
+        f"unknown emotion {', '.join(map(repr, unknown))}; expected {', '.join(EMOTIONS)} (several"
+        " joined by ;)"
         if unknown
         else ""
     )
 
 
 def emotion_map(default: dict[str, str], changes: Sequence[str]) -> dict[str, str]:
-    """A corpus' names -> the manifest's, `changes` such as `상처=fear` overruling; `NAME=` leaves a label out. Raises ValueError."""
+    """A corpus' names -> the manifest's, `changes` such as `상처=fear` overruling; `NAME=` leaves a
+    label out. Raises ValueError.
+    """
     found = dict(default)
     for change in changes:
         name, equals, emotion = (part.strip() for part in change.partition("="))
         if not equals or not name:
-            raise ValueError(f"--emotion {change!r}: expected NAME=EMOTION, or NAME= to leave it out")
+            raise ValueError(
+                f"--emotion {change!r}: expected NAME=EMOTION, or NAME= to leave it out"
+            )
         if emotion and emotion not in EMOTIONS:
             raise ValueError(f"--emotion {change!r}: {emotion!r} is none of {', '.join(EMOTIONS)}")
         found[name.lower()] = emotion
@@ -104,7 +123,8 @@ def usable_sound(path: Path, account: Account, case: str) -> SoundInfo | None:
 
 def write_checked(out: Path, content: str, source: Path) -> None:
     """Write a manifest that is faultless or not at all. Raises ManifestError about `source`."""
-    # Checked under another name in the same folder, so that audio paths mean the same and nothing faulty stays.
+    # Checked under another name in the same folder, so that audio paths mean the same and nothing
+    # faulty stays.
     trial = out.with_name(f".{out.name}.checking")
     try:
         write_text(trial, content)
@@ -117,7 +137,8 @@ def write_checked(out: Path, content: str, source: Path) -> None:
 
 
 def write_prepared(prepared: Prepared, out: Path) -> Path:
-    """Write the manifest, noting what its splits share, and beside it the account with every case, whose path is returned.
+    """Write the manifest, noting what its splits share, and beside it the account with every case,
+    whose path is returned.
 
     Audio paths become relative to the manifest's folder. Raises ManifestError.
     """
@@ -129,7 +150,9 @@ def write_prepared(prepared: Prepared, out: Path) -> Path:
             homes.setdefault(row[column], set()).add(row["split"])
         for name, splits in homes.items():
             if len(splits) > 1:
-                prepared.account.note(f"{column}s in more than one split", f"{name} ({', '.join(sorted(splits))})")
+                prepared.account.note(
+                    f"{column}s in more than one split", f"{name} ({', '.join(sorted(splits))})"
+                )
     home = out.parent.resolve()
     names = [*COLUMNS, "split"]
     names += [name for row in prepared.rows[:1] for name in row if name not in names]
@@ -137,5 +160,12 @@ def write_prepared(prepared: Prepared, out: Path) -> Path:
     table["audio"] = [os.path.relpath(audio, home) for audio in table["audio"]]
     write_checked(out, table.to_csv(index=False, lineterminator="\n"), prepared.source)
     account = out.with_suffix(".account.json")
-    write_json(account, {"source": str(prepared.source), "num_utterances": len(prepared.rows), **asdict(prepared.account)})
+    write_json(
+        account,
+        {
+            "source": str(prepared.source),
+            "num_utterances": len(prepared.rows),
+            **asdict(prepared.account),
+        },
+    )
     return account

@@ -1,4 +1,6 @@
-"""Text as corpora have it: files in one of several encodings, CSVs by position, transcripts with tags."""
+"""Text as corpora have it: files in one of several encodings, CSVs by position, transcripts with
+tags.
+"""
 
 import csv
 import io
@@ -14,8 +16,8 @@ _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 # MELD's files went through Windows: C1 control characters stand for cp1252's quotes and dashes.
 _C1 = re.compile("[\x80-\x9f]")
 
-# KEMDy20's tags: c/ continuous, n/ noise, N/ heavy noise, u/ unintelligible, l/ filler, b/ breath, * partial word,
-# + stutter, and a bare / behind an interjection.
+# KEMDy20's tags: c/ continuous, n/ noise, N/ heavy noise, u/ unintelligible, l/ filler, b/ breath,
+# * partial word, + stutter, and a bare / behind an interjection.
 _LETTER_TAG = re.compile("(?<![A-Za-z])[cnNulb]/")
 _BARE_SLASH = re.compile("(?<=[0-9A-Za-z])/(?=[0-9A-Za-z])")
 _SIGN_TAG = re.compile("[*+/]")
@@ -24,16 +26,19 @@ _NOT_DEFAULT = re.compile("[^0-9A-Za-z가-힣ㄱ-ㅎㅏ-ㅣ !?.,]")
 
 
 def decode(content: bytes, *, is_korean: bool = False) -> str:
-    """Text in UTF-8, UTF-16 with a byte order mark, or cp949, composed (NFC). Raises ValueError saying why it is none.
+    """Text in UTF-8, UTF-16 with a byte order mark, or cp949, composed (NFC). Raises ValueError
+    saying why it is none.
 
-    What is valid UTF-8 is UTF-8. But a few syllables of cp949 are valid UTF-8 by accident, as 째 is °: in a corpus of which we
-    know that it is Korean, what has Hangul in cp949 alone is cp949.
+    What is valid UTF-8 is UTF-8. But a few syllables of cp949 are valid UTF-8 by accident, as 째 is
+    °: in a corpus of which we know that it is Korean, what has Hangul in cp949 alone is cp949.
     """
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         try:
             text = content.decode("utf-16")
         except UnicodeDecodeError as error:
-            raise ValueError(f"byte {error.start}: not UTF-16 ({error.reason}), as its first bytes say") from None
+            raise ValueError(
+                f"byte {error.start}: not UTF-16 ({error.reason}), as its first bytes say"
+            ) from None
     else:
         found: dict[str, str] = {}
         faults: dict[str, UnicodeDecodeError] = {}
@@ -46,8 +51,12 @@ def decode(content: bytes, *, is_korean: bool = False) -> str:
             last = max(faults.values(), key=lambda fault: fault.start)
             raise ValueError(f"byte {last.start}: neither UTF-8 nor cp949 ({last.reason})")
         text = found.get("utf-8-sig", "")
-        if "utf-8-sig" not in found or (is_korean and not text.isascii() and not _HANGUL.search(unicodedata.normalize("NFC", text))
-                                        and _HANGUL.search(found.get("cp949", ""))):  # fmt: skip
+        if "utf-8-sig" not in found or (
+            is_korean
+            and not text.isascii()
+            and not _HANGUL.search(unicodedata.normalize("NFC", text))
+            and _HANGUL.search(found.get("cp949", ""))
+        ):
             text = found["cp949"]
     text = text.removesuffix("\x1a")  # how DOS ends a text
     if control := _CONTROL.search(text):
@@ -80,7 +89,9 @@ def read_rows(path: Path, *, is_korean: bool = False) -> list[tuple[int, list[st
                 rows.append((line, stripped))
             line = reader.line_num + 1
     except csv.Error as error:
-        raise ManifestError(path, [f"line {line}: not CSV ({error}); is a quote not closed, or not doubled?"]) from None
+        raise ManifestError(
+            path, [f"line {line}: not CSV ({error}); is a quote not closed, or not doubled?"]
+        ) from None
     return rows
 
 

@@ -15,7 +15,8 @@ def parse_sessions(text: str, option: str) -> list[int]:
         numbers = re.fullmatch(r"\s*([0-9]{1,4})\s*(?:-\s*([0-9]{1,4})\s*)?", part)
         if not numbers:
             raise ValueError(
-                f"{option} {text!r}: {part.strip()!r} is no session; expected numbers and ranges, such as 29-32,35"
+                f"{option} {text!r}: {part.strip()!r} is no session; expected numbers and ranges,"
+                " such as 29-32,35"
             )
         first, last = int(numbers[1]), int(numbers[2] or numbers[1])
         if first > last:
@@ -38,15 +39,24 @@ def show_sessions(sessions: Collection[int]) -> str:
 def split_of_sessions(found: Collection[int], dev: str, test: str) -> dict[int, str]:
     """A split for each session that was found; what is neither dev nor test is train.
 
-    Raises ValueError where sessions asked for are not there, are in both, or leave nothing to train on.
+    Raises ValueError where sessions asked for are not there, are in both, or leave nothing to train
+    on.
     """
-    wanted = {"dev": parse_sessions(dev, "--dev-sessions"), "test": parse_sessions(test, "--test-sessions")}
+    wanted = {
+        "dev": parse_sessions(dev, "--dev-sessions"),
+        "test": parse_sessions(test, "--test-sessions"),
+    }
     for split, sessions in wanted.items():
         if missing := set(sessions) - set(found):
-            raise ValueError(f"--{split}-sessions asks for session {show_sessions(missing)}, which the corpus does not have (found: "
-                             f"{show_sessions(found)}); name others, with --dev-sessions and --test-sessions")  # fmt: skip
+            raise ValueError(
+                f"--{split}-sessions asks for session {show_sessions(missing)}, which the corpus"
+                f" does not have (found: {show_sessions(found)}); name others, with --dev-sessions"
+                " and --test-sessions"
+            )
     if both := set(wanted["dev"]) & set(wanted["test"]):
-        raise ValueError(f"session {show_sessions(both)} is in --dev-sessions and in --test-sessions")
+        raise ValueError(
+            f"session {show_sessions(both)} is in --dev-sessions and in --test-sessions"
+        )
     splits = dict.fromkeys(sorted(found), "train")
     splits |= {session: split for split, sessions in wanted.items() for session in sessions}
     if "train" not in splits.values():

@@ -1,7 +1,8 @@
-"""char-ngram: words as sums of hashed character n-grams, built in, for any language, nothing to download.
+"""char-ngram: words as sums of hashed character n-grams, built in, for any language, nothing to
+download.
 
-After fastText's subwords (Bojanowski et al. 2017, arXiv:1607.04606) with signed feature hashing (Weinberger et al.
-2009, arXiv:0902.2206) in the place of learned vectors.
+After fastText's subwords (Bojanowski et al. 2017, arXiv:1607.04606) with signed feature hashing
+(Weinberger et al. 2009, arXiv:0902.2206) in the place of learned vectors.
 """
 
 import hashlib
@@ -17,7 +18,9 @@ from mmm.store import Recipe
 _VERSION = 1
 MAX_TOKENS = 128
 _NGRAMS = (1, 2, 3, 4, 5)
-_LONGEST_KEPT = 100  # letters of a word that is remembered; longer ones hardly come again, and fill the memory
+_LONGEST_KEPT = (
+    100  # letters of a word that is remembered; longer ones hardly come again, and fill the memory
+)
 _WORDS = re.compile(r"\w+|[^\w\s]")
 
 
@@ -49,13 +52,19 @@ def _word(word: str, width: int, salt: str) -> Floats:
 
 def _vector(word: str, width: int, salt: str) -> Floats:
     """Of a word of any length, in time that grows as the length."""
-    return _word(word, width, salt) if len(word) <= _LONGEST_KEPT else _hashed(_pieces(word, salt), width)
+    return (
+        _word(word, width, salt)
+        if len(word) <= _LONGEST_KEPT
+        else _hashed(_pieces(word, salt), width)
+    )
 
 
 class CharNgram:
-    """Position 0 stands for the whole (as [CLS]), then a vector a word; turns are divided by a separator vector.
+    """Position 0 stands for the whole (as [CLS]), then a vector a word; turns are divided by a
+    separator vector.
 
-    Position 0 adds the current utterance's words and, hashed to other places and halved, those of the turns before it.
+    Position 0 adds the current utterance's words and, hashed to other places and halved, those of
+    the turns before it.
     """
 
     batching: Batching = "loop"
@@ -64,7 +73,9 @@ class CharNgram:
         if not 16 <= width <= 4096:
             raise ValueError(f"--text-width {width} is out of range; expected 16 to 4096")
         if not 2 <= max_tokens <= MAX_TOKENS:
-            raise ValueError(f"--max-tokens {max_tokens} is out of range; expected 2 to {MAX_TOKENS}")
+            raise ValueError(
+                f"--max-tokens {max_tokens} is out of range; expected 2 to {MAX_TOKENS}"
+            )
         self._width, self.max_tokens = width, max_tokens
 
     def recipe(self) -> Recipe:
@@ -83,7 +94,10 @@ class CharNgram:
         """Nothing: there are no weights."""
 
     def num_tokens(self, all_turns: Sequence[Sequence[str]]) -> list[int]:
-        counts = (sum(len(_WORDS.findall(turn.lower())) for turn in turns) + len(turns) for turns in all_turns)
+        counts = (
+            sum(len(_WORDS.findall(turn.lower())) for turn in turns) + len(turns)
+            for turns in all_turns
+        )
         return [min(count, self.max_tokens) for count in counts]
 
     def encode_batch(self, all_turns: Sequence[Sequence[str]]) -> list[Floats]:
@@ -92,16 +106,30 @@ class CharNgram:
     def encode(self, turns: Sequence[str]) -> Floats:
         words = [_WORDS.findall(turn.lower()) for turn in turns]
         whole = np.zeros(self._width, dtype=np.float32)
-        for salt, weight, chosen in (("now ", 1.0, words[0]), ("before ", 0.5, [w for turn in words[1:] for w in turn])):
-            total = sum((_vector(word, self._width, salt) for word in chosen), start=np.zeros(self._width, dtype=np.float32))
+        for salt, weight, chosen in (
+            ("now ", 1.0, words[0]),
+            ("before ", 0.5, [w for turn in words[1:] for w in turn]),
+        ):
+            total = sum(
+                (_vector(word, self._width, salt) for word in chosen),
+                start=np.zeros(self._width, dtype=np.float32),
+            )
             whole += np.float32(weight / max(float(np.linalg.norm(total)), 1e-6)) * total
-        # Unit vectors have components near 1 / sqrt(D); scaled to about one, as learned embeddings are.
+        # Unit vectors have components near 1 / sqrt(D); scaled to about one, as learned embeddings
+        # are.
         rows = [whole]
         for distance, turn in enumerate(words):
-            marker = np.float32(0.5) * _hashed([(f"turn {distance}", 1)], self._width) if distance else np.float32(0.0)
+            marker = (
+                np.float32(0.5) * _hashed([(f"turn {distance}", 1)], self._width)
+                if distance
+                else np.float32(0.0)
+            )
             if distance:
                 rows.append(_hashed([("separator", 1)], self._width) + marker)
-            rows += [_vector(word, self._width, "") + marker for word in turn[: self.max_tokens - len(rows)]]
+            rows += [
+                _vector(word, self._width, "") + marker
+                for word in turn[: self.max_tokens - len(rows)]
+            ]
             if len(rows) >= self.max_tokens:
                 break
         return np.stack(rows[: self.max_tokens]) * np.float32(self._width**0.5)

@@ -1,6 +1,7 @@
 """fbank: log-mel filterbanks, built in, nothing to download.
 
-`extract_feature` is the filterbank, `hidden_state` has its first and second differences in time beside it.
+`extract_feature` is the filterbank, `hidden_state` has its first and second differences in time
+beside it.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,8 @@ _VERSION = 1  # raise it when the numbers change, so that old features are not t
 _HOP_S, _WINDOW_S = 0.010, 0.025  # the usual framing of speech recognition
 _ANALYSIS_RATE_HZ = round(1 / _HOP_S)
 _FLOOR = 1e-6
-# Log-mel values of speech lie between about -14 and 4; this brings them near zero mean and unit variance.
+# Log-mel values of speech lie between about -14 and 4; this brings them near zero mean and unit
+# variance.
 _SHIFT, _SCALE = 6.0, 4.0
 
 
@@ -29,7 +31,10 @@ class Fbank:
     def __init__(self, *, frame_rate: float = 25.0, num_mels: int = 64) -> None:
         block = _ANALYSIS_RATE_HZ / frame_rate if frame_rate > 0 else 0.0
         if block < 1 or block != int(block):
-            raise ValueError(f"--frame-rate {frame_rate:g} does not divide {_ANALYSIS_RATE_HZ}; try 50, 25, 20, 12.5 or 10")
+            raise ValueError(
+                f"--frame-rate {frame_rate:g} does not divide {_ANALYSIS_RATE_HZ}; try 50, 25, 20,"
+                " 12.5 or 10"
+            )
         if not 8 <= num_mels <= 128:
             raise ValueError(f"--num-mels {num_mels} is out of range; expected 8 to 128")
         self.frame_rate, self.num_mels, self.block = float(frame_rate), num_mels, int(block)
@@ -39,9 +44,14 @@ class Fbank:
         import torchaudio.transforms  # here, because features that are there need none of it
 
         return torchaudio.transforms.MelSpectrogram(
-            SAMPLE_RATE_HZ, n_fft=512, win_length=round(_WINDOW_S * SAMPLE_RATE_HZ),
-            hop_length=round(_HOP_S * SAMPLE_RATE_HZ), f_min=20.0, n_mels=self.num_mels, pad_mode="constant",
-        )  # fmt: skip
+            SAMPLE_RATE_HZ,
+            n_fft=512,
+            win_length=round(_WINDOW_S * SAMPLE_RATE_HZ),
+            hop_length=round(_HOP_S * SAMPLE_RATE_HZ),
+            f_min=20.0,
+            n_mels=self.num_mels,
+            pad_mode="constant",
+        )
 
     def load(self, *, weights: bool = True) -> None:
         """Filters alone."""
@@ -56,12 +66,21 @@ class Fbank:
     def num_frames(self, num_samples: int, feature: str) -> int:
         return -(-(num_samples // round(_HOP_S * SAMPLE_RATE_HZ) + 1) // self.block)
 
-    def encode_batch(self, waves: Sequence[Floats], features: Sequence[str]) -> list[dict[str, Floats]]:
+    def encode_batch(
+        self, waves: Sequence[Floats], features: Sequence[str]
+    ) -> list[dict[str, Floats]]:
         return [self.encode(wave, features) for wave in waves]
 
     def recipe(self, feature: str) -> Recipe:
-        return {"kind": "audio", "encoder": "fbank", "version": _VERSION, "feature": feature,
-                "frame_rate_hz": self.frame_rate, "num_mels": self.num_mels, "sample_rate_hz": SAMPLE_RATE_HZ}  # fmt: skip
+        return {
+            "kind": "audio",
+            "encoder": "fbank",
+            "version": _VERSION,
+            "feature": feature,
+            "frame_rate_hz": self.frame_rate,
+            "num_mels": self.num_mels,
+            "sample_rate_hz": SAMPLE_RATE_HZ,
+        }
 
     def encode(self, wave: Floats, features: Sequence[str]) -> dict[str, Floats]:
         import torch

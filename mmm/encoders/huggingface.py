@@ -1,7 +1,8 @@
-"""Pretrained speech models of transformers: Wav2Vec2, HuBERT, WavLM, data2vec-audio, and Whisper's encoder.
+"""Pretrained speech models of transformers: Wav2Vec2, HuBERT, WavLM, data2vec-audio, and Whisper's
+encoder.
 
-By default kresnik/wav2vec2-large-xlsr-korean, as published. Never remote code; safetensors where they exist, otherwise
-torch.load with weights_only (transformers' own default since 5.0).
+By default kresnik/wav2vec2-large-xlsr-korean, as published. Never remote code; safetensors where
+they exist, otherwise torch.load with weights_only (transformers' own default since 5.0).
 """
 
 from collections.abc import Sequence
@@ -22,16 +23,32 @@ _OVERLAP_S = 4.0  # of two chunks: a cut is 2 s away from every frame that is ke
 
 
 class HuggingFaceSpeech:
-    """Frames of a frozen speech model: `hidden_state` its last layer or those of `layer`, `extract_feature` its convolutions."""
+    """Frames of a frozen speech model: `hidden_state` its last layer or those of `layer`,
+    `extract_feature` its convolutions.
+    """
 
     def __init__(
-        self, name: str, *, revision: str | None = None, layer: str = "last", frame_rate: float | None = None,
-        running: Running = ON_CPU, only_local: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        *,
+        revision: str | None = None,
+        layer: str = "last",
+        frame_rate: float | None = None,
+        running: Running = ON_CPU,
+        only_local: bool = False,
+    ) -> None:
         """`frame_rate`: a store keeps so many means of frames a second; None keeps every frame."""
-        self.name, self.running, self.layers, self.frame_rate = name, running, parse_layers(layer), frame_rate
+        self.name, self.running, self.layers, self.frame_rate = (
+            name,
+            running,
+            parse_layers(layer),
+            frame_rate,
+        )
         if running.chunk_s <= _OVERLAP_S:
-            raise ValueError(f"--chunk-seconds {running.chunk_s:g} is too short; chunks overlap by {_OVERLAP_S:g} s")
+            raise ValueError(
+                f"--chunk-seconds {running.chunk_s:g} is too short; chunks overlap by"
+                f" {_OVERLAP_S:g} s"
+            )
         self.pretrained = find_pretrained(name, revision, only_local=only_local)
         self.config: Any = None
         self.model: Any = None
@@ -41,8 +58,17 @@ class HuggingFaceSpeech:
         # Features of the convolutions have no layer: one store serves all.
         layer = {"layer": str(self.layers)} if feature == "hidden_state" else {}
         rate = {} if self.frame_rate is None else {"frame_rate_hz": float(self.frame_rate)}
-        return {"kind": "audio", **self.pretrained.identity, "version": _VERSION, "feature": feature, **layer, **rate,
-                "precision": self.running.precision, "chunk_s": self.running.chunk_s, "sample_rate_hz": SAMPLE_RATE_HZ}  # fmt: skip
+        return {
+            "kind": "audio",
+            **self.pretrained.identity,
+            "version": _VERSION,
+            "feature": feature,
+            **layer,
+            **rate,
+            "precision": self.running.precision,
+            "chunk_s": self.running.chunk_s,
+            "sample_rate_hz": SAMPLE_RATE_HZ,
+        }
 
     def load(self, *, weights: bool = True) -> None:
         if self.config is None:
@@ -64,19 +90,30 @@ class HuggingFaceSpeech:
         self.config = load_part(AutoConfig, self.name, folder)
         family = self.config.model_type
         if family not in _FAMILIES:
-            raise ValueError(f"encoder {self.name!r} is a {family}; expected one of {', '.join(_FAMILIES)}")
+            raise ValueError(
+                f"encoder {self.name!r} is a {family}; expected one of {', '.join(_FAMILIES)}"
+            )
         self.extractor = load_part(AutoFeatureExtractor, self.name, folder)
         if self.extractor.sampling_rate != SAMPLE_RATE_HZ:
             raise ValueError(
-                f"encoder {self.name!r} wants {self.extractor.sampling_rate} Hz speech; expected {SAMPLE_RATE_HZ} Hz"
+                f"encoder {self.name!r} wants {self.extractor.sampling_rate} Hz speech; expected"
+                f" {SAMPLE_RATE_HZ} Hz"
             )
         self.is_whisper = family == "whisper"
         if self.is_whisper:
-            self.window = self.config.max_source_positions * 2 * self.extractor.hop_length  # its second convolution halves
-            self.convolutions = Convolutions((2 * self.extractor.hop_length,), (2 * self.extractor.hop_length,))
-            self.batching = "masked"  # every window is as long: it was trained on speech padded to 30 s
+            self.window = (
+                self.config.max_source_positions * 2 * self.extractor.hop_length
+            )  # its second convolution halves
+            self.convolutions = Convolutions(
+                (2 * self.extractor.hop_length,), (2 * self.extractor.hop_length,)
+            )
+            self.batching = (  # every window is as long: it was trained on speech padded to 30 s
+                "masked"
+            )
         else:
-            self.convolutions = Convolutions(tuple(self.config.conv_kernel), tuple(self.config.conv_stride))
+            self.convolutions = Convolutions(
+                tuple(self.config.conv_kernel), tuple(self.config.conv_stride)
+            )
             self.batching = _batching(self.config)
         top = self.config.encoder_layers if self.is_whisper else self.config.num_hidden_layers
         if self.layers.numbers and max(self.layers.numbers) > top:
@@ -86,19 +123,29 @@ class HuggingFaceSpeech:
     def _keep_layers(self, stack: Any) -> None:
         if not self.layers.numbers:
             return
-        # One more block than is read, because what comes out of the last one may be normalised once more.
+        # One more block than is read, because what comes out of the last one may be normalised once
+        # more.
         stack.layers = stack.layers[: max(self.layers.numbers) + 1]
 
     @property
     def _num_adapters(self) -> int:
-        return self.config.num_adapter_layers if getattr(self.config, "add_adapter", False) and not self.layers.numbers else 0
+        return (
+            self.config.num_adapter_layers
+            if getattr(self.config, "add_adapter", False) and not self.layers.numbers
+            else 0
+        )
 
     def width(self, feature: str) -> int:
         if feature == "extract_feature":
             if self.config.model_type in ("hubert", "whisper"):
-                raise ValueError(f"encoder {self.name!r} gives no convolutional features; use --audio-feature hidden_state")
+                raise ValueError(
+                    f"encoder {self.name!r} gives no convolutional features; use --audio-feature"
+                    " hidden_state"
+                )
             return int(self.config.conv_dim[-1])
-        width = int(self.config.output_hidden_size if self._num_adapters else self.config.hidden_size)
+        width = int(
+            self.config.output_hidden_size if self._num_adapters else self.config.hidden_size
+        )
         return width * (1 if self.layers.mean else max(1, len(self.layers.numbers)))
 
     def frames_per_mean(self, feature: str) -> int:
@@ -111,8 +158,10 @@ class HuggingFaceSpeech:
         number = own / self.frame_rate if self.frame_rate > 0 else 0.0
         if number < 1 or number != int(number):
             choices = " or ".join(f"{own / n:g}" for n in (1, 2, 4, 5, 8))
-            raise ValueError(f"--frame-rate {self.frame_rate:g} does not divide the {own:g} frames a second of encoder {self.name!r}; "
-                             f"try {choices}")  # fmt: skip
+            raise ValueError(
+                f"--frame-rate {self.frame_rate:g} does not divide the {own:g} frames a second of"
+                f" encoder {self.name!r}; try {choices}"
+            )
         return int(number)
 
     def num_frames(self, num_samples: int, feature: str) -> int:
@@ -131,8 +180,12 @@ class HuggingFaceSpeech:
     def encode(self, wave: Floats, features: Sequence[str]) -> dict[str, Floats]:
         return self.encode_batch([wave], features)[0]
 
-    def encode_batch(self, waves: Sequence[Floats], features: Sequence[str]) -> list[dict[str, Floats]]:
-        """(S,) samples each -> (T, D) each. Speech beyond the chunk limit is cut, encoded in pieces and stitched."""
+    def encode_batch(
+        self, waves: Sequence[Floats], features: Sequence[str]
+    ) -> list[dict[str, Floats]]:
+        """(S,) samples each -> (T, D) each. Speech beyond the chunk limit is cut, encoded in pieces
+        and stitched.
+        """
         if self.model is None:
             self.load()
         for feature in features:
@@ -145,19 +198,29 @@ class HuggingFaceSpeech:
             return self._run(normal, features)
         found = []
         for wave in normal:
-            cut = windows(len(wave), self.convolutions, limit=limit, overlap=round(_OVERLAP_S * SAMPLE_RATE_HZ))
+            cut = windows(
+                len(wave),
+                self.convolutions,
+                limit=limit,
+                overlap=round(_OVERLAP_S * SAMPLE_RATE_HZ),
+            )
             if len(cut) > 1 and self._num_adapters:
                 raise ValueError(
-                    f"encoder {self.name!r} has an adapter, whose frames cannot be stitched; use a longer --chunk-seconds"
+                    f"encoder {self.name!r} has an adapter, whose frames cannot be stitched; use a"
+                    " longer --chunk-seconds"
                 )
             parts = [self._run([wave[w.start_sample : w.end_sample]], features)[0] for w in cut]
-            found.append({feature: stitch([part[feature] for part in parts], cut) for feature in features})
+            found.append(
+                {feature: stitch([part[feature] for part in parts], cut) for feature in features}
+            )
         return found
 
     def _normal(self, wave: Floats) -> Floats:
         if len(wave) < self.convolutions.receptive:
             wave = np.pad(wave, (0, self.convolutions.receptive - len(wave)))
-        values: Floats = self.extractor(wave, sampling_rate=SAMPLE_RATE_HZ, return_tensors="np")["input_values"][0]
+        values: Floats = self.extractor(wave, sampling_rate=SAMPLE_RATE_HZ, return_tensors="np")[
+            "input_values"
+        ][0]
         return values.astype(np.float32, copy=False)
 
     def _run(self, waves: Sequence[Floats], features: Sequence[str]) -> list[dict[str, Floats]]:
@@ -177,25 +240,53 @@ class HuggingFaceSpeech:
         found = {"hidden_state": self._hidden(output)} if "hidden_state" in features else {}
         if "extract_feature" in features:
             found["extract_feature"] = output.extract_features
-        return _rows(found, [{feature: self._num_own_frames(length, feature) for feature in features} for length in lengths])
+        return _rows(
+            found,
+            [
+                {feature: self._num_own_frames(length, feature) for feature in features}
+                for length in lengths
+            ],
+        )
 
     def _whisper(self, waves: Sequence[Floats], features: Sequence[str]) -> list[dict[str, Floats]]:
-        """In windows of 30 s, one after another, as the model was trained; frames of padding are dropped."""
+        """In windows of 30 s, one after another, as the model was trained; frames of padding are
+        dropped.
+        """
         import torch
 
-        cut = [[Window(start, min(start + self.window, len(wave)), 0, 0, 0) for start in range(0, max(1, len(wave)), self.window)]
-               for wave in waves]  # fmt: skip
+        cut = [
+            [
+                Window(start, min(start + self.window, len(wave)), 0, 0, 0)
+                for start in range(0, max(1, len(wave)), self.window)
+            ]
+            for wave in waves
+        ]
         found = []
-        pieces = [wave[w.start_sample : w.end_sample] for wave, own in zip(waves, cut, strict=True) for w in own]
+        pieces = [
+            wave[w.start_sample : w.end_sample]
+            for wave, own in zip(waves, cut, strict=True)
+            for w in own
+        ]
         outputs: list[Floats] = []
         for start in range(
             0, len(pieces), max(1, len(waves))
         ):  # a long recording's windows are no larger batch than the plan's
             group = pieces[start : start + max(1, len(waves))]
-            mel = self.extractor(group, sampling_rate=SAMPLE_RATE_HZ, return_tensors="np", max_length=self.window,
-                                 padding="max_length", truncation=True)["input_features"]  # fmt: skip
-            hidden = self._hidden(self._forward(torch.from_numpy(np.asarray(mel, dtype=np.float32))))
-            lengths = [{"hidden_state": self._num_own_frames(len(piece), "hidden_state")} for piece in group]
+            mel = self.extractor(
+                group,
+                sampling_rate=SAMPLE_RATE_HZ,
+                return_tensors="np",
+                max_length=self.window,
+                padding="max_length",
+                truncation=True,
+            )["input_features"]
+            hidden = self._hidden(
+                self._forward(torch.from_numpy(np.asarray(mel, dtype=np.float32)))
+            )
+            lengths = [
+                {"hidden_state": self._num_own_frames(len(piece), "hidden_state")}
+                for piece in group
+            ]
             outputs += [row["hidden_state"] for row in _rows({"hidden_state": hidden}, lengths)]
         for own in cut:
             found.append({"hidden_state": np.concatenate([outputs.pop(0) for _ in own])})
@@ -224,14 +315,21 @@ class HuggingFaceSpeech:
 def _batching(config: Any) -> Batching:
     """Which files may share a batch and still give what each gives alone.
 
-    Models with `feat_extract_norm="layer"` were trained under masks. A group norm is over all of a file's time, padding included,
-    and data2vec-audio's stack of positional convolutions, like an adapter's, carries padding back into speech: equal lengths only.
+    Models with `feat_extract_norm="layer"` were trained under masks. A group norm is over all of a
+    file's time, padding included, and data2vec-audio's stack of positional convolutions, like an
+    adapter's, carries padding back into speech: equal lengths only.
     """
-    masked = getattr(config, "feat_extract_norm", "group") == "layer" and config.model_type != "data2vec-audio"
+    masked = (
+        getattr(config, "feat_extract_norm", "group") == "layer"
+        and config.model_type != "data2vec-audio"
+    )
     return "masked" if masked and not getattr(config, "add_adapter", False) else "equal"
 
 
 def _rows(values: dict[str, Any], lengths: Sequence[dict[str, int]]) -> list[dict[str, Floats]]:
     """(B, T, D) on a device -> each file's (T_i, D) here."""
     arrays = {feature: tensor.float().cpu().numpy() for feature, tensor in values.items()}
-    return [{feature: arrays[feature][row, : own[feature]] for feature in arrays} for row, own in enumerate(lengths)]
+    return [
+        {feature: arrays[feature][row, : own[feature]] for feature in arrays}
+        for row, own in enumerate(lengths)
+    ]

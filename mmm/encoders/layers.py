@@ -8,14 +8,20 @@ _RANGE = re.compile(r"(\d{1,3})(?:-(\d{1,3}))?")
 
 @dataclass(frozen=True)
 class Layers:
-    """`numbers` as in `hidden_states` of transformers: 0 goes into the first block, n comes out of block n. Empty: the model's output."""
+    """`numbers` as in `hidden_states` of transformers: 0 goes into the first block, n comes out of
+    block n. Empty: the model's output.
+    """
 
     numbers: tuple[int, ...] = ()
     mean: bool = False
 
     def __str__(self) -> str:
         """Canonical, as it stands in a recipe."""
-        return ("mean:" if self.mean else "") + ",".join(map(str, self.numbers)) if self.numbers else "last"
+        return (
+            ("mean:" if self.mean else "") + ",".join(map(str, self.numbers))
+            if self.numbers
+            else "last"
+        )
 
 
 def parse_layers(text: str) -> Layers:
@@ -27,8 +33,10 @@ def parse_layers(text: str) -> Layers:
     for part in body.split(","):
         match = _RANGE.fullmatch(part.strip())
         if match is None or (match[2] and int(match[2]) < int(match[1])):
-            raise ValueError(f"--layer {text!r} is not understood; expected last, a layer (9), several side by side (6,9,12), "
-                             "or the mean of several (mean:6-12)")  # fmt: skip
+            raise ValueError(
+                f"--layer {text!r} is not understood; expected last, a layer (9), several side by"
+                " side (6,9,12), or the mean of several (mean:6-12)"
+            )
         numbers += range(int(match[1]), int(match[2] or match[1]) + 1)
     if len(set(numbers)) < len(numbers):
         raise ValueError(f"--layer {text!r} names a layer twice")

@@ -1,6 +1,8 @@
-"""Where a pretrained model's files are and what pins them: the commit of a hub model, a hash of a local folder's files.
+"""Where a pretrained model's files are and what pins them: the commit of a hub model, a hash of a
+local folder's files.
 
-A model that is on the disk is never asked for on the network; one that is not is downloaded once, without code.
+A model that is on the disk is never asked for on the network; one that is not is downloaded once,
+without code.
 """
 
 import hashlib
@@ -13,8 +15,10 @@ from mmm.store import Recipe
 
 _SMALL_FILES = ("*.json", "*.txt", "*.model")
 _LOADED_FILES = ("*.safetensors", "*.bin", *_SMALL_FILES)
-_WHAT_TO_GIVE = ("give a Hugging Face id that can be downloaded or is cached, the folder of a downloaded model, "
-                 "or a built-in encoder (fbank, char-ngram)")  # fmt: skip
+_WHAT_TO_GIVE = (
+    "give a Hugging Face id that can be downloaded or is cached, the folder of a downloaded model, "
+    "or a built-in encoder (fbank, char-ngram)"
+)
 
 
 @dataclass(frozen=True)
@@ -25,16 +29,29 @@ class Pretrained:
     identity: Recipe
 
 
-def find_pretrained(name: str, revision: str | None = None, *, only_local: bool = False) -> Pretrained:
-    """Raises ValueError where there is no such model, with `only_local` FileNotFoundError where it is not on this machine."""
+def find_pretrained(
+    name: str, revision: str | None = None, *, only_local: bool = False
+) -> Pretrained:
+    """Raises ValueError where there is no such model, with `only_local` FileNotFoundError where it
+    is not on this machine.
+    """
     folder = Path(name)
     if folder.is_dir():
         digest = hashlib.sha256()
         for file in sorted({file for pattern in _LOADED_FILES for file in folder.glob(pattern)}):
             digest.update(f"{file.name}\0{sha256_of_file(file)}\n".encode())
-        return Pretrained(folder, {"encoder": str(folder.resolve()), "revision": None, "files_sha256": digest.hexdigest()})
+        return Pretrained(
+            folder,
+            {
+                "encoder": str(folder.resolve()),
+                "revision": None,
+                "files_sha256": digest.hexdigest(),
+            },
+        )
     snapshot = _snapshot(name, revision, only_local)
-    return Pretrained(snapshot, {"encoder": name, "revision": snapshot.name})  # the hub's cache names snapshots by their commit
+    return Pretrained(
+        snapshot, {"encoder": name, "revision": snapshot.name}
+    )  # the hub's cache names snapshots by their commit
 
 
 def _snapshot(name: str, revision: str | None, only_local: bool) -> Path:
@@ -42,7 +59,11 @@ def _snapshot(name: str, revision: str | None, only_local: bool) -> Path:
     from huggingface_hub.errors import HFValidationError
 
     def fetch(patterns: tuple[str, ...], **where: Any) -> Path:
-        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=list(patterns), **where))
+        return Path(
+            huggingface_hub.snapshot_download(
+                name, revision=revision, allow_patterns=list(patterns), **where
+            )
+        )
 
     try:
         try:
@@ -53,8 +74,10 @@ def _snapshot(name: str, revision: str | None, only_local: bool) -> Path:
             pass  # not on the disk
         if only_local:
             pinned = f" --revision {revision}" if revision else ""
-            raise FileNotFoundError(f"encoder {name!r}, which the features were made with, is not on this machine; get it with: "
-                                    f"hf download {name}{pinned}")  # fmt: skip
+            raise FileNotFoundError(
+                f"encoder {name!r}, which the features were made with, is not on this machine; get"
+                f" it with: hf download {name}{pinned}"
+            )
         found = fetch(("*.safetensors", *_SMALL_FILES))
         return found if _has_weights(found) else fetch(_LOADED_FILES)
     except HFValidationError as error:
@@ -66,18 +89,23 @@ def _snapshot(name: str, revision: str | None, only_local: bool) -> Path:
 
 
 def _has_weights(folder: Path) -> bool:
-    return (folder / "config.json").is_file() and any((*folder.glob("*.safetensors"), *folder.glob("*.bin")))
+    return (folder / "config.json").is_file() and any(
+        (*folder.glob("*.safetensors"), *folder.glob("*.bin"))
+    )
 
 
 def cannot_load(name: str, error: Exception) -> ValueError:
     """What to tell of a model that cannot be loaded."""
     return ValueError(
-        f"encoder {name!r} cannot be loaded: {(str(error).strip() or type(error).__name__).splitlines()[0]}; {_WHAT_TO_GIVE}"
+        f"encoder {name!r} cannot be loaded:"
+        f" {(str(error).strip() or type(error).__name__).splitlines()[0]}; {_WHAT_TO_GIVE}"
     )
 
 
 def load_part(loader: Any, name: str, folder: Path) -> Any:
-    """`loader.from_pretrained` without network and without the model's own code. Raises ValueError."""
+    """`loader.from_pretrained` without network and without the model's own code. Raises
+    ValueError.
+    """
     from pickle import UnpicklingError
 
     from safetensors import SafetensorError
@@ -87,8 +115,9 @@ def load_part(loader: Any, name: str, folder: Path) -> Any:
     except (EOFError, RuntimeError, SafetensorError, UnpicklingError) as error:
         # Not torch's own message: it advises to load the file without care.
         raise ValueError(
-            f"encoder {name!r} cannot be loaded: its weights file is damaged, or holds more than weights, which could run code "
-            f"({type(error).__name__}); download it again from a source you trust"
+            f"encoder {name!r} cannot be loaded: its weights file is damaged, or holds more than"
+            f" weights, which could run code ({type(error).__name__}); download it again from a"
+            " source you trust"
         ) from error
     except (OSError, ValueError) as error:
         raise cannot_load(name, error) from error

@@ -1,4 +1,6 @@
-"""Frames and seconds: how many frames a convolutional front end makes, and how long speech is cut and stitched."""
+"""Frames and seconds: how many frames a convolutional front end makes, and how long speech is cut
+and stitched.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +12,8 @@ from mmm.encoders import Floats
 
 @dataclass(frozen=True)
 class Convolutions:
-    """Unpadded convolutions over samples, as in Wav2Vec2 (Baevski et al. 2020, arXiv:2006.11477, section 2).
+    """Unpadded convolutions over samples, as in Wav2Vec2 (Baevski et al. 2020, arXiv:2006.11477,
+    section 2).
 
     Frame t sees the samples from `t * hop` to `t * hop + receptive`.
     """
@@ -41,7 +44,9 @@ class Convolutions:
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of a long recording, and the frames that are taken from it: `first` to `end` of the whole's frames."""
+    """A stretch of a long recording, and the frames that are taken from it: `first` to `end` of the
+    whole's frames.
+    """
 
     start_sample: int
     end_sample: int
@@ -50,11 +55,15 @@ class Window:
     end: int
 
 
-def windows(num_samples: int, convolutions: Convolutions, *, limit: int, overlap: int) -> list[Window]:
-    """Cut more than `limit` samples into windows that share `overlap`; up to `limit` they stay whole.
+def windows(
+    num_samples: int, convolutions: Convolutions, *, limit: int, overlap: int
+) -> list[Window]:
+    """Cut more than `limit` samples into windows that share `overlap`; up to `limit` they stay
+    whole.
 
-    Windows start on a frame's first sample. Of two neighbours each frame is taken once: from the earlier one up to the middle of
-    what they share, then from the later one, so that each is at least half the overlap away from a cut.
+    Windows start on a frame's first sample. Of two neighbours each frame is taken once: from the
+    earlier one up to the middle of what they share, then from the later one, so that each is at
+    least half the overlap away from a cut.
     """
     hop, total = convolutions.hop, convolutions.num_frames(num_samples)
     step = (limit - overlap) // hop * hop
@@ -77,4 +86,9 @@ def stitch(parts: Sequence[Floats], cut: Sequence[Window]) -> Floats:
     """The windows' frames (T_i, D) -> the whole's (T, D)."""
     if len(parts) == 1:
         return parts[0]
-    return np.concatenate([part[w.first - w.start_frame : w.end - w.start_frame] for part, w in zip(parts, cut, strict=True)])
+    return np.concatenate(
+        [
+            part[w.first - w.start_frame : w.end - w.start_frame]
+            for part, w in zip(parts, cut, strict=True)
+        ]
+    )

@@ -1,11 +1,13 @@
-"""The four ways to fuse speech and text, and the linear system that they have to beat. Legend of shape suffixes in this package:
+"""The four ways to fuse speech and text, and the linear system that they have to beat. Legend of
+shape suffixes in this package:
 
-B utterances, K context, A speech frames, T text tokens, P joint positions (text, then speech), F speech width,
-E text width, D model width, C classes.
+B utterances, K context, A speech frames, T text tokens, P joint positions (text, then speech), F
+speech width, E text width, D model width, C classes.
 
-Every model is called as `model(speech, speech_mask, text, text_mask)`; masks are True where a value is real.
-The concat systems take pooled vectors: speech_BKF with speech_mask_BK (False: the dialogue has no such turn), text_BE.
-The sequence systems take speech_BAF with speech_mask_BA, text_BTE with text_mask_BT.
+Every model is called as `model(speech, speech_mask, text, text_mask)`; masks are True where a value
+is real. The concat systems take pooled vectors: speech_BKF with speech_mask_BK (False: the dialogue
+has no such turn), text_BE. The sequence systems take speech_BAF with speech_mask_BA, text_BTE with
+text_mask_BT.
 """
 
 from mmm.models.cross_attention import CrossAttention
@@ -20,7 +22,8 @@ ARCHITECTURES: dict[str, type[VanillaConcat | ThreeWayConcat | CrossAttention | 
     "cross_attention": CrossAttention,
     "mlp_mixer": MlpMixer,
 }
-# All that can be trained, bundled and exported; a sweep searches the ones above and trains `linear` as its baseline.
-SYSTEMS: dict[str, type[VanillaConcat | ThreeWayConcat | CrossAttention | MlpMixer | LinearSystem]] = {
-    **ARCHITECTURES, "linear": LinearSystem,
-}  # fmt: skip
+# All that can be trained, bundled and exported; a sweep searches the ones above and trains `linear`
+# as its baseline.
+SYSTEMS: dict[
+    str, type[VanillaConcat | ThreeWayConcat | CrossAttention | MlpMixer | LinearSystem]
+] = {**ARCHITECTURES, "linear": LinearSystem}

@@ -14,10 +14,15 @@ from mmm.models.positions import Positions
 
 
 def sinusoids(num_positions: int, width: int) -> Tensor:
-    """(num_positions, width), positions counted from 1: sines in the first half, cosines in the second."""
-    # On the CPU also where a model is only sized up on the meta device, which would import a compiler for this.
+    """(num_positions, width), positions counted from 1: sines in the first half, cosines in the
+    second.
+    """
+    # On the CPU also where a model is only sized up on the meta device, which would import a
+    # compiler for this.
     with torch.device("cpu"):
-        frequencies = torch.exp(torch.arange(width // 2) * -(math.log(10000) / max(width // 2 - 1, 1)))
+        frequencies = torch.exp(
+            torch.arange(width // 2) * -(math.log(10000) / max(width // 2 - 1, 1))
+        )
         angles = torch.arange(1, num_positions + 1).unsqueeze(1) * frequencies
     table = torch.cat([angles.sin(), angles.cos()], dim=1)
     return functional.pad(table, (0, width - table.shape[1]))
@@ -50,9 +55,11 @@ class Attention(nn.Module):
         bias_q, bias_kv = self.in_projection.bias.split([width, 2 * width], dim=-1)
         query_BQD = own.spread(linear(query, weight_q, bias_q))
         key_BSD, value_BSD = others.spread(linear(other, weight_kv, bias_kv)).chunk(2, dim=-1)
-        # Attention mixes positions of one utterance alone: the members of a pack are more utterances to it.
+        # Attention mixes positions of one utterance alone: the members of a pack are more
+        # utterances to it.
         query, key, value = (
-            x.flatten(0, -3).unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (query_BQD, key_BSD, value_BSD)
+            x.flatten(0, -3).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for x in (query_BQD, key_BSD, value_BSD)
         )
         mask = others.mask.flatten(0, -2)[:, None, None, :] if others.masked else None
         mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
@@ -73,7 +80,9 @@ class FeedForward(nn.ModuleList):
 
 
 class Layer(nn.Module):
-    """Pre-norm attention and feed-forward, each with a residual; one LayerNorm serves query, key and value."""
+    """Pre-norm attention and feed-forward, each with a residual; one LayerNorm serves query, key
+    and value.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -83,7 +92,9 @@ class Layer(nn.Module):
         self.feed_forward = FeedForward(width)
 
     def forward(self, query: Tensor, own: Positions, other: Tensor, others: Positions) -> Tensor:
-        query = query + self.attention(self.attention_norm(query), own, self.attention_norm(other), others)
+        query = query + self.attention(
+            self.attention_norm(query), own, self.attention_norm(other), others
+        )
         updated: Tensor = query + self.feed_forward(self.feed_forward_norm(query))
         return updated
 
@@ -104,21 +115,38 @@ class OneWayEncoder(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Two one-way encoders; mean of one and position 0 of the other -> classifier (MMM, baseline 3).
+    """Two one-way encoders; mean of one and position 0 of the other -> classifier (MMM, baseline
+    3).
 
     The model's width is the text's: speech is projected to it, text positions stay as they are.
-    `masked`: keys in padding are ignored and the mean is over real frames. Published: padding takes part in both.
-    Raises ValueError where `heads` does not divide the text width.
+    `masked`: keys in padding are ignored and the mean is over real frames. Published: padding takes
+    part in both. Raises ValueError where `heads` does not divide the text width.
     """
 
     def __init__(
-        self, *, speech_width: int, text_width: int, speech_positions: int, text_positions: int, num_classes: int,
-        layers: int, heads: int, classifier_hidden: int, masked: bool,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        speech_width: int,
+        text_width: int,
+        speech_positions: int,
+        text_positions: int,
+        num_classes: int,
+        layers: int,
+        heads: int,
+        classifier_hidden: int,
+        masked: bool,
+    ) -> None:
         super().__init__()
         if text_width % heads:
-            raise ValueError(f"heads={heads} does not divide the text width {text_width} that cross_attention works at")
-        self.masked, self.speech_positions, self.text_positions = masked, speech_positions, text_positions
+            raise ValueError(
+                f"heads={heads} does not divide the text width {text_width} that cross_attention"
+                " works at"
+            )
+        self.masked, self.speech_positions, self.text_positions = (
+            masked,
+            speech_positions,
+            text_positions,
+        )
         self.speech_projection = Linear(speech_width, text_width, bias=False)
         self.speech_to_text = OneWayEncoder(text_width, layers, heads)
         self.text_to_speech = OneWayEncoder(text_width, layers, heads)
@@ -135,15 +163,25 @@ class CrossAttention(nn.Module):
         return math.sqrt(values.shape[-1]) * values + table
 
     def forward(
-        self, speech_BAF: Tensor, speech_mask_BA: Tensor, text_BTE: Tensor, text_mask_BT: Tensor, drop: Drop = keep_all
+        self,
+        speech_BAF: Tensor,
+        speech_mask_BA: Tensor,
+        text_BTE: Tensor,
+        text_mask_BT: Tensor,
+        drop: Drop = keep_all,
     ) -> Tensor:
         if not self.masked:
-            speech_BAF = functional.pad(speech_BAF, (0, 0, 0, self.speech_positions - speech_BAF.shape[-2]))
+            speech_BAF = functional.pad(
+                speech_BAF, (0, 0, 0, self.speech_positions - speech_BAF.shape[-2])
+            )
             text_BTE = functional.pad(text_BTE, (0, 0, 0, self.text_positions - text_BTE.shape[-2]))
             speech_mask_BA, text_mask_BT = (
-                values.new_ones(values.shape[:-1], dtype=torch.bool) for values in (speech_BAF, text_BTE)
+                values.new_ones(values.shape[:-1], dtype=torch.bool)
+                for values in (speech_BAF, text_BTE)
             )
-        heard, read = (Positions(mask, masked=self.masked) for mask in (speech_mask_BA, text_mask_BT))
+        heard, read = (
+            Positions(mask, masked=self.masked) for mask in (speech_mask_BA, text_mask_BT)
+        )
         speech = self._embed(self.speech_projection(heard.take(speech_BAF)), heard)
         text = self._embed(read.take(text_BTE), read)
         heard_BD = heard.mean(self.speech_to_text(speech, heard, text, read))

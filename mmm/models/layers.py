@@ -1,7 +1,7 @@
 """The blocks that several systems share. Shapes: see mmm/models/__init__.py.
 
-Every block also takes the weights of M models at once, each with a leading axis M, and inputs with that axis: a pack
-(mmm/pack.py). Axes are therefore counted from the end.
+Every block also takes the weights of M models at once, each with a leading axis M, and inputs with
+that axis: a pack (mmm/pack.py). Axes are therefore counted from the end.
 """
 
 from typing import Protocol
@@ -23,12 +23,19 @@ def keep_all(values: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 def linear(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """values (..., in) by weight (out, in); of a pack, values (M, ..., in) by weight (M, out, in) and bias (M, out)."""
+    """values (..., in) by weight (out, in); of a pack, values (M, ..., in) by weight (M, out, in)
+    and bias (M, out).
+    """
     if weight.dim() == 2:
         return functional.linear(values, weight, bias)
     rows = values.flatten(1, -2)
-    # The weight comes first, so that its gradient is made in the weight's own layout; else autograd copies it (docs/LOG.md).
-    product = torch.bmm(weight, rows.mT) if bias is None else torch.baddbmm(bias.unsqueeze(-1), weight, rows.mT)
+    # The weight comes first, so that its gradient is made in the weight's own layout; else autograd
+    # copies it (docs/LOG.md).
+    product = (
+        torch.bmm(weight, rows.mT)
+        if bias is None
+        else torch.baddbmm(bias.unsqueeze(-1), weight, rows.mT)
+    )
     found: Tensor = product.mT.unflatten(1, values.shape[1:-1])
     return found
 

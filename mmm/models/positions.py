@@ -1,8 +1,8 @@
 """How the positions of a batch are laid out between the parts of a sequence model.
 
-Flat, the real positions alone lie side by side, (R, D): norms, feed-forward layers and projections then compute on no padding.
-Padded, they are (B, P, D); of a pack, whose members have other lengths, (M, B, P, D). What crosses positions (attention,
-token mixing) takes them padded from either.
+Flat, the real positions alone lie side by side, (R, D): norms, feed-forward layers and projections
+then compute on no padding. Padded, they are (B, P, D); of a pack, whose members have other lengths,
+(M, B, P, D). What crosses positions (attention, token mixing) takes them padded from either.
 """
 
 import torch
@@ -12,7 +12,9 @@ from mmm.models.layers import Drop, keep_real, masked_mean
 
 
 class Positions:
-    """`mask` (B, P), or of a pack (M, B, P); `masked`: padding counts for nothing, else as real (the published systems)."""
+    """`mask` (B, P), or of a pack (M, B, P); `masked`: padding counts for nothing, else as real
+    (the published systems).
+    """
 
     def __init__(self, mask: Tensor, *, masked: bool) -> None:
         self.mask, self.masked = mask, masked
@@ -40,7 +42,11 @@ class Positions:
     def table(self, table_PD: Tensor) -> Tensor:
         """A row of a table for each position, to be added to values."""
         table_PD = table_PD[: self.mask.shape[-1]]
-        return table_PD if self.rows is None else table_PD.index_select(0, self.rows % self.mask.shape[-1])
+        return (
+            table_PD
+            if self.rows is None
+            else table_PD.index_select(0, self.rows % self.mask.shape[-1])
+        )
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean over the positions, (B, D)."""

@@ -1,7 +1,8 @@
-"""A model on scaled inputs: each column of speech and text with mean 0 and deviation 1 over the training rows.
+"""A model on scaled inputs: each column of speech and text with mean 0 and deviation 1 over the
+training rows.
 
-Columns of a pretrained encoder differ a hundredfold in size, and a head that takes them as they are learns from the few large ones.
-Shapes: see mmm/models/__init__.py.
+Columns of a pretrained encoder differ a hundredfold in size, and a head that takes them as they are
+learns from the few large ones. Shapes: see mmm/models/__init__.py.
 """
 
 import torch
@@ -11,12 +12,16 @@ from mmm.models.layers import Drop, keep_all
 
 
 class Scaled(nn.Module):
-    """`head` on scaled inputs. The statistics are buffers: checkpoints, bundles and ONNX have them with the weights.
+    """`head` on scaled inputs. The statistics are buffers: checkpoints, bundles and ONNX have them
+    with the weights.
 
-    What is not there (a missing turn, padding) is zero after scaling too. The members of a pack share the statistics.
+    What is not there (a missing turn, padding) is zero after scaling too. The members of a pack
+    share the statistics.
     """
 
-    def __init__(self, head: nn.Module, *, speech_width: int, text_width: int, is_pooled: bool) -> None:
+    def __init__(
+        self, head: nn.Module, *, speech_width: int, text_width: int, is_pooled: bool
+    ) -> None:
         super().__init__()
         self.head, self.is_pooled = head, is_pooled
         for name, width in (("speech", speech_width), ("text", text_width)):
@@ -27,12 +32,25 @@ class Scaled(nn.Module):
         self.text_mean: Tensor
         self.text_deviation: Tensor
 
-    def scaled(self, speech: Tensor, speech_mask: Tensor, text: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor]:
+    def scaled(
+        self, speech: Tensor, speech_mask: Tensor, text: Tensor, text_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Speech and text as the head gets them."""
-        return (_scaled(speech, self.speech_mean, self.speech_deviation, speech_mask),
-                _scaled(text, self.text_mean, self.text_deviation, None if self.is_pooled else text_mask))  # fmt: skip
+        return (
+            _scaled(speech, self.speech_mean, self.speech_deviation, speech_mask),
+            _scaled(
+                text, self.text_mean, self.text_deviation, None if self.is_pooled else text_mask
+            ),
+        )
 
-    def forward(self, speech: Tensor, speech_mask: Tensor, text: Tensor, text_mask: Tensor, drop: Drop = keep_all) -> Tensor:
+    def forward(
+        self,
+        speech: Tensor,
+        speech_mask: Tensor,
+        text: Tensor,
+        text_mask: Tensor,
+        drop: Drop = keep_all,
+    ) -> Tensor:
         speech, text = self.scaled(speech, speech_mask, text, text_mask)
         logits_BC: Tensor = self.head(speech, speech_mask, text, text_mask, drop)
         return logits_BC

@@ -1,21 +1,27 @@
-"""A linear map over positions, the last axis but one, without transposed copies of the activations."""
+"""A linear map over positions, the last axis but one, without transposed copies of the
+activations.
+"""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
-_SUMMED = 2**20  # elements of the weight's gradients of a whole batch; beyond, they are added up as they are made
+_SUMMED = (
+    2**20
+)  # elements of the weight's gradients of a whole batch; beyond, they are added up as they are made
 
 
 def token_product(weight_QP: Tensor, bias_Q: Tensor, values_BPD: Tensor) -> Tensor:
     """(Q, P) by (B, P, D) -> (B, Q, D); of a pack, (M, Q, P) by (M, B, P, D).
 
-    `functional.linear` would want positions last: a transposed copy on the way in, another on the way out, and both again
-    in the backward pass.
+    `functional.linear` would want positions last: a transposed copy on the way in, another on the
+    way out, and both again in the backward pass.
     """
     if weight_QP.dim() == 3:
-        return torch.stack([token_product(*member) for member in zip(weight_QP, bias_Q, values_BPD, strict=True)])
+        return torch.stack(
+            [token_product(*member) for member in zip(weight_QP, bias_Q, values_BPD, strict=True)]
+        )
     if torch.compiler.is_compiling():
         return torch.matmul(weight_QP, values_BPD) + bias_Q.unsqueeze(-1)
     if torch.is_autocast_enabled(values_BPD.device.type):
@@ -29,11 +35,15 @@ class _TokenProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight_QP: Tensor, bias_Q: Tensor, values_BPD: Tensor) -> Tensor:
         ctx.save_for_backward(weight_QP, values_BPD)
-        of_all = weight_QP.expand(len(values_BPD), -1, -1)  # no copy: batched products take a stride of 0
+        of_all = weight_QP.expand(
+            len(values_BPD), -1, -1
+        )  # no copy: batched products take a stride of 0
         return torch.baddbmm(bias_Q.view(1, -1, 1), of_all, values_BPD)
 
     @staticmethod
-    def backward(ctx: Any, gradient_BQD: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def backward(
+        ctx: Any, gradient_BQD: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         weight_QP, values_BPD = ctx.saved_tensors
         gradient_BQD = gradient_BQD.contiguous()
         of_weight = of_values = None
@@ -43,7 +53,9 @@ class _TokenProduct(torch.autograd.Function):
             if weight_QP.numel() * len(values_BPD) <= _SUMMED:
                 of_weight = torch.bmm(gradient_BQD, values_BPD.mT).sum(dim=0)
             else:
-                of_weight = torch.zeros_like(weight_QP, dtype=torch.promote_types(weight_QP.dtype, torch.float32))
+                of_weight = torch.zeros_like(
+                    weight_QP, dtype=torch.promote_types(weight_QP.dtype, torch.float32)
+                )
                 for gradient_QD, values_PD in zip(gradient_BQD, values_BPD, strict=True):
                     if of_weight.dtype == weight_QP.dtype:
                         torch.addmm(of_weight, gradient_QD, values_PD.mT, out=of_weight)

@@ -1,4 +1,6 @@
-"""vanilla_concat: projected speech of K turns beside the projected text. Shapes: see mmm/models/__init__.py."""
+"""vanilla_concat: projected speech of K turns beside the projected text. Shapes: see
+mmm/models/__init__.py.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +15,16 @@ class VanillaConcat(nn.Module):
     """
 
     def __init__(
-        self, *, speech_width: int, text_width: int, num_classes: int, context: int, width: int,
-        classifier_hidden: int, masked: bool,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        speech_width: int,
+        text_width: int,
+        num_classes: int,
+        context: int,
+        width: int,
+        classifier_hidden: int,
+        masked: bool,
+    ) -> None:
         super().__init__()
         self.masked = masked
         self.speech_projection = Linear(speech_width, width)
@@ -23,12 +32,21 @@ class VanillaConcat(nn.Module):
         self.classifier = Classifier(context * width + width, classifier_hidden, num_classes)
 
     def forward(
-        self, speech_BKF: Tensor, speech_mask_BK: Tensor, text_BE: Tensor, text_mask: Tensor, drop: Drop = keep_all
+        self,
+        speech_BKF: Tensor,
+        speech_mask_BK: Tensor,
+        text_BE: Tensor,
+        text_mask: Tensor,
+        drop: Drop = keep_all,
     ) -> Tensor:
         if self.masked:
             # Before the projection too: 0 * inf in its gradient is NaN.
-            speech_BKD = keep_real(self.speech_projection(keep_real(speech_BKF, speech_mask_BK)), speech_mask_BK)
+            speech_BKD = keep_real(
+                self.speech_projection(keep_real(speech_BKF, speech_mask_BK)), speech_mask_BK
+            )
         else:
             speech_BKD = self.speech_projection(speech_BKF)
-        logits_BC: Tensor = self.classifier(torch.cat([speech_BKD.flatten(-2), self.text_projection(text_BE)], dim=-1), drop)
+        logits_BC: Tensor = self.classifier(
+            torch.cat([speech_BKD.flatten(-2), self.text_projection(text_BE)], dim=-1), drop
+        )
         return logits_BC
