@@ -427,11 +427,10 @@ def find_store(
     if not found:
         there = ", ".join(sorted({str(recipe.get(name)) for recipe in recipes.values()})) or "none"
         lacking = {"contexts": [value]} if kind == "text" else {"audio_features": [value]}
-        recipes = every.values()
         command = encode_command(
             manifest,
             features_dir,
-            recipes,
+            every.values(),
             **lacking,  # type: ignore[arg-type]
         )
         raise FileNotFoundError(

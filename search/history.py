@@ -103,9 +103,8 @@ class Trial:
 
     def metrics(self, epoch: int) -> dict[str, Any]:
         """All metrics of an epoch, the tables among them."""
-        return whole_body(next(entry for entry in self.epochs if entry["epoch"] == epoch))[
-            "metrics"
-        ]  # type: ignore[no-any-return]
+        body = whole_body(next(entry for entry in self.epochs if entry["epoch"] == epoch))
+        return body["metrics"]  # type: ignore[no-any-return]
 
     def _scored(self, metric: str) -> tuple[Any, dict[int, float], tuple[int, float]]:
         known = self._scores.get(metric)

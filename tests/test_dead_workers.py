@@ -24,8 +24,8 @@ The actor died unexpectedly before finishing this task.
 	class_name: with_resources.<locals>.ResourceTrainable
 	pid: 6625
 The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR \
-Worker exit detail: Worker unexpectedly exits with a connection error code 2. End of file. Some common causes include: \
-(1) the process was killed by the OOM killer.
+Worker exit detail: Worker unexpectedly exits with a connection error code 2. End of file. \
+Some common causes include: (1) the process was killed by the OOM killer.
 """
 
 
