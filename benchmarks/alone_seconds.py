@@ -16,12 +16,12 @@ from pathlib import Path
 
 import torch
 
-from mmm.batches import load_features
-from mmm.config import make_config
-from mmm.manifest import read_manifest
-from mmm.run import begin
-from mmm.train import fit
-from search.ledger import read_history
+from mmm.manifest_csv import read_manifest
+from mmm.training.config import make_config
+from mmm.training.features import load_features
+from mmm.training.fit import fit
+from mmm.training.run import begin
+from search.ledger.events import read_history
 
 
 def main() -> None:

@@ -14,17 +14,18 @@ import dataclasses
 import tempfile
 from pathlib import Path
 
-from mmm.batches import load_features
-from mmm.config import TrainConfig, make_config
-from mmm.corpora.demo import make_demo_corpus
+from mmm.corpora.account import write_prepared
+from mmm.corpora.generated.demo import make_demo_corpus
+from mmm.corpora.generated.kemdy20 import make_kemdy20_demo
 from mmm.corpora.kemdy20 import prepare_kemdy20
-from mmm.corpora.kemdy20_demo import make_kemdy20_demo
-from mmm.corpora.prepared import write_prepared
-from mmm.encoders import make_speech_encoder, make_text_encoder
-from mmm.extract import encode_speech, encode_text
-from mmm.manifest import Manifest, read_manifest
-from mmm.run import begin
-from mmm.train import fit
+from mmm.encoders.extract import encode_speech, encode_text
+from mmm.encoders.make import make_speech_encoder, make_text_encoder
+from mmm.manifest import Manifest
+from mmm.manifest_csv import read_manifest
+from mmm.training.config import TrainConfig, make_config
+from mmm.training.features import load_features
+from mmm.training.fit import fit
+from mmm.training.run import begin
 
 FRAME_RATE_HZ = 10.0
 SETTINGS = {

@@ -31,10 +31,11 @@ import soundfile
 import torch
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
-from mmm.encoders import Running, make_speech_encoder
-from mmm.encoders.huggingface import HuggingFaceSpeech
-from mmm.encoding import SpeechJob, default_threads, padding_waste, plan_batches, run_here
-from mmm.precision import resolve_precision
+from mmm.device import resolve_precision
+from mmm.encoders import Running
+from mmm.encoders.huggingface_speech import HuggingFaceSpeech
+from mmm.encoders.jobs import SpeechJob, default_threads, padding_waste, plan_batches, run_here
+from mmm.encoders.make import make_speech_encoder
 
 RATE_HZ = 16_000
 FEATURES = ("hidden_state", "extract_feature")
@@ -181,8 +182,8 @@ def encode(manifest: Path) -> tuple[float, float]:
         sys.executable,
         "-c",
         (
-            "import resource, sys, mmm.cli\nsys.argv[0] = 'mmm'\ntry:\n   "
-            " mmm.cli.main()\nfinally:\n    print('peak',"
+            "import resource, sys, mmm.cli.app\nsys.argv[0] = 'mmm'\ntry:\n   "
+            " mmm.cli.app.main()\nfinally:\n    print('peak',"
             " resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
         ),
     ]

@@ -19,19 +19,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmm.baselines import C_GRID, CLASS_WEIGHTS
-from mmm.batches import Features, load_features
-from mmm.class_weights import class_weights
-from mmm.config import make_config, new_params
-from mmm.evaluate import probabilities
-from mmm.linear import inputs_of, solve
-from mmm.manifest import Manifest, read_manifest
+from mmm.device import training_precision
+from mmm.manifest import Manifest
+from mmm.manifest_csv import read_manifest
 from mmm.metrics import classification_metrics
 from mmm.models import ARCHITECTURES
-from mmm.precision import training_precision
-from mmm.run import begin
-from mmm.train import fit
-from search.searcher import point_settings
+from mmm.training.baselines import C_GRID, CLASS_WEIGHTS
+from mmm.training.class_weights import class_weights
+from mmm.training.config import make_config, new_params
+from mmm.training.evaluate import probabilities
+from mmm.training.features import Features, load_features
+from mmm.training.fit import fit
+from mmm.training.linear import inputs_of, solve
+from mmm.training.run import begin
+from search.space.load import point_settings
 from spaces import There, spaces_on
 
 FOLDS = 5

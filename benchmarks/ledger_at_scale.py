@@ -17,9 +17,9 @@ from typing import Any
 import optuna
 from optuna.distributions import distribution_to_json
 
-from search.config import SweepSpec
-from search.ledger import Entry, Ledger, read_history
-from search.searcher import Searcher
+from search.ledger.events import Entry, Ledger, read_history
+from search.ledger.spec import SweepSpec
+from search.suggest.searcher import Searcher
 from spaces import SPACES
 
 METRIC = "macro_f1"
@@ -33,7 +33,7 @@ TOGETHER = 64  # trials whose events are written in one transaction
 
 
 def metrics_of(score: float, draw: random.Random) -> dict[str, Any]:
-    """As mmm.metrics.classification_metrics and mmm.evaluate make them."""
+    """As mmm.metrics.classification_metrics and mmm.training.evaluate make them."""
     near = [min(1.0, max(0.0, draw.gauss(score, 0.1))) for _ in range(28)]
     names = (
         "accuracy",

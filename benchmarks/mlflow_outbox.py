@@ -38,11 +38,11 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.registry import register_trainable
 
 from benchmarks.mlflow_server import Server
-from mmm.config import make_config
 from mmm.metrics import scalar_metrics
-from search.config import SweepSpec
-from search.ledger import Entry, Ledger
-from search.outbox import Outbox
+from mmm.training.config import make_config
+from search.ledger.events import Entry, Ledger
+from search.ledger.spec import SweepSpec
+from search.tracking.outbox import Outbox
 
 TRIALS, STOCK_TRIALS, ROUNDS = 500, 12, 2
 CLASSES = ("neutral", "happy", "surprise", "angry", "sad", "disgust", "fear")

@@ -32,9 +32,9 @@ from benchmarks.pictures import (
     open_ranking,
     open_tree,
 )
-from search.config import SweepSpec
-from search.ledger import Ledger
-from search.tracking import Delivery, sync
+from search.ledger.events import Ledger
+from search.ledger.spec import SweepSpec
+from search.tracking.delivery import Delivery, sync
 
 Look = Callable[[Page, Delivery, str], object]
 LOOKS: dict[str, Look] = {

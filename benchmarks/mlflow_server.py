@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Self
 
-from search.mlflow_store import server_command, server_environment
+from search.tracking.store import server_command, server_environment
 
 
 def free_port() -> int:

@@ -23,11 +23,11 @@ from typing import Any
 import optuna
 
 from benchmarks.mlflow_server import Proxy, Server
-from search.conductor import Conductor
-from search.config import SweepSpec
-from search.ledger import Ledger
-from search.outbox import Outbox
-from search.tracking import Busy, sync
+from search.engine.controller import Conductor
+from search.ledger.events import Ledger
+from search.ledger.spec import SweepSpec
+from search.tracking.delivery import Busy, sync
+from search.tracking.outbox import Outbox
 from spaces import Space
 
 SEATS, EPOCHS, EPOCH_S = 8, 20, 0.5

@@ -25,7 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from search.ledger import History, read_history
+from search.ledger.events import read_history
+from search.ledger.history import History
 
 SPACE = """
 def suggest(trial):

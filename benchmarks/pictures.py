@@ -20,7 +20,7 @@ from pathlib import Path
 from playwright.sync_api import Page, expect, sync_playwright
 
 from benchmarks.mlflow_server import Server
-from search.tracking import Delivery, sync
+from search.tracking.delivery import Delivery, sync
 
 # No sandbox: in a container there are no user namespaces to build it from, and the only page is our
 # own.

@@ -21,16 +21,17 @@ import tempfile
 import time
 from pathlib import Path
 
-from mmm.batches import load_features
-from mmm.bundle import save_run_bundle
-from mmm.config import AUDIO_FEATURES, make_config
-from mmm.corpora.demo import make_demo_corpus
-from mmm.encoders import make_speech_encoder, make_text_encoder
-from mmm.encoders.audio import SAMPLE_RATE_HZ, read_speech
-from mmm.extract import encode_speech, encode_text
-from mmm.manifest import Manifest, Utterance, read_manifest
-from mmm.run import begin
-from mmm.train import fit
+from mmm.audio.speech import SAMPLE_RATE_HZ, read_speech
+from mmm.bundle.write import save_run_bundle
+from mmm.corpora.generated.demo import make_demo_corpus
+from mmm.encoders.extract import encode_speech, encode_text
+from mmm.encoders.make import make_speech_encoder, make_text_encoder
+from mmm.manifest import Manifest, Utterance
+from mmm.manifest_csv import read_manifest
+from mmm.training.config import AUDIO_FEATURES, make_config
+from mmm.training.features import load_features
+from mmm.training.fit import fit
+from mmm.training.run import begin
 
 CONTEXT = 3
 SYSTEMS = ("vanilla_concat", "mlp_mixer")

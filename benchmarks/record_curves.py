@@ -30,14 +30,15 @@ import optuna
 import torch
 from optuna.distributions import distribution_to_json
 
-from mmm.batches import Features, load_features
-from mmm.config import make_config
-from mmm.corpora.demo import make_demo_corpus
-from mmm.encoders import make_speech_encoder, make_text_encoder
-from mmm.extract import encode_speech, encode_text
-from mmm.manifest import Manifest, read_manifest
-from mmm.run import begin
-from mmm.train import Diverged, fit
+from mmm.corpora.generated.demo import make_demo_corpus
+from mmm.encoders.extract import encode_speech, encode_text
+from mmm.encoders.make import make_speech_encoder, make_text_encoder
+from mmm.manifest import Manifest
+from mmm.manifest_csv import read_manifest
+from mmm.training.config import make_config
+from mmm.training.features import Features, load_features
+from mmm.training.fit import Diverged, fit
+from mmm.training.run import begin
 from spaces import SPACES
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -19,11 +19,11 @@ import numpy as np
 import optuna
 
 from benchmarks.recording import Array, Curve, Task
-from search.conductor import Conductor
-from search.config import SweepSpec
-from search.ledger import Ledger
-from search.searcher import Searcher
-from search.warm_start import load_priors
+from search.engine.controller import Conductor
+from search.ledger.events import Ledger
+from search.ledger.spec import SweepSpec
+from search.suggest.searcher import Searcher
+from search.suggest.warm_start import load_priors
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 METRIC = "macro_f1"

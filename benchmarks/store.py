@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mmm.partial import PartialStore, Plan
-from mmm.store import open_store
+from mmm.features.store import open_store
+from mmm.features.writer import PartialStore, Plan
 
 WIDTH, PADDED = 768, 512
 

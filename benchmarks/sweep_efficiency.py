@@ -109,10 +109,10 @@ class Figures:
 
 def make_data(folder: Path) -> tuple[Path, Path]:
     """Manifest and features of a small generated corpus."""
-    from mmm.corpora.demo import make_demo_corpus
-    from mmm.encoders import make_speech_encoder, make_text_encoder
-    from mmm.extract import encode_speech, encode_text
-    from mmm.manifest import read_manifest
+    from mmm.corpora.generated.demo import make_demo_corpus
+    from mmm.encoders.extract import encode_speech, encode_text
+    from mmm.encoders.make import make_speech_encoder, make_text_encoder
+    from mmm.manifest_csv import read_manifest
 
     manifest = make_demo_corpus(folder / "corpus", num_sessions=10)
     corpus, features = read_manifest(manifest), folder / "features"
@@ -134,11 +134,11 @@ def epoch_seconds(manifest: Path, features: Path, settings: dict[str, Any]) -> f
     """CPU seconds of an epoch on one thread, the first epochs left out."""
     import torch
 
-    from mmm.batches import load_features
-    from mmm.config import make_config
-    from mmm.manifest import read_manifest
-    from mmm.run import begin
-    from mmm.train import fit
+    from mmm.manifest_csv import read_manifest
+    from mmm.training.config import make_config
+    from mmm.training.features import load_features
+    from mmm.training.fit import fit
+    from mmm.training.run import begin
 
     torch.set_num_threads(1)
     config = make_config({**settings, "epochs": 6})
@@ -167,7 +167,7 @@ def run_program(command: list[str], log: Path) -> tuple[float, float]:
 
 
 def run_ours(task: Task) -> tuple[float, float, list[Epoch]]:
-    from search.ledger import read_events
+    from search.ledger.events import read_events
 
     runs = Path(task.folder) / "runs"
     started, wall_s = run_program(
@@ -244,12 +244,12 @@ def stock(task: Task) -> None:
 
         import torch
 
-        from mmm.batches import load_features
-        from mmm.config import make_config
-        from mmm.manifest import read_manifest
+        from mmm.manifest_csv import read_manifest
         from mmm.metrics import scalar_metrics
-        from mmm.run import begin
-        from mmm.train import fit
+        from mmm.training.config import make_config
+        from mmm.training.features import load_features
+        from mmm.training.fit import fit
+        from mmm.training.run import begin
 
         torch.set_num_threads(1)
         config = make_config({**config, "epochs": task.epochs})

@@ -32,14 +32,14 @@ from typing import Any
 import torch
 
 from benchmarks.training_data import features_of, write_corpus
-from mmm.batches import Features
-from mmm.config import TrainConfig, make_config, published_params
-from mmm.memory import keep_freed_memory
 from mmm.models import ARCHITECTURES
-from mmm.pack import Pack
-from mmm.products import executed, main_products, make_operands, product_rate
-from mmm.run import Run, begin
-from mmm.train import fit, fit_pack, train_epoch
+from mmm.training.config import TrainConfig, make_config, published_params
+from mmm.training.features import Features
+from mmm.training.fit import fit, fit_pack, train_epoch
+from mmm.training.malloc import keep_freed_memory
+from mmm.training.matmul_rate import executed, main_products, make_operands, product_rate
+from mmm.training.pack import Pack
+from mmm.training.run import Run, begin
 
 BATCH = 64
 SIZES = (1, 4, 16)

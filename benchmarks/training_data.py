@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mmm.batches import Features, load_features
-from mmm.extract import speech_key, text_key
-from mmm.manifest import Manifest, read_manifest
-from mmm.partial import PartialStore, Plan
+from mmm.features.writer import PartialStore, Plan
+from mmm.manifest import Manifest, speech_key, text_key
+from mmm.manifest_csv import read_manifest
+from mmm.training.features import Features, load_features
 
 CLASSES = ("neutral", "happy", "surprise", "angry", "sad", "disgust", "fear")
 _SHARES = (

@@ -20,11 +20,11 @@ from pathlib import Path
 import torch
 
 from benchmarks.training_data import features_of, write_corpus
-from mmm.config import make_config
-from mmm.manifest import read_manifest
-from mmm.memory import keep_freed_memory, reusing_holes
-from mmm.run import begin
-from mmm.train import fit
+from mmm.manifest_csv import read_manifest
+from mmm.training.config import make_config
+from mmm.training.fit import fit
+from mmm.training.malloc import keep_freed_memory, reusing_holes
+from mmm.training.run import begin
 
 SIZES = {"speech_width": 256, "text_width": 256, "frames_per_s": 12.5}
 

@@ -27,12 +27,12 @@ from torch.nn import functional
 from transformers import ElectraConfig, ElectraModel
 
 from benchmarks.training_data import features_of, write_corpus
-from mmm.batches import Features
-from mmm.config import make_config, published_params
-from mmm.memory import keep_freed_memory
-from mmm.pack import Pack
-from mmm.run import Run, begin
-from mmm.train import train_epoch
+from mmm.training.config import make_config, published_params
+from mmm.training.features import Features
+from mmm.training.fit import train_epoch
+from mmm.training.malloc import keep_freed_memory
+from mmm.training.pack import Pack
+from mmm.training.run import Run, begin
 
 BATCH, SPEECH, TEXT = 64, 512, 128
 

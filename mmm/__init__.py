@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mmm.version import VERSION
 
 if TYPE_CHECKING:
-    from mmm.predict import Predictor
+    from mmm.predict.predictor import Predictor
 
 __all__ = ["__version__", "load"]
 __version__ = VERSION
@@ -27,8 +27,8 @@ def load(
     ValueError where an encoder is not on this machine.
     """
     # torch takes a second to import, which `import mmm` must not cost.
-    from mmm.bundle import load_bundle_or_ensemble
-    from mmm.predict import Predictor
+    from mmm.bundle.read import load_bundle_or_ensemble
+    from mmm.predict.predictor import Predictor
 
     folders = [None if folder is None else Path(folder) for folder in (audio_encoder, text_encoder)]
     return Predictor(

@@ -1,4 +1,4 @@
-from mmm.cli import main
+from mmm.cli.app import main
 
 if __name__ == "__main__":
     main()

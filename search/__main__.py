@@ -1,4 +1,4 @@
-from search.cli import main
+from search.cli.app import main
 
 if __name__ == "__main__":
     main()

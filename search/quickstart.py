@@ -11,15 +11,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from mmm.bundle import load_bundle
-from mmm.corpora.demo import make_demo_corpus
-from mmm.encoders import make_speech_encoder, make_text_encoder
-from mmm.extract import encode_speech, encode_text
-from mmm.manifest import read_manifest
-from mmm.predict import Predictor
-from search.config import SweepSpec
-from search.plan import default_workers
-from search.run import command_line, start
+from mmm.bundle.read import load_bundle
+from mmm.corpora.generated.demo import make_demo_corpus
+from mmm.encoders.extract import encode_speech, encode_text
+from mmm.encoders.make import make_speech_encoder, make_text_encoder
+from mmm.manifest_csv import read_manifest
+from mmm.predict.predictor import Predictor
+from search.ledger.spec import SweepSpec
+from search.plan.checks import default_workers
+from search.session import command_line, start
 
 NAME = "quickstart"
 TRIALS, EPOCHS = 24, 9

@@ -2,8 +2,8 @@
 known good points.
 
 A space function takes an Optuna trial, or a trial and what the features folder holds
-(spaces/there.py), and returns settings (see mmm/config.py, or `mmm train --help`). Epochs and,
-where the function gives none, the seed and the scaling of inputs come from the sweep.
+(spaces/there.py), and returns settings (see mmm/training/config.py, or `mmm train --help`). Epochs
+and, where the function gives none, the seed and the scaling of inputs come from the sweep.
 """
 
 import inspect

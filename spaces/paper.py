@@ -11,7 +11,7 @@ from optuna import Trial
 ARCHITECTURES = ["vanilla_concat", "three_way_concat", "cross_attention", "mlp_mixer"]
 KNOWN_GOOD: tuple[dict[str, Any], ...] = tuple({"architecture": name} for name in ARCHITECTURES)
 # Written out here because spaces know Optuna alone; a test holds it against
-# mmm.config.published_params.
+# mmm.training.config.published_params.
 _RECIPE: dict[str, Any] = {
     "context": 1,
     "audio_feature": "hidden_state",

@@ -19,14 +19,16 @@ import pytest
 import soundfile
 import torch
 
-from mmm.batches import Features, load_features
-from mmm.checkpoint import checkpoint_bytes
-from mmm.config import AUDIO_FEATURES, TrainConfig, make_config
-from mmm.encoders import SpeechEncoder, TextEncoder, make_speech_encoder, make_text_encoder
-from mmm.extract import Progress, encode_speech, encode_text
-from mmm.manifest import COLUMNS, Manifest, read_manifest
-from mmm.run import Run, begin
-from mmm.train import fit
+from mmm.encoders import SpeechEncoder, TextEncoder
+from mmm.encoders.extract import Progress, encode_speech, encode_text
+from mmm.encoders.make import make_speech_encoder, make_text_encoder
+from mmm.manifest import COLUMNS, Manifest
+from mmm.manifest_csv import read_manifest
+from mmm.training.checkpoint import checkpoint_bytes
+from mmm.training.config import AUDIO_FEATURES, TrainConfig, make_config
+from mmm.training.features import Features, load_features
+from mmm.training.fit import fit
+from mmm.training.run import Run, begin
 
 torch.set_num_threads(1)
 # Where a script has started pytest in the background or under nohup they are ignored, and every
@@ -144,8 +146,8 @@ def encode(manifest: Manifest, features_dir: Path) -> list[Progress]:
 @pytest.fixture(autouse=True)
 def _fresh_worker() -> None:
     """What a worker process has learnt about checkpoints is not another test's."""
-    if "search.member" in sys.modules:
-        sys.modules["search.member"]._save_costs.clear()
+    if "search.worker.trial" in sys.modules:
+        sys.modules["search.worker.trial"]._save_costs.clear()
 
 
 @pytest.fixture(scope="session")
@@ -164,7 +166,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     from mlflow import MlflowClient
 
-    from search.mlflow_store import default_tracking_uri
+    from search.tracking.store import default_tracking_uri
 
     folder = tmp_path_factory.mktemp("store")
     MlflowClient(tracking_uri=default_tracking_uri(folder)).search_experiments()

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from mmm.cli import app
-from mmm.store import list_recipes
+from mmm.cli.app import app
+from mmm.features.store import list_recipes
 from tests.conftest import names_in
 
 _PRELOADED = [
-    "mmm.cli",
-    "mmm.extract",
+    "mmm.cli.app",
+    "mmm.encoders.extract",
     "torch",
     "torchaudio.transforms",
     "transformers.models.auto.modeling_auto",

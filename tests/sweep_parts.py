@@ -14,11 +14,11 @@ import pytest
 import torch
 from optuna import Trial as Suggester
 
-from search.cli import main
-from search.conductor import Conductor
-from search.config import SweepSpec
-from search.history import State, Trial
-from search.slices import Slices
+from search.cli.app import main
+from search.engine.controller import Conductor
+from search.ledger.history import State, Trial
+from search.ledger.spec import SweepSpec
+from search.worker.slices import Slices
 from spaces import Space
 from tests.conftest import Corpus
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmm.adamw import AdamW
+from mmm.training.adamw import AdamW
 
 DEVICES = [
     "cpu",

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from mmm.config import make_config
-from search.ahead import Ahead
-from search.member import Cut
-from search.slices import Slices
-from search.trial_files import best_file
+from mmm.training.config import make_config
+from search.ledger.files import best_file
+from search.messages import Cut
+from search.worker.slices import Slices
+from search.worker.training_thread import Ahead
 from tests.conftest import Corpus
 from tests.sweep_parts import METRIC, SMALL, small_spec
 
@@ -21,7 +21,7 @@ EPOCHS = 12
 
 @pytest.fixture(autouse=True)
 def an_epoch_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("search.slices.SLICE_S", 0.0)
+    monkeypatch.setattr("search.worker.slices.SLICE_S", 0.0)
 
 
 @pytest.fixture
@@ -110,7 +110,9 @@ def test_every_epoch_is_told_once_and_as_it_is_without_a_thread(
 def test_a_checkpoint_is_of_the_last_epoch_that_is_told_with_it(
     ahead: Ahead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.member.CHECKPOINT_SHARE", math.inf)  # one is due after each slice
+    monkeypatch.setattr(
+        "search.worker.trial.CHECKPOINT_SHARE", math.inf
+    )  # one is due after each slice
     for wait in (settle, lambda _: None, settle):
         (report,) = ahead.next()
         assert report["checkpoint"]["epoch"] == report["epochs"][-1]["epoch"]
@@ -144,7 +146,7 @@ def test_a_trial_fails_where_its_checkpoint_cannot_be_written_while_it_is_traine
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("search.member.write_bytes", full)
+    monkeypatch.setattr("search.worker.trial.write_bytes", full)
     (report,) = ahead.next()
     assert "No space left" in report["failure"]["reason"]
     ahead.change([0], [])

@@ -9,16 +9,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from mmm.baselines import C_GRID, CLASS_WEIGHTS, baselines, tuned
-from mmm.extract import encode_speech, encode_text
-from mmm.manifest import read_manifest
-from search.baseline import baseline_of, fit_baseline, verdict
-from search.config import SweepSpec
-from search.history import Event, History
-from search.leaderboard import write_leaderboard
-from search.plan import trial_config
-from search.run import start
-from search.view import leaderboard_table
+from mmm.encoders.extract import encode_speech, encode_text
+from mmm.manifest_csv import read_manifest
+from mmm.training.baselines import C_GRID, CLASS_WEIGHTS, baselines, tuned
+from search.ledger.history import Event, History
+from search.ledger.spec import SweepSpec
+from search.results.baseline import baseline_of, fit_baseline, verdict
+from search.results.leaderboard import leaderboard_table, write_leaderboard
+from search.session import start
+from search.space.settings import trial_config
 from spaces import SPACES
 from tests.conftest import Corpus, small_speech_encoder, small_text_encoder
 from tests.sweep_parts import METRIC, epoch_entry, small_spec

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from search.belief import NUM_FIRST, Belief, _best_and_others, _levels
-from search.draw import Draw
-from search.history import Trial
-from search.scheduler import decide, rivals
+from search.engine.asha import decide, rivals
+from search.ledger.history import Trial
+from search.space.sampling import Draw
+from search.suggest.curve_model import NUM_FIRST, Belief, _best_and_others, _levels
 from tests.sweep_parts import METRIC, epoch_entry
 from tests.test_proposal import SPACE, ended, suggest_two
 

@@ -13,16 +13,17 @@ from typing import Any
 import pytest
 
 from mmm.models import ARCHITECTURES
-from search.budget import broken_constraint, budgets, seconds_left, used_up
-from search.config import SweepSpec, duration, parse_duration
-from search.enqueue import as_params, read_points
-from search.export import best_trial, export_trial
-from search.history import Event, History
-from search.plan import SettingsCheck, trial_config
-from search.report import pareto_front, write_report
-from search.run import check
-from search.searcher import Searcher
-from search.slices import Slices
+from search.durations import duration, parse_duration
+from search.engine.budgets import broken_constraint, budgets, seconds_left, used_up
+from search.ledger.history import Event, History
+from search.ledger.spec import SweepSpec
+from search.plan.checks import check
+from search.results.export import best_trial, export_trial
+from search.results.report import pareto_front, write_report
+from search.space.enqueue import as_params, read_points
+from search.space.settings import SettingsCheck, trial_config
+from search.suggest.searcher import Searcher
+from search.worker.slices import Slices
 from spaces import SPACES, Space
 from tests.conftest import Corpus
 from tests.sweep_parts import (
@@ -143,7 +144,7 @@ def test_a_duration_is_written_as_it_is_read(seconds: int) -> None:
 def test_training_stops_when_the_compute_budget_is_used_up_and_a_larger_one_goes_on(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.slices.SLICE_S", 0.0)
+    monkeypatch.setattr("search.worker.slices.SLICE_S", 0.0)
     spec = small_spec(corpus, trials=3, epochs=5)
     sweep = Sweep(tmp_path / "s", spec)
     # Killed after two epochs: what it trained is used, and is counted again where it has to be
@@ -193,7 +194,7 @@ def test_a_sweep_that_reaches_its_target_stops_with_weights_of_that_score(
 def test_a_score_without_weights_does_not_reach_the_target(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.slices.SLICE_S", 0.0)
+    monkeypatch.setattr("search.worker.slices.SLICE_S", 0.0)
     sweep = Sweep(tmp_path / "s", small_spec(corpus, trials=1, epochs=5, first_rung=3))
     conductor = sweep.conductor(target=1e-6)
     order = conductor.next_order()
@@ -291,7 +292,7 @@ def test_a_model_that_is_too_large_fails_without_training(corpus: Corpus, tmp_pa
 def test_parameters_are_those_of_the_model_that_is_trained(
     corpus: Corpus, architecture: str
 ) -> None:
-    from mmm.run import begin
+    from mmm.training.run import begin
 
     spec = small_spec(corpus)
     count = SettingsCheck(spec)
@@ -329,7 +330,7 @@ def test_a_trial_that_costs_too_much_fails_as_soon_as_it_is_known(
     epochs: int,
     reason: str,
 ) -> None:
-    monkeypatch.setattr("search.slices.SLICE_S", 0.0)
+    monkeypatch.setattr("search.worker.slices.SLICE_S", 0.0)
     trial = Sweep(tmp_path / "s", small_spec(corpus, trials=1, **changes)).run().trials[0]
     assert (trial.state, len(trial.epochs)) == ("failed", epochs)
     assert trial.reason.startswith("constraint: ")

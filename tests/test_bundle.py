@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmm.bundle import BundleError, find_bundles, load_bundle, save_bundle, save_run_bundle
-from mmm.evaluate import evaluate
+from mmm.bundle.evaluate import evaluate_bundle
+from mmm.bundle.read import BundleError, find_bundles, load_bundle
+from mmm.bundle.write import save_bundle, save_run_bundle
 from mmm.files import sha256_of_file
 from mmm.models import ARCHITECTURES
-from mmm.predict import evaluate_bundle
+from mmm.training.evaluate import evaluate
 from tests.conftest import Corpus, names_in, trained
 
 CPU = torch.device("cpu")

@@ -12,15 +12,8 @@ import pytest
 import torch
 
 import mmm
-from mmm.bundle import (
-    BundleError,
-    check_destination,
-    load_bundle,
-    load_bundle_or_ensemble,
-    save_run_bundle,
-    seal,
-    write_ensemble,
-)
+from mmm.bundle.read import BundleError, load_bundle, load_bundle_or_ensemble
+from mmm.bundle.write import check_destination, save_run_bundle, seal, write_ensemble
 from mmm.files import sha256_of_file
 from tests.conftest import Corpus, trained
 

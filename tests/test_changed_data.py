@@ -11,21 +11,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import search.member
-import search.slices
-from mmm.bundle import load_bundle
-from mmm.encoders import make_speech_encoder, make_text_encoder
-from mmm.extract import encode_speech, encode_text
-from mmm.manifest import read_manifest
-from mmm.store import list_recipes
-from search.conductor import Conductor
-from search.data import data_changes, restarts
-from search.export import export_trial
-from search.history import History
-from search.ledger import Ledger, read_events, read_history
-from search.run import check
-from search.searcher import load_space
-from search.warm_start import load_priors
+import search.worker.slices
+import search.worker.trial
+from mmm.bundle.read import load_bundle
+from mmm.encoders.extract import encode_speech, encode_text
+from mmm.encoders.make import make_speech_encoder, make_text_encoder
+from mmm.features.store import list_recipes
+from mmm.manifest_csv import read_manifest
+from search.engine.controller import Conductor
+from search.ledger.data import data_changes, restarts
+from search.ledger.events import Ledger, read_events, read_history
+from search.ledger.history import History
+from search.plan.checks import check
+from search.results.export import export_trial
+from search.space.load import load_space
+from search.suggest.warm_start import load_priors
 from tests.conftest import encode, write_corpus, write_manifest
 from tests.sweep_parts import METRIC, call, call_here, train_serially, write_space
 from tests.test_sweep import mlflow_runs
@@ -121,8 +121,8 @@ def begun(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Place:
     spec = place.history.spec
     assert spec is not None
     with Ledger(place.runs / "first") as ledger, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search.slices, "SLICE_S", 0.0)  # each epoch is reported
-        patch.setattr(search.member, "CHECKPOINT_SHARE", 1e9)  # and has its checkpoint
+        patch.setattr(search.worker.slices, "SLICE_S", 0.0)  # each epoch is reported
+        patch.setattr(search.worker.trial, "CHECKPOINT_SHARE", 1e9)  # and has its checkpoint
         conductor = Conductor(
             ledger, replace(spec, trials=4), load_space(spec.space), "cpu", lambda: None
         )

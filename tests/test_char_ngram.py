@@ -124,7 +124,8 @@ def test_words_beyond_the_tokens_count_for_the_whole_alone() -> None:
 def within_limits(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     """Run Python with 300 MB more memory than its imports take, and a minute of processor."""
     limited = f"""
-import resource, sys, mmm.cli, mmm.corpus_page, mmm.corpus_report, mmm.extract
+import resource, sys, mmm.cli.app, mmm.corpora.report_page, mmm.corpora.report
+import mmm.encoders.extract
 import torch, torchaudio, pandas
 from mmm.encoders.char_ngram import CharNgram
 held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
@@ -156,7 +157,7 @@ def test_a_corpus_with_such_a_word_is_reported_on_and_encoded(tmp_path: Path) ->
         for split in ("train", "dev", "test")
     ]
     manifest = write_manifest(tmp_path / "manifest.csv", rows, HEADER)
-    main = "sys.argv[0] = 'mmm'\nmmm.cli.main()"
+    main = "sys.argv[0] = 'mmm'\nmmm.cli.app.main()"
     done = within_limits(main, "corpus-report", manifest, "-o", tmp_path / "page.html")
     assert (done.returncode, done.stderr) == (0, "")
     done = within_limits(

@@ -13,14 +13,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import mmm.cli
-from mmm import checksums, extract
-from mmm.baselines import baselines
-from mmm.extract import find_store
+import mmm.cli.app
+from mmm.encoders import extract
+from mmm.features import checksums
+from mmm.features.store import (
+    LARGE_FILES,
+    SMALL_FILES,
+    DamagedStore,
+    FeatureStore,
+    find_store,
+    list_recipes,
+    open_store,
+)
+from mmm.features.writer import PartialStore
 from mmm.files import Unchecked
-from mmm.manifest import read_manifest
-from mmm.partial import PartialStore
-from mmm.store import LARGE_FILES, SMALL_FILES, DamagedStore, FeatureStore, list_recipes, open_store
+from mmm.manifest_csv import read_manifest
+from mmm.training.baselines import baselines
 from tests.conftest import Corpus, encode, names_in, trained, write_wav
 from tests.encode_parts import make_old, run_printed
 from tests.test_store import AUDIO, plan_of, ragged, write
@@ -240,11 +248,11 @@ def test_the_command_line_tells_it_in_one_line(
         "1",
     ]
     monkeypatch.setattr(sys, "argv", ["mmm", *map(str, words)])
-    monkeypatch.setattr("mmm.cli.restart_reusing_holes", lambda: None)
+    monkeypatch.setattr("mmm.cli.app.restart_reusing_holes", lambda: None)
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         with pytest.raises(SystemExit) as ended:
-            mmm.cli.main()
+            mmm.cli.app.main()
     assert ended.value.code in (0, None)
     lines = capsys.readouterr().err.splitlines()
     assert [line for line in lines if "unchecked" in line] == [

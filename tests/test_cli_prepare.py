@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import mmm.cli
+import mmm.cli.app
 from tests.corpus_parts import Kemdy20, write_ai_hub
 
 
@@ -16,7 +16,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     """`mmm ARGUMENTS` in this process; the exit status."""
     monkeypatch.setattr(sys, "argv", ["mmm", *arguments])
     with pytest.raises(SystemExit) as ended:
-        mmm.cli.main()
+        mmm.cli.app.main()
     return int(ended.value.code or 0)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from search.ledger import read_history
+from search.ledger.events import read_history
 from tests.conftest import Corpus
 from tests.encode_parts import contents
 from tests.sweep_parts import TIMEOUT_S, call, environment
@@ -126,7 +126,7 @@ def test_a_signal_is_ours_to_handle_once_ray_is_there() -> None:
 
 
 def test_a_cluster_that_is_too_small_is_refused() -> None:
-    code = "from search.cluster import connect; connect(None, 1, 0, {'CPU': 3.0})"
+    code = "from search.cluster.connect import connect; connect(None, 1, 0, {'CPU': 3.0})"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=environment(),

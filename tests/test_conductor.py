@@ -15,15 +15,15 @@ import optuna
 import pytest
 import torch
 
-from mmm.train import Diverged, fit
-from search.conductor import Conductor
-from search.config import SweepSpec
-from search.export import export_trial
-from search.history import History
-from search.ledger import Ledger, read_events, read_history
-from search.member import _save_costs
-from search.slices import Slices
-from search.trial_files import best_weights, trial_folder
+from mmm.training.fit import Diverged, fit
+from search.engine.controller import Conductor
+from search.ledger.events import Ledger, read_events, read_history
+from search.ledger.files import best_weights, trial_folder
+from search.ledger.history import History
+from search.ledger.spec import SweepSpec
+from search.results.export import export_trial
+from search.worker.slices import Slices
+from search.worker.trial import _save_costs
 from spaces import Space
 from tests.conftest import Corpus
 from tests.sweep_parts import (
@@ -256,7 +256,7 @@ def test_a_sweep_killed_after_any_report_goes_on_as_if_undisturbed(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_reports: int
 ) -> None:
     # Each epoch is a report of its own, so that some were reported after the last checkpoint.
-    monkeypatch.setattr("search.slices.SLICE_S", 0.0)
+    monkeypatch.setattr("search.worker.slices.SLICE_S", 0.0)
     spec = small_spec(corpus, trials=5, epochs=7)
     expected = told(Sweep(tmp_path / "undisturbed", spec).run())
     sweep = Sweep(tmp_path / "killed", spec)
@@ -286,7 +286,7 @@ def test_a_sweep_killed_after_any_report_goes_on_as_if_undisturbed(
 def test_two_kills_of_one_trial_still_give_the_undisturbed_epochs(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.slices.SLICE_S", 0.0)
+    monkeypatch.setattr("search.worker.slices.SLICE_S", 0.0)
     spec = small_spec(corpus, trials=2, epochs=7)
     sweep = Sweep(tmp_path / "killed", spec)
     for num_reports in (4, 2):
@@ -313,7 +313,7 @@ def test_a_checkpoint_written_but_never_recorded_does_not_fail_the_trial(
 def test_a_trials_first_checkpoint_waits_until_it_is_a_hundredth_of_the_training(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.slices.SLICE_S", 0.0)  # an epoch a report
+    monkeypatch.setattr("search.worker.slices.SLICE_S", 0.0)  # an epoch a report
     conductor = Sweep(
         tmp_path / "s", small_spec(corpus, trials=2, epochs=7, first_rung=5)
     ).conductor()
@@ -323,7 +323,7 @@ def test_a_trials_first_checkpoint_waits_until_it_is_a_hundredth_of_the_training
     second = {**second, "settings": first["settings"]}
     slices = Slices([first])
     assert slices.next()[0]["checkpoint"]["epoch"] == 1  # nothing is known of its cost
-    monkeypatch.setattr("search.member._save_costs", dict.fromkeys(_save_costs, 3600.0))
+    monkeypatch.setattr("search.worker.trial._save_costs", dict.fromkeys(_save_costs, 3600.0))
     slices = Slices([second])
     saved = [report["checkpoint"] for report in (slices.next()[0] for _ in range(5))]
     # At the rung, where the driver may end it, the best weights have to be on the disk.
@@ -405,7 +405,7 @@ def test_a_diverging_trial_fails_with_its_scores_and_the_sweep_goes_on(
         for e in read_events(sweep.folder / "ledger.sqlite")
         if e.kind == "end" and e.trial == 1
     )
-    assert "mmm.train.Diverged" in end["traceback"]
+    assert "mmm.training.fit.Diverged" in end["traceback"]
     with pytest.raises(Diverged):
         list(fit(Slices([_order(sweep, 1)]).members[1].run))
     # It lived for some epochs, and the sampler is to learn where it was.
@@ -471,7 +471,7 @@ def test_a_space_that_raises_on_a_rare_setting_is_a_failed_trial_and_the_next_on
 def test_when_time_is_up_trials_stay_unfinished_and_a_larger_budget_finishes_them(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.slices.SLICE_S", 0.0)
+    monkeypatch.setattr("search.worker.slices.SLICE_S", 0.0)
     spec = small_spec(corpus, trials=3, epochs=5)
     sweep = Sweep(tmp_path / "s", spec)
     conductor = sweep.conductor(time_budget_s=1000.0)
@@ -559,8 +559,10 @@ def test_every_kept_trial_exports_with_the_score_the_ledger_has(
 def test_an_interrupted_trial_is_bundled_as_the_ledger_knows_it_though_its_worker_came_further(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_reports: int, written: str
 ) -> None:
-    monkeypatch.setattr("search.slices.SLICE_S", 0.0)
-    monkeypatch.setattr("search.member.CHECKPOINT_SHARE", 1e9)  # each report has its checkpoint
+    monkeypatch.setattr("search.worker.slices.SLICE_S", 0.0)
+    monkeypatch.setattr(
+        "search.worker.trial.CHECKPOINT_SHARE", 1e9
+    )  # each report has its checkpoint
     spec = small_spec(corpus, trials=1, epochs=9, first_rung=9)
     sweep = Sweep(tmp_path / "s", spec, fixed(lr=3e-3))
     conductor = sweep.conductor()

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from mmm.config import ConfigError, make_config, published_params
 from mmm.models import ARCHITECTURES
+from mmm.training.config import ConfigError, make_config, published_params
 
 
 def message_of(params: dict[str, Any]) -> str:

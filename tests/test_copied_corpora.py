@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmm import clips
-from mmm.batches import load_features
-from mmm.clips import BadFiles, audio_hash
-from mmm.encode_command import encode_command
-from mmm.encoders import make_speech_encoder
-from mmm.extract import Progress, encode_speech, find_store
+from mmm.encoders.extract import Progress, encode_speech
+from mmm.encoders.make import make_speech_encoder
+from mmm.features import clips
+from mmm.features.clips import BadFiles, audio_hash
+from mmm.features.encode_command import encode_command
+from mmm.features.store import find_store, list_recipes
 from mmm.files import write_json
-from mmm.manifest import read_manifest
-from mmm.store import list_recipes
-from search.config import SweepSpec
-from search.plan import check_contexts
+from mmm.manifest_csv import read_manifest
+from mmm.training.features import load_features
+from search.ledger.spec import SweepSpec
+from search.plan.checks import check_contexts
 from tests.conftest import CONTEXTS, Corpus, encode, names_in, small_speech_encoder, write_corpus
 from tests.encode_parts import make_old, run_printed
 
@@ -184,7 +184,7 @@ def test_a_store_of_an_earlier_version_gets_hashes_and_checksums_and_nothing_is_
 def test_a_kill_while_an_earlier_version_encoded_loses_nothing(
     own: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mmm.encoding._LOOP_BUDGET", 2.0)
+    monkeypatch.setattr("mmm.encoders.jobs._LOOP_BUDGET", 2.0)
     features_dir = own.features_dir.parent / "others"
     steps = encode_speech(own.manifest, features_dir, small_speech_encoder(), ["hidden_state"])
     first = next(step for step in steps if step.files)

@@ -9,11 +9,12 @@ from xml.etree import ElementTree
 
 import pytest
 
+from mmm.corpora.account import write_prepared
 from mmm.corpora.kemdy20 import prepare_kemdy20
-from mmm.corpora.prepared import write_prepared
-from mmm.corpus_page import nice_step, page
-from mmm.corpus_report import Report, durations, report, tables
-from mmm.manifest import Manifest, read_manifest
+from mmm.corpora.report import Report, durations, report, tables
+from mmm.corpora.report_page import nice_step, page
+from mmm.manifest import Manifest
+from mmm.manifest_csv import read_manifest
 from tests.conftest import HEADER, Corpus, write_manifest, write_wav
 from tests.corpus_parts import Kemdy20
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from search.conductor import MAX_DEAD_WORKERS, Conductor
-from search.leaderboard import write_leaderboard
-from search.ledger import read_events, read_history
-from search.searcher import Searcher
-from search.slices import Slices
-from search.sweep import cause_of_death
+from search.cluster.tune import cause_of_death
+from search.engine.controller import MAX_DEAD_WORKERS, Conductor
+from search.ledger.events import read_events, read_history
+from search.results.leaderboard import write_leaderboard
+from search.suggest.searcher import Searcher
+from search.worker.slices import Slices
 from tests.conftest import Corpus
 from tests.sweep_parts import METRIC, SMALL_SPACE, small_spec, train_serially
 from tests.test_conductor import Sweep, told
@@ -31,8 +31,8 @@ Some common causes include: (1) the process was killed by the OOM killer.
 
 def one_epoch_a_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each with its checkpoint."""
-    monkeypatch.setattr("search.slices.SLICE_S", 0.0)
-    monkeypatch.setattr("search.member.CHECKPOINT_SHARE", 1e9)
+    monkeypatch.setattr("search.worker.slices.SLICE_S", 0.0)
+    monkeypatch.setattr("search.worker.trial.CHECKPOINT_SHARE", 1e9)
 
 
 def train_one_report(conductor: Conductor) -> int:

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from mmm.batches import load_features
-from mmm.config import make_config
-from mmm.corpora.demo import SAMPLE_RATE_HZ, make_demo_corpus
-from mmm.encoders import make_speech_encoder, make_text_encoder
-from mmm.extract import encode_speech, encode_text
-from mmm.manifest import EMOTIONS, Manifest, read_manifest
-from mmm.run import begin
-from mmm.train import fit
+from mmm.corpora.generated.demo import SAMPLE_RATE_HZ, make_demo_corpus
+from mmm.encoders.extract import encode_speech, encode_text
+from mmm.encoders.make import make_speech_encoder, make_text_encoder
+from mmm.manifest import EMOTIONS, Manifest
+from mmm.manifest_csv import read_manifest
+from mmm.training.config import make_config
+from mmm.training.features import load_features
+from mmm.training.fit import fit
+from mmm.training.run import begin
 
 
 def contents(folder: Path) -> dict[str, str]:

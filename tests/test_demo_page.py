@@ -9,9 +9,9 @@ import pytest
 from gradio_client import Client, handle_file
 
 import mmm
-from mmm.bundle import save_run_bundle
-from mmm.demo_page import as_markdown, opened
-from mmm.predict import Predictor
+from mmm.bundle.write import save_run_bundle
+from mmm.predict.page import as_markdown, opened
+from mmm.predict.predictor import Predictor
 from tests.conftest import Corpus, trained
 
 

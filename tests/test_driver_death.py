@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 import torch
 
-from search.conductor import Conductor
-from search.config import SweepSpec
-from search.history import History, Trial
-from search.ledger import Ledger, read_events, read_history
-from search.searcher import load_space
+from search.engine.controller import Conductor
+from search.ledger.events import Ledger, read_events, read_history
+from search.ledger.history import History, Trial
+from search.ledger.spec import SweepSpec
+from search.space.load import load_space
 from tests.conftest import Corpus
 from tests.sweep_parts import call, command, environment, train_serially, write_space
 from tests.test_worker_death import processes_below, statuses

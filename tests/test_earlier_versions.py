@@ -23,22 +23,24 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from mmm.batches import load_features
-from mmm.bundle import load_bundle
-from mmm.checkpoint import load_checkpoint
-from mmm.config import make_config
-from mmm.extract import speech_key
-from mmm.manifest import Manifest, read_manifest
+from mmm.bundle.evaluate import evaluate_bundle
+from mmm.bundle.read import load_bundle
+from mmm.bundle.sealed_test import open_test, read_openings
+from mmm.features.store import list_recipes, open_store
+from mmm.manifest import Manifest, speech_key
+from mmm.manifest_csv import read_manifest
 from mmm.models import ARCHITECTURES
-from mmm.predict import Predictor, evaluate_bundle, open_test, read_openings
-from mmm.run import begin
-from mmm.store import list_recipes, open_store
-from mmm.train import fit
-from search.conductor import Conductor
-from search.history import History
-from search.ledger import Ledger, read_events, read_history
-from search.mlflow_store import EXPERIMENT, default_tracking_uri
-from search.searcher import load_space
+from mmm.predict.predictor import Predictor
+from mmm.training.checkpoint import load_checkpoint
+from mmm.training.config import make_config
+from mmm.training.features import load_features
+from mmm.training.fit import fit
+from mmm.training.run import begin
+from search.engine.controller import Conductor
+from search.ledger.events import Ledger, read_events, read_history
+from search.ledger.history import History
+from search.space.load import load_space
+from search.tracking.store import EXPERIMENT, default_tracking_uri
 from tests.sweep_parts import METRIC, TIMEOUT_S, call_here, environment, train_serially
 
 VERSION_0_1_0 = Path(__file__).parent / "data" / "version_0_1_0"

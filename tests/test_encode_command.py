@@ -14,10 +14,10 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from mmm.cli import app
-from mmm.manifest import read_manifest
-from mmm.partial import partial_folder
-from mmm.store import list_recipes, open_store
+from mmm.cli.app import app
+from mmm.features.store import list_recipes, open_store
+from mmm.features.writer import partial_folder
+from mmm.manifest_csv import read_manifest
 from tests.conftest import Corpus, names_in
 from tests.encode_parts import contents, forks
 
@@ -104,11 +104,11 @@ def test_encode_says_how_many_files_it_converted_and_from_what(
 
 def encode_in_small_batches(words: list[str]) -> None:
     """`mmm encode`, whose progress is on the disk after each second of speech."""
-    import mmm.cli
+    import mmm.cli.app
 
-    mmm.encoding._LOOP_BUDGET, mmm.partial._SYNC_S = 1.0, 0.0
+    mmm.encoders.jobs._LOOP_BUDGET, mmm.features.writer._SYNC_S = 1.0, 0.0
     sys.argv = ["mmm", *words]
-    mmm.cli.main()
+    mmm.cli.app.main()
 
 
 def num_done(features: Path) -> int:

@@ -12,9 +12,9 @@ import torch
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 from typer.testing import CliRunner
 
-from mmm.cli import app
-from mmm.partial import PartialStore
-from mmm.store import list_recipes
+from mmm.cli.app import app
+from mmm.features.store import list_recipes
+from mmm.features.writer import PartialStore
 from tests.conftest import Corpus, names_in
 from tests.encode_parts import contents, forks
 from tests.test_huggingface import SPEECH, save_electra, save_speech_model
@@ -27,10 +27,10 @@ def encode_and_die(words: list[str], num_rows: int | None) -> None:
     """`mmm encode`, every batch of which is on the disk before the next; SIGKILL in the middle of
     the batch of that row.
     """
-    import mmm.cli
+    import mmm.cli.app
 
     torch.set_num_threads(1)
-    mmm.partial._SYNC_S = 0.0
+    mmm.features.writer._SYNC_S = 0.0
     put, left = PartialStore.put, num_rows
 
     def put_and_die(store: PartialStore, row: int, *values: Any) -> None:
@@ -43,7 +43,7 @@ def encode_and_die(words: list[str], num_rows: int | None) -> None:
 
     PartialStore.put = put_and_die  # type: ignore[method-assign]
     sys.argv = ["mmm", *words]
-    mmm.cli.main()
+    mmm.cli.app.main()
 
 
 def num_done(features: Path) -> int:

@@ -8,9 +8,9 @@ from typing import Any
 import optuna
 import pytest
 
-from search.config import SweepSpec
-from search.failures import FailuresInARow, alike
-from search.ledger import read_history
+from search.engine.failures import FailuresInARow, alike
+from search.ledger.events import read_history
+from search.ledger.spec import SweepSpec
 from spaces import Space
 from tests.conftest import Corpus
 from tests.sweep_parts import (
@@ -123,7 +123,7 @@ def test_a_space_that_begins_to_raise_ends_the_sweep_after_five_and_a_resumed_on
 def test_trials_that_run_meanwhile_stop_after_their_slice_and_go_on_in_the_next_session(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.slices.SLICE_S", 0.0)
+    monkeypatch.setattr("search.worker.slices.SLICE_S", 0.0)
     sweep = Sweep(tmp_path / "s", small_spec(corpus, trials=12, epochs=5), raising_from(1))
     conductor = sweep.conductor()
     reports = train_serially(conductor)

@@ -15,16 +15,16 @@ from mlflow import MlflowClient
 from safetensors.torch import load_file, save_file
 
 import mmm
-from mmm.bundle import BundleError, Ensemble, load_bundle, load_bundle_or_ensemble
-from mmm.predict import evaluate_bundle, open_test
-from mmm.tensors import tensor_bytes
-from mmm.verify import in_fresh_process
-from search.conductor import Conductor
-from search.export import Options, best_trial, export_several, export_trial, top_trials
-from search.history import History
-from search.ledger import Ledger, read_history
-from search.mlflow_store import open_client
-from search.trial_files import best_file
+from mmm.bundle.evaluate import evaluate_bundle, in_fresh_process
+from mmm.bundle.read import BundleError, Ensemble, load_bundle, load_bundle_or_ensemble
+from mmm.bundle.sealed_test import open_test
+from mmm.training.tensor_file import tensor_bytes
+from search.engine.controller import Conductor
+from search.ledger.events import Ledger, read_history
+from search.ledger.files import best_file
+from search.ledger.history import History
+from search.results.export import Options, best_trial, export_several, export_trial, top_trials
+from search.tracking.store import open_client
 from tests.conftest import Corpus, encode, names_in, write_corpus
 from tests.sweep_parts import METRIC, SMALL_SPACE, call_here, small_spec, train_serially
 

@@ -9,15 +9,21 @@ import numpy as np
 import pytest
 import soundfile
 
-from mmm.batches import load_features
-from mmm.clips import BadFiles
-from mmm.config import AUDIO_FEATURES
-from mmm.encoders import make_speech_encoder, make_text_encoder, speech_encoder_of, text_encoder_of
-from mmm.encoders.audio import AudioError, describe_conversions, read_speech
-from mmm.extract import Progress, encode_speech, encode_text, find_store, turns_of
-from mmm.manifest import Manifest, read_manifest
-from mmm.sound import SoundInfo
-from mmm.store import FeatureStore, list_recipes
+from mmm.audio.sound import AudioError, SoundInfo
+from mmm.audio.speech import describe_conversions, read_speech
+from mmm.encoders.extract import Progress, encode_speech, encode_text
+from mmm.encoders.make import (
+    make_speech_encoder,
+    make_text_encoder,
+    speech_encoder_of,
+    text_encoder_of,
+)
+from mmm.features.clips import BadFiles
+from mmm.features.store import FeatureStore, find_store, list_recipes
+from mmm.manifest import Manifest, turns_of
+from mmm.manifest_csv import read_manifest
+from mmm.training.config import AUDIO_FEATURES
+from mmm.training.features import load_features
 from tests.conftest import (
     CONTEXTS,
     SAMPLE_RATE_HZ,
@@ -207,7 +213,7 @@ def test_encoding_that_is_abandoned_shows_no_store_and_goes_on_where_it_was(
     corpus: Corpus, tmp_path: Path, encode_one: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "mmm.encoding._LOOP_BUDGET", 2.0
+        "mmm.encoders.jobs._LOOP_BUDGET", 2.0
     )  # a batch is small: 40 utterances are several
 
     def start() -> Iterator[Progress]:

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from mmm.train import fit
-from search.cost import measure
-from search.forecast import expected_rungs
-from search.searcher import draw
-from search.space_tree import SpaceTree
+from mmm.training.fit import fit
+from search.plan.cost import measure
+from search.plan.rungs import expected_rungs
+from search.space.sampling import draw
+from search.space.tree import SpaceTree
 from spaces import SPACES, Space
 from tests.conftest import Corpus, begin_small, names_in, save_checkpoint, small_config
 from tests.sweep_parts import TIMEOUT_S, call_here, environment, small_spec, write_space
@@ -167,7 +167,7 @@ def test_plan_prints_it_all_writes_only_its_json_and_needs_neither_ray_nor_mlflo
         3,
     ]
     probe = (
-        "import sys\nfrom search.cli import main\ntry:\n    main()\nfinally:\n    assert not"
+        "import sys\nfrom search.cli.app import main\ntry:\n    main()\nfinally:\n    assert not"
         " {'ray', 'mlflow'} & sys.modules.keys()"
     )
     done = subprocess.run(

@@ -18,11 +18,12 @@ import soundfile
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from mmm.audio.sound import AudioError, read_sound
+from mmm.audio.speech import SAMPLE_RATE_HZ, read_speech
 from mmm.corpora.csv_file import prepare_csv
-from mmm.corpora.reading import decode, read_rows
-from mmm.encoders.audio import SAMPLE_RATE_HZ, read_speech
-from mmm.manifest import COLUMNS, EMOTIONS, ManifestError, read_manifest
-from mmm.sound import AudioError, read_sound
+from mmm.corpora.text_files import decode, read_rows
+from mmm.manifest import COLUMNS, EMOTIONS, ManifestError
+from mmm.manifest_csv import read_manifest
 from tests.conftest import HEADER
 
 # Numbers of inputs; together 1,050, of which 380 are valid and compared.

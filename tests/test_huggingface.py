@@ -25,13 +25,19 @@ from transformers import (
     WavLMModel,
 )
 
-from mmm.bundle import load_bundle, save_run_bundle
-from mmm.config import AUDIO_FEATURES
-from mmm.encoders import make_speech_encoder, make_text_encoder, speech_encoder_of, text_encoder_of
-from mmm.encoders.audio import read_speech
-from mmm.evaluate import probabilities
-from mmm.extract import encode_speech, encode_text
-from mmm.predict import Predictor
+from mmm.audio.speech import read_speech
+from mmm.bundle.read import load_bundle
+from mmm.bundle.write import save_run_bundle
+from mmm.encoders.extract import encode_speech, encode_text
+from mmm.encoders.make import (
+    make_speech_encoder,
+    make_text_encoder,
+    speech_encoder_of,
+    text_encoder_of,
+)
+from mmm.predict.predictor import Predictor
+from mmm.training.config import AUDIO_FEATURES
+from mmm.training.evaluate import probabilities
 from tests.conftest import SAMPLE_RATE_HZ, Corpus, trained
 
 WAV2VEC2_HOP = 320  # samples

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from mmm.intervals import bootstrap_intervals
-from mmm.metrics import classification_metrics
+from mmm.metrics import bootstrap_intervals, classification_metrics
 
 CLASSES = ("a", "b", "c", "d")  # d never occurs
 

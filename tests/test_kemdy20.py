@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from mmm.batches import labelled_rows
+from mmm.corpora.account import Prepared, emotion_map, write_prepared
 from mmm.corpora.ai_hub import EMOTIONS_OF
 from mmm.corpora.kemdy20 import prepare_kemdy20
-from mmm.corpora.prepared import Prepared, emotion_map, write_prepared
-from mmm.manifest import Manifest, ManifestError, read_manifest
+from mmm.manifest import Manifest, ManifestError
+from mmm.manifest_csv import read_manifest
+from mmm.training.batches import labelled_rows
 from tests.corpus_parts import SAMPLE, Kemdy20, needs_sample, write_ai_hub
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from mmm.corpora.kemdy20 import prepare_kemdy20
-from mmm.corpora.kemdy20_demo import make_kemdy20_demo
-from mmm.corpora.kemdy20_plan import (
+from mmm.corpora.account import Prepared, write_prepared
+from mmm.corpora.generated.kemdy20 import make_kemdy20_demo
+from mmm.corpora.generated.kemdy20_segments import (
     CLASS_COUNTS,
     NUM_SEGMENTS,
     NUM_TIED,
@@ -21,8 +21,9 @@ from mmm.corpora.kemdy20_plan import (
     num_segments,
     plan,
 )
-from mmm.corpora.prepared import Prepared, write_prepared
-from mmm.manifest import EMOTIONS, Manifest, read_manifest
+from mmm.corpora.kemdy20 import prepare_kemdy20
+from mmm.manifest import EMOTIONS, Manifest
+from mmm.manifest_csv import read_manifest
 
 
 def made(out: Path, **settings: int) -> Path:

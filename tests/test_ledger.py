@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from search.config import SweepSpec
-from search.history import Event, History
-from search.ledger import Ledger, LedgerError, read_events, read_history
-from search.lock import STALE_S
+from search.ledger.events import Ledger, LedgerError, read_events, read_history
+from search.ledger.history import Event, History
+from search.ledger.lock import STALE_S
+from search.ledger.spec import SweepSpec
 from tests.sweep_parts import METRIC, epoch_entry
 
 SPEC = SweepSpec("first", "quick", "manifest.csv", "features", trials=6, epochs=4, workers=2)
@@ -158,7 +158,7 @@ def test_another_host_holds_the_sweep_as_long_as_it_gives_signs_of_life(tmp_path
 def test_the_heartbeat_is_renewed_without_touching_the_ledger(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.lock.HEARTBEAT_S", 0.001)
+    monkeypatch.setattr("search.ledger.lock.HEARTBEAT_S", 0.001)
     with Ledger(tmp_path) as ledger:
         ledger.append(SWEEP)
         files = [ledger.path, ledger.path.with_name("ledger.sqlite-wal")]

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from search.conductor import Conductor
-from search.history import Event
-from search.ledger import Entry, Ledger, LedgerError, read_events, read_history
-from search.mlflow_store import EXPERIMENT, default_tracking_uri
-from search.scheduler import rung_scores
-from search.searcher import Searcher
-from search.tracking import sync
+from search.engine.asha import rung_scores
+from search.engine.controller import Conductor
+from search.ledger.events import Entry, Ledger, LedgerError, read_events, read_history
+from search.ledger.history import Event
+from search.suggest.searcher import Searcher
+from search.tracking.delivery import sync
+from search.tracking.store import EXPERIMENT, default_tracking_uri
 from tests.conftest import Corpus
 from tests.sweep_parts import METRIC, SMALL_SPACE, epoch_entry, small_spec, train_serially
 from tests.test_ledger import SWEEP, end, session, suggest
@@ -264,7 +264,7 @@ def swept(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("swept") / "small"
     spec = small_spec(corpus, trials=12, epochs=4, first_rung=2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("search.slices.SLICE_S", 0.0)  # each epoch is a report of its own
+        patch.setattr("search.worker.slices.SLICE_S", 0.0)  # each epoch is a report of its own
         for ended in ({"complete"}, {"complete", "pruned"}):
             with Ledger(folder) as ledger:
                 if not ledger.history.trials:

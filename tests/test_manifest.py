@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mmm.manifest import COLUMNS, ManifestError, natural_key, read_manifest, split_by_session
+from mmm.manifest import COLUMNS, ManifestError, natural_key, split_by_session
+from mmm.manifest_csv import read_manifest
 from tests.conftest import HEADER, Corpus, write_manifest
 
 Row = list[str]

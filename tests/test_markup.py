@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from rich.table import Table
 
-import mmm.cli
-from mmm.bundle import save_run_bundle
-from mmm.terminal import PlainConsole, plain, printable
-from search.conductor import Conductor
-from search.ledger import Ledger, read_history
-from search.report import write_report
+import mmm.cli.app
+from mmm.bundle.write import save_run_bundle
+from mmm.console import PlainConsole, plain, printable
+from search.engine.controller import Conductor
+from search.ledger.events import Ledger, read_history
+from search.results.report import write_report
 from tests.conftest import HEADER, Corpus, trained, write_manifest, write_wav
 from tests.sweep_parts import SMALL_SPACE, call, call_here, small_spec, write_space
 from tests.test_imports import name_of, sources
@@ -118,7 +118,7 @@ def call_mmm(
     monkeypatch.setattr(sys, "argv", ["mmm", *map(str, arguments)])
     capsys.readouterr()
     with pytest.raises(SystemExit) as ended:
-        mmm.cli.main()
+        mmm.cli.app.main()
     told = capsys.readouterr()
     return int(ended.value.code or 0), told.out, told.err
 

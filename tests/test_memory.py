@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from mmm.memory import reusing_holes
+from mmm.training.malloc import reusing_holes
 
 _PROGRAM = """
 import resource, sys
@@ -110,7 +110,8 @@ def test_what_the_user_has_chosen_for_the_heap_stays() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="nothing to restart for elsewhere")
 def test_a_command_starts_again_with_its_own_arguments_once() -> None:
     program = (
-        "import os, sys; from mmm.memory import restart_reusing_holes; print(len(sys.argv),"
+        "import os, sys; from mmm.training.malloc import restart_reusing_holes;"
+        " print(len(sys.argv),"
         " flush=True); restart_reusing_holes()"
     )
     environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}

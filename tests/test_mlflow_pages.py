@@ -13,9 +13,9 @@ import pytest
 
 from benchmarks.mlflow_server import Server
 from mmm.models import ARCHITECTURES
-from search.conductor import Conductor
-from search.ledger import Ledger
-from search.tracking import Delivery, sync
+from search.engine.controller import Conductor
+from search.ledger.events import Ledger
+from search.tracking.delivery import Delivery, sync
 from spaces import Space
 from tests.conftest import Corpus
 from tests.sweep_parts import METRIC, small_spec, train_serially

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from benchmarks.mlflow_server import Proxy, Server, failing
-from mmm.config import make_config
-from search.config import SweepSpec
-from search.ledger import Entry, Ledger
-from search.outbox import Outbox
+from mmm.training.config import make_config
+from search.ledger.events import Entry, Ledger
+from search.ledger.spec import SweepSpec
+from search.tracking.outbox import Outbox
 from tests.sweep_parts import METRIC
 
 pytestmark = pytest.mark.slow

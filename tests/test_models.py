@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmm.config import Dims, make_config, published_params
-from mmm.dropout import Dropout
 from mmm.models import ARCHITECTURES
 from mmm.models.mlp_mixer import Block, MlpMixer
 from mmm.models.positions import Positions
-from mmm.run import build_model
+from mmm.training.config import Dims, make_config, published_params
+from mmm.training.dropout import Dropout
+from mmm.training.run import build_model
 
 SPEECH_WIDTH, TEXT_WIDTH, CLASSES = 10, 16, 5
 SPEECH_POSITIONS, TEXT_POSITIONS, CONTEXT = 12, 7, 3

@@ -10,11 +10,12 @@ import onnxruntime
 import pytest
 import torch
 
-from mmm.batches import Batch
-from mmm.bundle import Bundle, load_bundle, save_run_bundle
-from mmm.evaluate import forward
+from mmm.bundle.onnx_head import OnnxError, export_onnx, onnx_logits
+from mmm.bundle.read import Bundle, load_bundle
+from mmm.bundle.write import save_run_bundle
 from mmm.models import ARCHITECTURES
-from mmm.onnx_head import OnnxError, export_onnx, onnx_logits
+from mmm.training.batches import Batch
+from mmm.training.evaluate import forward
 from tests.conftest import Corpus, trained
 
 

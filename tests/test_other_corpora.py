@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from mmm.corpora.account import Prepared, emotion_map, write_prepared
 from mmm.corpora.ai_hub import prepare_ai_hub
 from mmm.corpora.csv_file import prepare_csv
 from mmm.corpora.iemocap import EMOTIONS_OF, prepare_iemocap
 from mmm.corpora.kemdy19 import prepare_kemdy19
 from mmm.corpora.meld import extract_sound, prepare_meld
-from mmm.corpora.prepared import Prepared, emotion_map, write_prepared
-from mmm.manifest import Manifest, ManifestError, read_manifest
+from mmm.manifest import Manifest, ManifestError
+from mmm.manifest_csv import read_manifest
 from tests.conftest import HEADER, write_manifest, write_wav
 from tests.corpus_parts import SAMPLE, needs_sample, write_ai_hub
 

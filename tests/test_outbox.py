@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from search.outbox import Outbox, pause_s_after
+from search.tracking.outbox import Outbox, pause_s_after
 
 
 @pytest.mark.parametrize("used_s", [0.05, 0.2, 0.5])

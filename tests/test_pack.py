@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 import torch
 
-from mmm.checkpoint import load_checkpoint
-from mmm.dropout import Dropout
-from mmm.evaluate import pack_probabilities, probabilities
 from mmm.models import ARCHITECTURES
-from mmm.pack import Pack, pack_shape
-from mmm.run import Run
-from mmm.train import Diverged, EpochResult, fit, fit_pack
+from mmm.training.checkpoint import load_checkpoint
+from mmm.training.dropout import Dropout
+from mmm.training.evaluate import pack_probabilities, probabilities
+from mmm.training.fit import Diverged, EpochResult, fit, fit_pack
+from mmm.training.pack import Pack, pack_shape
+from mmm.training.run import Run
 from tests.conftest import Corpus, begin_small, save_checkpoint, small_config, trained
 
 CPU = torch.device("cpu")
@@ -64,7 +64,7 @@ def test_batches_cut_into_parts_change_nothing_of_that(
     alone, together = (begin_members(corpus, architecture, batch_size=7) for _ in range(2))
     run = alone[0]
     at_once = 2 * (run.dims.speech_positions + run.dims.text_positions)
-    monkeypatch.setattr("mmm.batches._CPU_POSITIONS", at_once)
+    monkeypatch.setattr("mmm.training.batches._CPU_POSITIONS", at_once)
     assert [len(part) for part in run.train.parts(torch.arange(7), CPU)] == [2, 2, 2, 1]
     assert_each_as_alone(alone, together)
 

@@ -13,16 +13,18 @@ import numpy as np
 import pytest
 from ray.tune.schedulers import TrialScheduler
 
-from mmm.config import make_config
-from mmm.pack import pack_shape
-from search.conductor import MAX_DEAD_WORKERS, Conductor
-from search.config import SweepSpec, parse_packs
-from search.draw import draws, fixing
-from search.ledger import History, Ledger, read_history
-from search.packs import PackSizes
-from search.slices import Slices
-from search.sweep import ConductedScheduler, ConductedSearcher
-from search.trial import TrialActor
+from mmm.training.config import make_config
+from mmm.training.pack import pack_shape
+from search.cli.sweeps import parse_packs
+from search.cluster.actor import TrialActor
+from search.cluster.tune import ConductedScheduler, ConductedSearcher
+from search.engine.controller import MAX_DEAD_WORKERS, Conductor
+from search.engine.pack_sizes import PackSizes
+from search.ledger.events import Ledger, read_history
+from search.ledger.history import History
+from search.ledger.spec import SweepSpec
+from search.space.sampling import draws, fixing
+from search.worker.slices import Slices
 from spaces import SPACES
 from tests.conftest import Corpus
 from tests.sweep_parts import METRIC, SMALL_SPACE, small_spec
@@ -409,7 +411,7 @@ class Seat:
 def test_a_budget_that_is_used_up_by_one_of_a_pack_loses_none_of_the_others(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr("search.slices.SLICE_S", 0.0)  # an epoch a report
+    monkeypatch.setattr("search.worker.slices.SLICE_S", 0.0)  # an epoch a report
     spec = small_spec(corpus, trials=6, epochs=7, first_rung=6, packs=4, **changes)
     folder = tmp_path / "s"
     with Ledger(folder) as ledger:
@@ -513,7 +515,7 @@ def test_a_pack_that_goes_wrong_in_a_later_epoch_of_a_slice_saves_no_weights_of_
 
 
 def _notes(folder: Path) -> list[Any]:
-    from search.ledger import read_events
+    from search.ledger.events import read_events
 
     return [event for event in read_events(folder / "ledger.sqlite") if event.kind == "note"]
 

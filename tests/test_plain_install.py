@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import mmm
-from mmm.bundle import save_run_bundle
+from mmm.bundle.write import save_run_bundle
 from tests.conftest import Corpus, trained
 from tests.sweep_parts import TIMEOUT_S, environment
 
@@ -147,7 +147,8 @@ def test_importing_mmm_imports_no_torch() -> None:
 
 def test_predicting_imports_neither_pandas_nor_scikit_learn_nor_transformers() -> None:
     text = (
-        "import sys, mmm.predict, mmm.queries; print(sorted({'pandas', 'sklearn', 'scipy',"
+        "import sys, mmm.predict.predictor, mmm.predict.inputs;"
+        " print(sorted({'pandas', 'sklearn', 'scipy',"
         " 'transformers'} & sys.modules.keys()))"
     )
     done = subprocess.run(

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from mmm.precision import training_precision
-from search.config import SweepSpec
-from search.plan import sweep_precisions
+from mmm.device import training_precision
+from search.ledger.spec import SweepSpec
+from search.space.settings import sweep_precisions
 
 SPEC = SweepSpec("first", "quick", "manifest.csv", "features", trials=6, epochs=4, workers=2)
 PRODUCTS = ("mlp_mixer", "cross_attention")

@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 import torch
 
-from mmm.bundle import Bundle, load_bundle, save_run_bundle
-from mmm.config import AUDIO_FEATURES
-from mmm.encoders.audio import read_speech
-from mmm.evaluate import evaluate, forward, probabilities
-from mmm.extract import encode_speech, encode_text
-from mmm.manifest import read_manifest
+from mmm.audio.speech import read_speech
+from mmm.bundle.evaluate import check_bundle_fits, evaluate_bundle
+from mmm.bundle.read import Bundle, load_bundle
+from mmm.bundle.sealed_test import OPENINGS, open_test
+from mmm.bundle.write import save_run_bundle
+from mmm.encoders.extract import encode_speech, encode_text
+from mmm.manifest_csv import read_manifest
 from mmm.models import ARCHITECTURES
-from mmm.predict import OPENINGS, Predictor, check_bundle_fits, evaluate_bundle, open_test
-from mmm.run import Run
+from mmm.predict.predictor import Predictor
+from mmm.training.config import AUDIO_FEATURES
+from mmm.training.evaluate import evaluate, forward, probabilities
+from mmm.training.run import Run
 from tests.conftest import (
     Corpus,
     encode,

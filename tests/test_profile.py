@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from mmm.models import ARCHITECTURES
-from mmm.products import executed, main_products, make_operands, product_rate
-from mmm.profile import PARTS, Profile, profile
+from mmm.training.matmul_rate import executed, main_products, make_operands, product_rate
+from mmm.training.profile import PARTS, Profile, profile
 from tests.conftest import Corpus, begin_small
 from tests.sweep_parts import call
 

@@ -13,10 +13,10 @@ from optuna.distributions import (
     distribution_to_json,
 )
 
-from search.belief import Belief
-from search.draw import Draw
-from search.history import Trial
-from search.proposal import NUM_LED, NUM_STARTUP, Proposer, log_expected_improvement
+from search.ledger.history import Trial
+from search.space.sampling import Draw
+from search.suggest.acquisition import NUM_LED, NUM_STARTUP, Proposer, log_expected_improvement
+from search.suggest.curve_model import Belief
 from spaces import SPACES, Space
 from tests.sweep_parts import METRIC, epoch_entry
 

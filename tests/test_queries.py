@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 
 import mmm
-import mmm.cli
-from mmm.bundle import save_run_bundle, write_ensemble
-from mmm.encoders.audio import read_speech
+import mmm.cli.app
+from mmm.audio.speech import read_speech
+from mmm.bundle.write import save_run_bundle, write_ensemble
 from mmm.manifest import Utterance
-from mmm.predict import Predictor
-from mmm.queries import JsonLines, read_dialogue, read_folder
+from mmm.predict.inputs import JsonLines, read_dialogue, read_folder
+from mmm.predict.predictor import Predictor
 from tests.conftest import Corpus, trained
 from tests.sweep_parts import TIMEOUT_S, environment
 
@@ -171,7 +171,7 @@ def predict(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(sys, "argv", ["mmm", "predict", *map(str, arguments)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
-            mmm.cli.main()
+            mmm.cli.app.main()
         told = capsys.readouterr()
         return int(ended.value.code or 0), told.out, told.err
 
@@ -401,11 +401,11 @@ def test_every_hostile_line_has_its_own_error_and_memory_stays_bounded(
     good = head + b'"no!", "id": "\\udc80"}'
     stream = b"\n".join(part for line, _ in lines for part in (line, good))
     program = """
-import resource, sys, mmm.cli, mmm.predict
+import resource, sys, mmm.cli.app, mmm.predict.predictor
 held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (held + 2**30,) * 2)
 sys.argv[0] = "mmm"
-mmm.cli.main()
+mmm.cli.app.main()
 """
     arguments = [sys.executable, "-c", program, "predict", str(bundles / "pooled"), "--jsonl"]
     done = subprocess.run(

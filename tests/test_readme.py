@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import typer
 
-import mmm.cli
-import search.cli
+import mmm.cli.app
+import search.cli.app
 from tests.conftest import write_corpus, write_wav
 from tests.sweep_parts import TIMEOUT_S
 
@@ -39,7 +39,7 @@ _SMALLER = {
     "--text-width 128": "--text-width 16",
 }
 _MODULES = {"mmm": "mmm", "mmm-search": "search"}
-_MAINS = {"mmm": mmm.cli.main, "mmm-search": search.cli.main}
+_MAINS = {"mmm": mmm.cli.app.main, "mmm-search": search.cli.app.main}
 _WITH_RAY = ("mmm-search run", "mmm-search resume")
 
 
@@ -154,7 +154,7 @@ def _commands(app: typer.Typer, program: str) -> set[str]:
 
 
 def test_the_table_of_commands_is_complete() -> None:
-    exist = _commands(mmm.cli.app, "mmm") | _commands(search.cli.app, "mmm-search")
+    exist = _commands(mmm.cli.app.app, "mmm") | _commands(search.cli.app.app, "mmm-search")
     table = set(
         re.findall(r"^\| `(mmm(?:-search)? (?:prepare )?[a-z0-9-]+)", _README, re.MULTILINE)
     )

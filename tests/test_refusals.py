@@ -21,10 +21,11 @@ from tests.sweep_parts import TIMEOUT_S, call, environment, write_space
 # is looked for after it.
 _PROBE = """
 import contextlib, io, json, sys, traceback
-import mmm.cli
+import mmm.cli.app
+import search.cli.app
 results = []
 for module, arguments in json.load(open(sys.argv[1])):
-    main = mmm.cli.main if module == "mmm" else __import__("search.cli", fromlist=["main"]).main
+    main = mmm.cli.app.main if module == "mmm" else search.cli.app.main
     sys.argv = ["mmm" if module == "mmm" else "mmm-search", *arguments]
     out, err, status = io.StringIO(), io.StringIO(), 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):

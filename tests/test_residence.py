@@ -5,12 +5,12 @@ either place.
 import pytest
 import torch
 
-from mmm import residence
+from mmm.device import training_precision
 from mmm.models import ARCHITECTURES
-from mmm.precision import training_precision
-from mmm.residence import fits, gather, source
-from mmm.run import begin
-from mmm.train import fit, fit_pack
+from mmm.training import gpu_features as residence
+from mmm.training.fit import fit, fit_pack
+from mmm.training.gpu_features import fits, gather, source
+from mmm.training.run import begin
 from tests.conftest import Corpus, begin_small, small_config
 
 GIB = 1024**3

@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmm.batches import Features
-from mmm.config import make_config, new_params, published_params
-from mmm.evaluate import probabilities
-from mmm.linear import fit_linear
+from mmm.features.store import FeatureStore
 from mmm.models import ARCHITECTURES
 from mmm.models.layers import Drop, keep_all
 from mmm.models.scaled import Scaled
-from mmm.run import Run, begin
-from mmm.scaling import frame_statistics, pooled_statistics
-from mmm.store import FeatureStore
-from mmm.train import fit
+from mmm.training.config import make_config, new_params, published_params
+from mmm.training.evaluate import probabilities
+from mmm.training.features import Features
+from mmm.training.fit import fit
+from mmm.training.linear import fit_linear
+from mmm.training.run import Run, begin
+from mmm.training.scaling import frame_statistics, pooled_statistics
 from spaces import SPACES
 from tests.conftest import Corpus, begin_small, small_config
 

@@ -4,9 +4,9 @@ import copy
 
 import pytest
 
-from search.config import SweepSpec
-from search.history import Trial
-from search.scheduler import decide
+from search.engine.asha import decide
+from search.ledger.history import Trial
+from search.ledger.spec import SweepSpec
 from tests.sweep_parts import METRIC, trial_with
 
 

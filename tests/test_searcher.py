@@ -11,12 +11,13 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from mmm.config import make_config, published_params
 from mmm.models import ARCHITECTURES
-from search.config import SweepSpec
-from search.history import State, Trial
-from search.ledger import Ledger, read_history
-from search.searcher import SAMPLERS, Searcher, check_space, load_space
+from mmm.training.config import make_config, published_params
+from search.ledger.events import Ledger, read_history
+from search.ledger.history import State, Trial
+from search.ledger.spec import SweepSpec
+from search.space.load import check_space, load_space
+from search.suggest.searcher import SAMPLERS, Searcher
 from spaces import SPACES, Space
 from tests.sweep_parts import METRIC, epoch_entry, trial_with, write_space
 

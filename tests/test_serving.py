@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mmm.bundle import save_run_bundle
-from search.mlflow_store import default_tracking_uri, open_client
-from search.registry import ALIAS, example_input, register
-from search.serving import ServedBundle
+from mmm.bundle.write import save_run_bundle
+from search.tracking.registry import ALIAS, example_input, register
+from search.tracking.serving import ServedBundle
+from search.tracking.store import default_tracking_uri, open_client
 from tests.conftest import Corpus, trained
 from tests.sweep_parts import call
 
@@ -82,7 +82,7 @@ def test_the_registered_model_is_served_with_the_probabilities_of_mmm_predict(
         file for file in stored if file.suffix in (".pkl", ".pickle", ".pt", ".bin", ".cloudpickle")
     ]
     model, *_ = [file for file in stored if file.name == "MLmodel"]
-    assert "loader_module: search.serving" in model.read_text()
+    assert "loader_module: search.tracking.serving" in model.read_text()
     assert (model.parent / "input_example.json").is_file()
 
     with socket.socket() as free:

@@ -24,13 +24,14 @@ from transformers import (
     WhisperModel,
 )
 
-from mmm.batches import load_features
-from mmm.cli_encode import kept_frame_rate
-from mmm.encoders import Running, make_speech_encoder
-from mmm.encoders.huggingface import HuggingFaceSpeech
+from mmm.encoders import Running
+from mmm.encoders.extract import encode_speech
+from mmm.encoders.huggingface_speech import HuggingFaceSpeech
+from mmm.encoders.make import make_speech_encoder
+from mmm.encoders.options import kept_frame_rate
 from mmm.encoders.windows import Convolutions, windows
-from mmm.extract import encode_speech, find_store
-from mmm.store import list_recipes
+from mmm.features.store import find_store, list_recipes
+from mmm.training.features import load_features
 from tests.conftest import SAMPLE_RATE_HZ, Corpus
 from tests.encode_parts import run_printed
 from tests.test_huggingface import SPEECH, save_speech_model

@@ -18,11 +18,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from mmm.bundle import load_bundle
-from search.history import History
-from search.ledger import read_history
+from mmm.bundle.read import load_bundle
+from search.ledger.events import read_history
+from search.ledger.history import History
+from search.live import lasting
 from search.stopping import Stopping
-from search.voice import lasting
 from tests.conftest import Corpus
 from tests.sweep_parts import TIMEOUT_S, call, command, environment, write_space
 

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmm.partial import PartialStore, Plan, rows_there
-from mmm.store import (
+from mmm.features.store import (
     DamagedStore,
     FeatureStore,
     list_recipes,
     open_store,
     pool,
     recipe_hash,
-    utterance_key,
 )
+from mmm.features.writer import PartialStore, Plan, rows_there
+from mmm.manifest import utterance_key
 from tests.conftest import names_in
 
 AUDIO = {"kind": "audio", "encoder": "fbank", "feature": "hidden_state"}

@@ -10,11 +10,11 @@ import pytest
 from optuna.distributions import json_to_distribution
 from optuna.trial import TrialState
 
-from search.config import SweepSpec
-from search.history import History
-from search.ledger import Ledger, read_history
-from search.searcher import Searcher
-from search.study import export_study
+from search.ledger.events import Ledger, read_history
+from search.ledger.history import History
+from search.ledger.spec import SweepSpec
+from search.results.optuna_study import export_study
+from search.suggest.searcher import Searcher
 from spaces import SPACES
 from tests.conftest import names_in
 from tests.sweep_parts import METRIC, call_here, epoch_entry

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from search.surrogate import CurveProcess, Encoding, Observations, fitted
+from search.suggest.gaussian_process import CurveProcess, Observations, fitted
+from search.suggest.parameter_vectors import Encoding
 
 LAST = 27
 

@@ -17,12 +17,12 @@ import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from mmm.bundle import load_bundle
-from mmm.predict import evaluate_bundle
-from search.baseline import verdict
-from search.history import History
-from search.ledger import read_events, read_history
-from search.mlflow_store import EXPERIMENT, default_tracking_uri
+from mmm.bundle.evaluate import evaluate_bundle
+from mmm.bundle.read import load_bundle
+from search.ledger.events import read_events, read_history
+from search.ledger.history import History
+from search.results.baseline import verdict
+from search.tracking.store import EXPERIMENT, default_tracking_uri
 from tests.conftest import Corpus
 from tests.sweep_parts import METRIC, call, call_here, environment, write_space
 
@@ -486,8 +486,8 @@ def test_running_under_a_name_that_is_taken_is_refused(
 
 def test_predicting_needs_neither_ray_nor_optuna_nor_mlflow(sweep: Done) -> None:
     text = (
-        "import pathlib, sys, mmm.predict, mmm.bundle;"
-        " mmm.bundle.load_bundle(pathlib.Path(sys.argv[1])); print(sorted({'ray', 'optuna',"
+        "import pathlib, sys, mmm.predict.predictor, mmm.bundle.read;"
+        " mmm.bundle.read.load_bundle(pathlib.Path(sys.argv[1])); print(sorted({'ray', 'optuna',"
         " 'mlflow', 'search', 'spaces'} & sys.modules.keys()))"
     )
     done = subprocess.run(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from mmm.tensors import checked_bytes, load_checked, tensor_bytes
+from mmm.training.tensor_file import checked_bytes, load_checked, tensor_bytes
 
 
 def test_bytes_are_those_of_safetensors() -> None:

@@ -25,9 +25,10 @@ from transformers import (
     XLMRobertaTokenizer,
 )
 
-from mmm.batches import load_features
-from mmm.encoders import make_speech_encoder, make_text_encoder, text_encoder_of
-from mmm.extract import encode_speech, encode_text, turns_of
+from mmm.encoders.extract import encode_speech, encode_text
+from mmm.encoders.make import make_speech_encoder, make_text_encoder, text_encoder_of
+from mmm.manifest import turns_of
+from mmm.training.features import load_features
 from tests.conftest import Corpus
 from tests.test_huggingface import WORDS
 

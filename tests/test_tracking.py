@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from mmm.config import make_config
-from search.config import SweepSpec, check_tracking_uri, without_password
-from search.ledger import Entry, Ledger
-from search.mlflow_store import EXPERIMENT, default_tracking_uri, open_client
-from search.tracking import Delivery, Undelivered, sync
+from mmm.training.config import make_config
+from search.ledger.events import Entry, Ledger
+from search.ledger.spec import SweepSpec, check_tracking_uri, without_password
+from search.tracking.delivery import Delivery, Undelivered, sync
+from search.tracking.store import EXPERIMENT, default_tracking_uri, open_client
 from tests.conftest import names_in
 from tests.sweep_parts import METRIC, environment
 
@@ -247,7 +247,7 @@ def test_a_process_killed_while_it_makes_the_store_leaves_none_behind_and_the_ne
     tmp_path: Path,
 ) -> None:
     code = (
-        "import pathlib, sys; from search.mlflow_store import open_client;"
+        "import pathlib, sys; from search.tracking.store import open_client;"
         " open_client(pathlib.Path(sys.argv[1]), None)"
     )
     making = tmp_path / ".mlflow.db.making" / "mlflow.db"

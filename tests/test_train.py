@@ -13,12 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from mmm.batches import labelled_rows
-from mmm.checkpoint import load_checkpoint
-from mmm.evaluate import forward, probabilities
+from mmm.device import resolve_device
 from mmm.models import ARCHITECTURES
-from mmm.run import Run, begin, build_model, resolve_device
-from mmm.train import Diverged, EpochResult, fit, row_order
+from mmm.training.batches import labelled_rows
+from mmm.training.checkpoint import load_checkpoint
+from mmm.training.evaluate import forward, probabilities
+from mmm.training.fit import Diverged, EpochResult, fit, row_order
+from mmm.training.run import Run, begin, build_model
 from tests.conftest import Corpus, begin_small, save_checkpoint, small_config, trained
 
 CPU = torch.device("cpu")
@@ -168,7 +169,7 @@ def test_a_batch_cut_into_parts_steps_as_the_whole(
         )
         run.optimizer = torch.optim.SGD(run.model.parameters(), lr=0.01)
         at_once = rows_at_once * (run.dims.speech_positions + run.dims.text_positions)
-        monkeypatch.setattr("mmm.batches._CPU_POSITIONS", at_once)
+        monkeypatch.setattr("mmm.training.batches._CPU_POSITIONS", at_once)
         assert len(run.train.parts(torch.arange(12), CPU)) == {12: 1, 5: 3, 1: 12}[rows_at_once]
         (result,) = fit(run)
         ends.append((result, run.model.state_dict()))
@@ -186,7 +187,8 @@ def test_the_parts_of_a_batch_are_its_rows_longest_first(
 ) -> None:
     run = begin_small(corpus, "mlp_mixer")
     monkeypatch.setattr(
-        "mmm.batches._CPU_POSITIONS", 4 * (run.dims.speech_positions + run.dims.text_positions)
+        "mmm.training.batches._CPU_POSITIONS",
+        4 * (run.dims.speech_positions + run.dims.text_positions),
     )
     rows = torch.randperm(len(run.train))[:14].view(2, 7)
     parts = run.train.parts(rows, CPU)
@@ -196,7 +198,7 @@ def test_the_parts_of_a_batch_are_its_rows_longest_first(
     assert (run.train.lengths[together].diff(dim=1) <= 0).all()
     unmasked = begin_small(corpus, "mlp_mixer", masked=False)
     monkeypatch.setattr(
-        "mmm.batches._CPU_POSITIONS",
+        "mmm.training.batches._CPU_POSITIONS",
         2 * (unmasked.dims.speech_positions + unmasked.dims.text_positions),
     )
     assert [len(part) for part in unmasked.train.parts(torch.arange(6), CPU)] == [

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from search.conductor import Conductor
-from search.ledger import Ledger
-from search.view import View, budget_line
+from search.engine.controller import Conductor
+from search.ledger.events import Ledger
+from search.live import View, budget_line
 from tests.conftest import Corpus
 from tests.sweep_parts import SMALL_SPACE, epoch_entry, small_spec
 

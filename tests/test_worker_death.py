@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from search.ledger import read_events, read_history
-from search.mlflow_store import EXPERIMENT, default_tracking_uri
+from search.ledger.events import read_events, read_history
+from search.tracking.store import EXPERIMENT, default_tracking_uri
 from tests.conftest import Corpus
 from tests.sweep_parts import TIMEOUT_S, call, command, environment, write_space
 

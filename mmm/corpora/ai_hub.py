@@ -7,9 +7,9 @@ A clip is one sentence without a conversation around it: each is a dialogue of i
 import re
 from pathlib import Path
 
-from mmm.corpora.prepared import Account, Prepared, emotion_map, is_stray, usable_sound
-from mmm.corpora.reading import cleaning, read_rows
+from mmm.corpora.account import Account, Prepared, emotion_map, is_stray, usable_sound
 from mmm.corpora.sessions import deal
+from mmm.corpora.text_files import cleaning, read_rows
 from mmm.manifest import SPLITS, ManifestError, split_by_session
 
 EMOTIONS_OF = {

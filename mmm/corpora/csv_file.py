@@ -5,16 +5,10 @@ manifest.
 import os
 from pathlib import Path
 
-from mmm.corpora.prepared import EMOTION_NAMES, write_checked
-from mmm.corpora.reading import decode
-from mmm.manifest import (
-    COLUMNS,
-    EMOTIONS,
-    ManifestError,
-    read_manifest,
-    read_table,
-    split_by_session,
-)
+from mmm.corpora.account import EMOTION_NAMES, write_checked
+from mmm.corpora.text_files import decode
+from mmm.manifest import COLUMNS, EMOTIONS, ManifestError, split_by_session
+from mmm.manifest_csv import read_manifest, read_table
 
 # Names that other corpora's tables use.
 _COLUMN_NAMES = {

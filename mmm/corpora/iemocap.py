@@ -9,9 +9,9 @@ SessionN/sentences/wav/DIALOGUE/id.wav the speech.
 import re
 from pathlib import Path
 
-from mmm.corpora.prepared import Account, Prepared, is_stray, usable_sound
-from mmm.corpora.reading import from_windows, read_text
+from mmm.corpora.account import Account, Prepared, is_stray, usable_sound
 from mmm.corpora.sessions import split_of_sessions
+from mmm.corpora.text_files import from_windows, read_text
 from mmm.manifest import ManifestError
 
 # exc with hap, as is usual; what has no counterpart is left out unless it is named: fru, oth, xxx

@@ -12,10 +12,10 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
+from mmm.corpora.account import Prepared, emotion_names, is_stray, unknown_emotions, usable_sound
 from mmm.corpora.kemdy20 import NUM_RATERS, rows_below_headers
-from mmm.corpora.prepared import Prepared, emotion_names, is_stray, unknown_emotions, usable_sound
-from mmm.corpora.reading import cleaning, decode
 from mmm.corpora.sessions import split_of_sessions
+from mmm.corpora.text_files import cleaning, decode
 from mmm.manifest import ManifestError
 
 _NUM_COLUMNS, _ID, _TOTALS, _RATERS = 43, 9, 10, 13

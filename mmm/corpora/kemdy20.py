@@ -11,8 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-from mmm.corpora.ai_hub import add_ai_hub
-from mmm.corpora.prepared import (
+from mmm.corpora.account import (
     Account,
     Prepared,
     emotion_names,
@@ -20,8 +19,9 @@ from mmm.corpora.prepared import (
     unknown_emotions,
     usable_sound,
 )
-from mmm.corpora.reading import cleaning, decode, read_rows
+from mmm.corpora.ai_hub import add_ai_hub
 from mmm.corpora.sessions import split_of_sessions
+from mmm.corpora.text_files import cleaning, decode, read_rows
 from mmm.manifest import ManifestError
 
 DEV_SESSIONS, TEST_SESSIONS = "29-32", "33-40"  # as published

@@ -10,8 +10,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from mmm.corpora.prepared import Prepared, emotion_names, is_stray, unknown_emotions, usable_sound
-from mmm.corpora.reading import from_windows, read_rows
+from mmm.corpora.account import Prepared, emotion_names, is_stray, unknown_emotions, usable_sound
+from mmm.corpora.text_files import from_windows, read_rows
 from mmm.manifest import SPLITS, ManifestError
 
 _COLUMNS = ("Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID")

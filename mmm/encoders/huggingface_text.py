@@ -1,7 +1,7 @@
 """Pretrained text models of transformers with `last_hidden_state` (ELECTRA, BERT, RoBERTa, XLM-R).
 
-By default beomi/KcELECTRA-base, as published. Loaded as mmm/encoders/huggingface.py loads speech
-models.
+By default beomi/KcELECTRA-base, as published. Loaded as mmm/encoders/huggingface_speech.py loads
+speech models.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from typing import Any
 
 from mmm.encoders import ON_CPU, Batching, Floats, Running
 from mmm.encoders.pretrained import find_pretrained, load_part
-from mmm.store import Recipe
+from mmm.features.store import Recipe
 
 MAX_TOKENS = 128  # published
 _VERSION = 2
@@ -93,7 +93,7 @@ class HuggingFaceText:
     def encode_batch(self, all_turns: Sequence[Sequence[str]]) -> list[Floats]:
         import torch
 
-        from mmm.precision import autocast
+        from mmm.device import autocast
 
         if self.model is None:
             self.load()

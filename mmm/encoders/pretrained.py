@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmm.features.store import Recipe
 from mmm.files import sha256_of_file
-from mmm.store import Recipe
 
 _SMALL_FILES = ("*.json", "*.txt", "*.model")
 _LOADED_FILES = ("*.safetensors", "*.bin", *_SMALL_FILES)

@@ -1,7 +1,7 @@
 """The blocks that several systems share. Shapes: see mmm/models/__init__.py.
 
 Every block also takes the weights of M models at once, each with a leading axis M, and inputs with
-that axis: a pack (mmm/pack.py). Axes are therefore counted from the end.
+that axis: a pack (mmm/training/pack.py). Axes are therefore counted from the end.
 """
 
 from typing import Protocol
@@ -12,7 +12,7 @@ from torch.nn import functional
 
 
 class Drop(Protocol):
-    """Dropout of one training step, see mmm/dropout.py."""
+    """Dropout of one training step, see mmm/training/dropout.py."""
 
     def __call__(self, values: Tensor, mask: Tensor | None = None) -> Tensor: ...
 

@@ -8,7 +8,7 @@ from mmm.models.layers import Drop, Linear, keep_all
 
 class LinearSystem(nn.Module):
     """Multinomial logistic regression on [speech of the current turn, text], fitted to its optimum
-    (mmm/linear.py).
+    (mmm/training/linear.py).
 
     Speech of earlier turns is not looked at; their words are in the text's vector.
     """

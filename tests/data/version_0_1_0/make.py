@@ -13,18 +13,18 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-
 from mmm.batches import load_features
-from mmm.bundle import load_bundle
 from mmm.checkpoint import checkpoint_bytes
 from mmm.config import make_config
-from mmm.manifest import read_manifest
-from mmm.predict import Predictor
 from mmm.run import begin
 from mmm.train import fit
 from search.history import Trial
-from search.ledger import read_history
 from search.registry import example_input
+
+from mmm.bundle import load_bundle
+from mmm.manifest import read_manifest
+from mmm.predict import Predictor
+from search.ledger import read_history
 from search.serving import ServedBundle
 
 HERE = Path("/srv/mmm-example")  # the ledger keeps absolute paths

@@ -1,0 +1,1 @@
+"""Sound files and the 16 kHz speech that is in them."""

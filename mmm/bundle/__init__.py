@@ -1,0 +1,1 @@
+"""What ships: one checksummed folder that predicts."""

@@ -1,0 +1,130 @@
+"""What a bundle scores on a split, also in a process of its own: `python -m
+mmm.bundle.read.evaluate`.
+"""
+
+import copy
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmm.bundle.read import Bundle, BundleError, Ensemble, load_bundle_or_ensemble
+from mmm.manifest import Manifest
+from mmm.manifest_csv import read_manifest
+from mmm.training.batches import SplitData
+from mmm.training.evaluate import probabilities, score
+from mmm.training.features import load_features
+
+
+def in_fresh_process(bundle: Path, manifest: Path, features: Path) -> dict[str, Any]:
+    """Metrics of a bundle, loaded and evaluated by a new Python. Raises BundleError with what that
+    one said.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "mmm.bundle.evaluate",
+        str(bundle),
+        str(manifest),
+        str(features),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise BundleError(
+            f"{bundle}: cannot be loaded and evaluated in a fresh process:"
+            f" {done.stderr.strip()[-1000:]}"
+        )
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def main() -> None:
+    bundle, manifest, features = map(Path, sys.argv[1:])
+    try:
+        checked = read_manifest(manifest, check_audio=False)
+        found = load_bundle_or_ensemble(bundle)
+        print(
+            json.dumps(
+                evaluate_bundle(found, checked, features, checked.rows("dev"), torch.device("cpu"))
+            )
+        )
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
+
+
+def check_bundle_fits(bundle: Bundle, manifest: Manifest, features_dir: Path) -> None:
+    """Raise ValueError or FileNotFoundError where a bundle cannot be evaluated on a manifest and
+    its features.
+    """
+    features = load_features(
+        manifest, features_dir, bundle.config.audio_feature, bundle.config.context
+    )
+    for kind, found, wanted in (
+        ("speech", features.speech.recipe, bundle.audio_recipe),
+        ("text", features.text.recipe, bundle.text_recipe),
+    ):
+        if found != wanted:
+            names = [
+                name
+                for name in sorted(found.keys() | wanted.keys())
+                if found.get(name) != wanted.get(name)
+            ]
+            differing = ", ".join(
+                f"{name}: {found.get(name)!r}, not {wanted.get(name)!r}" for name in names
+            )
+            raise ValueError(
+                f"{bundle.path}: trained on other {kind} features than {features_dir}/ holds"
+                f" ({differing})"
+            )
+    unknown = set(manifest.classes) - set(bundle.labels)
+    if unknown:
+        raise ValueError(
+            f"{bundle.path}: does not know the classes {', '.join(sorted(unknown))} of"
+            f" {manifest.path}"
+        )
+
+
+def predict_rows(
+    bundle: Bundle | Ensemble,
+    manifest: Manifest,
+    features_dir: Path,
+    indices: list[int],
+    device: torch.device,
+) -> tuple[SplitData, torch.Tensor]:
+    """Chosen rows of a manifest over the bundle's classes, and the (N, C) probabilities of each; of
+    an ensemble their mean.
+    """
+    found = []
+    for member in bundle.members:
+        check_bundle_fits(member, manifest, features_dir)
+        features = load_features(
+            manifest, features_dir, member.config.audio_feature, member.config.context
+        )
+        features = dataclasses.replace(
+            features, manifest=dataclasses.replace(manifest, classes=member.labels)
+        )
+        policy = "published" if member.config.label_policy == "published" else "expand"
+        data = SplitData(features, member.config, member.dims, indices, policy)
+        # A copy, because a bundle that moved to a GPU would no longer predict on the CPU.
+        found.append(probabilities(copy.deepcopy(member.model).to(device), data, device))
+    return data, found[0] if len(found) == 1 else torch.stack(found).mean(dim=0)
+
+
+def evaluate_bundle(
+    bundle: Bundle | Ensemble,
+    manifest: Manifest,
+    features_dir: Path,
+    indices: list[int],
+    device: torch.device,
+) -> dict[str, Any]:
+    """Metrics of a bundle on chosen rows of a manifest, over the bundle's classes."""
+    data, found = predict_rows(bundle, manifest, features_dir, indices, device)
+    return score(found, data)

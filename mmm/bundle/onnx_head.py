@@ -1,0 +1,160 @@
+"""The head as ONNX, for runtimes without torch: from encoded speech and text to logits, any batch
+size and any lengths.
+
+The encoders are not in it. What it takes is what `Predictor.inputs` gives: float32 speech and text
+with boolean masks.
+"""
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mmm.bundle.read import Bundle
+from mmm.training.batches import Batch
+from mmm.training.config import Dims, TrainConfig
+from mmm.training.evaluate import forward
+
+INPUTS = ("speech", "speech_mask", "text", "text_mask")
+TOLERANCE = 1e-5  # of a probability, between torch and onnxruntime
+_MISSING = (
+    "ONNX needs onnx, onnxscript and onnxruntime; install them with: pip install 'mmm-search[onnx]'"
+)
+
+
+class OnnxError(ValueError):
+    """A head that cannot be written as ONNX, or that computes something else there."""
+
+
+def export_onnx(bundle: Bundle) -> bytes:
+    """The model as an ONNX file's content, checked against torch on random inputs. Raises
+    OnnxError.
+    """
+    try:
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError:
+        raise OnnxError(_MISSING) from None
+    config, dims = bundle.config, bundle.dims
+    example = _random_batch(
+        config, dims, 3, max(2, dims.speech_positions - 1), max(2, dims.text_positions - 1)
+    )
+    batch, frames, tokens = (torch.export.Dim(name) for name in ("batch", "frames", "tokens"))
+    axes: tuple[dict[int, Any], ...] = ({0: batch},) * 4
+    if not config.is_pooled:
+        axes = (
+            {0: batch, 1: frames},
+            {0: batch, 1: frames},
+            {0: batch, 1: tokens},
+            {0: batch, 1: tokens},
+        )
+    with _quiet():
+        program = torch.onnx.export(
+            bundle.model,
+            _tensors(example),
+            dynamo=True,
+            dynamic_shapes=axes,
+            input_names=list(INPUTS),
+            output_names=["logits"],
+            verbose=False,
+        )
+    assert program is not None
+    content: bytes = program.model_proto.SerializeToString()
+    _check(content, bundle)
+    return content
+
+
+def open_session(content: bytes) -> Any:
+    """An onnxruntime session on the CPU."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise OnnxError(_MISSING) from None
+    return onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+
+
+def onnx_logits(session: Any, batch: Batch) -> npt.NDArray[np.float32]:
+    """(B, C) logits of a session for a batch."""
+    # A system that does not look at a mask has no input for it.
+    taken = {put.name for put in session.get_inputs()}
+    feed = {
+        name: tensor.numpy()
+        for name, tensor in zip(INPUTS, _tensors(batch), strict=True)
+        if name in taken
+    }
+    logits: npt.NDArray[np.float32] = session.run(None, feed)[0]
+    return logits
+
+
+def _check(content: bytes, bundle: Bundle) -> None:
+    session, dims = open_session(content), bundle.dims
+    for size, frames, tokens in (
+        (1, 1, 1),
+        (1, dims.speech_positions, dims.text_positions),
+        (2, 1, dims.text_positions),
+        (7, 2, 2),
+    ):
+        batch = _random_batch(
+            bundle.config,
+            dims,
+            size,
+            min(frames, dims.speech_positions),
+            min(tokens, dims.text_positions),
+        )
+        with torch.inference_mode():
+            expected = forward(bundle.model, batch).softmax(dim=-1)
+        difference = float(
+            (torch.from_numpy(onnx_logits(session, batch)).softmax(dim=-1) - expected).abs().max()
+        )
+        if not difference <= TOLERANCE:
+            raise OnnxError(
+                f"{bundle.name}: ONNX gives probabilities that differ from torch's by"
+                f" {difference:.1e} (batch of {size}, {frames} frames, {tokens} tokens; expected at"
+                f" most {TOLERANCE:.0e}); nothing was written"
+            )
+
+
+def _tensors(batch: Batch) -> tuple[torch.Tensor, ...]:
+    return batch.speech, batch.speech_mask, batch.text, batch.text_mask
+
+
+def _random_batch(config: TrainConfig, dims: Dims, size: int, frames: int, tokens: int) -> Batch:
+    generator = torch.Generator().manual_seed(size)
+    shapes = [(size, frames), (size, tokens)]
+    if config.is_pooled:
+        shapes = [(size, config.context), (size, 1)]
+    masks = [torch.rand(shape, generator=generator) > 0.3 for shape in shapes]
+    for mask in masks:
+        mask[:, 0] = True
+    speech = torch.randn((*shapes[0], dims.speech_width), generator=generator) * masks[0].unsqueeze(
+        -1
+    )
+    text = torch.randn((*shapes[1], dims.text_width), generator=generator) * masks[1].unsqueeze(-1)
+    return Batch(
+        speech,
+        masks[0],
+        text[:, 0] if config.is_pooled else text,
+        masks[1],
+        torch.zeros(size, dims.num_classes),
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter tells of its inner doubts; what counts is checked afterwards."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,248 @@
+"""The bundle: a folder that ships. Weights as safetensors, everything else as JSON, every file
+checksummed.
+
+model.safetensors   weights of the head
+config.json         format, settings, sizes, labels, recipes of both encoders: all that predict
+                    needs
+provenance.json     code version, hashes of manifest and features, seed, validation metrics, how it
+                    was made
+README.md           the model card, where `mmm-search` made the bundle (mmm/bundle/card.py)
+model.onnx          the head once more, where it was asked for (mmm/bundle/onnx_head.py)
+checksums.json      SHA-256 of the other files; its own hash is the bundle's
+
+An ensemble is a folder whose config.json names `members`, bundles in folders below it; its
+checksums cover theirs.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from torch import nn
+
+from mmm.features.store import Recipe
+from mmm.files import sha256_of_file, sha256_of_json
+from mmm.training.config import Dims, TrainConfig, make_config
+from mmm.training.run import build_model
+from mmm.version import VERSION
+
+FORMAT = 1
+_FILES = ("config.json", "model.safetensors", "provenance.json")
+_ENSEMBLE_FILES = ("config.json", "provenance.json")
+_KINDS = (".safetensors", ".json", ".md", ".onnx")  # none of them is run by what reads it
+# What git, hubs and file browsers leave in a folder. Nothing reads it.
+_STRAYS = re.compile(r"\.git|\.gitattributes|\.gitignore|\.cache|\.DS_Store|epoch-\d+")
+_COPY_AGAIN = "copy the bundle again from where it was made"
+
+
+class BundleError(ValueError):
+    """A folder that is no bundle, or a damaged one."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A loaded bundle: the model in evaluation mode and all that is known of it."""
+
+    path: Path
+    name: str
+    sha256: str
+    config: TrainConfig
+    dims: Dims
+    labels: tuple[str, ...]
+    audio_recipe: Recipe
+    text_recipe: Recipe
+    provenance: dict[str, Any]
+    model: nn.Module
+    weights_sha256: (
+        str  # of the weights alone: stays the same when a bundle of the same trial is made again
+    )
+
+    @property
+    def members(self) -> tuple["Bundle", ...]:
+        """Itself alone: a bundle is an ensemble of one."""
+        return (self,)
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Several bundles over the same classes and encoders; their answer is the mean of their
+    probabilities.
+    """
+
+    path: Path
+    name: str
+    sha256: str
+    labels: tuple[str, ...]
+    provenance: dict[str, Any]
+    members: tuple[Bundle, ...]
+
+    @property
+    def weights_sha256(self) -> str:
+        """One hash over the weights of all members."""
+        return sha256_of_json([member.weights_sha256 for member in self.members])
+
+
+def load_bundle(path: Path) -> Bundle:
+    """Check every file's checksum, then load. Raises FileNotFoundError or BundleError, also for an
+    ensemble.
+    """
+    found = load_bundle_or_ensemble(path)
+    if isinstance(found, Ensemble):
+        raise BundleError(
+            f"{path}: an ensemble, where one bundle is expected; name one of its members, "
+            f"for example {found.members[0].path}"
+        )
+    return found
+
+
+def load_bundle_or_ensemble(path: Path) -> Bundle | Ensemble:
+    """Check every file's checksum, then load. Nothing in the folder is run. Raises
+    FileNotFoundError or BundleError.
+    """
+    checksums = _checked(path)
+    about = _json_object(path / "config.json")
+    try:
+        if "members" in about:
+            return _load_ensemble(path, about, checksums)
+        config, dims = make_config(about["settings"]), Dims(**about["dims"])
+        model = build_model(config, dims)
+        model.load_state_dict(load_tensors((path / "model.safetensors").read_bytes()))
+        return Bundle(
+            path,
+            about["name"],
+            sha256_of_file(path / "checksums.json"),
+            config,
+            dims,
+            tuple(about["labels"]),
+            about["audio_recipe"],
+            about["text_recipe"],
+            _json_object(path / "provenance.json"),
+            model.eval(),
+            checksums["model.safetensors"],
+        )
+    except SafetensorError as error:
+        raise BundleError(
+            f"{path}/model.safetensors: not in the safetensors format ({error}), perhaps a pickle"
+            " under another name; nothing in it was run; get the bundle again from where it was"
+            " made"
+        ) from None
+    except BundleError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        what = " ".join(str(error).split())[:300]
+        raise BundleError(
+            f"{path}: its files do not fit each other ({type(error).__name__}: {what});"
+            f" {_COPY_AGAIN}"
+        ) from None
+
+
+def _load_ensemble(path: Path, about: dict[str, Any], checksums: dict[str, str]) -> Ensemble:
+    # Named in the checksums, so that no member lies outside of the folder.
+    if not all(f"{member}/config.json" in checksums for member in about["members"]):
+        raise BundleError(
+            f"{path}/config.json: names members that are not in this folder; {_COPY_AGAIN}"
+        )
+    members = tuple(load_bundle(path / member) for member in about["members"])
+    return Ensemble(
+        path,
+        about["name"],
+        sha256_of_file(path / "checksums.json"),
+        tuple(about["labels"]),
+        _json_object(path / "provenance.json"),
+        members,
+    )
+
+
+def _files_in(folder: Path) -> set[str]:
+    """Relative names of all files that count as the bundle's."""
+    found = set()
+    for file in folder.rglob("*"):
+        parts = file.relative_to(folder).parts
+        if (
+            not file.is_dir()
+            and parts != ("checksums.json",)
+            and not any(_STRAYS.fullmatch(part) for part in parts)
+        ):
+            found.add("/".join(parts))
+    return found
+
+
+def _json_object(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise BundleError(f"{file}: damaged: not a JSON object; {_COPY_AGAIN}")
+    return found
+
+
+def _checked(path: Path) -> dict[str, str]:
+    """The checksums of a bundle's files, after everything in the folder has been held against them
+    and nothing was opened.
+    """
+    if not (path / "checksums.json").is_file():
+        raise FileNotFoundError(
+            f"{path}: no bundle here (no checksums.json); make one with mmm train or mmm-search"
+            " export"
+        )
+    checksums = _json_object(path / "checksums.json")
+    if (
+        not all(isinstance(value, str) for value in checksums.values())
+        or not set(_ENSEMBLE_FILES) <= checksums.keys()
+    ):
+        raise BundleError(f"{path}/checksums.json: damaged; {_COPY_AGAIN}")
+    there = _files_in(path)
+
+    def check(file: str) -> None:
+        if file not in there:
+            raise BundleError(f"{path}: {file} is missing; {_COPY_AGAIN}")
+        if sha256_of_file(path / file) != checksums[file]:
+            raise BundleError(
+                f"{path}/{file}: damaged: its checksum is not the recorded one; copy the bundle"
+                " again"
+            )
+
+    check("config.json")
+    about = _json_object(path / "config.json")
+    if about.get("format") != FORMAT:
+        raise BundleError(
+            f"{path}: bundle format {about.get('format')}, this version ({VERSION}) reads {FORMAT}"
+        )
+    if not set(_ENSEMBLE_FILES if "members" in about else _FILES) <= checksums.keys():
+        raise BundleError(f"{path}/checksums.json: damaged; {_COPY_AGAIN}")
+    for file in sorted(there | checksums.keys()):
+        if Path(file).suffix not in _KINDS:
+            raise BundleError(
+                f"{path}/{file}: does not belong in a bundle, which holds safetensors, JSON, ONNX"
+                " and a card and nothing that could be a pickle; nothing was loaded; remove the"
+                " file if you know it"
+            )
+        if file not in checksums:
+            raise BundleError(
+                f"{path}/{file}: not a file of this bundle (checksums.json does not name it);"
+                f" remove it, or {_COPY_AGAIN}"
+            )
+    for file in checksums:
+        check(file)
+    return checksums
+
+
+def find_bundles(folder: Path) -> list[Path]:
+    """Every bundle and ensemble below a folder, members of ensembles aside. Raises
+    FileNotFoundError where there is none.
+    """
+    found = sorted(
+        file.parent
+        for file in folder.rglob("checksums.json")
+        if file.parent.parent.name != "members"
+    )
+    if not found:
+        raise FileNotFoundError(
+            f"{folder}: no bundle below this folder; make one with mmm train or mmm-search export"
+        )
+    return found

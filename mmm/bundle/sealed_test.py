@@ -1,0 +1,95 @@
+"""The one way to the test split: every opening is written down."""
+
+import csv
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmm.bundle.evaluate import check_bundle_fits, evaluate_bundle
+from mmm.bundle.read import Bundle, Ensemble
+from mmm.files import write_text
+from mmm.manifest import Manifest
+
+OPENINGS = "test_openings.csv"
+_OPENING_COLUMNS = (
+    "time",
+    "bundle_sha256",
+    "bundle",
+    "manifest_sha256",
+    "manifest",
+    "utterances",
+    "macro_f1",
+    "accuracy",
+    "weights_sha256",
+)
+
+
+def open_test(
+    bundles: Sequence[Bundle | Ensemble],
+    manifest: Manifest,
+    features_dir: Path,
+    device: torch.device,
+) -> list[dict[str, Any]]:
+    """Metrics of each bundle on the sealed test split; the opening is written down in the features
+    folder first.
+
+    Raises ValueError where the manifest has no test split or a bundle does not fit.
+    """
+    indices = manifest.sealed_test_rows()
+    if not indices:
+        raise ValueError(f"{manifest.path}: no test split (no row has split=test)")
+    for bundle in bundles:
+        for member in bundle.members:
+            check_bundle_fits(member, manifest, features_dir)
+    path = features_dir / OPENINGS
+    rows = [
+        list(_OPENING_COLUMNS),
+        *([row[name] for name in _OPENING_COLUMNS] for row in read_openings(features_dir)),
+    ]
+    found = []
+    for bundle in bundles:
+        opening = [
+            datetime.now(UTC).isoformat(timespec="seconds"),
+            bundle.sha256,
+            str(bundle.path),
+            manifest.sha256,
+            str(manifest.path),
+            str(len(indices)),
+        ]
+        # Written before it is read, so that an opening is on record even if the evaluation dies.
+        _write_rows(path, [*rows, [*opening, "", "", bundle.weights_sha256]])
+        metrics = evaluate_bundle(bundle, manifest, features_dir, indices, device)
+        rows.append(
+            [
+                *opening,
+                f"{metrics['macro_f1']:.6f}",
+                f"{metrics['accuracy']:.6f}",
+                bundle.weights_sha256,
+            ]
+        )
+        _write_rows(path, rows)
+        found.append(metrics)
+    return found
+
+
+def read_openings(features_dir: Path) -> list[dict[str, str]]:
+    """Every opening of the test split on record in a features folder, oldest first; "" where a
+    column was not kept yet.
+    """
+    path = features_dir / OPENINGS
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return [
+            {name: row.get(name) or "" for name in _OPENING_COLUMNS} for row in csv.DictReader(file)
+        ]
+
+
+def _write_rows(path: Path, rows: list[list[str]]) -> None:
+    def cell(value: str) -> str:
+        return f'"{value.replace(chr(34), chr(34) * 2)}"' if set(value) & set(',"\n') else value
+
+    write_text(path, "".join(",".join(cell(value) for value in row) + "\n" for row in rows))

@@ -1,0 +1,1 @@
+"""The command `mmm`, one file a group of commands."""

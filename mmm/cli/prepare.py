@@ -1,0 +1,364 @@
+"""The commands `mmm demo-corpus`, `mmm prepare` and `mmm corpus-report`: from a corpus to a
+manifest, and what is in it.
+"""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from mmm.console import console
+
+if TYPE_CHECKING:  # pandas takes long to import, and --help must not wait for it
+    from mmm.corpora.account import Account, Prepared
+
+prepare = typer.Typer(no_args_is_help=True, help="Turn a corpus into a manifest.")
+
+CorpusFolder = Annotated[Path, typer.Argument(help="Folder of the corpus.", show_default=False)]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Manifest to write.")]
+DevSessions = Annotated[str, typer.Option(help="Sessions for validation.")]
+TestSessions = Annotated[str, typer.Option(help="Sessions for the sealed test split.")]
+Cleaning = Annotated[
+    str,
+    typer.Option(
+        "--text",
+        help=(
+            "Transcripts: default (letters, digits, !?.,), published (Hangul and !?., alone), none."
+        ),
+    ),
+]
+Labels = Annotated[
+    Path | None, typer.Option(help=r"CSV with the labels of the clips \[the one in the folder].")
+]
+Emotions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--emotion",
+        help="Read a label as another, 상처=fear, or leave it out, 상처= ; repeat it.",
+        show_default=False,
+    ),
+]
+_MOST_ROWS = 40  # of a table in the terminal
+
+
+def print_account(account: "Account") -> None:
+    """What was repaired, left out and noted, with how often and where first."""
+    for title, entries in (
+        ("repaired", account.repaired),
+        ("left out", account.left_out),
+        ("to know", account.noted),
+    ):
+        if not entries:
+            continue
+        table = Table(title=title, title_justify="left", show_header=False)
+        table.add_column(justify="right")
+        table.add_column()
+        table.add_column(style="dim")
+        for what, cases in entries.items():
+            table.add_row(str(len(cases)), what, cases[0] + (", ..." if len(cases) > 1 else ""))
+        console.print(table)
+
+
+def _write(prepared: "Prepared", out: Path) -> None:
+    from mmm.corpora.account import write_prepared
+
+    account = write_prepared(prepared, out)
+    _print_counts(out)
+    print_account(prepared.account)
+    console.print(f"every case is in {account}", highlight=False, soft_wrap=True)
+    _print_next(out)
+
+
+def _print_next(manifest: Path) -> None:
+    words = ["mmm", "encode", str(manifest), "--features", str(manifest.parent / "features")]
+    console.print(f"next: {shlex.join(words)}", highlight=False, soft_wrap=True)
+
+
+def _print_counts(out: Path) -> None:
+    from mmm.corpora.csv_file import describe
+
+    header, *rows = describe(out)
+    table = Table(*header, title=str(out), title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+@prepare.command("kemdy20")
+def prepare_kemdy20_command(
+    folder: CorpusFolder,
+    out: Out = Path("manifest.csv"),
+    dev_sessions: Annotated[
+        str, typer.Option(help="Sessions for validation, such as 29-32,35.")
+    ] = "29-32",
+    test_sessions: TestSessions = "33-40",
+    with_ai_hub: Annotated[
+        Path | None, typer.Option(help="Add AI Hub's clips in this folder.")
+    ] = None,
+    ai_hub_sessions: Annotated[
+        str,
+        typer.Option(
+            help=(
+                "Deal them to the sessions of train, or as published to all, so that they are"
+                " tested on too."
+            )
+        ),
+    ] = "train",
+    emotion: Emotions = None,
+    text: Cleaning = "default",
+    seed: Annotated[int, typer.Option(help="Of the dealing.")] = 1,
+) -> None:
+    """KEMDy20 v1.1 to v1.3: the folder with annotation/ and wav/. --emotion is for AI Hub's
+    labels.
+    """
+    from mmm.corpora.account import emotion_map
+    from mmm.corpora.ai_hub import EMOTIONS_OF
+    from mmm.corpora.kemdy20 import prepare_kemdy20
+
+    if emotion and with_ai_hub is None:
+        raise ValueError("--emotion names labels of AI Hub; give its folder by --with-ai-hub")
+    with console.status(f"reading {folder}"):
+        prepared = prepare_kemdy20(
+            folder,
+            dev_sessions=dev_sessions,
+            test_sessions=test_sessions,
+            text=text,
+            ai_hub=with_ai_hub,
+            ai_hub_sessions=ai_hub_sessions,
+            ai_hub_emotions=emotion_map(EMOTIONS_OF, emotion or []),
+            seed=seed,
+        )
+    _write(prepared, out)
+
+
+@prepare.command("kemdy19")
+def prepare_kemdy19_command(
+    folder: CorpusFolder,
+    out: Out = Path("manifest.csv"),
+    dev_sessions: DevSessions = "15-16",
+    test_sessions: TestSessions = "17-20",
+    text: Cleaning = "default",
+) -> None:
+    """KEMDy19: the folder with annotation/ and wav/."""
+    from mmm.corpora.kemdy19 import prepare_kemdy19
+
+    with console.status(f"reading {folder}"):
+        prepared = prepare_kemdy19(
+            folder, dev_sessions=dev_sessions, test_sessions=test_sessions, text=text
+        )
+    _write(prepared, out)
+
+
+@prepare.command("ai-hub")
+def prepare_ai_hub_command(
+    folder: CorpusFolder,
+    out: Out = Path("manifest.csv"),
+    labels: Labels = None,
+    emotion: Emotions = None,
+    text: Cleaning = "default",
+    seed: Annotated[int, typer.Option(help="Of the dealing to splits.")] = 1,
+) -> None:
+    """AI Hub's emotional dialogue clips: F_000001.wav, M_000001.wav, ... and a label CSV."""
+    from mmm.corpora.account import emotion_map
+    from mmm.corpora.ai_hub import EMOTIONS_OF, prepare_ai_hub
+
+    emotions = emotion_map(EMOTIONS_OF, emotion or [])
+    with console.status(f"reading {folder}"):
+        prepared = prepare_ai_hub(folder, labels=labels, emotions=emotions, text=text, seed=seed)
+    _write(prepared, out)
+
+
+@prepare.command("meld")
+def prepare_meld_command(folder: CorpusFolder, out: Out = Path("manifest.csv")) -> None:
+    """MELD: train_sent_emo.csv, dev_sent_emo.csv, test_sent_emo.csv and the clips (wav, flac, or
+    mp4 by ffmpeg).
+    """
+    from rich.progress import track
+
+    from mmm.corpora.meld import extract_sound, prepare_meld
+
+    prepared, clips = prepare_meld(folder, out)
+    if clips:
+        for source, target in track(
+            clips, description="taking the sound out of clips", console=console
+        ):
+            extract_sound(source, target)
+        prepared, _ = prepare_meld(folder, out)
+    _write(prepared, out)
+
+
+@prepare.command("iemocap")
+def prepare_iemocap_command(
+    folder: CorpusFolder,
+    out: Out = Path("manifest.csv"),
+    dev_sessions: DevSessions = "4",
+    test_sessions: TestSessions = "5",
+    emotion: Emotions = None,
+) -> None:
+    """IEMOCAP: the folder with Session1 to Session5. exc counts as happy; fru, oth and xxx are left
+    out unless named.
+    """
+    from mmm.corpora.account import emotion_map
+    from mmm.corpora.iemocap import EMOTIONS_OF, prepare_iemocap
+
+    emotions = emotion_map(EMOTIONS_OF, emotion or [])
+    with console.status(f"reading {folder}"):
+        prepared = prepare_iemocap(
+            folder, dev_sessions=dev_sessions, test_sessions=test_sessions, emotions=emotions
+        )
+    _write(prepared, out)
+
+
+@prepare.command("csv")
+def prepare_csv_command(
+    file: Annotated[
+        Path, typer.Argument(help="A CSV with a row an utterance.", show_default=False)
+    ],
+    out: Out = Path("manifest.csv"),
+) -> None:
+    """Check a CSV, bring its names to the manifest's and write the manifest."""
+    from mmm.corpora.csv_file import prepare_csv
+
+    repaired = prepare_csv(file, out)
+    _print_counts(out)
+    for what, count in repaired.items():
+        console.print(f"{what}: {count}", highlight=False)
+    _print_next(out)
+
+
+def demo_corpus(
+    out: Annotated[Path, typer.Argument(help="Folder to write.", show_default=False)],
+    sessions: Annotated[
+        int | None,
+        typer.Option(
+            help="Recording sessions of two speakers each [24; kemdy20: 40].", show_default=False
+        ),
+    ] = None,
+    scripts: Annotated[
+        int | None,
+        typer.Option(
+            help="kemdy20: dialogues a session, 1 to 6 [6]; implies --layout kemdy20.",
+            show_default=False,
+        ),
+    ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            help=r"demo (small, balanced) or kemdy20 (as KEMDy20; full size 2.5 GB) \[demo].",
+            show_default=False,
+        ),
+    ] = None,
+    seed: int = 1,
+) -> None:
+    """Generate a synthetic corpus in which speech, text and context all matter, and its manifest.
+
+    In KEMDy20's layout it has the class counts, durations, ties and defects of KEMDy20, scaled to
+    its size.
+    """
+    layout = layout or ("demo" if scripts is None else "kemdy20")
+    if layout not in ("demo", "kemdy20"):
+        raise ValueError(f"unknown --layout {layout!r}; expected demo or kemdy20")
+    if layout == "demo":
+        from mmm.corpora.generated.demo import make_demo_corpus
+
+        if scripts is not None:
+            raise ValueError("--scripts is of --layout kemdy20")
+        with console.status("writing the corpus"):
+            manifest = make_demo_corpus(
+                out, num_sessions=24 if sessions is None else sessions, seed=seed
+            )
+        console.print(f"wrote {manifest}", highlight=False, soft_wrap=True)
+        return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    from mmm.corpora.generated.kemdy20 import make_kemdy20_demo
+    from mmm.corpora.generated.kemdy20_segments import default_splits
+    from mmm.corpora.kemdy20 import prepare_kemdy20
+
+    num_sessions = 40 if sessions is None else sessions
+    columns = (
+        TextColumn("{task.description:<16}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("utterances", total=None)
+        for done, total in make_kemdy20_demo(
+            out, num_sessions=num_sessions, num_scripts=6 if scripts is None else scripts, seed=seed
+        ):
+            bar.update(task, completed=done, total=total)
+    dev, test = default_splits(num_sessions)
+    console.print(
+        f"mmm prepare kemdy20 {out} --dev-sessions {dev} --test-sessions {test} -o"
+        f" {out / 'manifest.csv'}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    with console.status("reading the corpus"):
+        prepared = prepare_kemdy20(out, dev_sessions=dev, test_sessions=test)
+    _write(prepared, out / "manifest.csv")
+
+
+def corpus_report(
+    manifest: Annotated[Path, typer.Argument(help="manifest.csv", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write a page with pictures to this file.")
+    ] = None,
+) -> None:
+    """What is in a corpus: classes, splits, sessions, speakers, durations, ties, dialogues,
+    baseline, leaks.
+    """
+    from rich.progress import track
+
+    from mmm.corpora.report import durations, report, tables
+    from mmm.corpora.report_page import page
+    from mmm.files import write_text
+    from mmm.manifest_csv import read_manifest
+
+    checked = read_manifest(manifest)
+    clips = sorted({checked.audio_path(utterance) for utterance in checked.utterances})
+    seconds = dict(
+        track(
+            durations(clips),
+            total=len(clips),
+            description="reading headers",
+            console=console,
+            transient=True,
+        )
+    )
+    found = report(checked, seconds)
+    if out is not None:
+        write_text(out, page(found))
+    for title, header, rows in tables(found):
+        table = Table(*header, title=title, title_justify="left")
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for row in rows[:_MOST_ROWS]:
+            table.add_row(*row)
+        console.print(table)
+        if len(rows) > _MOST_ROWS:
+            console.print(
+                f"... and {len(rows) - _MOST_ROWS} more, all of them in the page: -o report.html",
+                highlight=False,
+            )
+    for leak in found.leaks:
+        console.print(f"leak: {leak}", style="red", highlight=False)
+    if not found.leaks:
+        console.print(
+            "no leaks between splits: speakers, sessions, audio files, audio content and lines of"
+            " audio and text are disjoint",
+            highlight=False,
+        )
+    if out is not None:
+        console.print(f"page {out}", highlight=False, soft_wrap=True)

@@ -1,0 +1,326 @@
+"""The commands `mmm train`, `mmm test` and `mmm baselines`."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mmm.cli.encode import DeviceName, FeaturesDir, ManifestPath
+from mmm.console import class_table, console, metrics_table
+
+if TYPE_CHECKING:
+    from mmm.manifest import Manifest
+    from mmm.training.config import TrainConfig
+
+
+def train(
+    manifest: ManifestPath,
+    features: FeaturesDir,
+    out: Annotated[Path, typer.Option(help="Folder of the bundle to write.", show_default=False)],
+    architecture: Annotated[
+        str,
+        typer.Option(
+            help="vanilla_concat, three_way_concat, cross_attention, mlp_mixer or linear."
+        ),
+    ] = "mlp_mixer",
+    context: Annotated[
+        int | None, typer.Option(help="Utterances of context K, the current one included \\[1].")
+    ] = None,
+    audio_feature: Annotated[
+        str | None, typer.Option(help="hidden_state or extract_feature \\[hidden_state].")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="\\[concat systems 30, the others 12; published 30]")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="\\[32; published 64]")] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(help="Batches a step \\[1; published 8].")
+    ] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(help="Learning rate of AdamW \\[5e-4, cross_attention 3e-4; published 5e-5]."),
+    ] = None,
+    weight_decay: Annotated[
+        float | None, typer.Option(help="\\[concat systems 0.5, the others 0.1; published 0.01]")
+    ] = None,
+    dropout: Annotated[
+        float | None, typer.Option(help="\\[concat systems 0.5, the others 0.3; published 0.1]")
+    ] = None,
+    weighted_sampling: Annotated[
+        bool, typer.Option("--weighted-sampling", help="Draw rare classes as often.")
+    ] = False,
+    shuffle: Annotated[
+        bool | None,
+        typer.Option("--shuffle/--no-shuffle", help="\\[shuffle, but with weighted sampling]"),
+    ] = None,
+    class_weight: Annotated[
+        str | None, typer.Option(help="none, inverse, sqrt_inverse or effective_number \\[none].")
+    ] = None,
+    label_smoothing: Annotated[
+        float | None,
+        typer.Option(help="Share of a label spread over all classes \\[0.1; published 0]."),
+    ] = None,
+    label_policy: Annotated[
+        str | None,
+        typer.Option(help="Rows with several labels: expand, first, drop, soft \\[expand]."),
+    ] = None,
+    num_blocks: Annotated[int | None, typer.Option(help="mlp_mixer: blocks \\[1].")] = None,
+    layers: Annotated[int | None, typer.Option(help="cross_attention: layers \\[1].")] = None,
+    heads: Annotated[int | None, typer.Option(help="cross_attention: heads \\[8].")] = None,
+    width: Annotated[
+        int | None,
+        typer.Option(
+            help=(
+                "Model width, not for cross_attention \\[concat systems 64, mlp_mixer 128;"
+                " published 256]."
+            )
+        ),
+    ] = None,
+    c: Annotated[
+        float | None, typer.Option("--c", help="linear: scikit-learn's C \\[tuned on validation].")
+    ] = None,
+    inputs: Annotated[
+        str | None, typer.Option(help="both, speech or text: what an ablation sees \\[both].")
+    ] = None,
+    input_scaling: Annotated[
+        str | None,
+        typer.Option(
+            help=(
+                "standard: features with mean 0, deviation 1 over training rows; none \\[standard;"
+                " published none]."
+            )
+        ),
+    ] = None,
+    published: Annotated[
+        bool,
+        typer.Option(
+            "--published", help="The published recipe, faults included; options overrule it."
+        ),
+    ] = False,
+    metric: Annotated[str, typer.Option(help="Chooses the best epoch on validation.")] = "macro_f1",
+    seed: Annotated[int | None, typer.Option(help="\\[1024]")] = None,
+    save_every: Annotated[
+        int, typer.Option(help="Also bundle every N epochs, as OUT/epoch-N (0: never).")
+    ] = 0,
+    from_bundle: Annotated[
+        Path | None, typer.Option("--from", help="Start from this bundle's weights.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name kept in the bundle \\[the architecture].")
+    ] = None,
+    device: DeviceName = "cpu",
+    precision: Annotated[
+        str, typer.Option(help="float32, bf16, or auto: bf16 where it is faster on this device.")
+    ] = "auto",
+) -> None:
+    """Train one system and write its best epoch as a bundle."""
+    from mmm.bundle.read import load_bundle
+    from mmm.bundle.write import check_destination, save_run_bundle
+    from mmm.models import ARCHITECTURES
+    from mmm.training.config import make_config, new_params, published_params
+
+    given = {
+        "context": context,
+        "audio_feature": audio_feature,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "accumulate": accumulate,
+        "lr": lr,
+        "weight_decay": weight_decay,
+        "dropout": dropout,
+        "weighted_sampling": weighted_sampling or None,
+        "shuffle": shuffle,
+        "class_weight": class_weight,
+        "label_policy": label_policy,
+        "label_smoothing": label_smoothing,
+        "num_blocks": num_blocks,
+        "layers": layers,
+        "heads": heads,
+        "width": width,
+        "c": c,
+        "inputs": inputs,
+        "input_scaling": input_scaling,
+        "seed": seed,
+    }
+    base = (
+        published_params(architecture)
+        if published and architecture in ARCHITECTURES
+        else new_params(architecture)
+    )
+    start = None if from_bundle is None else load_bundle(from_bundle)
+    if start is not None:
+        base["input_scaling"] = start.config.input_scaling  # its weights are used to it
+    config = make_config(base | {key: value for key, value in given.items() if value is not None})
+    from mmm.device import resolve_device, training_precision
+    from mmm.manifest_csv import read_manifest
+    from mmm.metrics import OBJECTIVES
+    from mmm.training.features import load_features
+    from mmm.training.fit import Diverged, fit
+    from mmm.training.malloc import keep_freed_memory
+    from mmm.training.run import begin
+
+    keep_freed_memory()
+    if metric not in OBJECTIVES:
+        raise ValueError(f"unknown --metric {metric!r}; expected one of {', '.join(OBJECTIVES)}")
+    where = resolve_device(device)
+    check_destination(out)
+    checked = read_manifest(manifest, check_audio=False)
+    if architecture == "linear":
+        config = _tuned_linear(
+            checked,
+            features,
+            metric,
+            {key: value for key, value in given.items() if value is not None},
+        )
+    data = load_features(checked, features, config.audio_feature, config.context)
+    run = begin(
+        config,
+        data,
+        objective=metric,
+        device=where,
+        precision=training_precision(precision, device, architecture),
+    )
+    provenance: dict[str, Any] = {"command": " ".join(["mmm", *sys.argv[1:]])}
+    if start is not None:
+        if (start.config.architecture, start.labels) != (config.architecture, checked.classes):
+            raise ValueError(
+                f"{from_bundle}: a {start.config.architecture} over {', '.join(start.labels)};"
+                f" expected {config.architecture} over {', '.join(checked.classes)}"
+            )
+        try:
+            run.model.load_state_dict(start.model.state_dict())
+        except RuntimeError as error:
+            raise ValueError(
+                f"{from_bundle}: its sizes do not fit these settings: {error}"
+            ) from None
+        provenance["from_bundle_sha256"] = start.sha256
+    label = name or config.architecture
+    parameters = sum(parameter.numel() for parameter in run.model.parameters())
+    console.print(
+        f"{label}: {parameters:,} parameters, {len(run.train)} training and {len(run.dev)}"
+        f" validation rows, {where}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    try:
+        for result in fit(run):
+            console.print(
+                f"epoch {result.epoch:>3}/{config.epochs}  train loss {result.train_loss:.4f}  dev"
+                f" loss {result.metrics['loss']:.4f}  {metric} {result.metrics[metric]:.4f} "
+                f" {result.seconds:.2f} s{'  best' if result.is_best else ''}",
+                highlight=False,
+            )
+            if save_every and result.epoch % save_every == 0:
+                at_epoch = {**provenance, "validation_metrics": result.metrics}
+                save_run_bundle(
+                    run,
+                    out / f"epoch-{result.epoch:03d}",
+                    name=label,
+                    provenance=at_epoch,
+                    last=True,
+                )
+    except Diverged as error:
+        raise ValueError(f"{error}; nothing is written; try a lower --lr") from None
+    digest = save_run_bundle(run, out, name=label, provenance=provenance)
+    console.print(
+        metrics_table(f"validation, best epoch {run.best_epoch}", [(label, run.best_metrics)])
+    )
+    console.print(class_table(run.best_metrics))
+    console.print(f"bundle {out} (sha256 {digest[:16]})", highlight=False, soft_wrap=True)
+
+
+def _tuned_linear(
+    manifest: "Manifest", features: Path, metric: str, given: dict[str, Any]
+) -> "TrainConfig":
+    """The linear system's settings: those that are not given are tuned on validation."""
+    from mmm.training.baselines import tuned
+
+    config = None
+    with console.status("tuning the linear system") as status:
+        for done, total, config in tuned(manifest, features, metric, given):  # noqa: B007
+            status.update(f"tuning the linear system ({done} of {total} settings tried)")
+    assert config is not None
+    chosen = (
+        f"context {config.context}, {config.audio_feature}, C {config.c:g}, class weight"
+        f" {config.class_weight}"
+    )
+    console.print(f"tuned on validation: {chosen}", highlight=False, soft_wrap=True)
+    return config
+
+
+def test(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="BUNDLE... manifest.csv", show_default=False)
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option("--features", help="Folder of feature stores.", show_default=False),
+    ] = None,
+    all_below: Annotated[
+        Path | None, typer.Option("--all", help="Every bundle below this folder.")
+    ] = None,
+    device: DeviceName = "cpu",
+) -> None:
+    """Open the sealed test split for named bundles, and write down that it was opened."""
+    *bundle_paths, manifest = paths or [Path()]
+    if features is None or not paths or not (bundle_paths or all_below):
+        raise ValueError(
+            "expected: mmm test BUNDLE... manifest.csv --features DIR   (or: mmm test --all DIR"
+            " manifest.csv --features DIR)"
+        )
+    from mmm.bundle.read import find_bundles, load_bundle_or_ensemble
+    from mmm.bundle.sealed_test import OPENINGS, open_test
+    from mmm.device import resolve_device
+    from mmm.manifest_csv import read_manifest
+
+    where = resolve_device(device)
+    bundles = [
+        load_bundle_or_ensemble(path)
+        for path in [*bundle_paths, *(find_bundles(all_below) if all_below else [])]
+    ]
+    found = open_test(bundles, read_manifest(manifest, check_audio=False), features, where)
+    labels = [
+        (
+            bundle.name
+            if bundle.name not in [b.name for b in bundles if b is not bundle]
+            else str(bundle.path)
+        )
+        for bundle in bundles
+    ]
+    console.print(metrics_table("test", list(zip(labels, found, strict=True))))
+    for label, metrics in zip(labels, found, strict=True):
+        console.print(f"\n{label}", highlight=False)
+        console.print(class_table(metrics))
+    console.print(
+        f"the opening is on record in {features / OPENINGS}", highlight=False, soft_wrap=True
+    )
+
+
+def baselines(
+    manifest: ManifestPath,
+    features: FeaturesDir,
+    metric: Annotated[
+        str, typer.Option(help="What the tuning maximises on validation.")
+    ] = "macro_f1",
+) -> None:
+    """Majority class and logistic regression on pooled features, tuned on validation."""
+    from mmm.manifest_csv import read_manifest
+    from mmm.metrics import OBJECTIVES
+    from mmm.training.baselines import baselines as tuned_baselines
+
+    if metric not in OBJECTIVES:
+        raise ValueError(f"unknown --metric {metric!r}; expected one of {', '.join(OBJECTIVES)}")
+    checked = read_manifest(manifest, check_audio=False)
+    found = []
+    with console.status("tuning logistic regression") as status:
+        for one in tuned_baselines(checked, features, metric):
+            found.append(one)
+            status.update(f"tuning logistic regression ({len(found)} of 4 baselines done)")
+    console.print(metrics_table("validation", [(one.name, one.metrics) for one in found]))
+    for one in found:
+        if one.settings:
+            console.print(
+                f"{one.name}: {', '.join(f'{key}={value}' for key, value in one.settings.items())}",
+                highlight=False,
+            )

@@ -1,0 +1,375 @@
+"""What is in a corpus: counts, lengths, ties, a majority baseline, and what leaks between splits.
+
+Counts and lengths cover all splits; what looks at labels one by one leaves the sealed test split
+out.
+"""
+
+import hashlib
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mmm.audio.sound import sound_info
+from mmm.manifest import SPLITS, Manifest, Utterance, natural_key
+from mmm.metrics import classification_metrics
+
+Table = tuple[str, tuple[str, ...], list[tuple[str, ...]]]  # title, header, rows
+_LONGEST = 5
+_SHOWN_LEAKS = 3
+# from so many words on a text that is there twice was written twice; "yes" and "I see" recur by
+# themselves
+_LINE_WORDS = 4
+
+
+@dataclass(frozen=True)
+class Group:
+    """The utterances of a split, session or speaker."""
+
+    name: str
+    splits: tuple[str, ...]
+    num_utterances: int
+    num_dialogues: int
+    num_speakers: int
+    num_sessions: int
+    hours: float
+    num_tied: int
+    classes: dict[str, int]  # an utterance with several emotions counts for each
+
+
+@dataclass(frozen=True)
+class Report:
+    """Facts of a corpus. `seconds` has a number an utterance, in the manifest's order."""
+
+    manifest: Manifest
+    seconds: list[float]
+    total: Group
+    splits: list[Group]
+    sessions: list[Group]
+    speakers: list[Group]
+    turns: list[int]  # of each dialogue
+    ties: dict[str, int]  # `happy;neutral` -> utterances
+    transitions: dict[
+        str, Counter[str]
+    ]  # emotion -> the next turn's, train and dev, utterances with one emotion
+    agreement: list[float]  # the share of votes for the most voted class, train and dev
+    majority: dict[
+        str, dict[str, float]
+    ]  # split -> metrics of always naming train's most frequent class
+    leaks: list[str]
+
+    @property
+    def split_names(self) -> list[str]:
+        return [group.name for group in self.splits]
+
+
+def durations(clips: Sequence[Path]) -> Iterator[tuple[Path, float]]:
+    """Seconds of each clip by its header. Raises AudioError or FileNotFoundError."""
+    for clip in clips:
+        yield clip, sound_info(clip).seconds
+
+
+def report(manifest: Manifest, seconds_of_clips: Mapping[Path, float]) -> Report:
+    """Everything about a manifest whose clips have these lengths."""
+    utterances = manifest.utterances
+    seconds = [seconds_of_clips[manifest.audio_path(utterance)] for utterance in utterances]
+    by_session: dict[str, list[int]] = defaultdict(list)
+    by_speaker: dict[str, list[int]] = defaultdict(list)
+    for index, utterance in enumerate(utterances):
+        by_session[utterance.session].append(index)
+        by_speaker[utterance.speaker].append(index)
+
+    def group(name: str, indices: Sequence[int]) -> Group:
+        chosen = [utterances[index] for index in indices]
+        return Group(
+            name,
+            tuple(split for split in SPLITS if any(one.split == split for one in chosen)),
+            len(chosen),
+            len({one.dialogue_id for one in chosen}),
+            len({one.speaker for one in chosen}),
+            len({one.session for one in chosen}),
+            sum(seconds[index] for index in indices) / 3600,
+            sum(len(one.emotions) > 1 for one in chosen),
+            {
+                emotion: sum(emotion in one.emotions for one in chosen)
+                for emotion in manifest.classes
+            },
+        )
+
+    def groups(indices: Mapping[str, Sequence[int]]) -> list[Group]:
+        return [
+            group(name, indices[name])
+            for name in sorted(indices, key=lambda name: (natural_key(name), name))
+        ]
+
+    by_split = {
+        split: [index for index, one in enumerate(utterances) if one.split == split]
+        for split in SPLITS
+    }
+    seen = [one for one in utterances if one.split != "test"]
+    return Report(
+        manifest,
+        seconds,
+        group("all", range(len(utterances))),
+        [group(split, indices) for split, indices in by_split.items() if indices],
+        groups(by_session),
+        groups(by_speaker),
+        sorted(Counter(one.dialogue_id for one in utterances).values()),
+        dict(
+            Counter(
+                ";".join(sorted(one.emotions)) for one in utterances if len(one.emotions) > 1
+            ).most_common()
+        ),
+        _transitions(manifest),
+        [max(one.shares.values()) for one in seen if any(one.votes)],
+        _majority(manifest),
+        _leaks(manifest),
+    )
+
+
+def _transitions(manifest: Manifest) -> dict[str, Counter[str]]:
+    found: dict[str, Counter[str]] = {emotion: Counter() for emotion in manifest.classes}
+    for one in manifest.utterances:
+        if one.split != "test" and one.previous >= 0:
+            before = manifest.utterances[one.previous]
+            if len(before.emotions) == len(one.emotions) == 1:
+                found[before.emotions[0]][one.emotions[0]] += 1
+    return found
+
+
+def _majority(manifest: Manifest) -> dict[str, dict[str, float]]:
+    def labels(split: str) -> list[int]:
+        return [
+            manifest.classes.index(name)
+            for row in manifest.rows(split)
+            for name in manifest.utterances[row].emotions
+        ]
+
+    most = int(np.bincount(labels("train")).argmax())
+    found = {}
+    for split in ("train", "dev"):
+        true = np.array(labels(split), dtype=np.int64)
+        metrics = classification_metrics(true, np.full_like(true, most), manifest.classes)
+        found[split] = {
+            name: float(metrics[name])
+            for name in ("accuracy", "weighted_f1", "macro_f1", "unweighted_recall")
+        }
+    return found
+
+
+def _leaks(manifest: Manifest) -> list[str]:
+    """What two splits share that they should not."""
+    content = _same_content(manifest)
+
+    def audio(one: Utterance) -> str:
+        return content.get(manifest.audio_path(one), one.audio)
+
+    leaks = []
+    for what, key in (
+        ("speaker", lambda one: one.speaker),
+        ("session", lambda one: one.session),
+        ("audio file", lambda one: one.audio),
+        ("audio content", audio),
+        ("line of text with its audio", lambda one: f"{one.text!r} {audio(one)}"),
+    ):
+        homes: dict[str, dict[str, str]] = defaultdict(dict)
+        for one in manifest.utterances:
+            homes[key(one)].setdefault(one.split, one.utterance_id)
+        shared = {name: splits for name, splits in homes.items() if len(splits) > 1}
+        if shared:
+            shown = [
+                (
+                    " and ".join(f"{identity} ({split})" for split, identity in splits.items())
+                    if "audio" in what
+                    else f"{name} ({', '.join(splits)})"
+                )
+                for name, splits in list(shared.items())[:_SHOWN_LEAKS]
+            ]
+            more = ", ..." if len(shared) > _SHOWN_LEAKS else ""
+            are = "is" if len(shared) == 1 else "are"
+            leaks.append(
+                f"{len(shared)} {what}{'' if len(shared) == 1 else 's'} {are} in more than one"
+                f" split: {', '.join(shown)}{more}"
+            )
+    return leaks
+
+
+def _same_content(manifest: Manifest) -> dict[Path, str]:
+    """A hash for each clip that has another clip's size; the others are alone."""
+    sizes: dict[int, list[Path]] = defaultdict(list)
+    for clip in {manifest.audio_path(one) for one in manifest.utterances}:
+        sizes[clip.stat().st_size].append(clip)
+    found = {}
+    for clips in sizes.values():
+        for clip in clips if len(clips) > 1 else []:
+            with open(clip, "rb") as file:
+                found[clip] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    return float(np.percentile(values, percent))
+
+
+def _group_rows(groups: Sequence[Group], classes: Sequence[str]) -> list[tuple[str, ...]]:
+    return [
+        (
+            group.name,
+            ", ".join(group.splits),
+            str(group.num_utterances),
+            str(group.num_dialogues),
+            f"{60 * group.hours:.1f}",
+            str(group.num_tied),
+            *(str(group.classes[name]) for name in classes),
+        )
+        for group in groups
+    ]
+
+
+def tables(found: Report) -> list[Table]:
+    """The report as tables of text; the first column is a name, the others are numbers."""
+    manifest, classes = found.manifest, found.manifest.classes
+    all_and_splits = [*found.splits, found.total]
+
+    def share(group: Group, name: str) -> str:
+        return f"{group.classes[name]} ({group.classes[name] / group.num_utterances:.1%})"
+
+    overview: list[tuple[str, ...]] = [
+        ("utterances", *(str(group.num_utterances) for group in all_and_splits)),
+        ("dialogues", *(str(group.num_dialogues) for group in all_and_splits)),
+        ("sessions", *(str(group.num_sessions) for group in all_and_splits)),
+        ("speakers", *(str(group.num_speakers) for group in all_and_splits)),
+        ("hours of speech", *(f"{group.hours:.2f}" for group in all_and_splits)),
+        ("tied votes", *(str(group.num_tied) for group in all_and_splits)),
+    ]
+    header = ("", *found.split_names, "all")
+    result: list[Table] = [
+        (str(manifest.path), header, overview),
+        (
+            "classes (an utterance with several emotions counts for each)",
+            header,
+            [(name, *(share(group, name) for group in all_and_splits)) for name in classes],
+        ),
+        (
+            "durations, s",
+            ("", "shortest", "median", "mean", "95 %", "longest"),
+            _duration_rows(found),
+        ),
+        (
+            "majority baseline (test is sealed)",
+            (
+                "always " + max(classes, key=lambda name: found.splits[0].classes[name]),
+                "accuracy",
+                "weighted F1",
+                "macro F1",
+                "UAR",
+            ),
+            [
+                (split, *(f"{value:.4f}" for value in metrics.values()))
+                for split, metrics in found.majority.items()
+            ],
+        ),
+        (
+            "dialogues",
+            ("", "shortest", "median", "longest"),
+            [
+                (
+                    "turns",
+                    str(found.turns[0]),
+                    f"{statistics.median(found.turns):g}",
+                    str(found.turns[-1]),
+                )
+            ],
+        ),
+    ]
+    if found.ties:
+        result.append(
+            (
+                "tied votes",
+                ("", "utterances"),
+                [(name, str(count)) for name, count in found.ties.items()],
+            )
+        )
+    if repeated := _repeated_texts(manifest):
+        result.append(
+            (
+                "texts that train has too, word for word",
+                ("", "utterances", f"of {_LINE_WORDS} words or more"),
+                repeated,
+            )
+        )
+    group_header = ("", "split", "utterances", "dialogues", "min", "tied", *classes)
+    result += [
+        longest(found),
+        ("sessions", group_header, _group_rows(found.sessions, classes)),
+        ("speakers", group_header, _group_rows(found.speakers, classes)),
+    ]
+    return result
+
+
+def _repeated_texts(manifest: Manifest) -> list[tuple[str, ...]]:
+    """How many utterances of dev and test say what one of train says, as in corpora whose speakers
+    share a script.
+
+    Nothing forbids it, but a text encoder then needs to remember only.
+    """
+    known = {one.text for one in manifest.utterances if one.split == "train" and one.text}
+    rows = []
+    for split in ("dev", "test"):
+        texts = [one.text for one in manifest.utterances if one.split == split]
+        repeated = [text for text in texts if text in known]
+        if repeated:
+            lines = sum(len(text.split()) >= _LINE_WORDS for text in repeated)
+            rows.append(
+                (
+                    split,
+                    *(f"{count} ({count / len(texts):.1%})" for count in (len(repeated), lines)),
+                )
+            )
+    return rows
+
+
+def _duration_rows(found: Report) -> list[tuple[str, ...]]:
+    utterances = found.manifest.utterances
+    rows = []
+    for name in (*found.split_names, *found.manifest.classes, "all"):
+        values = [
+            seconds
+            for one, seconds in zip(utterances, found.seconds, strict=True)
+            if name in ("all", one.split, *(one.emotions if one.split != "test" else ()))
+        ]
+        if values:
+            numbers = (
+                min(values),
+                statistics.median(values),
+                statistics.fmean(values),
+                percentile(values, 95),
+                max(values),
+            )
+            rows.append((name, *(f"{number:.2f}" for number in numbers)))
+    return rows
+
+
+def longest(found: Report) -> Table:
+    """The longest in speech and in text: what decides memory."""
+    order = sorted(range(len(found.seconds)), key=lambda index: -found.seconds[index])[:_LONGEST]
+    utterances = found.manifest.utterances
+    wordy = sorted(range(len(utterances)), key=lambda index: -len(utterances[index].text))[
+        :_LONGEST
+    ]
+    rows: list[tuple[str, ...]] = []
+    for index in dict.fromkeys([*order, *wordy]):
+        one = utterances[index]
+        rows.append(
+            (
+                one.utterance_id,
+                one.split,
+                f"{found.seconds[index]:.2f}",
+                str(len(one.text)),
+                str(len(one.text.split())),
+            )
+        )
+    return ("longest utterances", ("", "split", "s", "characters", "words"), rows)

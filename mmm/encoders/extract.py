@@ -1,0 +1,390 @@
+"""From a manifest to feature stores: everything is encoded once, what is already there is kept."""
+
+import contextlib
+import dataclasses
+import fcntl
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from mmm.audio.sound import SoundInfo, sound_info
+from mmm.audio.speech import SAMPLE_RATE_HZ, num_speech_samples
+from mmm.encoders import SpeechEncoder, TextEncoder
+from mmm.encoders.jobs import (
+    Job,
+    Runner,
+    SpeechJob,
+    TextJob,
+    default_threads,
+    plan_batches,
+    run_here,
+)
+from mmm.features.clips import BadFiles, clips_of, find_bad_files, hash_clips, stamps_of
+from mmm.features.store import (
+    AUDIO_HASH_BYTES,
+    Recipe,
+    open_store,
+    recipe_hash,
+)
+from mmm.features.writer import PartialStore, Plan, Rows, rows_there, tidy
+from mmm.manifest import Manifest, speech_key, text_key, turns_of
+
+
+@dataclass(frozen=True)
+class Progress:
+    """`done` of `total` utterances of one `task` are in their store; of them `seconds` of speech
+    were encoded now.
+
+    `files` are the headers of the files that were encoded since the step before.
+    """
+
+    task: str
+    done: int
+    total: int
+    seconds: float = 0.0
+    seconds_total: float = 0.0
+    files: tuple[SoundInfo, ...] = ()
+
+
+@contextlib.contextmanager
+def _only_writer(features: Path) -> Iterator[None]:
+    features.mkdir(parents=True, exist_ok=True)
+    with open(features / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"{features}: another mmm encode is writing here; wait for it or use another folder"
+            ) from None
+        yield
+
+
+def encode_speech(
+    manifest: Manifest,
+    features_dir: Path,
+    encoder: SpeechEncoder,
+    features: Sequence[str],
+    *,
+    batch_s: float = 0.0,
+    run: Runner | None = None,
+) -> Iterator[Progress]:
+    """Write a store for each of `features`; files that share a batch add up to `batch_s` seconds, 0
+    is one file at a time.
+
+    Raises FileNotFoundError, BadFiles before anything is encoded, or ValueError. Killed, it goes on
+    where it was when called again.
+    """
+    keys = np.array(
+        [speech_key(manifest, index) for index in range(len(manifest.utterances))], dtype=np.uint64
+    )
+    stamps = stamps_of(manifest)
+    recipes = {feature: encoder.recipe(feature) for feature in features}
+    with _only_writer(features_dir):
+        paths = {feature: features_dir / recipe_hash(recipe) for feature, recipe in recipes.items()}
+        todo = [
+            feature
+            for feature in features
+            if not _holds(paths[feature], keys, stamps, manifest.path)
+        ]
+        if not todo:
+            yield Progress("speech", len(keys), len(keys))
+            return
+        clips = clips_of(manifest)
+        rows_of = {feature: rows_there(paths[feature], manifest.path) for feature in features}
+        every = [rows for found in rows_of.values() for rows in found]
+        hashes, to_read = _recorded_hashes(manifest, every, keys, stamps)
+        for number, (name, found) in enumerate(hash_clips(manifest, to_read), start=1):
+            hashes[name] = found
+            yield Progress("comparing audio", number, len(to_read))
+        known = _hashes_of_rows(manifest, hashes)
+        is_there = np.ones(len(keys), dtype=bool)
+        for feature in todo:
+            is_there &= np.any(
+                [
+                    np.zeros(len(keys)),
+                    *(rows.places(keys, stamps, known) >= 0 for rows in rows_of[feature]),
+                ],
+                axis=0,
+            )
+        missing = {
+            audio: indices for audio, indices in clips.items() if not is_there[indices].all()
+        }
+        bad = []
+        for number, fault in find_bad_files(manifest, missing, hashes):
+            if fault:
+                bad.append(fault)
+            yield Progress("checking audio", number, len(missing))
+        if bad:
+            raise BadFiles(manifest.path, bad, len(clips))
+        known = _hashes_of_rows(manifest, hashes)
+        encoder.load(weights=False)
+        names = list(clips)
+        infos = [sound_info(manifest.path.parent / name) for name in names]
+        samples = [
+            num_speech_samples(manifest.path.parent / name, info)
+            for name, info in zip(names, infos, strict=True)
+        ]
+        of_clip = {name: place for place, name in enumerate(names)}
+        rows = [of_clip[utterance.audio] for utterance in manifest.utterances]
+        stores, finished = {}, []
+        for feature in todo:
+            lengths = [encoder.num_frames(count, feature) for count in samples]
+            plan, old = _plan(
+                paths[feature],
+                Plan(
+                    recipes[feature],
+                    encoder.width(feature),
+                    keys,
+                    stamps,
+                    np.array([lengths[row] for row in rows]),
+                    known,
+                ),
+                manifest.path,
+            )
+            store = PartialStore(paths[feature], plan, manifest.path)
+            if old.all():
+                store.finish()  # with other stamps, with hashes or checksums that it lacked
+            else:
+                stores[feature] = store
+                finished.append(old)
+        if not stores:
+            yield Progress("speech", len(keys), len(keys))
+            return
+        # Planned over what the finished stores lack and not over what a killed run left: the same
+        # batches, so the same bytes.
+        is_finished = np.logical_and.reduce(finished)
+        fresh = [place for place, name in enumerate(names) if not is_finished[clips[name]].all()]
+        seconds = [samples[place] / SAMPLE_RATE_HZ for place in fresh]
+        batches = [
+            [fresh[member] for member in batch]
+            for batch in plan_batches(seconds, batch_s, encoder.batching)
+        ]
+
+        def job(batch: Sequence[int]) -> Job:
+            named = [
+                f"utterance {manifest.utterances[clips[names[place]][0]].utterance_id!r}"
+                f" ({names[place]})"
+                for place in batch
+            ]
+            return SpeechJob(
+                tuple((manifest.path.parent / names[place]).absolute() for place in batch),
+                tuple(named),
+                tuple(stores),
+            )
+
+        members = [[clips[names[place]] for place in batch] for batch in batches]
+        seconds = [sum(samples[place] for place in batch) / SAMPLE_RATE_HZ for batch in batches]
+        numbers = _lacking(stores, members)
+        total_s = sum(seconds[number] for number in numbers)
+        done = len(keys) - sum(len(rows) for number in numbers for rows in members[number])
+        done_s = 0.0
+        yield Progress("speech", done, len(keys), 0.0, total_s)
+        for number in _fill(
+            stores, encoder, members, numbers, lambda number: job(batches[number]), run
+        ):
+            done += sum(map(len, members[number]))
+            done_s += seconds[number]
+            yield Progress(
+                "speech",
+                done,
+                len(keys),
+                done_s,
+                total_s,
+                tuple(infos[place] for place in batches[number]),
+            )
+
+
+def encode_text(
+    manifest: Manifest,
+    features_dir: Path,
+    encoder: TextEncoder,
+    contexts: Sequence[int],
+    *,
+    batch_tokens: int = 0,
+    run: Runner | None = None,
+) -> Iterator[Progress]:
+    """Write a store for each of `contexts`. Raises ValueError. Killed, it goes on where it was when
+    called again.
+    """
+    for context in contexts:
+        recipe: Recipe = {**encoder.recipe(), "context": context}
+        path, task = features_dir / recipe_hash(recipe), f"text, context {context}"
+        keys = np.array(
+            [text_key(manifest, index, context) for index in range(len(manifest.utterances))],
+            dtype=np.uint64,
+        )
+        stamps = np.zeros((len(keys), 2), dtype=np.int64)
+        with _only_writer(features_dir):
+            if _holds(path, keys, stamps, manifest.path):
+                yield Progress(task, len(keys), len(keys))
+                continue
+            encoder.load(weights=False)
+            turns = [turns_of(manifest, index, context) for index in range(len(keys))]
+            lengths = encoder.num_tokens(turns)
+            plan, old = _plan(
+                path, Plan(recipe, encoder.width(), keys, stamps, np.array(lengths)), manifest.path
+            )
+            store = PartialStore(path, plan, manifest.path)
+            if old.all():
+                store.finish()  # with the checksums that it lacked
+                yield Progress(task, len(keys), len(keys))
+                continue
+            stores = {"text": store}
+            fresh = np.flatnonzero(~old).tolist()
+            planned = plan_batches([lengths[row] for row in fresh], batch_tokens, encoder.batching)
+            batches = [[fresh[member] for member in batch] for batch in planned]
+            members = [[[row] for row in batch] for batch in batches]
+
+            def job(
+                number: int, batches: list[list[int]] = batches, turns: list[list[str]] = turns
+            ) -> Job:
+                return TextJob(tuple(tuple(turns[row]) for row in batches[number]))
+
+            numbers = _lacking(stores, members)
+            done = len(keys) - sum(len(batches[number]) for number in numbers)
+            for number in _fill(stores, encoder, members, numbers, job, run):
+                done += len(batches[number])
+                yield Progress(task, done, len(keys))
+
+
+def _recorded_hashes(
+    manifest: Manifest,
+    every: Sequence[Rows],
+    keys: npt.NDArray[np.uint64],
+    stamps: npt.NDArray[np.int64],
+) -> tuple[dict[str, bytes], list[str]]:
+    """Hashes of clips that stores know, and which clips have to be read to see whether they are
+    those that were encoded.
+
+    Those of another time of change with the size of before, and those whose hash a store of an
+    earlier version did not keep.
+    """
+    known = np.zeros((len(keys), AUDIO_HASH_BYTES), dtype=np.uint8)
+    is_open = np.zeros(len(keys), dtype=bool)
+    for rows in every:
+        places = rows.store.find(keys)
+        recorded, stamped = rows.store.audio_hashes[places], rows.store.stamps[places]
+        has_hash, has_row = recorded.any(axis=1), places >= 0
+        same_stamp = has_row & (stamped == stamps).all(axis=1)
+        same_size = has_row & (stamped[:, 0] == stamps[:, 0])
+        taken = same_stamp & has_hash
+        known[taken] = recorded[taken]
+        is_open |= rows.done[places] & (
+            (same_stamp & ~has_hash) | (same_size & ~same_stamp & has_hash)
+        )
+    audio = [utterance.audio for utterance in manifest.utterances]
+    hashes = {audio[row]: known[row].tobytes() for row in np.flatnonzero(known.any(axis=1))}
+    return hashes, list(
+        dict.fromkeys(audio[row] for row in np.flatnonzero(is_open) if audio[row] not in hashes)
+    )
+
+
+def _hashes_of_rows(manifest: Manifest, hashes: dict[str, bytes]) -> npt.NDArray[np.uint8]:
+    """(N, 16) the hash of each utterance's clip, zeros where it is not known."""
+    content = b"".join(
+        hashes.get(utterance.audio, bytes(AUDIO_HASH_BYTES)) for utterance in manifest.utterances
+    )
+    return np.frombuffer(content, dtype=np.uint8).reshape(-1, AUDIO_HASH_BYTES)
+
+
+def _plan(path: Path, mine: Plan, manifest: Path) -> tuple[Plan, npt.NDArray[np.bool_]]:
+    """The store to be: the manifest's rows in its order, then those of other manifests; and which
+    of its rows a finished store has.
+
+    A store that has them all keeps its order, so that its values need not be written again.
+    """
+    old = np.zeros(len(mine.keys), dtype=bool)
+    for rows in rows_there(path, manifest):
+        store = rows.store
+        if store.path != path:
+            continue
+        lengths = np.diff(store.offsets)
+        places = rows.places(mine.keys, mine.stamps, mine.audio_hashes)
+        old = (places >= 0) & (lengths[places] == mine.lengths) & (store.width == mine.width)
+        if old.all():
+            stamps, hashes = store.stamps.copy(), store.audio_hashes.copy()
+            stamps[places], hashes[places] = mine.stamps, mine.audio_hashes
+            return Plan(mine.recipe, mine.width, store.keys, stamps, lengths, hashes), old
+        # Encoding a second corpus must not lose the first one's features.
+        others = ~np.isin(store.keys, mine.keys)
+        mine = dataclasses.replace(
+            mine,
+            keys=np.concatenate([mine.keys, store.keys[others]]),
+            stamps=np.concatenate([mine.stamps, store.stamps[others]]),
+            lengths=np.concatenate([mine.lengths, lengths[others]]),
+            known_hashes=np.concatenate([mine.audio_hashes, store.audio_hashes[others]]),
+        )
+    return mine, old
+
+
+def _lacking(
+    stores: dict[str, PartialStore], members: Sequence[Sequence[Sequence[int]]]
+) -> list[int]:
+    """Batches of which a store lacks something: whole batches, so that they give the same bytes as
+    the first time.
+    """
+    done = np.logical_and.reduce([store.done for store in stores.values()])
+    return [
+        number
+        for number, batch in enumerate(members)
+        if not all(done[row] for rows in batch for row in rows)
+    ]
+
+
+def _fill(
+    stores: dict[str, PartialStore],
+    encoder: SpeechEncoder | TextEncoder,
+    members: Sequence[Sequence[Sequence[int]]],
+    numbers: Sequence[int],
+    job: Callable[[int], Job],
+    run: Runner | None,
+) -> Iterator[int]:
+    """Encode batches; yields the number of each that is in the stores, and moves them to their
+    place at the end.
+    """
+    runner = run or run_here(default_threads())
+    try:
+        for number, result in (
+            runner(encoder, ((number, job(number)) for number in numbers)) if numbers else ()
+        ):
+            for place, (rows, found) in enumerate(zip(members[number], result, strict=True)):
+                for feature, store in stores.items():
+                    for row in rows:
+                        try:
+                            store.put(row, *found[feature])
+                        except ValueError as error:
+                            named = job(number)
+                            what = f"{named.names[place]}: " if isinstance(named, SpeechJob) else ""
+                            raise ValueError(f"{what}{error}") from error
+            for store in stores.values():
+                store.mark()
+            yield number
+    except BaseException:
+        for store in stores.values():
+            store.close()
+        raise
+    for store in stores.values():
+        store.finish()
+
+
+def _holds(
+    path: Path, keys: npt.NDArray[np.uint64], stamps: npt.NDArray[np.int64], manifest: Path
+) -> bool:
+    """Whether a finished store has it all, with the hashes and checksums that those of earlier
+    versions lack.
+    """
+    tidy(path)
+    if not (path / "recipe.json").is_file():
+        return False
+    store = open_store(path, manifest)
+    rows = store.find(keys)
+    has_hashes = store.recipe["kind"] == "text" or store.audio_hashes[rows].any(axis=1).all()
+    return bool(
+        (rows >= 0).all()
+        and (store.stamps[rows] == stamps).all()
+        and has_hashes
+        and store.checksums is not None
+    )

@@ -1,0 +1,376 @@
+"""Pretrained speech models of transformers: Wav2Vec2, HuBERT, WavLM, data2vec-audio, and Whisper's
+encoder.
+
+By default kresnik/wav2vec2-large-xlsr-korean, as published. Never remote code; safetensors where
+they exist, otherwise torch.load with weights_only (transformers' own default since 5.0).
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mmm.encoders import ON_CPU, Batching, Floats, Running
+from mmm.encoders.pretrained import find_pretrained, load_part
+from mmm.encoders.windows import Convolutions, Window, stitch, windows
+from mmm.features.store import Recipe
+
+SAMPLE_RATE_HZ = 16_000
+_VERSION = 2
+_FAMILIES = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "whisper")
+_OVERLAP_S = 4.0  # of two chunks: a cut is 2 s away from every frame that is kept
+
+
+class HuggingFaceSpeech:
+    """Frames of a frozen speech model: `hidden_state` its last layer or those of `layer`,
+    `extract_feature` its convolutions.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        revision: str | None = None,
+        layer: str = "last",
+        frame_rate: float | None = None,
+        running: Running = ON_CPU,
+        only_local: bool = False,
+    ) -> None:
+        """`frame_rate`: a store keeps so many means of frames a second; None keeps every frame."""
+        self.name, self.running, self.layers, self.frame_rate = (
+            name,
+            running,
+            parse_layers(layer),
+            frame_rate,
+        )
+        if running.chunk_s <= _OVERLAP_S:
+            raise ValueError(
+                f"--chunk-seconds {running.chunk_s:g} is too short; chunks overlap by"
+                f" {_OVERLAP_S:g} s"
+            )
+        self.pretrained = find_pretrained(name, revision, only_local=only_local)
+        self.config: Any = None
+        self.model: Any = None
+        self.batching: Batching = "equal"
+
+    def recipe(self, feature: str) -> Recipe:
+        # Features of the convolutions have no layer: one store serves all.
+        layer = {"layer": str(self.layers)} if feature == "hidden_state" else {}
+        rate = {} if self.frame_rate is None else {"frame_rate_hz": float(self.frame_rate)}
+        return {
+            "kind": "audio",
+            **self.pretrained.identity,
+            "version": _VERSION,
+            "feature": feature,
+            **layer,
+            **rate,
+            "precision": self.running.precision,
+            "chunk_s": self.running.chunk_s,
+            "sample_rate_hz": SAMPLE_RATE_HZ,
+        }
+
+    def load(self, *, weights: bool = True) -> None:
+        if self.config is None:
+            self._load_config()
+        if weights and self.model is None:
+            from transformers import AutoModel
+            from transformers.utils import logging as transformers_logging
+
+            transformers_logging.disable_progress_bar()
+            model = load_part(AutoModel, self.name, self.pretrained.folder)
+            model = model.encoder if self.is_whisper else model  # Whisper's decoder writes text
+            self._keep_layers(model if self.is_whisper else model.encoder)
+            self.model = model.eval().float().to(self.running.device)
+
+    def _load_config(self) -> None:
+        from transformers import AutoConfig, AutoFeatureExtractor
+
+        folder = self.pretrained.folder
+        self.config = load_part(AutoConfig, self.name, folder)
+        family = self.config.model_type
+        if family not in _FAMILIES:
+            raise ValueError(
+                f"encoder {self.name!r} is a {family}; expected one of {', '.join(_FAMILIES)}"
+            )
+        self.extractor = load_part(AutoFeatureExtractor, self.name, folder)
+        if self.extractor.sampling_rate != SAMPLE_RATE_HZ:
+            raise ValueError(
+                f"encoder {self.name!r} wants {self.extractor.sampling_rate} Hz speech; expected"
+                f" {SAMPLE_RATE_HZ} Hz"
+            )
+        self.is_whisper = family == "whisper"
+        if self.is_whisper:
+            self.window = (
+                self.config.max_source_positions * 2 * self.extractor.hop_length
+            )  # its second convolution halves
+            self.convolutions = Convolutions(
+                (2 * self.extractor.hop_length,), (2 * self.extractor.hop_length,)
+            )
+            self.batching = (  # every window is as long: it was trained on speech padded to 30 s
+                "masked"
+            )
+        else:
+            self.convolutions = Convolutions(
+                tuple(self.config.conv_kernel), tuple(self.config.conv_stride)
+            )
+            self.batching = _batching(self.config)
+        top = self.config.encoder_layers if self.is_whisper else self.config.num_hidden_layers
+        if self.layers.numbers and max(self.layers.numbers) > top:
+            raise ValueError(f"--layer {self.layers}: encoder {self.name!r} has layers 0 to {top}")
+        self.frames_per_mean("hidden_state")  # refuses a rate that does not divide
+
+    def _keep_layers(self, stack: Any) -> None:
+        if not self.layers.numbers:
+            return
+        # One more block than is read, because what comes out of the last one may be normalised once
+        # more.
+        stack.layers = stack.layers[: max(self.layers.numbers) + 1]
+
+    @property
+    def _num_adapters(self) -> int:
+        return (
+            self.config.num_adapter_layers
+            if getattr(self.config, "add_adapter", False) and not self.layers.numbers
+            else 0
+        )
+
+    def width(self, feature: str) -> int:
+        if feature == "extract_feature":
+            if self.config.model_type in ("hubert", "whisper"):
+                raise ValueError(
+                    f"encoder {self.name!r} gives no convolutional features; use --audio-feature"
+                    " hidden_state"
+                )
+            return int(self.config.conv_dim[-1])
+        width = int(
+            self.config.output_hidden_size if self._num_adapters else self.config.hidden_size
+        )
+        return width * (1 if self.layers.mean else max(1, len(self.layers.numbers)))
+
+    def frames_per_mean(self, feature: str) -> int:
+        """Raises ValueError where the frame rate asked for does not divide the model's own."""
+        if self.frame_rate is None:
+            return 1
+        own = SAMPLE_RATE_HZ / self.convolutions.hop
+        if feature == "hidden_state" and self._num_adapters:
+            own /= self.config.adapter_stride**self._num_adapters
+        number = own / self.frame_rate if self.frame_rate > 0 else 0.0
+        if number < 1 or number != int(number):
+            choices = " or ".join(f"{own / n:g}" for n in (1, 2, 4, 5, 8))
+            raise ValueError(
+                f"--frame-rate {self.frame_rate:g} does not divide the {own:g} frames a second of"
+                f" encoder {self.name!r}; try {choices}"
+            )
+        return int(number)
+
+    def num_frames(self, num_samples: int, feature: str) -> int:
+        return -(-self._num_own_frames(num_samples, feature) // self.frames_per_mean(feature))
+
+    def _num_own_frames(self, num_samples: int, feature: str) -> int:
+        """Before they are averaged."""
+        if self.is_whisper:
+            return max(1, -(-num_samples // self.convolutions.hop))
+        frames = self.convolutions.num_frames(num_samples)
+        if feature == "hidden_state":
+            for _ in range(self._num_adapters):
+                frames = (frames - 1) // self.config.adapter_stride + 1
+        return frames
+
+    def encode(self, wave: Floats, features: Sequence[str]) -> dict[str, Floats]:
+        return self.encode_batch([wave], features)[0]
+
+    def encode_batch(
+        self, waves: Sequence[Floats], features: Sequence[str]
+    ) -> list[dict[str, Floats]]:
+        """(S,) samples each -> (T, D) each. Speech beyond the chunk limit is cut, encoded in pieces
+        and stitched.
+        """
+        if self.model is None:
+            self.load()
+        for feature in features:
+            self.width(feature)  # refuses what the model does not have
+        if self.is_whisper:
+            return self._whisper(waves, features)
+        limit = round(self.running.chunk_s * SAMPLE_RATE_HZ)
+        normal = [self._normal(wave) for wave in waves]
+        if all(len(wave) <= limit for wave in normal):
+            return self._run(normal, features)
+        found = []
+        for wave in normal:
+            cut = windows(
+                len(wave),
+                self.convolutions,
+                limit=limit,
+                overlap=round(_OVERLAP_S * SAMPLE_RATE_HZ),
+            )
+            if len(cut) > 1 and self._num_adapters:
+                raise ValueError(
+                    f"encoder {self.name!r} has an adapter, whose frames cannot be stitched; use a"
+                    " longer --chunk-seconds"
+                )
+            parts = [self._run([wave[w.start_sample : w.end_sample]], features)[0] for w in cut]
+            found.append(
+                {feature: stitch([part[feature] for part in parts], cut) for feature in features}
+            )
+        return found
+
+    def _normal(self, wave: Floats) -> Floats:
+        if len(wave) < self.convolutions.receptive:
+            wave = np.pad(wave, (0, self.convolutions.receptive - len(wave)))
+        values: Floats = self.extractor(wave, sampling_rate=SAMPLE_RATE_HZ, return_tensors="np")[
+            "input_values"
+        ][0]
+        return values.astype(np.float32, copy=False)
+
+    def _run(self, waves: Sequence[Floats], features: Sequence[str]) -> list[dict[str, Floats]]:
+        """One forward pass. Waves of different lengths are padded under a mask."""
+        import torch
+
+        lengths = [len(wave) for wave in waves]
+        padded = np.zeros((len(waves), max(lengths)), dtype=np.float32)
+        for row, wave in zip(padded, waves, strict=True):
+            row[: len(wave)] = wave
+        mask = None
+        if min(lengths) < max(lengths):
+            assert self.batching == "masked", "this model gives other features in a padded batch"
+            mask = torch.arange(max(lengths))[None] < torch.tensor(lengths)[:, None]
+            mask = mask.long().to(self.running.device)
+        output = self._forward(torch.from_numpy(padded), attention_mask=mask)
+        found = {"hidden_state": self._hidden(output)} if "hidden_state" in features else {}
+        if "extract_feature" in features:
+            found["extract_feature"] = output.extract_features
+        return _rows(
+            found,
+            [
+                {feature: self._num_own_frames(length, feature) for feature in features}
+                for length in lengths
+            ],
+        )
+
+    def _whisper(self, waves: Sequence[Floats], features: Sequence[str]) -> list[dict[str, Floats]]:
+        """In windows of 30 s, one after another, as the model was trained; frames of padding are
+        dropped.
+        """
+        import torch
+
+        cut = [
+            [
+                Window(start, min(start + self.window, len(wave)), 0, 0, 0)
+                for start in range(0, max(1, len(wave)), self.window)
+            ]
+            for wave in waves
+        ]
+        found = []
+        pieces = [
+            wave[w.start_sample : w.end_sample]
+            for wave, own in zip(waves, cut, strict=True)
+            for w in own
+        ]
+        outputs: list[Floats] = []
+        for start in range(
+            0, len(pieces), max(1, len(waves))
+        ):  # a long recording's windows are no larger batch than the plan's
+            group = pieces[start : start + max(1, len(waves))]
+            mel = self.extractor(
+                group,
+                sampling_rate=SAMPLE_RATE_HZ,
+                return_tensors="np",
+                max_length=self.window,
+                padding="max_length",
+                truncation=True,
+            )["input_features"]
+            hidden = self._hidden(
+                self._forward(torch.from_numpy(np.asarray(mel, dtype=np.float32)))
+            )
+            lengths = [
+                {"hidden_state": self._num_own_frames(len(piece), "hidden_state")}
+                for piece in group
+            ]
+            outputs += [row["hidden_state"] for row in _rows({"hidden_state": hidden}, lengths)]
+        for own in cut:
+            found.append({"hidden_state": np.concatenate([outputs.pop(0) for _ in own])})
+        return found
+
+    def _forward(self, inputs: Any, **options: Any) -> Any:
+        import torch
+
+        from mmm.device import autocast
+
+        options = {name: value for name, value in options.items() if value is not None}
+        if self.layers.numbers:
+            options["output_hidden_states"] = True
+        with torch.inference_mode(), autocast(self.running.precision, self.running.device):
+            return self.model(inputs.to(self.running.device), **options)
+
+    def _hidden(self, output: Any) -> Any:
+        import torch
+
+        if not self.layers.numbers:
+            return output.last_hidden_state
+        chosen = [output.hidden_states[number].float() for number in self.layers.numbers]
+        return torch.stack(chosen).mean(dim=0) if self.layers.mean else torch.cat(chosen, dim=-1)
+
+
+def _batching(config: Any) -> Batching:
+    """Which files may share a batch and still give what each gives alone.
+
+    Models with `feat_extract_norm="layer"` were trained under masks. A group norm is over all of a
+    file's time, padding included, and data2vec-audio's stack of positional convolutions, like an
+    adapter's, carries padding back into speech: equal lengths only.
+    """
+    masked = (
+        getattr(config, "feat_extract_norm", "group") == "layer"
+        and config.model_type != "data2vec-audio"
+    )
+    return "masked" if masked and not getattr(config, "add_adapter", False) else "equal"
+
+
+def _rows(values: dict[str, Any], lengths: Sequence[dict[str, int]]) -> list[dict[str, Floats]]:
+    """(B, T, D) on a device -> each file's (T_i, D) here."""
+    arrays = {feature: tensor.float().cpu().numpy() for feature, tensor in values.items()}
+    return [
+        {feature: arrays[feature][row, : own[feature]] for feature in arrays}
+        for row, own in enumerate(lengths)
+    ]
+
+
+_RANGE = re.compile(r"(\d{1,3})(?:-(\d{1,3}))?")
+
+
+@dataclass(frozen=True)
+class Layers:
+    """`numbers` as in `hidden_states` of transformers: 0 goes into the first block, n comes out of
+    block n. Empty: the model's output.
+    """
+
+    numbers: tuple[int, ...] = ()
+    mean: bool = False
+
+    def __str__(self) -> str:
+        """Canonical, as it stands in a recipe."""
+        return (
+            ("mean:" if self.mean else "") + ",".join(map(str, self.numbers))
+            if self.numbers
+            else "last"
+        )
+
+
+def parse_layers(text: str) -> Layers:
+    """`last`, `9`, `6,9,12` (side by side), `mean:6-12` (their mean). Raises ValueError."""
+    if text == "last":
+        return Layers()
+    body = text.removeprefix("mean:")
+    numbers: list[int] = []
+    for part in body.split(","):
+        match = _RANGE.fullmatch(part.strip())
+        if match is None or (match[2] and int(match[2]) < int(match[1])):
+            raise ValueError(
+                f"--layer {text!r} is not understood; expected last, a layer (9), several side by"
+                " side (6,9,12), or the mean of several (mean:6-12)"
+            )
+        numbers += range(int(match[1]), int(match[2] or match[1]) + 1)
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"--layer {text!r} names a layer twice")
+    return Layers(tuple(numbers), text != body)

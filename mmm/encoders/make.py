@@ -1,0 +1,165 @@
+"""Encoders by their names, and again from a recipe."""
+
+from pathlib import Path
+from typing import Any
+
+from mmm.encoders import DEFAULT_CHUNK_S, ON_CPU, Running, SpeechEncoder, TextEncoder
+from mmm.features.store import Recipe
+
+
+def make_speech_encoder(
+    name: str,
+    *,
+    frame_rate: float | None = None,
+    num_mels: int = 64,
+    layer: str = "last",
+    revision: str | None = None,
+    running: Running = ON_CPU,
+    lazy: bool = False,
+    only_local: bool = False,
+) -> SpeechEncoder:
+    """`fbank`, or a Hugging Face id or folder; `lazy` leaves the weights on the disk, `only_local`
+    asks no network.
+
+    `frame_rate`: frames a second that are kept; None is 25 of fbank, and every frame of a
+    pretrained model. Raises ValueError or FileNotFoundError.
+    """
+    if name == "fbank":
+        if layer != "last":
+            raise ValueError(
+                f"--layer {layer} is for pretrained speech models; fbank has no layers"
+            )
+        from mmm.encoders.fbank import Fbank
+
+        return (
+            Fbank(num_mels=num_mels)
+            if frame_rate is None
+            else Fbank(frame_rate=frame_rate, num_mels=num_mels)
+        )
+    from mmm.encoders.huggingface_speech import HuggingFaceSpeech
+
+    encoder = HuggingFaceSpeech(
+        name,
+        revision=revision,
+        layer=layer,
+        frame_rate=frame_rate,
+        running=running,
+        only_local=only_local,
+    )
+    if not lazy:
+        encoder.load()
+    return encoder
+
+
+def make_text_encoder(
+    name: str,
+    *,
+    width: int = 256,
+    max_tokens: int = 128,
+    revision: str | None = None,
+    running: Running = ON_CPU,
+    lazy: bool = False,
+    only_local: bool = False,
+) -> TextEncoder:
+    """`char-ngram`, or a Hugging Face id or folder; `lazy` leaves the weights on the disk,
+    `only_local` asks no network.
+
+    Raises ValueError or FileNotFoundError.
+    """
+    if name == "char-ngram":
+        from mmm.encoders.char_ngram import CharNgram
+
+        return CharNgram(width=width, max_tokens=max_tokens)
+    from mmm.encoders.huggingface_text import HuggingFaceText
+
+    encoder = HuggingFaceText(name, revision=revision, running=running, only_local=only_local)
+    if not lazy:
+        encoder.load()
+    return encoder
+
+
+def speech_encoder_of(recipe: Recipe, folder: Path | None = None) -> SpeechEncoder:
+    """The encoder that made a store, from this machine alone; `folder` is where a local one lies
+    now.
+
+    Raises ValueError where it is not here, with how to get it, or where what is installed would
+    give other features.
+    """
+    if recipe["encoder"] == "fbank":
+        encoder = make_speech_encoder(
+            "fbank", frame_rate=recipe["frame_rate_hz"], num_mels=recipe["num_mels"]
+        )
+    else:
+        where = _place(recipe, folder, "--audio-encoder")
+        running = Running(
+            precision=recipe.get("precision", "float32"),
+            chunk_s=recipe.get("chunk_s", DEFAULT_CHUNK_S),
+        )
+        encoder = make_speech_encoder(
+            where,
+            revision=recipe["revision"],
+            layer=recipe.get("layer", "last"),
+            frame_rate=recipe.get("frame_rate_hz"),
+            running=running,
+            lazy=True,
+            only_local=True,
+        )
+    _same(encoder.recipe(recipe["feature"]), recipe, folder)
+    encoder.load()
+    return encoder
+
+
+def text_encoder_of(recipe: Recipe, folder: Path | None = None) -> TextEncoder:
+    """As `speech_encoder_of`."""
+    options: dict[str, Any] = {}
+    where = str(recipe["encoder"])
+    if recipe["encoder"] == "char-ngram":
+        options = {"width": recipe["width"], "max_tokens": recipe["max_tokens"]}
+    else:
+        where = _place(recipe, folder, "--text-encoder")
+        running = Running(precision=recipe.get("precision", "float32"))
+        options = {
+            "revision": recipe["revision"],
+            "running": running,
+            "lazy": True,
+            "only_local": True,
+        }
+    encoder = make_text_encoder(where, **options)
+    _same(
+        encoder.recipe(),
+        {name: value for name, value in recipe.items() if name != "context"},
+        folder,
+    )
+    encoder.load()
+    return encoder
+
+
+def _place(recipe: Recipe, folder: Path | None, option: str) -> str:
+    """Id or folder to load an encoder from. Raises FileNotFoundError where a local one's folder is
+    not there.
+    """
+    if "files_sha256" not in recipe:
+        return str(recipe["encoder"])  # a hub's: found in the cache by id and revision
+    place = folder or Path(recipe["encoder"])
+    if not place.is_dir():
+        raise FileNotFoundError(
+            f"{place}: the folder of the encoder that the features were made with is not on this"
+            f" machine; copy it from where they were made and say where it is: {option} FOLDER"
+        )
+    return str(place)
+
+
+def _same(found: Recipe, wanted: Recipe, folder: Path | None) -> None:
+    differing = {
+        name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name)
+    }
+    if folder is not None:
+        differing -= {"encoder"}  # it moved; its files are compared
+    if differing:
+        details = ", ".join(
+            f"{name}: {found.get(name)!r} instead of {wanted.get(name)!r}"
+            for name in sorted(differing)
+        )
+        raise ValueError(
+            f"encoder {wanted['encoder']!r} is not the one that made the features ({details})"
+        )

@@ -1,0 +1,1 @@
+"""Feature stores: an utterance encoded once, found by its recipe."""

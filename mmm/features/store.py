@@ -1,0 +1,338 @@
+"""Feature stores: one folder per encoder recipe with ragged float16 values that all processes of a
+machine map.
+
+`features/<hash of recipe.json>/` holds
+  recipe.json   what made the features: encoder, version, layer, rates, context
+  values.npy    (sum of lengths, width) float16
+  offsets.npy   (N + 1,) int64: utterance i is values[offsets[i]:offsets[i + 1]]
+  pooled.npy    (N, width) float16: one vector an utterance, for the concat systems
+  keys.npy      (N,) uint64: hash of each utterance's id and source, the way back from a manifest
+  stamps.npy    (N, 2) int64: size in bytes and mtime in ns of the audio read (zeros for text)
+  audio_hashes.npy  (N, 16) uint8: BLAKE2b of the audio's bytes (zeros for text, and where it is not
+                    known)
+  checksums.json    of all the files above (mmm/features/checksums.py)
+
+Stores of earlier versions lack the last two.
+"""
+
+import contextlib
+import io
+import json
+import shlex
+import warnings
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mmm.features.checksums import Checksums, header_checksum, read_checksums
+from mmm.features.encode_command import MANIFEST, encode_command, encode_options
+from mmm.files import Unchecked, sha256_of_json
+
+Recipe = dict[str, Any]
+AUDIO_FEATURES = ("hidden_state", "extract_feature")
+MAX_CONTEXT = 5  # utterances, the current one included
+AUDIO_HASH_BYTES = 16
+LARGE_FILES = ("values.npy", "pooled.npy")
+_OTHER_CHECKSUM = "its checksum is not the recorded one"
+SMALL_FILES = ("recipe.json", "offsets.npy", "keys.npy", "stamps.npy", "audio_hashes.npy")
+
+
+def recipe_hash(recipe: Recipe) -> str:
+    """Name of the folder that a recipe's features live in (16 hex digits)."""
+    return sha256_of_json(recipe)[:16]
+
+
+def pool(values: npt.NDArray[np.float16], kind: str) -> npt.NDArray[np.float16]:
+    """(T, D) -> (D,): the mean over T of speech, position 0 of text, from the stored float16
+    values.
+    """
+    if kind == "text":
+        first: npt.NDArray[np.float16] = values[0]
+        return first
+    mean: npt.NDArray[np.float16] = values.mean(axis=0, dtype=np.float32).astype(np.float16)
+    return mean
+
+
+class Encoded(NamedTuple):
+    """What a store keeps of one utterance: `values` (T, D), and the vector that stands for the
+    whole, `pooled` (D,).
+    """
+
+    values: npt.NDArray[np.float16]
+    pooled: npt.NDArray[np.float16]
+
+
+def encoded(frames: npt.NDArray[np.floating], kind: str, frames_per_mean: int = 1) -> Encoded:
+    """Of an encoder's frames (or tokens) (T, D): rounded, pooled, and so many neighbours as their
+    mean, (ceil(T / n), D).
+
+    Pooled before frames are averaged: the last mean may be of fewer frames, and the mean of all
+    must not depend on that.
+    """
+    with np.errstate(
+        over="ignore"
+    ):  # what does not fit becomes infinite, and is refused by the store
+        rounded = frames.astype(np.float16)
+    pooled = pool(rounded, kind) if len(rounded) else np.zeros(rounded.shape[1:], dtype=np.float16)
+    if frames_per_mean > 1 and len(rounded):
+        starts = np.arange(0, len(rounded), frames_per_mean)
+        counts = np.diff([*starts, len(rounded)])
+        sums = np.add.reduceat(rounded.astype(np.float32), starts, axis=0)
+        rounded = (sums / counts[:, None].astype(np.float32)).astype(np.float16)
+    return Encoded(rounded, pooled)
+
+
+class DamagedStore(ValueError):
+    """A store that is not what was written. The message has the commands that make it again."""
+
+
+def _damaged(store: Path, what: str, manifest: Path) -> DamagedStore:
+    command = encode_command(manifest, store.parent, _recipes_to_make(store))
+    return DamagedStore(
+        f"{what}; make it again: {shlex.join(['rm', '-r', str(store)])} && {command}"
+    )
+
+
+@dataclass(frozen=True)
+class FeatureStore:
+    """Features of one recipe, memory-mapped."""
+
+    path: Path
+    recipe: Recipe
+    values: npt.NDArray[np.float16]
+    offsets: npt.NDArray[np.int64]
+    pooled: npt.NDArray[np.float16]
+    keys: npt.NDArray[np.uint64]
+    stamps: npt.NDArray[np.int64]
+    audio_hashes: npt.NDArray[np.uint8]
+    checksums: Checksums | None  # None: made before there were any
+    manifest: Path = MANIFEST  # what errors say to encode
+
+    @property
+    def width(self) -> int:
+        return int(self.values.shape[1])
+
+    def find(self, keys: Sequence[int] | npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+        """Row of each key, -1 where the store does not have it."""
+        order = np.argsort(self.keys)
+        wanted = np.asarray(keys, dtype=np.uint64)
+        place = np.searchsorted(self.keys, wanted, sorter=order)
+        rows = order[np.minimum(place, len(order) - 1)]
+        return np.where(self.keys[rows] == wanted, rows, -1)
+
+    def check(
+        self,
+        name: Literal["values", "pooled"],
+        starts: npt.NDArray[np.int64] | None = None,
+        ends: npt.NDArray[np.int64] | None = None,
+    ) -> None:
+        """Before rows `starts` to `ends` (n,) of an array, or all, are used: raises DamagedStore
+        where they are not what was written.
+
+        A block is read once a process, so asking again costs nothing.
+        """
+        if self.checksums is None:
+            return
+        array = getattr(self, name)
+        first = np.zeros(1, dtype=np.int64) if starts is None else starts
+        last = np.array([len(array)]) if ends is None else ends
+        if not self.checksums.blocks[f"{name}.npy"].check(array, first, last):
+            raise _damaged(
+                self.path, f"{self.path / name}.npy: damaged: {_OTHER_CHECKSUM}", self.manifest
+            )
+
+
+def open_store(path: Path, manifest: Path = MANIFEST) -> FeatureStore:
+    """Map a store's files. Raises DamagedStore where they disagree or are not what was written;
+    errors name `manifest`.
+    """
+
+    def damaged(name: str, what: str) -> DamagedStore:
+        return _damaged(path, f"{path / name}: damaged: {what}", manifest)
+
+    try:
+        checksums = read_checksums(path, SMALL_FILES, LARGE_FILES)
+    except ValueError as error:
+        raise _damaged(path, str(error), manifest) from None
+    arrays: dict[str, Any] = {}
+    recipe: Recipe = {}
+    for name in SMALL_FILES:
+        try:
+            content = (path / name).read_bytes()
+        except FileNotFoundError:
+            if name == "audio_hashes.npy" and checksums is None:
+                continue
+            raise damaged(name, "it is missing") from None
+        if checksums is not None and zlib.crc32(content) != checksums.files[name]:
+            raise damaged(name, _OTHER_CHECKSUM)
+        try:
+            if name == "recipe.json":
+                recipe = json.loads(content)
+            else:
+                arrays[name.removesuffix(".npy")] = np.load(io.BytesIO(content), allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise damaged(name, str(error)) from None
+    for name in LARGE_FILES:
+        try:
+            if (
+                checksums is not None
+                and header_checksum(path / name) != checksums.blocks[name].header
+            ):
+                raise damaged(name, _OTHER_CHECKSUM)
+            # Copy-on-write maps: nothing is copied while nobody writes, and torch accepts them
+            # without a warning.
+            arrays[name.removesuffix(".npy")] = np.load(
+                path / name, mmap_mode="c", allow_pickle=False
+            )
+        except FileNotFoundError:
+            raise damaged(name, "it is missing") from None
+        except DamagedStore:
+            raise
+        except (ValueError, EOFError) as error:
+            raise damaged(name, str(error)) from None
+    arrays.setdefault(
+        "audio_hashes", np.zeros((len(arrays["keys"]), AUDIO_HASH_BYTES), dtype=np.uint8)
+    )
+    num_rows = len(arrays["offsets"]) - 1
+    if arrays["offsets"][-1] != len(arrays["values"]) or any(
+        len(arrays[name]) != num_rows for name in ("keys", "pooled", "stamps", "audio_hashes")
+    ):
+        raise _damaged(path, f"{path}: the feature store's files disagree", manifest)
+    return FeatureStore(path, recipe, checksums=checksums, manifest=manifest, **arrays)
+
+
+def list_recipes(features: Path, manifest: Path = MANIFEST) -> dict[Path, Recipe]:
+    """Every store below a features folder with its recipe. Raises FileNotFoundError, or
+    DamagedStore; errors name `manifest`.
+    """
+    if not features.is_dir():
+        raise FileNotFoundError(
+            f"{features}: no such features folder; run: {encode_command(manifest, features)}"
+        )
+    found = {}
+    for file in sorted(features.glob("[!.]*/recipe.json")):
+        try:
+            found[file.parent] = _recipe_of(file.parent)
+        except ValueError as error:
+            raise _damaged(file.parent, str(error), manifest) from None
+    return found
+
+
+def _recipe_of(store: Path) -> Recipe:
+    """Raises ValueError where it is not what was written."""
+    file = store / "recipe.json"
+    content = file.read_bytes()
+    checksums = read_checksums(store, SMALL_FILES, LARGE_FILES)
+    if checksums is not None and zlib.crc32(content) != checksums.files[file.name]:
+        raise ValueError(f"{file}: damaged: {_OTHER_CHECKSUM}")
+    try:
+        recipe: Recipe = json.loads(content)
+    except ValueError as error:
+        raise ValueError(f"{file}: damaged: {error}") from None
+    return recipe
+
+
+def _recipes_to_make(store: Path) -> list[Recipe]:
+    """Of the stores beside a damaged one, and its own; where that is what is damaged, it differs
+    from a neighbour in one entry.
+    """
+    found, is_known = [], False
+    for file in sorted(store.parent.glob("[!.]*/recipe.json")):
+        with contextlib.suppress(ValueError):
+            found.append(_recipe_of(file.parent))
+            is_known |= file.parent == store
+    changes = [{"feature": name} for name in AUDIO_FEATURES] + [
+        {"context": number} for number in range(1, MAX_CONTEXT + 1)
+    ]
+    own = [
+        {**recipe, **change}
+        for recipe in found
+        for change in changes
+        if next(iter(change)) in recipe
+    ]
+    return found + (
+        [] if is_known else [recipe for recipe in own if recipe_hash(recipe) == store.name][:1]
+    )
+
+
+def find_store(
+    features_dir: Path, kind: str, manifest: Path = MANIFEST, **wanted: object
+) -> FeatureStore:
+    """The one store of `kind` with the recipe entries `wanted`.
+
+    Raises FileNotFoundError or ValueError, saying what is there and with which command `manifest`
+    is encoded. Warns, once, of a folder with stores that have no checksums.
+    """
+    every = list_recipes(features_dir, manifest)
+    recipes = {path: recipe for path, recipe in every.items() if recipe["kind"] == kind}
+    found = [
+        path
+        for path, recipe in recipes.items()
+        if all(recipe.get(name) == value for name, value in wanted.items())
+    ]
+    (name, value), *_ = wanted.items()
+    if not found:
+        there = ", ".join(sorted({str(recipe.get(name)) for recipe in recipes.values()})) or "none"
+        lacking = {"contexts": [value]} if kind == "text" else {"audio_features": [value]}
+        command = encode_command(
+            manifest,
+            features_dir,
+            every.values(),
+            **lacking,  # type: ignore[arg-type]
+        )
+        raise FileNotFoundError(
+            f"no {kind} features for {name}={value} in {features_dir}/ (found: {there}); run:"
+            f" {command}"
+        )
+    if len(found) > 1:
+        raise ValueError(
+            f"{features_dir}/ holds {kind} features of {len(found)} encoders for {name}={value};"
+            " keep one of each kind in a folder, and encode with the other into another"
+            f" one\n{_how_to_keep_one(recipes, found)}"
+        )
+    store = open_store(found[0], manifest)
+    if store.checksums is None and features_dir.absolute() not in _told:
+        _told.add(features_dir.absolute())
+        command = encode_command(manifest, features_dir, every.values())
+        warnings.warn(
+            f"{features_dir}: features of an earlier version have no checksums and are read"
+            f" unchecked; to add them without encoding again what is unchanged, run: {command}",
+            Unchecked,
+            stacklevel=2,
+        )
+    return store
+
+
+_told: set[Path] = set()  # folders of which this process has warned
+
+
+def _how_to_keep_one(recipes: dict[Path, Recipe], found: Sequence[Path]) -> str:
+    """For each of these stores the command that removes those that do not go with it."""
+    lines = []
+    for kept in found:
+        made = {
+            name: value
+            for name, value in recipes[kept].items()
+            if name not in ("context", "feature")
+        }
+        others = [
+            str(path) for path, recipe in recipes.items() if not _go_together(recipes[kept], recipe)
+        ]
+        named = shlex.join([made["encoder"], *encode_options([made])])
+        lines.append(f"  to keep {named}, run: {shlex.join(['rm', '-r', *others])}")
+    return "\n".join(lines)
+
+
+def _go_together(one: Recipe, other: Recipe) -> bool:
+    """Whether two stores of a kind are of one encoder: context and feature differ, and features of
+    convolutions have no layer.
+    """
+    names = (one.keys() | other.keys()) - {"context", "feature"}
+    if one.get("feature") != other.get("feature"):
+        names -= {"layer"}
+    return all(one.get(name) == other.get(name) for name in names)

@@ -1,0 +1,300 @@
+"""What to predict, as people have it: a dialogue as CSV, a folder of recordings, a stream of JSON
+lines.
+"""
+
+import base64
+import binascii
+import csv
+import io
+import json
+import math
+import re
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:  # torch takes seconds to import, and what is wrong with a file is said before
+    from mmm.predict.predictor import Audio, Predictor, Turn
+
+_SOUNDS = (".wav", ".flac", ".ogg", ".mp3")
+_FIELDS = ("audio", "audio_base64", "text", "history", "dialogue", "id")
+_TURN_FIELDS = ("audio", "audio_base64", "text")
+MAX_LINE_BYTES = (
+    16 * 1024**2
+)  # of a stream: 12 MB of speech as base64; a longer recording is sent by its path
+MAX_TEXT = 100_000  # characters; no encoder looks at more than 128 words or tokens one by one
+_MAX_NAME = 1000  # characters of a dialogue's name
+_MAX_ERROR = 1000  # characters that are answered of an error
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_OPEN_DIALOGUES = 1000  # of a stream; the one that was silent longest is forgotten first
+
+
+@dataclass(frozen=True)
+class Line:
+    """A turn of a dialogue, or a recording with its text. Without audio it is context for later
+    turns only.
+    """
+
+    audio: Path | None
+    text: str
+    speaker: str = ""
+
+
+def _text_of(path: Path) -> str:
+    if path.stat().st_size > MAX_LINE_BYTES:
+        raise ValueError(
+            f"{path}: {path.stat().st_size / 1e6:.0f} MB; expected the text of what somebody said"
+        )
+    try:
+        return path.read_bytes().decode().removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: byte {error.start}: not UTF-8 ({error.reason}); save it as UTF-8"
+        ) from None
+
+
+def read_dialogue(path: Path) -> list[Line]:
+    """Turns of a CSV with the columns audio, text and, optional, speaker, in order of the dialogue;
+    audio relative to the CSV.
+
+    Raises FileNotFoundError or ValueError with every fault.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no such dialogue; expected a CSV with the columns audio and text, a line a"
+            " turn"
+        )
+    reader = csv.DictReader(io.StringIO(_text_of(path), newline=""), strict=True)
+    faults, turns = [], []
+    try:
+        missing = {"audio", "text"} - set(reader.fieldnames or ())
+        if missing:
+            raise ValueError(
+                f"{path}: line 1: no column {', '.join(sorted(missing))} (found:"
+                f" {', '.join(reader.fieldnames or ())})"
+            )
+        for row in reader:
+            where = f"line {reader.line_num}"
+            if None in row or None in row.values():
+                faults.append(
+                    f"{where}: more or fewer fields than the header; is a text with a comma not"
+                    " quoted?"
+                )
+                continue
+            audio = path.parent / row["audio"].strip() if row["audio"].strip() else None
+            if audio is not None and not audio.is_file():
+                faults.append(f"{where}: no such audio file {audio}")
+            turns.append(Line(audio, row["text"].strip(), (row.get("speaker") or "").strip()))
+    except csv.Error as error:
+        raise ValueError(f"{path}: line {reader.line_num}: not CSV ({error})") from None
+    if not turns and not faults:
+        faults.append("no turns below the header")
+    if faults:
+        raise ValueError(f"{path}: " + "; ".join(faults))
+    return turns
+
+
+def read_folder(folder: Path, text: str | None = None) -> list[Line]:
+    """Recordings of a folder by name, each with the text of the .txt of the same name; `text` is
+    for those without one.
+
+    Raises FileNotFoundError or ValueError, naming every recording without a text.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder")
+    sounds = sorted(
+        file for file in folder.iterdir() if file.suffix.lower() in _SOUNDS and file.is_file()
+    )
+    if not sounds:
+        raise FileNotFoundError(f"{folder}: no recordings in it (looked for {', '.join(_SOUNDS)})")
+    beside = {sound: sound.with_suffix(".txt") for sound in sounds}
+    without = [sound.name for sound in sounds if not beside[sound].is_file()]
+    if without and text is None:
+        raise ValueError(
+            f"{folder}: {len(without)} of {len(sounds)} recordings have no text beside them"
+            f" ({', '.join(without[:5])}{', ...' if len(without) > 5 else ''}); expected"
+            f" {Path(without[0]).stem}.txt in UTF-8, or give --text for those without one"
+        )
+    texts = [
+        _text_of(beside[sound]).strip() if beside[sound].is_file() else text or ""
+        for sound in sounds
+    ]
+    for sound, found in zip(sounds, texts, strict=True):
+        _check_length(found, str(beside[sound]))
+    return [Line(sound, found) for sound, found in zip(sounds, texts, strict=True)]
+
+
+class JsonLines:
+    """Answers requests, one JSON object a line, in their order. A line that cannot be answered is
+    answered with an error.
+
+    A request: {"audio": "x.wav" or "audio_base64": "...", "text": "...", and optional "history":
+    [earlier turns, oldest first], "dialogue": "name", "id": anything}. Lines with the same
+    `dialogue` are turns of one conversation: those before are remembered. A turn without speech is
+    remembered and not answered with probabilities.
+    """
+
+    def __init__(self, predictor: "Predictor") -> None:
+        self.predictor = predictor
+        self._dialogues: OrderedDict[str, deque[Turn]] = OrderedDict()
+
+    def answers(self, lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+        """One answer a line, whatever is in it; empty lines are passed over."""
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            about: dict[str, Any] = {}
+            try:
+                request = _object(line, "the line", _FIELDS)
+                if "id" in request:
+                    about["id"] = request["id"]
+                answer = about | self._answer(request)
+            except (ValueError, OSError) as error:
+                answer = {"line": number, **about, "error": _shortened(str(error))}
+            except Exception as error:  # of one line: those after it are somebody else's
+                answer = {
+                    "line": number,
+                    **about,
+                    "error": _shortened(f"{type(error).__name__}: {error}"),
+                }
+            yield answer
+
+    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        audio, text = _turn(request, "")
+        name = request.get("dialogue")
+        earlier: list[Turn]
+        if name is None:
+            turns = request.get("history", [])
+            if not isinstance(turns, list):
+                raise ValueError("history: expected a list of earlier turns, oldest first")
+            earlier = [
+                _turn(_object(turn, f"history[{place}]", _TURN_FIELDS), f"history[{place}].")
+                for place, turn in enumerate(turns)
+            ]
+        elif not isinstance(name, str):
+            raise ValueError("dialogue: expected a name")
+        elif len(name) > _MAX_NAME:
+            raise ValueError(
+                f"dialogue: a name of {len(name):,} characters; expected at most {_MAX_NAME:,}"
+            )
+        elif "history" in request:
+            raise ValueError(
+                "history and dialogue exclude each other: with dialogue, earlier lines are the"
+                " history"
+            )
+        else:
+            earlier = list(self._dialogues.get(name, ()))
+        if audio is None and name is None:
+            raise ValueError(
+                "audio is missing; expected audio (a file) or audio_base64 (a file's content)"
+            )
+        heard = None if audio is None else self.predictor.hear(audio)
+        answer: dict[str, Any] = {"prediction": None, "probabilities": None}
+        if heard is not None:
+            found = self.predictor.predict(heard, text, earlier)
+            answer = {"prediction": max(found, key=found.__getitem__), "probabilities": found}
+        if name is not None:
+            self._dialogues.setdefault(
+                name, deque(maxlen=max(1, self.predictor.context - 1))
+            ).append((heard, text))
+            self._dialogues.move_to_end(name)
+            if len(self._dialogues) > _OPEN_DIALOGUES:
+                self._dialogues.popitem(last=False)
+        return answer
+
+
+def _object(value: Any, what: str, known: tuple[str, ...]) -> dict[str, Any]:
+    if isinstance(value, bytes):
+        if len(value) > MAX_LINE_BYTES:
+            raise ValueError(
+                f"{what} is longer than {MAX_LINE_BYTES / 1e6:.1f} MB; send long recordings by"
+                " their path"
+            )
+        try:
+            value = json.loads(
+                value.decode("utf-8-sig"), parse_constant=_no_constant, parse_float=_finite
+            )
+        except ValueError as error:
+            raise ValueError(f"{what} is not JSON ({error})") from None
+        except RecursionError:
+            raise ValueError(
+                f"{what} is not a request: brackets in brackets, too many of them"
+            ) from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{what}: expected a JSON object with audio and text")
+    unknown = [name for name in value if name not in known]
+    if unknown:
+        shown = ", ".join(repr(name[:40]) for name in unknown[:5]) + (
+            ", ..." if len(unknown) > 5 else ""
+        )
+        raise ValueError(f"{what}: unknown field {shown}; known: {', '.join(known)}")
+    return value
+
+
+def _turn(found: dict[str, Any], where: str) -> "tuple[Audio | None, str]":
+    for field in _TURN_FIELDS:
+        if found.get(field) is not None and not isinstance(found[field], str):
+            raise ValueError(f"{where}{field}: expected text, found {type(found[field]).__name__}")
+        if (
+            field != "audio_base64"
+            and found.get(field) is not None
+            and _SURROGATE.search(found[field])
+        ):
+            raise ValueError(f"{where}{field}: holds half a character (a lone surrogate)")
+    if found.get("text") is None:
+        raise ValueError(f"{where}text is missing")
+    _check_length(found["text"], f"{where}text")
+    if found.get("audio") is not None and found.get("audio_base64") is not None:
+        raise ValueError(f"{where}audio and audio_base64 exclude each other")
+    if found.get("audio_base64") is not None:
+        return decode_base64(found["audio_base64"], f"{where}audio_base64"), found["text"]
+    return Path(found["audio"]) if found.get("audio") else None, found["text"]
+
+
+def _check_length(text: str, what: str) -> None:
+    if len(text) > MAX_TEXT:
+        raise ValueError(
+            f"{what}: {len(text):,} characters; expected what somebody said, at most {MAX_TEXT:,}"
+        )
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number in JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is too large a number")
+    return value
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MAX_ERROR else f"{text[:_MAX_ERROR]}..."
+
+
+def lines_of(stream: BinaryIO) -> Iterator[bytes]:
+    """A stream's lines. Of one that is too long to be answered only the beginning, so that it does
+    not fill the memory.
+    """
+    while line := stream.readline(MAX_LINE_BYTES + 1):
+        yield line
+        while len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
+            line = stream.readline(MAX_LINE_BYTES + 1) or b"\n"
+
+
+def as_json_line(answer: dict[str, Any]) -> str:
+    """An answer as a line of JSON. Halves of characters, of an id or a path, are spelt out: no
+    output could encode them.
+    """
+    return json.dumps(answer, ensure_ascii=False).encode(errors="backslashreplace").decode() + "\n"
+
+
+def decode_base64(text: str, what: str) -> bytes:
+    """The content of a speech file sent as text. Raises ValueError."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError(f"{what}: not base64 ({error})") from None

@@ -1,0 +1,206 @@
+"""Prediction from a bundle, on raw speech and text, and the one opening of the test split."""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mmm.audio.speech import decode_speech, read_speech
+from mmm.bundle.read import Bundle, Ensemble
+from mmm.encoders import Floats, SpeechEncoder, TextEncoder
+from mmm.encoders.make import speech_encoder_of, text_encoder_of
+from mmm.features.store import Encoded, encoded
+from mmm.training.batches import Batch, without_input
+from mmm.training.evaluate import forward
+
+_BATCH_SIZE = 32
+_REMEMBERED_CLIPS = 256  # in one call of predict_many, where earlier turns come again and again
+
+
+@dataclass(frozen=True, eq=False)
+class Speech:
+    """One utterance's speech, encoded: each audio feature as a feature store would hold it."""
+
+    features: dict[str, Encoded]
+
+
+Audio = (
+    Path | Floats | bytes | Speech
+)  # a file, 16 kHz mono samples, a file's content, or what `Predictor.hear` gave
+Turn = tuple[Audio | None, str]
+Utterance = tuple[Audio, str] | tuple[Audio, str, Sequence[Turn]]
+
+
+class Predictor:
+    """A bundle or an ensemble with its encoders, loaded once.
+
+    `audio_encoder` and `text_encoder` are the folders of encoders that moved. Raises
+    FileNotFoundError or ValueError where an encoder is not on this machine, with how to get it;
+    nothing is downloaded.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle | Ensemble,
+        *,
+        audio_encoder: Path | None = None,
+        text_encoder: Path | None = None,
+    ) -> None:
+        self.bundle = bundle
+        first = bundle.members[0]  # the members of an ensemble share their encoders
+        self.speech: SpeechEncoder = speech_encoder_of(first.audio_recipe, audio_encoder)
+        self.text: TextEncoder = text_encoder_of(first.text_recipe, text_encoder)
+        self._features = sorted({member.audio_recipe["feature"] for member in bundle.members})
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.bundle.labels
+
+    @property
+    def context(self) -> int:
+        """Turns that are looked at, the current one included."""
+        return max(member.config.context for member in self.bundle.members)
+
+    @property
+    def is_light(self) -> bool:
+        """Whether both encoders are the built-in ones, which one thread runs in milliseconds."""
+        first = self.bundle.members[0]
+        return (first.audio_recipe["encoder"], first.text_recipe["encoder"]) == (
+            "fbank",
+            "char-ngram",
+        )
+
+    def hear(self, audio: Audio) -> Speech:
+        """Encode speech, to use it for several predictions. Raises FileNotFoundError or
+        AudioError.
+        """
+        if isinstance(audio, Speech):
+            return audio
+        if isinstance(audio, bytes):
+            audio = decode_speech(audio, "the speech")
+        wave = read_speech(audio) if isinstance(audio, Path) else audio
+        found = self.speech.encode(wave, self._features)
+        return Speech(
+            {
+                name: encoded(frames, "audio", self.speech.frames_per_mean(name))
+                for name, frames in found.items()
+            }
+        )
+
+    def predict(self, audio: Audio, text: str, history: Sequence[Turn] = ()) -> dict[str, float]:
+        """Probability of each class for one utterance.
+
+        `history` holds the turns before, oldest first, as (audio or None, text). Turns beyond the
+        bundle's context are not used. Raises FileNotFoundError or AudioError.
+        """
+        return self._answer([(audio, text, history)], self.hear)[0]
+
+    def predict_many(self, utterances: Sequence[Utterance]) -> list[dict[str, float]]:
+        """The same for many (audio, text) or (audio, text, history), in their order; models see
+        them in batches.
+        """
+        remembered = functools.lru_cache(maxsize=_REMEMBERED_CLIPS)(lambda path: self.hear(path))
+
+        def hear(audio: Audio) -> Speech:
+            return remembered(audio) if isinstance(audio, Path) else self.hear(audio)
+
+        found: list[dict[str, float]] = []
+        for start in range(0, len(utterances), _BATCH_SIZE):
+            found += self._answer(utterances[start : start + _BATCH_SIZE], hear)
+        return found
+
+    def predict_dialogue(self, turns: Sequence[Turn]) -> list[dict[str, float] | None]:
+        """The same for each turn of a dialogue, oldest first, each with the turns before it; None
+        where a turn has no speech.
+
+        Every clip is encoded once.
+        """
+        heard: list[Turn] = [
+            (None if audio is None else self.hear(audio), text) for audio, text in turns
+        ]
+        spoken = [place for place, (audio, _) in enumerate(heard) if audio is not None]
+        earlier = [heard[max(0, place + 1 - self.context) : place] for place in spoken]
+        queries: list[Utterance] = [
+            (audio, text, before)
+            for place, before in zip(spoken, earlier, strict=True)
+            for audio, text in [heard[place]]
+            if audio is not None
+        ]
+        found: list[dict[str, float] | None] = [None] * len(turns)
+        for place, answer in zip(spoken, self.predict_many(queries), strict=True):
+            found[place] = answer
+        return found
+
+    def inputs(self, member: Bundle, utterances: Sequence[Utterance]) -> Batch:
+        """What a member's model (or its model.onnx) takes, of (audio, text) or (audio, text,
+        history); labels are zeros.
+        """
+        return self._inputs(member, utterances, self.hear)
+
+    def _answer(
+        self, utterances: Sequence[Utterance], hear: Callable[[Audio], Speech]
+    ) -> list[dict[str, float]]:
+        with torch.inference_mode():
+            found = [
+                forward(member.model, self._inputs(member, utterances, hear)).softmax(dim=-1)
+                for member in self.bundle.members
+            ]
+            mean = found[0] if len(found) == 1 else torch.stack(found).mean(dim=0)
+        return [dict(zip(self.labels, row, strict=True)) for row in mean.tolist()]
+
+    def _inputs(
+        self, member: Bundle, utterances: Sequence[Utterance], hear: Callable[[Audio], Speech]
+    ) -> Batch:
+        config, dims, feature = member.config, member.dims, member.audio_recipe["feature"]
+        speech: list[npt.NDArray[np.float16]] = []
+        speech_masks: list[npt.NDArray[np.bool_]] = []
+        words: list[npt.NDArray[np.float16]] = []
+        for audio, text, *rest in utterances:
+            before: Sequence[Turn] = rest[0] if rest else ()
+            earlier = list(reversed(before))[: config.context - 1]
+            tokens = encoded(self.text.encode([text, *(line for _, line in earlier)]), "text")
+            if config.is_pooled:
+                vectors = np.zeros((config.context, dims.speech_width), dtype=np.float16)
+                mask = np.zeros(config.context, dtype=bool)
+                for place, clip in enumerate([audio, *(clip for clip, _ in earlier)]):
+                    if clip is not None:
+                        vectors[place], mask[place] = hear(clip).features[feature].pooled, True
+                speech.append(vectors)
+                speech_masks.append(mask)
+                words.append(tokens.pooled)
+            else:
+                frames = hear(audio).features[feature].values[: dims.speech_positions]
+                speech.append(frames)
+                speech_masks.append(np.ones(len(frames), dtype=bool))
+                words.append(tokens.values[: dims.text_positions])
+        text_masks = [
+            np.ones(1 if config.is_pooled else len(tokens), dtype=bool) for tokens in words
+        ]
+        tensors = [_padded(rows) for rows in (speech, speech_masks, words, text_masks)]
+        if config.inputs == "text":
+            tensors[:2] = without_input(tensors[0], tensors[1], config)
+        elif config.inputs == "speech":
+            tensors[2:] = without_input(tensors[2], tensors[3], config)
+        return Batch(
+            tensors[0],
+            tensors[1],
+            tensors[2],
+            tensors[3],
+            labels=torch.zeros(len(words), dims.num_classes),
+        )
+
+
+def _padded(rows: Sequence[npt.NDArray[Any]]) -> torch.Tensor:
+    """(B, ...) with zeros behind the shorter rows, float16 as float32."""
+    whole = np.zeros(
+        (len(rows), max(map(len, rows)), *rows[0].shape[1:]),
+        dtype=bool if rows[0].dtype == bool else np.float32,
+    )
+    for place, row in enumerate(rows):
+        whole[place, : len(row)] = row
+    return torch.from_numpy(whole)

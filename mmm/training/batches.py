@@ -1,0 +1,230 @@
+"""From feature stores to batches: index arithmetic on memory maps, no Python loop over utterances
+or frames.
+"""
+
+import copy
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mmm.features.store import FeatureStore
+from mmm.manifest import Manifest
+from mmm.training.config import (
+    Dims,
+    TrainConfig,
+)
+from mmm.training.features import Features
+from mmm.training.gpu_features import gather, source
+from mmm.training.scaling import frame_statistics, pooled_statistics
+
+# Positions, padding included, whose activations a training step holds at once. On a CPU larger
+# parts gain little or lose (docs/LOG.md, 2026-11-25); a GPU wants large products, but none was
+# there to measure how large.
+_CPU_POSITIONS = 5120
+_GPU_POSITIONS = 65_536
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs as mmm.models wants them, and labels (B, C): the share of each class, rows sum to 1.
+    Of a pack all are (M, B, ...).
+    """
+
+    speech: Tensor
+    speech_mask: Tensor
+    text: Tensor
+    text_mask: Tensor
+    labels: Tensor
+
+    def for_members(self, number: int) -> "Batch":
+        """The same batch for each of so many members of a pack, (M, B, ...), without copying it."""
+        tensors = (self.speech, self.speech_mask, self.text, self.text_mask, self.labels)
+        return Batch(*(tensor.expand(number, *tensor.shape) for tensor in tensors))
+
+
+def labelled_rows(manifest: Manifest, indices: list[int], policy: str) -> tuple[Tensor, Tensor]:
+    """Manifest index (M,) and class shares (M, C) of each training or evaluation row under a label
+    policy.
+    """
+    place = {name: number for number, name in enumerate(manifest.classes)}
+    rows: list[int] = []
+    shares: list[dict[int, float]] = []
+    for index in indices:
+        names = manifest.utterances[index].emotions
+        if policy == "first":
+            names = names[:1]
+        elif policy == "published":
+            names = names[-1:] * len(
+                names
+            )  # k copies that all carry the last label, as the published code did
+        elif policy == "drop" and len(names) > 1:
+            continue
+        if policy == "soft":
+            rows.append(index)
+            # Raters also vote for classes that no utterance is labelled with.
+            kept = {
+                name: share
+                for name, share in manifest.utterances[index].shares.items()
+                if name in place
+            }
+            total = sum(kept.values())
+            shares.append(
+                {place[name]: share / total for name, share in kept.items()}
+                if total
+                else {place[name]: 1 / len(names) for name in names}
+            )
+        else:
+            rows += [index] * len(names)
+            shares += [{place[name]: 1.0} for name in names]
+    labels = torch.zeros(len(rows), len(manifest.classes))
+    for row, share in enumerate(shares):
+        for column, value in share.items():
+            labels[row, column] = value
+    return torch.tensor(rows, dtype=torch.int64), labels
+
+
+class SplitData:
+    """The rows of one split, ready to be cut into batches."""
+
+    def __init__(
+        self, features: Features, config: TrainConfig, dims: Dims, indices: list[int], policy: str
+    ) -> None:
+        self.features, self.config, self.dims = features, config, dims
+        self.indices, self.labels = labelled_rows(features.manifest, indices, policy)
+        if not len(self.indices):
+            raise ValueError(
+                f"{features.manifest.path}: label policy {policy!r} leaves no rows to train on"
+            )
+        speech, text = (
+            torch.from_numpy(store.offsets).diff()[store_rows[self.indices]].clamp(max=longest)
+            for store, store_rows, longest in (
+                (features.speech, features.speech_rows, dims.speech_positions),
+                (features.text, features.text_rows, dims.text_positions),
+            )
+        )
+        self.lengths: Tensor = speech + text  # (N,) positions of each row
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def class_counts(self) -> Tensor:
+        return self.labels.sum(dim=0)
+
+    def statistics(self) -> dict[str, Tensor]:
+        """Mean and deviation of each column of speech and text over this split's rows: the buffers
+        of mmm.models.scaled.Scaled.
+
+        An input that is left out stays the zeros that it is.
+        """
+        features, config = self.features, self.config
+        key = (config.is_pooled, hashlib.sha256(self.indices.numpy().tobytes()).digest())
+        if key not in features.statistics:
+            of = pooled_statistics if config.is_pooled else frame_statistics
+            found = features.statistics[key] = {}
+            for name, store, rows in (
+                ("speech", features.speech, features.speech_rows),
+                ("text", features.text, features.text_rows),
+            ):
+                found[f"{name}_mean"], found[f"{name}_deviation"] = of(
+                    store, rows[self.indices].numpy()
+                )
+        chosen = ("speech", "text") if config.inputs == "both" else (config.inputs,)
+        return {
+            name: values
+            for name, values in features.statistics[key].items()
+            if name.partition("_")[0] in chosen
+        }
+
+    def part(self, rows: Tensor) -> "SplitData":
+        """Some of the rows (n,) as a split of its own."""
+        part = copy.copy(self)
+        part.indices, part.labels, part.lengths = (
+            self.indices[rows],
+            self.labels[rows],
+            self.lengths[rows],
+        )
+        return part
+
+    def parts(self, rows: Tensor, device: torch.device, times: float = 1) -> Sequence[Tensor]:
+        """Rows (B,) or (M, B) cut into parts to be computed one after the other, so that memory
+        does not grow with the batch.
+
+        Rows of like length share a part: less padding. How many go into one is decided by the
+        longest that there could be, not by these rows, so that each member of a pack is cut as it
+        would be alone. `times`: how many times as much fits.
+        """
+        at_once = times * (_CPU_POSITIONS if device.type == "cpu" else _GPU_POSITIONS)
+        if not self.config.masked:
+            at_once *= 2  # no padding is saved, and each part adds its gradients to all weights
+        size = max(1, int(at_once / (self.dims.speech_positions + self.dims.text_positions)))
+        number = -(-rows.shape[-1] // size)
+        if number == 1 or self.config.is_pooled:
+            return [rows]
+        order = self.lengths[rows].argsort(dim=-1, descending=True, stable=True)
+        return rows.gather(-1, order).chunk(number, dim=-1)
+
+    def batch(self, rows: Tensor, device: torch.device) -> Batch:
+        """The batch of rows (B,) of this split; of rows (M, B), one for each member of a pack."""
+        features, config = self.features, self.config
+        utterances = self.indices[rows]
+        text_rows = features.text_rows[utterances]
+        if config.is_pooled:
+            turns = features.turns[utterances]
+            speech_mask = (turns >= 0).to(device, non_blocking=True)
+            speech = _pooled(features.speech, features.speech_rows[turns.clamp(min=0)], device)
+            speech = torch.where(speech_mask.unsqueeze(-1), speech, 0.0)
+            text = _pooled(features.text, text_rows, device)
+            text_mask = torch.ones(*text_rows.shape, 1, dtype=torch.bool, device=device)
+        else:
+            speech, speech_mask = _sequences(
+                features.speech,
+                features.speech_rows[utterances],
+                self.dims.speech_positions,
+                device,
+            )
+            text, text_mask = _sequences(features.text, text_rows, self.dims.text_positions, device)
+        if config.inputs == "text":
+            speech, speech_mask = without_input(speech, speech_mask, config)
+        elif config.inputs == "speech":
+            text, text_mask = without_input(text, text_mask, config)
+        return Batch(
+            speech, speech_mask, text, text_mask, self.labels[rows].to(device, non_blocking=True)
+        )
+
+
+def without_input(values: Tensor, mask: Tensor, config: TrainConfig) -> tuple[Tensor, Tensor]:
+    """An ablated input: zeros, and of a sequence one position alone, because its length would tell
+    something too.
+    """
+    if config.is_pooled:
+        return torch.zeros_like(values), mask
+    return torch.zeros_like(values[..., :1, :]), mask[..., :1]
+
+
+def _pooled(store: FeatureStore, rows: Tensor, device: torch.device) -> Tensor:
+    flat = rows.flatten()
+    store.check("pooled", flat.numpy(), flat.numpy() + 1)
+    return gather(source(store, "pooled", device), flat, device).view(*rows.shape, -1)
+
+
+def _sequences(
+    store: FeatureStore, rows: Tensor, max_length: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """(..., L, D) zero-padded features and (..., L) mask of rows (...), L the longest of them up to
+    `max_length`.
+    """
+    offsets = torch.from_numpy(store.offsets)
+    starts = offsets[rows]
+    lengths = (offsets[rows + 1] - starts).clamp(max=max_length)
+    store.check("values", starts.flatten().numpy(), (starts + lengths).flatten().numpy())
+    position = torch.arange(int(lengths.max()))
+    mask = position < lengths.unsqueeze(-1)
+    # Padding reads the utterance's first frame again, which is there and warm, and is then zeroed.
+    frames = starts.unsqueeze(-1) + torch.where(mask, position, 0)
+    values = gather(source(store, "values", device), frames.flatten(), device)
+    values.index_fill_(0, (~mask).flatten().nonzero().squeeze(1).to(device, non_blocking=True), 0.0)
+    return values.view(*mask.shape, -1), mask.to(device, non_blocking=True)

@@ -1,0 +1,67 @@
+"""Predictions and metrics of a model on a split."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmm.metrics import classification_metrics
+from mmm.training.batches import Batch, SplitData
+from mmm.training.pack import Pack
+
+_POOLED_BATCH_SIZE = 1024
+_TIMES = 2  # as much as in training, which keeps what the gradients need
+
+
+def forward(model: nn.Module, batch: Batch) -> Tensor:
+    """Logits (B, C)."""
+    logits: Tensor = model(batch.speech, batch.speech_mask, batch.text, batch.text_mask)
+    return logits
+
+
+def probabilities(model: nn.Module, data: SplitData, device: torch.device) -> Tensor:
+    """(N, C) class probabilities in the split's order, on the CPU."""
+    return _probabilities(lambda batch: forward(model, batch).unsqueeze(0), 1, data, device)[0]
+
+
+def pack_probabilities(pack: Pack, data: SplitData, device: torch.device) -> Tensor:
+    """(M, N, C) class probabilities of a pack's M members, in the split's order, on the CPU."""
+    if len(pack.runs) == 1:
+        return probabilities(pack.runs[0].model, data, device).unsqueeze(0)
+    return _probabilities(
+        lambda batch: pack.forward(batch.for_members(len(pack.runs))), len(pack.runs), data, device
+    )
+
+
+@torch.inference_mode()
+def _probabilities(
+    forward_all: Callable[[Batch], Tensor], num_members: int, data: SplitData, device: torch.device
+) -> Tensor:
+    everyone = torch.arange(len(data))
+    is_pooled = data.config.is_pooled
+    parts = (
+        everyone.split(_POOLED_BATCH_SIZE)
+        if is_pooled
+        else data.parts(everyone, device, _TIMES / num_members)
+    )
+    found = torch.empty(num_members, len(data), data.dims.num_classes)
+    for rows in parts:
+        found[:, rows] = forward_all(data.batch(rows, device)).float().softmax(dim=-1).cpu()
+    return found
+
+
+def evaluate(model: nn.Module, data: SplitData, device: torch.device) -> dict[str, Any]:
+    """Metrics of `model` on `data`, the mean cross-entropy in nats as `loss` among them."""
+    return score(probabilities(model, data, device), data)
+
+
+def score(found: Tensor, data: SplitData) -> dict[str, Any]:
+    """Metrics of (N, C) class probabilities against the split's labels."""
+    metrics = classification_metrics(
+        data.labels.argmax(dim=1).numpy(),
+        found.argmax(dim=1).numpy(),
+        data.features.manifest.classes,
+    )
+    loss = -(data.labels * found.clamp(min=1e-12).log()).sum(dim=1).mean()
+    return {"loss": float(loss), **metrics}

@@ -1,0 +1,152 @@
+"""Features of one manifest, found in a folder of stores."""
+
+import contextlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmm.features.clips import hash_clips
+from mmm.features.encode_command import encode_command
+from mmm.features.store import FeatureStore, find_store, list_recipes
+from mmm.manifest import Manifest, speech_key, text_key
+from mmm.training.config import (
+    PUBLISHED_SPEECH_POSITIONS,
+    PUBLISHED_TEXT_POSITIONS,
+    Dims,
+    TrainConfig,
+)
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of one manifest for one (audio feature, context), with rows in the manifest's
+    order.
+    """
+
+    manifest: Manifest
+    speech: FeatureStore
+    text: FeatureStore
+    speech_rows: Tensor  # (N,) row of each utterance in the speech store
+    text_rows: Tensor
+    # (N, K) manifest index of each turn, most recent first, -1 where the dialogue has none
+    turns: Tensor
+    max_speech_length: int
+    max_text_length: int
+    # What was computed once: statistics of training rows, by whether they are of pooled vectors,
+    # and by the rows.
+    statistics: dict[tuple[bool, bytes], dict[str, Tensor]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+
+def load_features(
+    manifest: Manifest, features_dir: Path, audio_feature: str, context: int
+) -> Features:
+    """Map the stores. Raises FileNotFoundError or ValueError, saying what is missing and what to
+    run.
+    """
+    speech = find_store(features_dir, "audio", manifest.path, feature=audio_feature)
+    text = find_store(features_dir, "text", manifest.path, context=context)
+    indices = range(len(manifest.utterances))
+    again = (
+        f"run: {encode_command(manifest.path, features_dir, list_recipes(features_dir).values())}"
+    )
+    rows = {}
+    for name, store, keys in (
+        ("speech", speech, [speech_key(manifest, index) for index in indices]),
+        ("text", text, [text_key(manifest, index, context) for index in indices]),
+    ):
+        rows[name] = store.find(keys)
+        missing = np.flatnonzero(rows[name] < 0)
+        if len(missing):
+            first = manifest.utterances[missing[0]].utterance_id
+            raise ValueError(
+                f"{store.path}: no {name} features for {len(missing)} of {len(keys)} utterances of "
+                f"{manifest.path} (the first: {first!r}), was the manifest changed? {again}"
+            )
+    _check_audio_is_the_same(manifest, speech, rows["speech"], again)
+    turns = np.full((len(indices), context), -1, dtype=np.int64)
+    for index in indices:
+        history = manifest.history(index, context)
+        turns[index, : len(history)] = history
+    # The test split stays sealed, its lengths too: it must not decide a model's size.
+    seen = [index for index in indices if manifest.utterances[index].split != "test"]
+    speech_lengths, text_lengths = (
+        np.diff(store.offsets)[rows[name][seen]]
+        for name, store in (("speech", speech), ("text", text))
+    )
+    return Features(
+        manifest,
+        speech,
+        text,
+        torch.from_numpy(rows["speech"]),
+        torch.from_numpy(rows["text"]),
+        torch.from_numpy(turns),
+        int(speech_lengths.max()),
+        int(text_lengths.max()),
+    )
+
+
+def _check_audio_is_the_same(
+    manifest: Manifest, store: FeatureStore, rows: np.ndarray[Any, np.dtype[np.int64]], again: str
+) -> None:
+    """Raise ValueError where an audio file is another one than was encoded. Machines without the
+    audio are trusted.
+
+    A file of another time of change is read, once a process: copied, it has the content of before.
+    """
+    stamps = {}
+    for utterance in manifest.utterances:
+        if utterance.audio not in stamps:
+            with contextlib.suppress(FileNotFoundError):
+                found = manifest.audio_path(utterance).stat()
+                stamps[utterance.audio] = (found.st_size, found.st_mtime_ns)
+    recorded, hashes = store.stamps[rows].tolist(), store.audio_hashes[rows]
+    differing = [
+        index
+        for index, utterance in enumerate(manifest.utterances)
+        if stamps.get(utterance.audio, tuple(recorded[index])) != tuple(recorded[index])
+    ]
+    readable = {
+        manifest.utterances[index].audio: hashes[index].tobytes()
+        for index in differing
+        if hashes[index].any() and stamps[manifest.utterances[index].audio][0] == recorded[index][0]
+    }
+    for index in differing:
+        utterance = manifest.utterances[index]
+        if utterance.audio not in readable:
+            is_other = hashes[index].any() or stamps[utterance.audio][0] != recorded[index][0]
+            what = (
+                "is not the file that was encoded (another size), or another corpus with the same"
+                " names was encoded into the folder"
+            )
+            unknown = (
+                "has another time of change than the file that was encoded, whose content was not"
+                " recorded then"
+            )
+            raise ValueError(
+                f"{manifest.audio_path(utterance)}: {what if is_other else unknown}; {again}"
+            )
+    for audio, found_hash in hash_clips(manifest, readable):
+        if found_hash != readable[audio]:
+            raise ValueError(
+                f"{manifest.path.parent / audio}: is not the file that was encoded (another"
+                " content), or another corpus with the same names was encoded into the folder;"
+                f" {again}"
+            )
+
+
+def dims_of(features: Features, config: TrainConfig) -> Dims:
+    """Sizes for a model. Published systems have 512 speech and 128 text positions; others the
+    longest, up to these.
+    """
+    speech, text = PUBLISHED_SPEECH_POSITIONS, PUBLISHED_TEXT_POSITIONS
+    if config.masked:
+        speech, text = min(speech, features.max_speech_length), min(text, features.max_text_length)
+    return Dims(
+        features.speech.width, features.text.width, speech, text, len(features.manifest.classes)
+    )

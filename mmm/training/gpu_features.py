@@ -1,0 +1,71 @@
+"""Where features are while a model trains: all of them on the device where they fit, else on the
+host's memory map.
+
+On a GPU they stay float16 until a batch is gathered. What does not fit is gathered into pinned
+memory and sent while the device still computes.
+"""
+
+import contextlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mmm.features.store import FeatureStore
+
+_MARGIN_BYTES = (
+    2 * 1024**3
+)  # for weights, activations and what others on the device are about to take
+_SHARE = 0.5  # of what is free, at most
+
+_resident: dict[tuple[Path, str, torch.device], Tensor] = {}
+
+
+def fits(needed_bytes: int, free_bytes: int) -> bool:
+    """Whether so much may be put on a device that has so much free."""
+    return needed_bytes <= min(free_bytes - _MARGIN_BYTES, _SHARE * free_bytes)
+
+
+def source(store: FeatureStore, name: Literal["values", "pooled"], device: torch.device) -> Tensor:
+    """`values` or `pooled` of a store, (n, D) float16: on the device where that is a GPU with room,
+    else on the host.
+    """
+    array = getattr(store, name)
+    host = torch.from_numpy(array)
+    if device.type != "cuda":
+        return host
+    key = (store.path, name, device)
+    if key not in _resident:
+        _resident[key] = host
+        if fits(array.nbytes, torch.cuda.mem_get_info(device)[0]):
+            store.check(name)
+            with contextlib.suppress(torch.OutOfMemoryError):  # another process saw the same room
+                _resident[key] = host.to(device)
+    return _resident[key]
+
+
+def keep_only(paths: Iterable[Path]) -> None:
+    """Before a training: give back what features of other stores take on devices."""
+    kept = set(paths)
+    for key in [key for key in _resident if key[0] not in kept]:
+        del _resident[key]
+
+
+def resident_bytes(device: torch.device) -> int:
+    """What features take on a device."""
+    return sum(
+        tensor.nbytes
+        for (_, _, where), tensor in _resident.items()
+        if where == device == tensor.device
+    )
+
+
+def gather(source: Tensor, rows: Tensor, device: torch.device) -> Tensor:
+    """Rows (n,) of `source`, as float32 on the device, (n, D)."""
+    if source.device.type == device.type:
+        return source.index_select(0, rows.to(device, non_blocking=True)).float()
+    pinned = torch.empty(len(rows), source.shape[1], dtype=source.dtype, pin_memory=True)
+    torch.index_select(source, 0, rows, out=pinned)
+    return pinned.to(device, non_blocking=True).float()  # half the bytes of sending float32

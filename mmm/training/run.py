@@ -1,0 +1,116 @@
+"""A training run between epochs: its settings, model, optimizer and data."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmm.models import SYSTEMS
+from mmm.models.scaled import Scaled
+from mmm.training.adamw import AdamW, Optimizer
+from mmm.training.batches import SplitData
+from mmm.training.config import Dims, TrainConfig
+from mmm.training.features import Features, dims_of
+from mmm.training.gpu_features import keep_only
+
+
+@dataclass
+class Run:
+    """A training run between epochs: everything that a checkpoint has to keep."""
+
+    config: TrainConfig
+    dims: Dims
+    model: nn.Module
+    optimizer: Optimizer
+    train: SplitData
+    dev: SplitData
+    device: torch.device
+    objective: str
+    precision: str = (
+        "float32"  # of the training step; validation is always in float32, as predictions are
+    )
+    epoch: int = 0
+    best_epoch: int = 0
+    best_metrics: dict[str, Any] = field(default_factory=dict)
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def best_score(self) -> float:
+        return float(self.best_metrics[self.objective]) if self.best_metrics else -math.inf
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the last epoch is trained."""
+        return self.epoch >= self.config.epochs
+
+
+def build_model(config: TrainConfig, dims: Dims) -> nn.Module:
+    """A model with fresh weights from torch's global generator. Raises ValueError where sizes do
+    not fit.
+    """
+    settings: dict[str, Any] = {
+        "speech_width": dims.speech_width,
+        "text_width": dims.text_width,
+        "num_classes": dims.num_classes,
+    }
+    if config.architecture != "linear":
+        settings |= {"classifier_hidden": config.classifier_hidden, "masked": config.masked}
+    if config.architecture == "linear":
+        pass
+    elif config.is_pooled:
+        settings |= {"context": config.context, "width": config.width}
+    else:
+        settings |= {
+            "speech_positions": dims.speech_positions,
+            "text_positions": dims.text_positions,
+        }
+    if config.architecture == "cross_attention":
+        settings |= {"layers": config.layers, "heads": config.heads}
+    if config.architecture == "mlp_mixer":
+        settings |= {
+            "width": config.width,
+            "num_blocks": config.num_blocks,
+            "residual": config.residual,
+        }
+    head = SYSTEMS[config.architecture](**settings)
+    if config.input_scaling == "none":
+        return head
+    return Scaled(
+        head, speech_width=dims.speech_width, text_width=dims.text_width, is_pooled=config.is_pooled
+    )
+
+
+def begin(
+    config: TrainConfig,
+    features: Features,
+    *,
+    objective: str = "macro_f1",
+    device: torch.device | None = None,
+    precision: str = "float32",
+) -> Run:
+    """A run before its first epoch. Raises ValueError where settings and features do not fit."""
+    device = device or torch.device("cpu")
+    if device.type == "cuda":
+        keep_only((features.speech.path, features.text.path))
+    dims = dims_of(features, config)
+    manifest = features.manifest
+    train = SplitData(features, config, dims, manifest.rows("train"), config.label_policy)
+    # Validation counts every label of a row, whatever the training rows do, so that scores of a
+    # sweep compare.
+    dev_policy = "published" if config.label_policy == "published" else "expand"
+    dev = SplitData(features, config, dims, manifest.rows("dev"), dev_policy)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = build_model(config, dims)
+    if isinstance(model, Scaled):
+        model.load_state_dict(train.statistics(), strict=False)
+    model.to(device)
+    return Run(
+        config, dims, model, make_optimizer(config, model), train, dev, device, objective, precision
+    )
+
+
+def make_optimizer(config: TrainConfig, model: nn.Module) -> Optimizer:
+    return AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)

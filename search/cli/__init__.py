@@ -1,0 +1,1 @@
+"""The command `mmm-search`, one file a group of commands."""

@@ -1,0 +1,303 @@
+"""The commands of `mmm-search` that look at a sweep and take something out of it: status, report,
+export, MLflow's pages.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import MofNCompleteColumn, Progress
+
+from mmm.console import console
+
+Runs = Annotated[
+    Path, typer.Option("--runs", help="Folder of all sweeps and of the MLflow store they share.")
+]
+SweepName = Annotated[str, typer.Argument(metavar="NAME", help="The sweep.", show_default=False)]
+
+
+def status(
+    name: SweepName,
+    runs: Runs = Path("runs"),
+    rows: Annotated[int, typer.Option(help="Rows of the leaderboard.")] = 20,
+) -> None:
+    """Trials by state and the leaderboard so far; also of a sweep that is running."""
+    from search.ledger.events import read_history
+    from search.ledger.files import existing_sweep
+    from search.results.baseline import verdict
+    from search.results.leaderboard import counts, leaderboard_table
+
+    history = read_history(existing_sweep(runs, name) / "ledger.sqlite")
+    assert history.spec is not None
+    console.print(
+        leaderboard_table(
+            history,
+            history.spec.metric,
+            rows,
+            f"{name}, validation {history.spec.metric}",
+            console.width,
+        )
+    )
+    states = ", ".join(f"{number} {state}" for state, number in counts(history).items() if number)
+    ended = history.last_close["why"] if history.last_close else "running, or killed"
+    console.print(
+        f"{len(history.trials)} of {history.spec.trials} trials: {states or 'none yet'}; session:"
+        f" {ended}",
+        highlight=False,
+    )
+    if (sentence := verdict(history)) is not None:
+        console.print(sentence, highlight=False, soft_wrap=True)
+    for sentence in history.data_account():
+        console.print(sentence, highlight=False, soft_wrap=True)
+    for trial in history.trials.values():
+        if trial.state == "failed":
+            console.print(
+                f"trial {trial.number} failed: {trial.reason}", highlight=False, soft_wrap=True
+            )
+
+
+def report(name: SweepName, runs: Runs = Path("runs")) -> None:
+    """Write report.html and leaderboard.csv again, from the ledger."""
+    from search.ledger.events import read_history
+    from search.ledger.files import existing_sweep
+    from search.results.leaderboard import write_leaderboard
+    from search.results.report import write_report
+    from search.space.load import load_space
+
+    folder = existing_sweep(runs, name)
+    history = read_history(folder / "ledger.sqlite")
+    assert history.spec is not None
+    try:
+        space = load_space(history.spec.space, history.spec.audio_features)
+    except (ValueError, FileNotFoundError):
+        space = None  # the space's file is gone; all but the importances comes from the ledger
+    write_leaderboard(folder / "leaderboard.csv", history, history.spec.metric)
+    write_report(folder / "report.html", history, space)
+    console.print(
+        f"wrote {folder / 'report.html'} and {folder / 'leaderboard.csv'}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def export(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="The sweep.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder to write.", show_default=False)
+    ] = None,
+    trial: Annotated[int | None, typer.Option(help="Trial to export \\[the best].")] = None,
+    top: Annotated[
+        int | None,
+        typer.Option(metavar="K", help="Export the K best trials, each into a folder of its own."),
+    ] = None,
+    ensemble: Annotated[
+        bool,
+        typer.Option(
+            "--ensemble", help="The --top K trials (3) as one: the mean of their probabilities."
+        ),
+    ] = False,
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="Write the head as ONNX too, checked against torch.")
+    ] = False,
+    register: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Put it into MLflow's model registry, as champion."),
+    ] = None,
+    data_licence: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Licence of the data, for the card.")
+    ] = None,
+    run_id: Annotated[
+        str | None, typer.Option(help="Instead of NAME: the bundle of this MLflow run.")
+    ] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(help="With --run-id: where the manifest is, to reproduce the score."),
+    ] = None,
+    features: Annotated[
+        Path | None, typer.Option(help="With --run-id: where the features are.")
+    ] = None,
+    runs: Runs = Path("runs"),
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="MLflow to read from and register in \\[the sweep's].")
+    ] = None,
+) -> None:
+    """Write the bundle of the best trial, of another one, of several, or of an MLflow run, with a
+    model card.
+    """
+    if out is None:
+        raise ValueError("--out is missing: the folder to write, for example -o best")
+    if (name is None) == (run_id is None):
+        raise ValueError("expected the NAME of a sweep, or --run-id and no name")
+    if trial is not None and (top is not None or ensemble):
+        raise ValueError("--trial names one trial; --top and --ensemble take the best ones")
+    if run_id is not None:
+        taken = (
+            ("--trial", trial is not None),
+            ("--top", top is not None),
+            ("--ensemble", ensemble),
+            ("--onnx", onnx),
+            ("--data-licence", data_licence is not None),
+        )
+        if wrong := [option for option, given in taken if given]:
+            raise ValueError(
+                f"{', '.join(wrong)}: --run-id takes a bundle as it is; export from the sweep"
+                " instead"
+            )
+    elif manifest is not None or features is not None:
+        raise ValueError("--manifest and --features go with --run-id; a sweep knows its own")
+    if top is not None and register is not None and not ensemble:
+        raise ValueError("--register takes one model: add --ensemble, or export one trial")
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, soft_wrap=True)
+
+    if run_id is not None:
+        from search.tracking.registry import fetch_bundle
+
+        with console.status("fetching and checking the bundle"):
+            checked = fetch_bundle(run_id, out, runs, tracking_uri, manifest, features)
+        say(f"bundle {out}: {checked}")
+    else:
+        from search.ledger.events import read_history
+        from search.ledger.files import existing_sweep
+        from search.results.export import Options, export_several, export_trial, top_trials
+
+        assert name is not None
+        folder = existing_sweep(runs, name)
+        history = read_history(folder / "ledger.sqlite")
+        assert history.spec is not None
+        tracking_uri = tracking_uri or history.spec.tracking_uri
+        options = Options(data_licence, onnx, fresh_process=True)
+        checked = f"a fresh process reproduced its validation {history.spec.metric}"
+        with console.status("writing and checking") as status:
+            if top is None and not ensemble:
+                digest = export_trial(history, folder, trial, out, options)
+                said = f"bundle {out} (sha256 {digest[:16]}): {checked}"
+            else:
+                numbers = top_trials(history, folder, top if top is not None else 3)
+                digest = export_several(
+                    history,
+                    folder,
+                    numbers,
+                    out,
+                    options,
+                    ensemble=ensemble,
+                    done=lambda number: status.update(f"trial {number} is written"),
+                )
+                which = f"trials {', '.join(map(str, numbers))}"
+                said = (
+                    f"ensemble {out} (sha256 {digest[:16]}) of {which}: {checked}"
+                    if ensemble
+                    else f"bundles in {out}: {which}"
+                )
+        say(said)
+    if register is not None:
+        from search.tracking.registry import ALIAS
+        from search.tracking.registry import register as put_into_registry
+
+        with console.status("registering"):
+            version = put_into_registry(out, register, runs, tracking_uri)
+        say(
+            f"model {register!r} version {version} in MLflow's registry is its {ALIAS}; serve it"
+            " with:"
+        )
+        from search.tracking.store import default_tracking_uri
+
+        say(
+            f"  MLFLOW_TRACKING_URI={tracking_uri or default_tracking_uri(runs)} mlflow models"
+            f" serve -m models:/{register}@{ALIAS} --env-manager local --port 5001"
+        )
+
+
+def export_study(
+    name: SweepName,
+    out: Annotated[
+        Path, typer.Argument(metavar="FILE", help="SQLite file to write.", show_default=False)
+    ],
+    runs: Runs = Path("runs"),
+) -> None:
+    """Write the sweep as an Optuna storage, which optuna-dashboard opens."""
+    from search.ledger.events import read_history
+    from search.ledger.files import existing_sweep
+    from search.results.optuna_study import export_study as write_study
+
+    write_study(read_history(existing_sweep(runs, name) / "ledger.sqlite"), out)
+    console.print(
+        f"study {name!r} in {out}; look at it with: optuna-dashboard sqlite:///{out}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def mlflow_sync(
+    name: SweepName,
+    runs: Runs = Path("runs"),
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="Where to \\[where the sweep went].")
+    ] = None,
+) -> None:
+    """Send a whole sweep to MLflow again, or to another one; what is there already stays as it
+    is.
+    """
+    from search.ledger.events import read_history
+    from search.ledger.files import existing_sweep
+    from search.ledger.lock import is_held
+    from search.ledger.spec import check_tracking_uri, without_password
+    from search.tracking.delivery import sync
+    from search.tracking.pages import page_base
+    from search.tracking.store import default_tracking_uri
+
+    folder = existing_sweep(runs, name)
+    spec = read_history(folder / "ledger.sqlite").spec
+    assert spec is not None
+    if is_held(folder / "lock"):
+        raise ValueError(
+            f"sweep {name!r} is running and sends what happens by itself; wait until it has ended"
+        )
+    uri = tracking_uri or spec.tracking_uri
+    if uri is not None:
+        check_tracking_uri(uri)
+    shown = without_password(uri or default_tracking_uri(runs))
+    with Progress(
+        *Progress.get_default_columns(), MofNCompleteColumn(), console=console, transient=True
+    ) as progress:
+        task = progress.add_task("sending runs")
+        done = sync(
+            runs, name, uri, lambda sent, total: progress.update(task, completed=sent, total=total)
+        )
+    console.print(
+        f"sent {done.num_runs} runs ({done.made} of them new) and {done.points} points of sweep"
+        f" {name} to {shown}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    base = page_base(uri, 5000)
+    console.print(
+        f"all trials, best first: {done.pages.ranking(base)}", highlight=False, soft_wrap=True
+    )
+    if (page := done.pages.comparison(base)) is not None:
+        console.print(
+            f"compare the best of each architecture: {page}", highlight=False, soft_wrap=True
+        )
+
+
+def ui(
+    runs: Runs = Path("runs"),
+    port: Annotated[int, typer.Option(help="Port on this machine alone (127.0.0.1).")] = 5000,
+) -> None:
+    """Open MLflow's pages over all sweeps of a runs folder."""
+    if not (runs / "mlflow.db").is_file():
+        raise FileNotFoundError(
+            f"{runs}/mlflow.db: no MLflow store yet; run a sweep first, for example: mmm-search"
+            f" quickstart --runs {runs}"
+        )
+    from search.tracking.pages import list_of_sweeps, page_base
+    from search.tracking.store import open_client, serve
+
+    _, experiment = open_client(runs, None)
+    page = list_of_sweeps(page_base(None, port), experiment)
+    console.print(f"{page}  (this machine only; Ctrl-C ends it)", highlight=False, soft_wrap=True)
+    sys.exit(serve(runs, port))

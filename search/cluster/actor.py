@@ -1,0 +1,39 @@
+"""Ray Tune's wrapper around a worker's trials."""
+
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from ray import tune
+
+from mmm.training.malloc import keep_freed_memory
+from search.worker.training_thread import Ahead
+
+
+class TrialActor(tune.Trainable):
+    """One actor runs many trials, so torch is imported once.
+
+    What goes wrong inside a trial is a result, not an exception: Tune would throw the actor away,
+    and a new one takes seconds to start.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        threads = config["threads"]
+        torch.set_num_threads(threads)
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        keep_freed_memory()
+        self.trials = Ahead(config["orders"])
+
+    def change(self, ended: Sequence[int], orders: Sequence[dict[str, Any]]) -> None:
+        """The trials `ended` are over; train these too from now on."""
+        self.trials.change(ended, orders)
+
+    def step(self) -> dict[str, Any]:
+        # Never `done`: Tune would end the trial without showing the result to the scheduler. As
+        # JSON, because Tune flattens nested dictionaries.
+        return {"reports": json.dumps(self.trials.next())}
+
+    def cleanup(self) -> None:
+        self.trials.stop()

@@ -1,0 +1,206 @@
+"""Runs a sweep on Ray: starts or joins a cluster, lets Ray Tune schedule workers, leaves decisions
+to the conductor.
+
+A trial of Ray Tune is a seat here: a worker that trains one trial of the ledger after the other, or
+several together. To end one of Tune's trials for each of ours would cost about 20 ms of the
+driver's time and another round trip.
+"""
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher as TuneSearcher
+
+from search.cluster.actor import TrialActor
+from search.cluster.connect import _ray, is_connected
+from search.engine.controller import Conductor
+
+# Ray reads these when it is imported.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anyone
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "0")
+os.environ.setdefault(
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1"
+)  # no CSV, JSON and TensorBoard copy of every result
+os.environ.setdefault(
+    "TUNE_GLOBAL_CHECKPOINT_S", "3600"
+)  # Tune's own snapshots are never restored, so not worth writing
+os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+_LOOK_S = 5.0  # between looks whether Ray is there
+
+
+class ConductedSearcher(TuneSearcher):
+    """Ray Tune asks the conductor what a new seat is to train first."""
+
+    def __init__(self, conductor: Conductor, threads: int, seats: dict[str, list[int]]) -> None:
+        super().__init__()
+        self.conductor, self.threads, self.seats = conductor, threads, seats
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        orders = self.conductor.next_orders()
+        if orders:
+            self.seats[trial_id] = [order["number"] for order in orders]
+            return {"orders": orders, "threads": self.threads}
+        # While a worker lives, what it trains may come back to be trained by another.
+        if any(self.seats.values()):
+            return None
+        return TuneSearcher.FINISHED  # type: ignore[no-any-return,unused-ignore]
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """The scheduler has seen the end already."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles its parts to restore them, which is never done: the ledger has everything
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing, for the same reason."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise AssertionError("Tune's snapshots are never restored; use mmm-search resume")
+
+
+class ConductedScheduler(FIFOScheduler):
+    """Ray Tune shows the conductor every result; a seat whose trials have ended gets the next ones,
+    or is given up.
+    """
+
+    def __init__(self, conductor: Conductor, seats: dict[str, list[int]]) -> None:
+        super().__init__()
+        self.conductor = conductor
+        self.seats = seats  # Tune's id of a seat -> our trials in it
+
+    def _numbers(self, seat: Any) -> list[int]:
+        return self.seats[seat.trial_id]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        conductor, numbers = self.conductor, self._numbers(trial)
+        reports = {report["number"]: report for report in json.loads(result["reports"])}
+        lost = [number for number in numbers if number not in reports]
+        stopped = [number for number, report in reports.items() if conductor.report(number, report)]
+        if lost:  # a worker that does not do what it is told: what it has goes to others
+            conductor.lose(numbers, f"trial {lost[0]} was not in its report", "")
+            numbers.clear()
+            return TrialScheduler.STOP  # type: ignore[no-any-return,unused-ignore]
+        numbers[:] = [number for number in numbers if number not in stopped]
+        # What stops without having ended goes on from its checkpoint, here or in another session:
+        # it has to stay.
+        ended = [number for number in stopped if conductor.trials[number].state != "running"]
+        orders = [] if conductor.is_stopping else conductor.next_orders(numbers)
+        # An actor does what it is told in the order it is told: this comes before the step that
+        # Tune asks for next.
+        if ended or orders:
+            trial.temporary_state.ray_actor.change.remote(ended, orders)
+        numbers += [order["number"] for order in orders]
+        if conductor.is_stopping:
+            numbers.clear()
+        if not numbers:
+            return TrialScheduler.STOP  # type: ignore[no-any-return,unused-ignore]
+        return TrialScheduler.CONTINUE  # type: ignore[no-any-return,unused-ignore]
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        # Only a worker that died comes here: what a trial raises is in its report. Tune gives its
+        # place to another one.
+        text = (
+            Path(trial.error_file).read_text()
+            if trial.error_file and Path(trial.error_file).is_file()
+            else ""
+        )
+        numbers = self._numbers(trial)
+        self.conductor.lose(list(numbers), cause_of_death(text), text)
+        numbers.clear()
+
+
+def cause_of_death(text: str) -> str:
+    """What Ray's account of a dead worker says in one sentence: the advice that it adds is as long
+    for every one of them.
+    """
+    lines = text.strip().splitlines()
+    if not lines:
+        return "no trace was left"
+    last = next(
+        (line for line in lines if "low on memory" in line or "memory usage threshold" in line),
+        lines[-1],
+    )
+    said = last.split("Worker exit detail: ")[-1]
+    for advice in (" Some common causes include", " There are some potential root causes"):
+        said = said.split(advice)[0]
+    return said.strip()[:300]
+
+
+class Watch(tune.Callback):
+    """Ends the session where Ray has died on this machine: Tune would wait for its workers for
+    ever.
+    """
+
+    def __init__(self, conductor: Conductor) -> None:
+        self.conductor = conductor
+        self._looked = time.monotonic()
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if time.monotonic() - self._looked < _LOOK_S:
+            return
+        self._looked = time.monotonic()
+        if not is_connected():
+            self.conductor.break_off(
+                "Ray has died on this machine (its raylet does not live any more)"
+            )
+            raise KeyboardInterrupt  # Tune's own end would wait for the workers
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+def run_trials(conductor: Conductor, threads: int) -> None:
+    """Train until the conductor has nothing more to order. Returns also when the user interrupts
+    it.
+    """
+    spec = conductor.spec
+    scratch = Path(tempfile.mkdtemp(prefix="mmm-search-"))
+    for name in ("ray", "ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        with _ray(spec, threads):
+            resources = {"cpu": threads, "gpu": spec.gpus_per_trial}
+            seats: dict[str, list[int]] = {}
+            tuner = tune.Tuner(
+                tune.with_resources(TrialActor, resources),
+                tune_config=tune.TuneConfig(
+                    search_alg=ConductedSearcher(conductor, threads, seats),
+                    scheduler=ConductedScheduler(conductor, seats),
+                    num_samples=-1,
+                    # As many as there are workers and not one more: Tune would start an actor for
+                    # it and kill it again.
+                    max_concurrent_trials=spec.workers,
+                ),
+                run_config=tune.RunConfig(
+                    name=spec.name,
+                    storage_path=str(scratch),
+                    verbose=0,
+                    callbacks=[Watch(conductor)],
+                    checkpoint_config=tune.CheckpointConfig(
+                        checkpoint_frequency=0, checkpoint_at_end=False
+                    ),
+                ),
+            )
+            if threading.current_thread() is not threading.main_thread():
+                os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+            tuner.fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

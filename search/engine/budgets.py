@@ -1,0 +1,146 @@
+"""What a sweep may use, over all its sessions, and what a trial may cost. Plain functions of what
+the ledger holds.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from search.durations import duration
+from search.ledger.history import History
+from search.ledger.spec import SweepSpec
+
+# These are used up at a rate, so that their end can be predicted.
+_STEADY = ("--trials", "--compute-budget", "--gpu-hours")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """One limit of a sweep and how much of it is used."""
+
+    option: str  # that gives more of it
+    used: float
+    given: float
+    text: str  # "12m of 2h"
+    why: str = ""  # the session ends when it is used up
+
+    @property
+    def share(self) -> float:
+        return min(1.0, max(0.0, self.used / self.given))
+
+
+def budgets(spec: SweepSpec, history: History, used_s: float) -> list[Budget]:
+    """Every budget that the sweep was given, that of trials first. `used_s`: wall time of all
+    sessions.
+    """
+    found = [
+        Budget(
+            "--trials",
+            history.num_ended,
+            spec.trials,
+            f"{history.num_ended} of {spec.trials} trials",
+        )
+    ]
+    if (given := spec.time_budget_s) is not None:
+        found.append(
+            Budget(
+                "--time-budget",
+                used_s,
+                given,
+                f"{duration(used_s)} of {duration(given)}",
+                "time budget",
+            )
+        )
+    trained_s = history.trained_s
+    if (given := spec.compute_budget_s) is not None:
+        text = f"{duration(trained_s)} of {duration(given)} of training"
+        found.append(Budget("--compute-budget", trained_s, given, text, "compute budget"))
+    if (given := spec.gpu_hours) is not None:
+        hours = trained_s * spec.gpus_per_trial / 3600
+        found.append(
+            Budget("--gpu-hours", hours, given, f"{hours:.2f} of {given:g} GPU hours", "GPU hours")
+        )
+    if (given := spec.target) is not None:
+        best = history.best[0] if history.best else 0.0
+        found.append(
+            Budget(
+                "--target",
+                _saved_best(history),
+                given,
+                f"score {best:.4f} of {given:g}",
+                "target reached",
+            )
+        )
+    if (patience := spec.patience) is not None:
+        since = history.ended_since_best
+        text = f"{since} of {patience} trials since the best"
+        found.append(
+            Budget("--patience", since, patience, text, f"no improvement for {patience} trials")
+        )
+    return found
+
+
+def _saved_best(history: History) -> float:
+    """The best trial's best score of which there are weights: while it runs, up to its
+    checkpoint.
+    """
+    if history.best is None or history.spec is None:
+        return 0.0
+    score, trial = history.best[0], history.trials[history.best[1]]
+    if trial.state != "running":
+        return score
+    saved = trial.checkpoint["epoch"] if trial.checkpoint else 0
+    return max(
+        (value for epoch, value in trial.scores(history.spec.metric).items() if epoch <= saved),
+        default=0.0,
+    )
+
+
+def used_up(found: Sequence[Budget]) -> Budget | None:
+    """The budget that ends the sweep. That of trials does not: those that run go on to their
+    ends.
+    """
+    return next((budget for budget in found if budget.why and budget.used >= budget.given), None)
+
+
+def seconds_left(before: Sequence[Budget], now: Sequence[Budget], elapsed_s: float) -> float | None:
+    """Until the first budget is used up, at the rate of the `elapsed_s` since `before`; None where
+    nothing tells yet.
+    """
+    earlier = {budget.option: budget.used for budget in before}
+    left = [budget.given - budget.used for budget in now if budget.option == "--time-budget"]
+    for budget in now:
+        used = budget.used - earlier[budget.option]
+        if budget.option in _STEADY and used > 0:
+            left.append((budget.given - budget.used) * elapsed_s / used)
+    return max(0.0, min(left)) if left else None
+
+
+def broken_constraint(
+    spec: SweepSpec, num_parameters: int | None, epochs: Sequence[Mapping[str, Any]]
+) -> str | None:
+    """The reason to fail a trial of this size and these epochs; None where it costs no more than it
+    may.
+    """
+    if (
+        spec.max_parameters is not None
+        and num_parameters is not None
+        and num_parameters > spec.max_parameters
+    ):
+        return f"constraint: {num_parameters:,} parameters, at most {spec.max_parameters:,}"
+    # Of several timings the least is the one that others on the machine disturbed least; a first
+    # one alone has the imports in it.
+    for name, unit, limit, of_epochs, enough in (
+        (
+            "ms_per_utterance",
+            "ms per utterance",
+            spec.max_ms_per_utterance,
+            min,
+            min(2, spec.epochs),
+        ),
+        ("memory_mb", "MB of memory", spec.max_memory_mb, max, 1),
+    ):
+        measured = [entry[name] for entry in epochs if entry.get(name) is not None]
+        if limit is not None and len(measured) >= enough and of_epochs(measured) > limit:
+            return f"constraint: {round(of_epochs(measured), 2):,} {unit}, at most {limit:,g}"
+    return None

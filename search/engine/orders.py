@@ -1,0 +1,331 @@
+"""What to train next: interrupted trials first, then what is queued, then what the searcher
+suggests.
+"""
+
+import json
+import traceback
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from mmm.training.config import make_config
+from mmm.training.pack import pack_shape
+from search.engine.budgets import broken_constraint
+from search.engine.pack_sizes import PackSizes
+from search.ledger.events import Entry, Ledger
+from search.ledger.history import Trial
+from search.ledger.spec import SweepSpec
+from search.space.load import SpaceError, point_settings
+from search.space.sampling import fixing
+from search.space.settings import sweep_precisions, trial_config
+from search.suggest.searcher import Searcher
+from spaces import Space
+
+
+class Judge(Protocol):
+    """Decides on trials, and on the sweep (search/engine/controller.py)."""
+
+    def may_order(self) -> bool:
+        """Whether anything more is to be trained."""
+
+    def stops_at_rung(self, number: int) -> bool:
+        """Decide on a trial that stands at a rung and was not decided on there; True when it
+        ends.
+        """
+
+    def end(
+        self,
+        number: int,
+        state: str,
+        reason: str,
+        trace: str = "",
+        before: Sequence[Entry] = (),
+        *,
+        is_finding: bool = False,
+    ) -> None:
+        """Write down that a trial has ended, `before` in the same transaction; `is_finding`: its
+        settings fail, all else works.
+        """
+
+
+class Orders:
+    """Makes orders for workers. Each is in the ledger before it is given."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        spec: SweepSpec,
+        space: Space,
+        device: str,
+        judge: Judge,
+        searcher: Searcher | None,
+        count_parameters: Callable[[Mapping[str, Any]], int] | None,
+    ) -> None:
+        """`searcher`: None makes the sweep's own from the ledger; `count_parameters`: None where
+        there are no models.
+        """
+        self.ledger, self.spec, self.space, self.device, self.judge = (
+            ledger,
+            spec,
+            space,
+            device,
+            judge,
+        )
+        self.count_parameters = count_parameters
+        taken = {trial.queued for trial in self.trials.values()}
+        queue = {
+            **{f"enqueued {i}": point for i, point in enumerate(spec.enqueue)},
+            **{f"known good {i}": point for i, point in enumerate(space.known_good)},
+        }
+        self.queued = [name for name in queue if name not in taken]
+        self.searcher = searcher or Searcher(
+            space,
+            spec.metric,
+            spec.seed,
+            self.trials,
+            queue=[queue[name] for name in self.queued],
+            rungs=[*spec.rungs, spec.epochs],
+            priors=ledger.history.priors,
+        )
+        self.same_settings: dict[str, list[int]] = {}  # trials by their settings, the seed aside
+        for number, trial in self.trials.items():
+            self.same_settings.setdefault(_without_seed(trial.settings), []).append(number)
+        self._num_of_shape = Counter(
+            shape
+            for trial in self.trials.values()
+            if (shape := _shape_or_none(trial.settings)) is not None
+        )
+        self.unfinished = [
+            trial.number for trial in self.trials.values() if trial.state == "running"
+        ]
+        self.packs = PackSizes(spec)
+        self._queued_shapes: dict[str, Any] = {}
+        self._fixed: dict[int, dict[str, Any] | None] = {}
+        # Trials that are not packed any more: what killed a worker must not take others with it.
+        self._alone = {trial.number for trial in self.trials.values() if trial.dead_workers}
+
+    @property
+    def trials(self) -> dict[int, Trial]:
+        return self.ledger.history.trials
+
+    @property
+    def has_work(self) -> bool:
+        """Whether anything is left to train."""
+        return bool(self.unfinished) or len(self.trials) < self.spec.trials
+
+    def next(self, seat: Sequence[int] = ()) -> list[dict[str, Any]]:
+        """What a worker is to train next beside the trials `seat` that it has: one trial, or
+        several of the same shape.
+        """
+        orders: list[dict[str, Any]] = []
+        if not seat:
+            first = self.next_one()
+            if first is None:
+                return []
+            orders.append(first)
+        trial = self.trials[seat[0] if seat else orders[0]["number"]]
+        if trial.number in self._alone:
+            return orders
+        size, shape = (
+            self.packs.size(trial.settings, self.spec.trials - len(self.trials)),
+            _shape(trial.settings),
+        )
+        while len(seat) + len(orders) < size and self.packs.may_add(self._num_of_shape[shape]):
+            if (order := self.next_one(like=trial)) is None:
+                break
+            orders.append(order)
+        if not seat:
+            orders[0]["largest_pack"] = self.packs.to_measure(
+                trial.settings, self.spec.trials - len(self.trials)
+            )
+        return orders
+
+    def next_one(self, like: Trial | None = None) -> dict[str, Any] | None:
+        """The next trial to train, an interrupted one first; None when there is none any more.
+
+        `like`: only one that can train in a pack with that trial.
+        """
+        if not self.judge.may_order():
+            return None
+        shape = None if like is None else _shape(like.settings)
+        for number in list(self.unfinished):
+            if like is not None and (
+                number in self._alone or _shape(self.trials[number].settings) != shape
+            ):
+                continue
+            self.unfinished.remove(number)
+            if not self.judge.stops_at_rung(
+                number
+            ):  # a killed driver may have recorded a report and not yet decided
+                return self._order(self.trials[number])
+        while (number := len(self.trials)) < self.spec.trials and self.judge.may_order():
+            wanted = self._wanted(like, shape)
+            if wanted is None:
+                return None
+            self._suggest(number, *wanted)
+            trial = self.trials[number]
+            if (
+                trial.state != "running"
+            ):  # answered from the ledger, or it could not be made: a failure, not the sweep's end
+                continue
+            if like is None or _shape(trial.settings) == shape:
+                return self._order(trial)
+            self.unfinished.append(number)  # a parameter that mattered after all: another worker's
+            return None
+        return None
+
+    def _wanted(self, like: Trial | None, shape: Any) -> tuple[int, dict[str, Any] | None] | None:
+        """Which place of the queue is next, and what a companion of `like` has in common with it;
+        None where there is none.
+        """
+        if like is None:
+            return 0, None
+        for place, name in enumerate(self.queued):
+            if self._queued_shape(name, place) == shape:
+                return place, None
+        # What is queued has to have its turn.
+        fixed = (
+            self._fixed_by(like) if len(self.trials) + len(self.queued) < self.spec.trials else None
+        )
+        return None if fixed is None else (0, fixed)
+
+    def _suggest(self, number: int, place: int, fixed: dict[str, Any] | None) -> None:
+        """Write down the next trial; it ends at once where it cannot be trained or the ledger has
+        its answer.
+        """
+        suggested: dict[str, Any] = {}
+        about: dict[str, Any] = (
+            {"queued": self.queued.pop(place)} if self.queued and fixed is None else {}
+        )
+        try:
+            params, distributions, suggested = self.searcher.suggest(number, fixed, place)
+            settings = trial_config(suggested, self.spec).params()
+            about["precision"] = self._precision(settings["architecture"])
+            if self.count_parameters is not None:
+                about["num_parameters"] = self.count_parameters(suggested)
+        except (ValueError, FileNotFoundError) as error:  # the latter: features that nobody made
+            reason, trace = f"invalid settings: {error}", ""
+            if isinstance(error, SpaceError):
+                params, distributions, reason, trace = (
+                    error.params,
+                    error.distributions,
+                    str(error),
+                    traceback.format_exc(),
+                )
+            body = {
+                "params": params,
+                "distributions": distributions,
+                "settings": suggested,
+                **about,
+            }
+            self.judge.end(number, "failed", reason, trace, before=[("suggest", number, body)])
+            return
+        earlier = self.same_settings.setdefault(_without_seed(settings), [])
+        copied = self._answer_of(earlier) if self.spec.repeats == "reuse" else None
+        # An identical setting is worth a second run only with another seed.
+        settings["seed"] = copied.settings["seed"] if copied else settings["seed"] + len(earlier)
+        earlier.append(number)
+        self._num_of_shape[_shape(settings)] += 1
+        body = {"params": params, "distributions": distributions, "settings": settings, **about}
+        before: list[Entry] = [("suggest", number, body)]
+        if (broken := broken_constraint(self.spec, about.get("num_parameters"), [])) is not None:
+            self.judge.end(number, "failed", broken, before=before, is_finding=True)
+        elif copied is not None:
+            before += [
+                ("epoch", number, {**entry, "copied_from": copied.number})
+                for entry in copied.epochs
+            ]
+            self.judge.end(
+                number,
+                copied.state,
+                f"same settings as trial {copied.number}: {copied.reason}",
+                before=before,
+            )
+        else:
+            self.ledger.append(*before)
+
+    def _queued_shape(self, name: str, place: int) -> Any:
+        """What a queued point can be packed with; None where it cannot be trained."""
+        if name not in self._queued_shapes:
+            try:
+                self._queued_shapes[name] = _shape(
+                    self._settings(point_settings(self.space, self.searcher.queue[place]))
+                )
+            except ValueError:
+                self._queued_shapes[name] = None
+        return self._queued_shapes[name]
+
+    def _fixed_by(self, trial: Trial) -> dict[str, Any] | None:
+        """The parameters that a companion of a trial has in common with it; None where it would be
+        the same trial.
+        """
+        if trial.number not in self._fixed:
+            found = fixing(
+                self.space, trial.params, lambda settings: _shape(self._settings(settings))
+            )
+            self._fixed = {trial.number: found}
+        return self._fixed[trial.number]
+
+    def _settings(self, suggested: Mapping[str, Any]) -> dict[str, Any]:
+        return trial_config(suggested, self.spec).params()
+
+    def _answer_of(self, earlier: Sequence[int]) -> Trial | None:
+        """The first of these trials that was trained on the data as they are, and did not fail."""
+        trials = (self.trials[number] for number in earlier)
+        last = 1 + len(self.ledger.history.data_changes)
+        return next(
+            (
+                trial
+                for trial in trials
+                if trial.state in ("complete", "pruned")
+                and trial.copied_from is None
+                and self.ledger.history.data_of(trial.number) == last
+            ),
+            None,
+        )
+
+    def _order(self, trial: Trial) -> dict[str, Any]:
+        spec = self.spec
+        return {
+            "sweep": str(self.ledger.folder.resolve()),
+            "number": trial.number,
+            "settings": trial.settings,
+            "manifest": spec.manifest,
+            "features": spec.features,
+            "metric": spec.metric,
+            "device": self.device,
+            "rungs": spec.rungs,
+            "precision": self._precision(trial.settings["architecture"]),
+            "checkpoints": trial.checkpoints,
+        }
+
+    def _precision(self, architecture: str) -> str:
+        precisions = self.spec.precisions or sweep_precisions(self.spec)
+        return precisions[architecture]
+
+    def retry_alone(self, number: int, note: Entry) -> None:
+        """A trial whose worker died or whose pack went wrong goes on from its checkpoint, without
+        others.
+        """
+        self.ledger.append(note)
+        self.unfinished.append(number)
+        self._alone.add(number)
+
+
+def _shape(settings: Mapping[str, Any]) -> Any:
+    """Trials of equal shapes can train in one pack."""
+    return pack_shape(make_config(dict(settings)))
+
+
+def _shape_or_none(settings: Mapping[str, Any]) -> Any:
+    """None of settings that could not be trained."""
+    try:
+        return _shape(settings)
+    except ValueError:
+        return None
+
+
+def _without_seed(settings: Mapping[str, Any]) -> str:
+    return json.dumps(
+        {name: value for name, value in settings.items() if name != "seed"}, sort_keys=True
+    )

@@ -1,0 +1,81 @@
+"""How many trials of one shape a worker trains as one batched model (mmm/training/pack.py)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from search.ledger.spec import SweepSpec
+
+_LARGEST = 16
+_SHARE = 0.5  # of the trials still to come to a worker, at most
+# Of a sweep's trials that packs may give to one shape. Without a limit 56 of 60 trials had one
+# shape, for a pack is filled up again whenever a trial leaves it (docs/LOG.md, 2026-11-26).
+_SHARE_OF_SHAPE = 0.125
+_Key = tuple[Any, ...]
+
+
+class PackSizes:
+    """`--packs`: so many, or as many as a worker has measured to be worth it, for each
+    architecture, batch size and width.
+
+    Without an option a sweep of one worker trains one trial after the other: the next suggestion
+    then depends on everything before it. So does one that limits what a trial may take, which is
+    measured alone.
+    """
+
+    def __init__(self, spec: SweepSpec) -> None:
+        self.spec = spec
+        self.is_measured = spec.packs is None and spec.workers > 1 and not spec.limits_cost
+        self._sizes: dict[_Key, int] = {}
+        self._asked: set[_Key] = set()  # a worker is measuring
+        self._failed: set[_Key] = set()
+
+    def key(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """What one measurement speaks for."""
+        return {name: settings.get(name) for name in ("architecture", "batch_size", "width")}
+
+    def _key(self, settings: Mapping[str, Any]) -> _Key:
+        return tuple(self.key(settings).values())
+
+    def _allowed(self, num_left: int) -> int:
+        return 1 + int(_SHARE * num_left / self.spec.workers)
+
+    def size(self, settings: Mapping[str, Any], num_left: int) -> int:
+        """How many trials like this a worker takes, where `num_left` more may be suggested."""
+        key = self._key(settings)
+        if key in self._failed:
+            return 1
+        if self.spec.packs is not None:
+            return min(
+                self.spec.packs, 1 + num_left // self.spec.workers
+            )  # the others want work too
+        return min(self._sizes.get(key, 1), self._allowed(num_left)) if self.is_measured else 1
+
+    def may_add(self, num_of_shape: int) -> bool:
+        """Whether a companion may be suggested for trials of a shape that the sweep has had so many
+        of; where N was asked for, always.
+        """
+        return self.spec.packs is not None or num_of_shape < max(
+            2, _SHARE_OF_SHAPE * self.spec.trials
+        )
+
+    def to_measure(self, settings: Mapping[str, Any], num_left: int) -> int:
+        """The largest pack that the worker which trains this is to try; 1 where nothing is to be
+        measured, or another does.
+        """
+        key = self._key(settings)
+        largest = min(_LARGEST, self._allowed(num_left))
+        if not self.is_measured or largest == 1 or key in self._sizes or key in self._asked:
+            return 1
+        self._asked.add(key)
+        return largest
+
+    def measured(self, settings: Mapping[str, Any], size: int) -> None:
+        self._sizes[self._key(settings)] = size
+
+    def not_measured(self, settings: Mapping[str, Any]) -> None:
+        """A trial failed, maybe the one that measured: the next one may."""
+        self._asked.discard(self._key(settings))
+
+    def failed(self, settings: Mapping[str, Any]) -> None:
+        """A pack of these went wrong: no more of them in this session."""
+        self._failed.add(self._key(settings))

@@ -1,0 +1,1 @@
+"""What a sweep leaves: leaderboard, report, bundles, a study."""

@@ -1,0 +1,393 @@
+"""From trials of a sweep to folders that ship: a bundle, several, or an ensemble, each checked
+before it appears.
+"""
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmm.bundle.card import Evaluation, model_card
+from mmm.bundle.evaluate import in_fresh_process, predict_rows
+from mmm.bundle.read import Bundle, load_bundle_or_ensemble
+from mmm.bundle.sealed_test import read_openings
+from mmm.bundle.write import check_destination, seal, write_bundle, write_ensemble
+from mmm.files import new_directory, sha256_of_file, write_bytes, write_json, write_text
+from mmm.manifest import Manifest
+from mmm.manifest_csv import read_manifest
+from mmm.metrics import bootstrap_intervals
+from mmm.training.config import make_config
+from mmm.training.evaluate import score
+from mmm.training.features import dims_of, load_features
+from search.ledger.data import data_changes, describe
+from search.ledger.files import best_file, best_weights, trial_folder
+from search.ledger.history import History, Trial
+from search.ledger.spec import SweepSpec
+
+# Another number of threads, or a GPU, adds in another order; a validation row on the edge between
+# two classes may flip.
+_SCORE_TOLERANCE = 0.01
+_CHANGED = "were the manifest, the features or the weights changed since the sweep?"
+_LOSS_TOLERANCE = (
+    1e-3  # of the cross-entropy, relative: it moves smoothly, so other weights or data show in it
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What an export adds to the weights, and how it is checked.
+
+    `fresh_process`: a new Python loads the finished folder and has to reproduce the ledger's score
+    before the folder appears. The end of a sweep does without: it would take four seconds, and
+    loads the bundle in its own process.
+    """
+
+    data_licence: str | None = None
+    onnx: bool = False
+    fresh_process: bool = False
+
+
+_PLAIN = Options()
+
+
+def best_trial(history: History) -> Trial | None:
+    """The trial with the best score that still has weights to export; one that an ended session
+    left running may be it.
+
+    Trials on data that were changed since do not count, unless labels of train were all that was.
+    """
+    return next(iter(_exportable(history)), None)
+
+
+def _exportable(history: History) -> list[Trial]:
+    assert history.spec is not None
+    return [
+        trial
+        for trial in history.ranked(history.spec.metric)
+        if history.may_win(trial.number)
+        and (
+            trial.state in ("complete", "pruned")
+            or (history.last_close is not None and _has_saved_its_best(trial, history.spec.metric))
+        )
+    ]
+
+
+def _has_saved_its_best(trial: Trial, metric: str) -> bool:
+    best = trial.best(metric)
+    return (
+        trial.state == "running"
+        and best is not None
+        and trial.checkpoint is not None
+        and best[0] <= trial.checkpoint["epoch"]
+    )
+
+
+def top_trials(history: History, folder: Path, count: int) -> list[int]:
+    """Numbers of the `count` best trials that have weights, best first, answers from the ledger
+    (--repeats reuse) aside.
+
+    Raises ValueError where there are not so many.
+    """
+    assert history.spec is not None
+    found = [
+        trial.number
+        for trial in _exportable(history)
+        if trial.copied_from is None and _has_weights(folder, trial.number)
+    ]
+    if count < 1 or len(found) < count:
+        raise ValueError(
+            f"--top {count}: sweep {history.spec.name!r} has {len(found)} trials with weights; the"
+            f" best {history.spec.keep} are kept (--keep of mmm-search run)"
+        )
+    return found[:count]
+
+
+def _has_weights(folder: Path, number: int) -> bool:
+    return best_file(folder, number).is_file() or any(
+        trial_folder(folder, number).glob("checkpoint-*.safetensors")
+    )
+
+
+def export_trial(
+    history: History, folder: Path, number: int | None, out: Path, options: Options = _PLAIN
+) -> str:
+    """Bundle a trial's best epoch (None: the best trial's), check that it scores what the ledger
+    says; returns its hash.
+
+    Raises ValueError where there is no such trial, its weights are gone, or it does not reproduce
+    its score; `out` is then as it was.
+    """
+    trial = _chosen(history, number)
+    check_destination(out)
+    data = _Data(history)
+    with new_directory(out, keep="epoch-*") as scratch, _made_in(scratch, out):
+        _write(history, folder, trial, data.manifest, scratch)
+        _finish([trial], scratch, data, options)
+    return sha256_of_file(out / "checksums.json")
+
+
+def export_several(
+    history: History,
+    folder: Path,
+    numbers: Sequence[int],
+    out: Path,
+    options: Options = _PLAIN,
+    *,
+    ensemble: bool = False,
+    done: Callable[[int], None] = lambda _: None,
+) -> str:
+    """A bundle a trial in `out/trial-NNNNN`, or, with `ensemble`, one folder with them as members;
+    all or none of them.
+
+    `done` is called with the number of each trial that is written. Returns the ensemble's hash, ""
+    without. Raises as `export_trial`, and BundleError where trials cannot be one ensemble.
+    """
+    trials = [_chosen(history, number) for number in numbers]
+    check_destination(out, beside=None if ensemble else "trial-*")
+    data = _Data(history)
+    with new_directory(out) as scratch, _made_in(scratch, out):
+        members = [
+            f"members/{trial.number:05d}" if ensemble else f"trial-{trial.number:05d}"
+            for trial in trials
+        ]
+        for trial, member in zip(trials, members, strict=True):
+            (scratch / member).mkdir(parents=True)
+            _write(history, folder, trial, data.manifest, scratch / member)
+            # Members are checked one by one in this process, and once more as the whole in a fresh
+            # one.
+            _finish(
+                [trial],
+                scratch / member,
+                data,
+                replace(options, fresh_process=options.fresh_process and not ensemble),
+            )
+            done(trial.number)
+        if ensemble:
+            about = {
+                **_provenance(history, trials[0], data.manifest),
+                "trials": [trial.number for trial in trials],
+            }
+            del about["trial"], about["trial_state"]
+            write_ensemble(
+                scratch,
+                name=f"{data.spec.name} ensemble of {len(trials)}",
+                members=tuple(members),
+                provenance=about,
+            )
+            _finish(trials, scratch, data, options)
+    return sha256_of_file(out / "checksums.json") if ensemble else ""
+
+
+class _Data:
+    """What a sweep was run on."""
+
+    def __init__(self, history: History) -> None:
+        assert history.spec is not None
+        self.spec: SweepSpec = history.spec
+        self.history = history
+        self.manifest = read_manifest(self.spec.manifest, check_audio=False)
+        self.features = Path(self.spec.features)
+
+    def changes_since(self, trial: Trial) -> str:
+        """What has changed since a trial was trained, as far as the ledger tells."""
+        config = make_config(trial.settings)
+        now = describe(
+            self.manifest,
+            self.features,
+            [load_features(self.manifest, self.features, config.audio_feature, config.context)],
+        )
+        accepted = self.history.data_changes[self.history.data_of(trial.number) - 1 :]
+        found = [
+            *(what for _, body in accepted for what in body["changed"]),
+            *data_changes(self.history, now).what,
+        ]
+        return f"since then the data were changed: {'; '.join(found)}." if found else _CHANGED
+
+
+@contextlib.contextmanager
+def _made_in(scratch: Path, out: Path) -> Iterator[None]:
+    """Errors name the folder that was asked for instead of the one it is made in."""
+    try:
+        yield
+    except ValueError as error:
+        error.args = (str(error).replace(str(scratch), str(out)),)
+        raise
+
+
+def _chosen(history: History, number: int | None) -> Trial:
+    spec = history.spec
+    assert spec is not None
+    if number is None:
+        trial = best_trial(history)
+        if trial is None:
+            raise ValueError(
+                f"sweep {spec.name!r} has no trial with a score yet; see: mmm-search status"
+                f" {spec.name}"
+            )
+        return trial
+    if number not in history.trials:
+        raise ValueError(
+            f"sweep {spec.name!r} has no trial {number} (it has 0 to {len(history.trials) - 1})"
+        )
+    return history.trials[number]
+
+
+def _provenance(history: History, trial: Trial, manifest: Manifest) -> dict[str, Any]:
+    spec = history.spec
+    assert spec is not None
+    states = Counter(trial.state for trial in history.trials.values())
+    return {
+        "sweep": spec.name,
+        "trial": trial.number,
+        "trial_state": trial.state,
+        "space": spec.space,
+        "objective": spec.metric,
+        "manifest_sha256": history.manifest_of(trial.number) or manifest.sha256,
+        "trials_in_sweep": len(history.trials),
+        **(
+            {"data_changes": history.data_account(), "data": history.data_of(trial.number)}
+            if history.data_changes
+            else {}
+        ),
+        "search": {
+            "sweep": spec.name,
+            "space": Path(spec.space).name if ".py:" in spec.space else spec.space,
+            "objective": f"validation {spec.metric}, best epoch",
+            "trials": (
+                f"{len(history.trials)}"
+                f" ({', '.join(f'{number} {state}' for state, number in sorted(states.items()))})"
+            ),
+            "suggestions": (
+                "mmm-search: a Gaussian process over expected final scores, random trials among"
+                " them"
+            ),
+            "early_stopping": (
+                f"ASHA, factor {spec.factor}, at epochs {', '.join(map(str, spec.rungs)) or 'none'}"
+            ),
+            "epochs": spec.epochs,
+            "seed": spec.seed,
+            "training_hours": round(
+                sum(t.alone_seconds for t in history.trials.values()) / 3600, 3
+            ),
+        },
+    }
+
+
+def _write(history: History, sweep: Path, trial: Trial, manifest: Manifest, out: Path) -> None:
+    """Fill a folder with a trial's bundle. Raises ValueError where its weights are gone."""
+    spec = history.spec
+    assert spec is not None
+    best = trial.best(spec.metric)
+    trained = trial if trial.copied_from is None else history.trials[trial.copied_from]
+    weights = (
+        best_weights(
+            sweep, trained.number, trained.checkpoints, is_unfinished=trial.state == "running"
+        )
+        if best
+        else None
+    )
+    if best is None or not weights:
+        raise ValueError(
+            f"trial {trial.number} of sweep {spec.name!r} has no weights to export ({trial.state}:"
+            f" {trial.reason}); the best {spec.keep} are kept, see: mmm-search status {spec.name}"
+        )
+    config = make_config(trial.settings)
+    features = load_features(manifest, Path(spec.features), config.audio_feature, config.context)
+    provenance = {
+        **_provenance(history, trial, manifest),
+        "epoch": best[0],
+        "epochs_trained": trial.epochs[-1]["epoch"],
+        "seed": config.seed,
+        **({} if trial.precision is None else {"precision": trial.precision}),
+        "validation_metrics": trial.metrics(best[0]),
+    }
+    write_bundle(
+        out,
+        name=f"{config.architecture} K{config.context} #{trial.number}",
+        config=config,
+        dims=dims_of(features, config),
+        weights=weights,
+        labels=manifest.classes,
+        audio_recipe=features.speech.recipe,
+        text_recipe=features.text.recipe,
+        provenance=provenance,
+    )
+
+
+def _finish(trials: Sequence[Trial], folder: Path, data: _Data, options: Options) -> None:
+    """Evaluate what is in a folder, hold it against the ledger, add card and ONNX, seal it and
+    check the whole.
+
+    Raises BundleError or ValueError where it does not reproduce its score.
+    """
+    metric, manifest = data.spec.metric, data.manifest
+    bundle = load_bundle_or_ensemble(folder)
+    rows, probabilities = predict_rows(
+        bundle, manifest, data.features, manifest.rows("dev"), torch.device("cpu")
+    )
+    metrics = score(probabilities, rows)
+    expected = metrics
+    if isinstance(bundle, Bundle):
+        best = trials[0].best(metric)
+        assert best is not None
+        expected = trials[0].metrics(best[0])
+        check_reproduced(
+            folder,
+            metric,
+            metrics,
+            expected,
+            "the ledger says",
+            lambda: data.changes_since(trials[0]),
+        )
+    else:
+        provenance = {**bundle.provenance, "validation_metrics": metrics}
+        write_json(folder / "provenance.json", provenance)
+    if options.onnx and isinstance(bundle, Bundle):
+        from mmm.bundle.onnx_head import export_onnx
+
+        write_bytes(folder / "model.onnx", export_onnx(bundle))
+    dialogues = [manifest.utterances[row].dialogue_id for row in rows.indices.tolist()]
+    intervals = bootstrap_intervals(
+        rows.labels.argmax(dim=1).numpy(),
+        probabilities.argmax(dim=1).numpy(),
+        dialogues,
+        len(bundle.labels),
+    )
+    openings = [
+        row for row in read_openings(data.features) if row["manifest_sha256"] == manifest.sha256
+    ]
+    mine = [row for row in openings if row["weights_sha256"] == bundle.weights_sha256]
+    found = Evaluation(manifest, metrics, intervals, mine, len(openings) - len(mine))
+    write_text(folder / "README.md", model_card(bundle, found, options.data_licence))
+    seal(folder)
+    if options.fresh_process:
+        again = in_fresh_process(folder, manifest.path, data.features)
+        check_reproduced(folder, metric, again, expected, "expected in a fresh process:")
+    else:
+        load_bundle_or_ensemble(folder)
+
+
+def check_reproduced(
+    folder: Path,
+    metric: str,
+    found: dict[str, Any],
+    expected: dict[str, Any],
+    who: str,
+    changes: Callable[[], str] = lambda: _CHANGED,
+) -> None:
+    """Raise ValueError where a bundle does not score what it did when it was trained; `changes`
+    says why that may be.
+    """
+    loss = float(expected["loss"])
+    if abs(found[metric] - expected[metric]) > _SCORE_TOLERANCE or abs(
+        found["loss"] - loss
+    ) > _LOSS_TOLERANCE * max(1.0, loss):
+        raise ValueError(
+            f"{folder}: the bundle's validation {metric} is {found[metric]:.4f} (loss"
+            f" {found['loss']:.4f}), {who} {expected[metric]:.4f} (loss {loss:.4f}); {changes()}"
+            " Nothing was written"
+        )

@@ -1,0 +1,87 @@
+"""Figures of one trial: for the report and for MLflow's pages."""
+
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from search.ledger.history import History, Trial
+
+BLUE = "#4477aa"
+
+
+def draw_confusion(axes: Any, metrics: dict[str, Any]) -> None:
+    """Counts of an epoch's confusion matrix, shaded by the share of the true class."""
+    classes, counts = list(metrics["per_class"]), metrics["confusion_matrix"]
+    shares = [[value / max(1, sum(row)) for value in row] for row in counts]
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for i, row in enumerate(counts):
+        for j, value in enumerate(row):
+            axes.text(
+                j,
+                i,
+                value,
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if shares[i][j] > 0.5 else "#222",
+            )
+    axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
+    axes.set_yticks(range(len(classes)), classes)
+    axes.set(xlabel="predicted", ylabel="true")
+
+
+def draw_learning_curve(axes: Any, trial: Trial, metric: str) -> None:
+    """Training loss and validation score by epoch, the best epoch marked."""
+    epochs = [entry["epoch"] for entry in trial.epochs]
+    best = trial.best(metric)
+    axes.plot(
+        epochs,
+        list(trial.scores(metric).values()),
+        color=BLUE,
+        marker=".",
+        label=f"validation {metric}",
+    )
+    if best is not None:
+        axes.axvline(best[0], color=BLUE, linewidth=1, linestyle=":")
+    axes.set(xlabel="epoch", ylabel=f"validation {metric}")
+    losses = axes.twinx()
+    losses.plot(
+        epochs,
+        [entry["train_loss"] for entry in trial.epochs],
+        color="#bbb",
+        marker=".",
+        label="training loss",
+    )
+    losses.set(ylabel="training loss")
+    losses.spines[["top"]].set_visible(False)
+    axes.spines[["top"]].set_visible(False)
+    axes.legend(
+        *[
+            a + b
+            for a, b in zip(
+                axes.get_legend_handles_labels(), losses.get_legend_handles_labels(), strict=True
+            )
+        ],
+        frameon=False,
+        fontsize=8,
+        loc="center right",
+    )
+
+
+def figures_of(history: History, trial: Trial) -> dict[str, Figure]:
+    """By name; a trial that has a score."""
+    assert history.spec is not None
+    metric = history.spec.metric
+    best = trial.best(metric)
+    assert best is not None
+    curve = Figure(figsize=(5.6, 3.6), layout="constrained", dpi=110)
+    draw_learning_curve(curve.add_subplot(), trial, metric)
+    found = {"learning_curve": curve}
+    metrics = trial.metrics(best[0])
+    if "confusion_matrix" in metrics:
+        confusion = Figure(figsize=(4.8, 4.4), layout="constrained", dpi=110)
+        axes = confusion.add_subplot()
+        draw_confusion(axes, metrics)
+        axes.set_title(f"validation, epoch {best[0]}", fontsize=9)
+        found["confusion_matrix"] = confusion
+    return found

@@ -1,0 +1,203 @@
+"""The leaderboard: trials best first, as rows for the terminal, the report and
+`leaderboard.csv`.
+"""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from mmm.console import plain
+from mmm.files import write_text
+from search.ledger.history import History, Trial
+from search.results.baseline import TRIAL, Baseline, baseline_of
+
+COLUMNS = (
+    "rank",
+    "trial",
+    "state",
+    "score",
+    "best_epoch",
+    "last_score",
+    "epochs",
+    "architecture",
+    "context",
+    "settings",
+    "training_s",
+    "reason",
+    "num_parameters",
+    "epoch_s",
+    "data",
+)
+_IN_OTHER_COLUMNS = ("architecture", "context")
+
+
+def short_settings(trial: Trial) -> str:
+    """What the space chose for this trial: `lr=0.0012 dropout=0.3 ...`."""
+    chosen = {name: value for name, value in trial.params.items() if name not in _IN_OTHER_COLUMNS}
+    return " ".join(
+        f"{name}={value:.2g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in chosen.items()
+    )
+
+
+def epoch_seconds(trial: Trial) -> float:
+    """Seconds of a mean epoch of a trial that has some, as they would be alone."""
+    return float(sum(entry["alone_seconds"] for entry in trial.epochs)) / len(trial.epochs)
+
+
+def leaderboard(
+    history: History, metric: str, rows_wanted: int | None = None
+) -> list[dict[str, Any]]:
+    """A row a trial with a score, best first; then those without one. `rows_wanted`: only the first
+    so many with one.
+
+    `data` counts from 1: each time that the data were changed while the sweep went on it is one
+    more.
+    """
+    ranked = history.ranked(metric)[:rows_wanted]
+    rows = []
+    for rank, trial in enumerate(ranked, start=1):
+        best = trial.best(metric)
+        assert best is not None
+        rows.append(
+            {
+                "rank": rank,
+                "trial": trial.number,
+                "state": trial.state,
+                "score": round(best[1], 6),
+                "best_epoch": best[0],
+                "last_score": round(trial.epochs[-1]["metrics"][metric], 6),
+                "epochs": trial.epochs[-1]["epoch"],
+                "architecture": trial.settings["architecture"],
+                "context": trial.settings["context"],
+                "settings": short_settings(trial),
+                "training_s": round(trial.alone_seconds, 2),
+                "reason": trial.reason,
+                "num_parameters": trial.num_parameters,
+                "epoch_s": round(epoch_seconds(trial), 4),
+                "data": history.data_of(trial.number),
+            }
+        )
+    for trial in history.trials.values() if rows_wanted is None else ():
+        if not trial.epochs:
+            rows.append(
+                {
+                    "trial": trial.number,
+                    "state": trial.state,
+                    "architecture": trial.settings.get("architecture", ""),
+                    "settings": short_settings(trial),
+                    "reason": trial.reason,
+                    "num_parameters": trial.num_parameters,
+                    "data": history.data_of(trial.number),
+                }
+            )
+    return rows
+
+
+def write_leaderboard(path: Path, history: History, metric: str) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", restval="")
+    writer.writeheader()
+    writer.writerows(leaderboard(history, metric))
+    if (
+        baseline := baseline_of(history)
+    ) is not None:  # last, so that the rows of trials stay where they were
+        settings = baseline.settings
+        writer.writerow(
+            {
+                "trial": TRIAL,
+                "state": "baseline",
+                "score": round(baseline.metrics[metric], 6),
+                "architecture": "linear",
+                "context": settings["context"],
+                "settings": f"c={settings['c']:g} class_weight={settings['class_weight']}",
+                "training_s": round(baseline.seconds, 2),
+                "data": 1 + len(history.data_changes),
+            }
+        )
+    write_text(path, text.getvalue())
+
+
+_WIDE = 110  # columns
+
+
+def counts(history: History) -> dict[str, int]:
+    """Trials by state."""
+    states = [trial.state for trial in history.trials.values()]
+    return {state: states.count(state) for state in ("running", "complete", "pruned", "failed")}
+
+
+def leaderboard_table(
+    history: History, metric: str, rows: int, title: str | None, width: int
+) -> Table:
+    """The first rows of the leaderboard, without the settings where the terminal is narrower than
+    they need.
+    """
+    is_wide, has_changed, baseline = (
+        width >= _WIDE,
+        bool(history.data_changes),
+        baseline_of(history),
+    )
+    table = Table(title=title, title_justify="left")
+    for name in (
+        "#",
+        "trial",
+        "state",
+        metric,
+        "at",
+        "epochs",
+        "architecture",
+        "K",
+        *(["settings"] if is_wide else []),
+        "s",
+        *(["data"] if has_changed else []),
+    ):
+        is_text = name in ("state", "architecture", "settings")
+        table.add_column(name, justify="left" if is_text else "right", no_wrap=name != "settings")
+    for row in leaderboard(history, metric, rows):
+        if "rank" in row:
+            cells = [
+                str(row["rank"]),
+                str(row["trial"]),
+                row["state"],
+                f"{row['score']:.4f}",
+                str(row["best_epoch"]),
+            ]
+            cells += [
+                str(row["epochs"]),
+                row["architecture"],
+                str(row["context"]),
+                *([row["settings"]] if is_wide else []),
+            ]
+            cells += [f"{row['training_s']:.1f}", *([str(row["data"])] if has_changed else [])]
+            if baseline is not None and row["score"] < baseline.metrics[metric]:
+                table.add_row(*map(plain, _baseline_row(baseline, metric, is_wide)), style="dim")
+                baseline = None
+            table.add_row(*map(plain, cells))
+    if baseline is not None:
+        table.add_row(*map(plain, _baseline_row(baseline, metric, is_wide)), style="dim")
+    return table
+
+
+def _baseline_row(baseline: Baseline, metric: str, is_wide: bool) -> list[str]:
+    """What every trial has to beat, in the place where it would stand among them."""
+    settings = (
+        [f"C={baseline.settings['c']:g} class_weight={baseline.settings['class_weight']}"]
+        if is_wide
+        else []
+    )
+    return [
+        "",
+        "",
+        "baseline",
+        f"{baseline.metrics[metric]:.4f}",
+        "",
+        "",
+        "linear",
+        str(baseline.settings["context"]),
+        *settings,
+        f"{baseline.seconds:.1f}",
+    ]

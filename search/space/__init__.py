@@ -1,0 +1,1 @@
+"""Search spaces: loading, looking at and drawing from them."""

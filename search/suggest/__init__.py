@@ -1,0 +1,1 @@
+"""What to try next: a model of learning curves."""

@@ -1,0 +1,135 @@
+"""What to try next: the settings from which the model of learning curves expects the most for their
+cost.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from scipy.special import ndtr
+
+from search.ledger.history import Trial
+from search.space.sampling import draws
+from search.suggest.curve_model import Belief
+from search.suggest.gaussian_process import Array, CurveProcess, Observations
+from spaces import Space
+
+# Chosen in benchmarks/search_quality.py on the recording `demo`: with fewer, or less exploring, it
+# settles on what learns fast.
+NUM_STARTUP = 25  # trials with a score at the first rung, before which settings are drawn at random
+# suggestions at the start that other sweeps lead; more leave too little that was drawn at random to
+# learn from
+NUM_LED = 8
+# of the later suggestions are drawn at random: never far behind random search, and something new to
+# learn from
+_EXPLORE = 0.25
+_NUM_CANDIDATES = 150
+_NUM_BEST = 8  # settings near which half of the candidates are drawn
+_MAX_BEST_OF = 400  # trials among which they are looked for
+_MAX_TIMED = 400  # trials that predict seconds
+
+
+class Proposer:
+    """Proposes parameters from a sweep's trials: a function of them.
+
+    Expected improvement (Jones et al. 1998) of the best expected final score, over the predicted
+    seconds to the power of `cost_weight` (Snoek et al. 2012, section 3.2); running trials are
+    believed to turn out as expected.
+    """
+
+    def __init__(self, space: Space, belief: Belief, cost_weight: float) -> None:
+        self.space, self.belief, self.cost_weight = space, belief, cost_weight
+
+    def propose(
+        self,
+        trials: Mapping[int, Trial],
+        rng: np.random.Generator,
+        fixed: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any] | None:
+        """Parameters for the next trial, the `fixed` ones among them; None where they are to be
+        drawn at random.
+        """
+        belief = self.belief
+        process = belief.process(trials)
+        reached = [trial for trial in trials.values() if trial.is_failure or belief.reached(trial)]
+        if process is None:
+            return None
+        if len(reached) < NUM_STARTUP:
+            if (
+                not belief.priors
+                or sum(trial.queued is None for trial in trials.values()) >= NUM_LED
+            ):
+                return None
+        elif rng.random() < _EXPLORE:
+            return None
+        anywhere = draws(self.space, [None] * (_NUM_CANDIDATES // 2), rng, fixed)
+        if not anywhere:
+            return None
+        seen, params = self._seen(process, reached)
+        mean, _ = process.expected_of_settings(seen)
+        around = [params[place] for place in np.argsort(-mean, kind="stable")[:_NUM_BEST]]
+        places = rng.integers(len(around), size=_NUM_CANDIDATES // 2)
+        near = draws(self.space, [around[place] for place in places], rng, fixed)
+        candidates = [draw.params for draw in anywhere + near]
+        if running := [trial for trial in trials.values() if trial.state == "running"]:
+            rows = [(belief.row(trial), 1.0, -trial.number - 2, 0, 0.0) for trial in running]
+            process = process.with_more(
+                Observations.of(rows, belief.encoding.width), as_expected=True
+            )
+        points = np.array([belief.encoding(one) for one in candidates])
+        value = log_expected_improvement(*process.expected_of_settings(points), float(mean.max()))
+        if self.cost_weight:
+            value -= self.cost_weight * self._log_seconds(reached, points)
+        return candidates[int(np.argmax(value))]
+
+    def _seen(
+        self, process: CurveProcess, reached: list[Trial]
+    ) -> tuple[Array, list[Mapping[str, Any]]]:
+        """Settings that were tried, here or, where nothing was yet, elsewhere: as rows (N, D) and
+        as parameters.
+        """
+        if not reached:
+            return np.array([row for row, _ in self.belief.priors]), [
+                params for _, params in self.belief.priors
+            ]
+        # Among many, those that did best so far.
+        if len(reached) > _MAX_BEST_OF:
+            best = {trial.number: trial.best(self.belief.metric) for trial in reached}
+            reached = sorted(reached, key=lambda trial: -(best[trial.number] or (0, -math.inf))[1])[
+                :_MAX_BEST_OF
+            ]
+        return np.array([self.belief.row(trial) for trial in reached]), [
+            trial.params for trial in reached
+        ]
+
+    def _log_seconds(self, trials: list[Trial], points: Array) -> Array:
+        """Logarithm of the seconds of an epoch that each of `points` is expected to take."""
+        timed = [trial for trial in trials if trial.alone_seconds > 0][-_MAX_TIMED:]
+        if not timed:
+            return np.zeros(len(points))
+        width = self.belief.encoding.width
+        rows = [
+            (
+                self.belief.row(trial),
+                1.0,
+                trial.number,
+                0,
+                math.log(trial.alone_seconds / len(trial.epochs)),
+            )
+            for trial in timed
+        ]
+        theta = np.array([math.log(1.5)] * width + [0.0, -6.0, math.log(0.05), 0.0, 0.0, 0.0])
+        return CurveProcess(Observations.of(rows, width), theta).expected_of_settings(points)[0]
+
+
+def log_expected_improvement(mean: Array, deviation: Array, best: float) -> Array:
+    """Logarithm of the expected improvement over `best`, of each point; finite however unlikely it
+    is.
+    """
+    z = (mean - best) / deviation
+    improvement = z * ndtr(z) + np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
+    # Far below, the difference above is lost in rounding; it behaves as density / z^2.
+    far = -0.5 * z**2 - math.log(math.sqrt(2 * math.pi)) - 2 * np.log(np.maximum(-z, 1.0))
+    near = np.log(np.maximum(improvement, 1e-300))
+    return np.log(deviation) + np.where(z > -5, near, far)  # type: ignore[no-any-return]

@@ -1,0 +1,219 @@
+"""What a sweep's trials let us expect: the curve process, kept up with the ledger's history. A
+function of that history alone.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from search.ledger.history import Trial
+from search.space.sampling import parameters_of
+from search.suggest.gaussian_process import Array, CurveProcess, Observations, fitted
+from search.suggest.parameter_vectors import Encoding
+from spaces import Space
+
+NUM_FIRST = 8  # ended trials, before which nothing is expected
+_GROWTH = 1.4  # the hyperparameters are fitted again when there are so many times more ended trials
+_MAX_TRIALS = 400  # that the process is started with; it grows by the newer ones
+_MAX_GROWTH = 160  # trials, after which it is started anew with others
+_MAX_PRIORS = 150  # trials of one other sweep
+# Ended trials, from which on other sweeps are left out: they help at the start, and what is best
+# here may be elsewhere.
+_ON_ITS_OWN = 24
+
+
+class Belief:
+    """Expected final scores of trials and settings. What it keeps between calls only saves time."""
+
+    def __init__(
+        self,
+        space: Space,
+        metric: str,
+        rungs: Sequence[int],
+        priors: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """`rungs` end with the last epoch; `priors` are trials of other sweeps as the ledger has
+        them.
+        """
+        self.metric, self.rungs = metric, list(rungs)
+        self.encoding = Encoding(parameters_of(space))
+        self._rows: dict[int, list[float]] = {}
+        self.priors: list[
+            tuple[list[float], dict[str, Any]]
+        ] = []  # settings of other sweeps, as rows and as parameters
+        self._elsewhere = self._seen_elsewhere(priors)
+        self._theta: tuple[int, Array] | None = None  # how many trials it was fitted to
+        self._start = -1  # how many trials the process was started with
+        self._process: CurveProcess | None = None
+        self._has: set[tuple[int, float]] = set()  # (trial, progress) in it
+        self._marks: dict[int, tuple[str, int]] = {}  # of each trial, when it was last looked at
+        self._worst: float | None = None  # what a failure counts as
+
+    def row(self, trial: Trial) -> list[float]:
+        """A trial's settings as numbers."""
+        if trial.number not in self._rows:
+            self._rows[trial.number] = self.encoding(trial.params)
+        return self._rows[trial.number]
+
+    def reached(self, trial: Trial) -> int:
+        """How many rungs a trial has scores for, the last epoch counting as one."""
+        last = trial.epochs[-1]["epoch"] if trial.epochs else 0
+        return sum(last >= rung for rung in self.rungs)
+
+    def process(self, trials: Mapping[int, Trial]) -> CurveProcess | None:
+        """The process that has seen all of `trials`; None while there are too few to expect
+        anything.
+        """
+        # A lost trial is as one that still runs: its scores count, its end does not.
+        ended = sorted(
+            (trial for trial in trials.values() if trial.state != "running" and not trial.is_lost),
+            key=_order,
+        )
+        start, fit = _levels(len(ended))
+        if start == 0:
+            return self._of_priors(trials)
+        if self._process is None or self._start != start:
+            self._begin(ended, start, fit)
+        assert self._process is not None
+        new = []
+        for trial in trials.values():
+            mark = (trial.state, len(trial.epochs))
+            if self._marks.get(trial.number) != mark:
+                self._marks[trial.number] = mark
+                new += [
+                    row for row in self._observed(trial) if (trial.number, row[1]) not in self._has
+                ]
+        if new:
+            self._has.update((row[2], row[1]) for row in new)
+            self._process = self._process.with_more(Observations.of(new, self.encoding.width))
+        return self._process
+
+    def _of_priors(self, trials: Mapping[int, Trial]) -> CurveProcess | None:
+        """What other sweeps say and the few trials there are, made anew each time: these have no
+        centre of their own yet.
+        """
+        if not self.priors:
+            return None
+        if self._theta is None:
+            self._theta = (0, fitted(self._elsewhere))
+        rows = [row for trial in trials.values() for row in self._observed(trial)]
+        return CurveProcess(
+            self._elsewhere + Observations.of(rows, self.encoding.width), self._theta[1]
+        )
+
+    def expected(self, trials: Mapping[int, Trial], numbers: Sequence[int]) -> Array | None:
+        """Final scores expected of trials that reached a rung, their luck so far included; None
+        while nothing is.
+        """
+        process = self.process(trials)
+        if process is None:
+            return None
+        rows = [(self.row(trials[number]), 1.0, number, 0, 0.0) for number in numbers]
+        return process.expected(Observations.of(rows, self.encoding.width))
+
+    def _begin(self, ended: Sequence[Trial], start: int, fit: int) -> None:
+        if self._theta is None or self._theta[0] != fit:
+            # Fitted a few times in a sweep, and after a crash to the same trials as without one.
+            self._theta = (fit, fitted(self._shown(ended[:fit])))
+        self._start = start
+        seen = self._shown(ended[:start])
+        self._process = CurveProcess(seen, self._theta[1])
+        self._marks = {}
+        # Those of them that are not shown are not to come in as new ones either.
+        self._has = {
+            (trial.number, row[1]) for trial in ended[:start] for row in self._observed(trial)
+        }
+
+    def _shown(self, ended: Sequence[Trial]) -> Observations:
+        """What is seen of the priors and of these trials, or of those that tell most if there are
+        too many.
+        """
+        scores = [score for trial in ended for score in trial.scores(self.metric).values()]
+        self._worst = min(scores, default=None)
+        rows = [row for trial in _most_telling(ended, self.metric) for row in self._observed(trial)]
+        own = Observations.of(rows, self.encoding.width)
+        return self._elsewhere + own if len(ended) < _ON_ITS_OWN else own
+
+    def _observed(self, trial: Trial) -> list[tuple[list[float], float, int, int, float]]:
+        """A trial's best score at each rung that it reached; one that failed ends with the worst
+        there is.
+        """
+        row, curve = self.row(trial), _best_at(self.rungs, trial.scores(self.metric))
+        found = [(row, self._progress(rung), trial.number, 0, best) for rung, best in curve]
+        if trial.is_failure and self._worst is not None:
+            found = [one for one in found if one[1] < 1.0]
+            found.append((row, 1.0, trial.number, 0, self._worst))
+        return found
+
+    def _progress(self, epoch: int) -> float:
+        return math.log(epoch) / math.log(self.rungs[-1]) if self.rungs[-1] > 1 else 1.0
+
+    def _seen_elsewhere(self, priors: Sequence[Mapping[str, Any]]) -> Observations:
+        rows = []
+        for number, source in enumerate(sorted({prior["source"] for prior in priors}), start=1):
+            here = [prior for prior in priors if prior["source"] == source and prior["scores"]]
+            here = sorted(here, key=lambda prior: -max(prior["scores"].values()))
+            for place in _best_and_others(
+                [max(prior["scores"].values()) for prior in here], _MAX_PRIORS
+            ):
+                scores = {int(epoch): score for epoch, score in here[place]["scores"].items()}
+                row = self.encoding(here[place]["params"])
+                curve = [
+                    (self._progress(rung), best) for rung, best in _best_at(self.rungs, scores)
+                ]
+                rows += [
+                    (row, progress, -1_000_000 * number - place, number, best)
+                    for progress, best in curve
+                ]
+                if curve:
+                    self.priors.append((row, here[place]["params"]))
+        return Observations.of(rows, self.encoding.width)
+
+
+def _levels(num_ended: int) -> tuple[int, int]:
+    """With how many of the ended trials the process is started, and to how many its hyperparameters
+    are fitted; 0: none.
+    """
+    if num_ended < NUM_FIRST:
+        return 0, 0
+    start = fit = NUM_FIRST
+    while (more := min(math.ceil(start * _GROWTH), start + _MAX_GROWTH)) <= num_ended:
+        start = more
+        if start >= fit * _GROWTH:
+            fit = start
+    return start, fit
+
+
+def _best_at(rungs: Sequence[int], scores: Mapping[int, float]) -> list[tuple[int, float]]:
+    """Each rung that was reached, and the best score up to it."""
+    last = max(scores, default=0)
+    return [
+        (rung, max(score for epoch, score in scores.items() if epoch <= rung))
+        for rung in rungs
+        if last >= rung
+    ]
+
+
+def _order(trial: Trial) -> int:
+    return trial.number if trial.end_order is None else trial.end_order
+
+
+def _most_telling(ended: Sequence[Trial], metric: str) -> list[Trial]:
+    """The trials to show, as many as can be: the best half of that and others evenly spread."""
+    best = [
+        found[1] if (found := trial.best(metric)) and trial.state != "failed" else -math.inf
+        for trial in ended
+    ]
+    return [ended[place] for place in _best_and_others(best, _MAX_TRIALS)]
+
+
+def _best_and_others(scores: Sequence[float], most: int) -> list[int]:
+    """Places of at most so many scores: the best half, and others evenly spread."""
+    if len(scores) <= most:
+        return list(range(len(scores)))
+    order = np.argsort(-np.array(scores), kind="stable")
+    others = np.sort(order[most // 2 :])
+    spread = others[np.linspace(0, len(others) - 1, most - most // 2).astype(int)]
+    return sorted(int(place) for place in np.concatenate([order[: most // 2], spread]))

@@ -1,0 +1,444 @@
+"""What MLflow is told of a sweep: the ledger's events folded into changes of runs. Knows nothing of
+MLflow itself.
+
+A tree of runs: the sweep, its trials, and below the first trial of some settings those that repeat
+them with another seed. All that a run is told is a function of the ledger, times included, so that
+telling it twice changes nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from mmm.files import sha256_of_json
+from mmm.metrics import scalar_metrics
+from search.ledger.history import Event
+from search.ledger.spec import SweepSpec
+
+SWEEP = "sweep"  # the key of the sweep's own run; a trial's is its number
+STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
+LEVELS = ("seed", "fold")  # settings that repeat a trial instead of making another one
+_ALWAYS = ("architecture", "context", "seed")  # said of every trial, whether they vary or not
+_SWEEP_PARAMS = (
+    "space",
+    "manifest",
+    "features",
+    "epochs",
+    "metric",
+    "seed",
+    "first_rung",
+    "factor",
+)
+# Of an epoch's metrics, beside the objective; the rest is in the ledger, and columns should be few.
+_METRICS = ("macro_f1", "unweighted_recall", "accuracy", "weighted_f1", "loss")
+_LONGEST = 5000  # characters of a tag; MLflow's limit is 8000
+
+
+class Point(NamedTuple):
+    """One metric of a run. MLflow's SQL stores keep equal points once."""
+
+    name: str
+    value: float
+    time_ms: int
+    step: int
+
+
+class Input(NamedTuple):
+    """A data set that a run was given."""
+
+    name: str
+    digest: str
+    source: str
+    context: str  # MLflow's word for what it is for
+    profile: str = ""  # JSON
+
+
+@dataclass
+class Change:
+    """What a run has not been told yet."""
+
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    points: list[Point] = field(default_factory=list)
+    inputs: list[Input] = field(default_factory=list)
+    status: str | None = None
+    ended: float | None = None
+
+
+@dataclass
+class Run:
+    """A run as far as the ledger goes."""
+
+    key: str
+    name: str
+    started: float
+    parent: str | None
+    tags: dict[str, str]  # what it is made with
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    chosen: frozenset[str] = frozenset()  # settings that the space suggested
+    state: str = "running"
+    epoch: int = 0
+    told: float = 0.0  # when the last epoch was reported
+    final: float | None = None
+    best: tuple[float, int] | None = None  # score and epoch
+
+
+def run_name(settings: Mapping[str, Any], number: int) -> str:
+    """`mlp_mixer K3 b2 #17`."""
+    short = {"context": "K", "num_blocks": "b", "layers": "L", "fold": "fold"}
+    parts = [f"{letter}{settings[name]}" for name, letter in short.items() if name in settings]
+    return " ".join([str(settings.get("architecture", "invalid")), *parts, f"#{number}"])
+
+
+class Projection:
+    """Takes the ledger's events in their order; `changes` holds what each run has to be told
+    because of them.
+    """
+
+    def __init__(self) -> None:
+        self.spec: SweepSpec | None = None
+        self.sweep_id = ""
+        self.started = 0.0
+        self.runs: dict[str, Run] = {}
+        self.changes: dict[str, Change] = {}
+        self.seq = 0  # of the last event
+        self.last_time = 0.0  # when it happened, seconds since 1970
+        self.is_closed = False
+        self._host = ""
+        self._baseline_words = ""
+        self._sessions = 0
+        self._first: dict[str, str] = {}  # digest of settings -> the first trial that had them
+        self._seen: dict[tuple[str, str], Any] = {}  # architecture and setting -> its first value
+        self._varied: set[str] = set()
+        self._manifest: Input | None = None
+        self._stores: dict[
+            tuple[str, str], Mapping[str, Any]
+        ] = {}  # feature stores by kind and by feature or context
+
+    def change(self, key: str) -> Change:
+        return self.changes.setdefault(key, Change())
+
+    def apply(self, event: Event) -> None:
+        self.seq, self.last_time = event.seq, event.time
+        key = SWEEP if event.trial is None else str(event.trial)
+        match event.kind:
+            case "sweep":
+                self._sweep(event)
+            case "session":
+                self._session(event)
+            case "note" if event.body.get("about") == "data":
+                self._data(event.body)
+            case "suggest":
+                self._suggest(key, event)
+            case "baseline":
+                self._baseline(event)
+            case "epoch":
+                self._epoch(self.runs[key], event)
+            case "end":
+                self._end(
+                    self.runs[key],
+                    event.body["state"],
+                    event.body["reason"],
+                    event.time,
+                    event.body.get("traceback", ""),
+                )
+            case "close":
+                if event.body["efficiency"] is not None:
+                    point = Point(
+                        "steady_efficiency",
+                        event.body["efficiency"],
+                        int(event.time * 1000),
+                        self._sessions,
+                    )
+                    self.change(SWEEP).points.append(point)
+                self.close(event.body["why"], event.time)
+            case _:
+                pass
+
+    def _sweep(self, event: Event) -> None:
+        self.spec, self.started = SweepSpec(**event.body["spec"]), event.time
+        self.sweep_id = sha256_of_json([event.time, event.body])[
+            :32
+        ]  # the same wherever the folder is moved to
+        self.runs[SWEEP] = Run(SWEEP, self.spec.name, event.time, None, {})
+        change = self.change(SWEEP)
+        change.params = {name: str(getattr(self.spec, name)) for name in _SWEEP_PARAMS}
+        change.tags["mlflow.note.content"] = self._note("")
+
+    def _session(self, event: Event) -> None:
+        self.spec = SweepSpec(**event.body["spec"])
+        self._host, self.is_closed = event.body.get("host", ""), False
+        self._sessions += 1
+        change = self.change(SWEEP)
+        change.status = "RUNNING"
+        change.tags |= {
+            "mmm.state": "running",
+            "mmm.host": self._host,
+            "mmm.trials": str(self.spec.trials),
+            "mmm.workers": str(self.spec.workers),
+            "mlflow.note.content": self._note(""),
+        }
+        for run in self._running():  # of a session that died; they go on with their next epoch
+            self._interrupt(run, "its session died", event.time)
+
+    def _data(self, body: Mapping[str, Any]) -> None:
+        manifest = body["manifest"]
+        profile = str(manifest.get("profile", ""))
+        self._manifest = Input(
+            str(manifest["name"]),
+            manifest["sha256"][:32],
+            manifest["path"],
+            "train and dev",
+            profile,
+        )
+        self._stores = {(store["kind"], str(store["of"])): store for store in body["stores"]}
+        change = self.change(SWEEP)
+        change.inputs = [self._manifest]
+        if changed := body.get("changed"):
+            before = sum(key != SWEEP for key in self.runs)
+            change.tags["mmm.data_changed"] = f"from trial {before} on: {'; '.join(changed)}"[
+                :_LONGEST
+            ]
+        for number in body.get("restarted", ()):
+            run = self.runs[str(number)]
+            run.epoch, run.final, run.best = 0, None, None
+
+    def _baseline(self, event: Event) -> None:
+        """On the sweep's own run, so that the list of runs holds trials alone."""
+        assert self.spec is not None
+        settings, value = event.body["settings"], float(event.body["metrics"][self.spec.metric])
+        self.change(SWEEP).points.append(
+            Point(f"baseline_{self.spec.metric}", value, int(event.time * 1000), self._sessions)
+        )
+        self._baseline_words = (
+            f"Linear baseline (logistic regression, K = {settings['context']}, C ="
+            f" {settings['c']:g}, class weight {settings['class_weight']}): {self.spec.metric}"
+            f" {value:.4f}."
+        )
+
+    def _inputs_of(self, settings: Mapping[str, Any]) -> list[Input]:
+        """The manifest and the features; one line for both of these, since the list of runs shows
+        them all.
+        """
+        if self._manifest is None:
+            return []
+        wanted = (
+            ("audio", str(settings.get("audio_feature"))),
+            ("text", str(settings.get("context"))),
+        )
+        stores = [self._stores[key] for key in wanted if key in self._stores]
+        if not stores:
+            return [self._manifest]
+        digest = "-".join(store["digest"][:16] for store in stores)
+        what = " + ".join(
+            f"{store['encoder']} {'K' if store['kind'] == 'text' else ''}{store['of']}"
+            for store in stores
+        )
+        source = ", ".join(store["path"] for store in stores)
+        return [self._manifest, Input(what, digest, source, "features")]
+
+    def _suggest(self, key: str, event: Event) -> None:
+        assert self.spec is not None
+        settings: dict[str, Any] = event.body["settings"]
+        digest = sha256_of_json(
+            {name: value for name, value in settings.items() if name not in LEVELS}
+        )[:16]
+        first = self._first.setdefault(digest, key) if settings else key
+        command = f"mmm-search export {self.spec.name} --trial {key} -o DIR"
+        tags = {
+            "mmm.state": "running",
+            "mmm.architecture": str(settings.get("architecture", "invalid")),
+            "mmm.host": self._host,
+            "mmm.settings": digest,
+            "mlflow.note.content": f"To export it: `{command}`",
+        }
+        if first != key:
+            tags["mmm.repeat_of"] = first
+        name = run_name(settings, event.trial or 0) + (
+            f" seed {settings.get('seed')}" if first != key else ""
+        )
+        chosen = frozenset(event.body["params"]) & settings.keys()
+        self.runs[key] = Run(
+            key, name, event.time, SWEEP if first == key else first, tags, settings, chosen
+        )
+        for setting, value in settings.items():
+            # What differs between architectures only, as their defaults do, says no more than the
+            # architecture.
+            before = self._seen.setdefault((str(settings.get("architecture")), setting), value)
+            if before != value and setting not in self._varied:
+                # It is news for the trials before, too: a comparison needs it of all of them.
+                self._varied.add(setting)
+                for run in self.runs.values():
+                    if setting in run.settings and run.key != key:
+                        self.change(run.key).params[setting] = str(run.settings[setting])
+        said = {
+            name for name in settings if name in _ALWAYS or name in self._varied or name in chosen
+        }
+        change = self.change(key)
+        change.params |= {name: str(value) for name, value in settings.items() if name in said}
+        if event.body.get("precision") is not None:
+            change.params["precision"] = str(event.body["precision"])
+        change.inputs = self._inputs_of(settings) if settings else []
+
+    def _epoch(self, run: Run, event: Event) -> None:
+        assert self.spec is not None
+        body = event.body
+        # A trial that went on from its last checkpoint trains some epochs again: each is one point
+        # all the same.
+        if body["epoch"] <= run.epoch:
+            return
+        if run.state == "interrupted":
+            run.state = "running"
+            self.change(run.key).status = "RUNNING"
+            self.change(run.key).tags |= {"mmm.state": "running", "mmm.reason": ""}
+        score = body["metrics"][self.spec.metric]
+        run.epoch, run.told, run.final = body["epoch"], event.time, score
+        if run.best is None or score > run.best[0]:
+            run.best = (score, body["epoch"])
+        values = {
+            name: value
+            for name, value in scalar_metrics({"per_class": {}, **body["metrics"]}).items()
+            if name in _METRICS or name == self.spec.metric
+        }
+        values |= {"train_loss": body["train_loss"], "epoch_seconds": body["seconds"]}
+        # A chart page makes a section of what stands before the slash.
+        values |= {
+            f"f1/{name}": scores["f1"]
+            for name, scores in body["metrics"].get("per_class", {}).items()
+        }
+        if self.spec.system_metrics:
+            values |= _system_metrics(body, on_gpu=self.spec.gpus_per_trial > 0)
+        when = int(event.time * 1000)
+        self.change(run.key).points += [
+            Point(name, value, when, body["epoch"]) for name, value in values.items()
+        ]
+
+    def _best_and_final(self, run: Run) -> None:
+        assert self.spec is not None
+        if run.best is not None and run.final is not None:
+            metric, when = self.spec.metric, int(run.told * 1000)
+            values = {
+                f"best_{metric}": run.best[0],
+                "best_epoch": run.best[1],
+                f"final_{metric}": run.final,
+                "final_epoch": run.epoch,
+            }
+            # At the last epoch: a trial that is interrupted and goes on has a later one, with
+            # another step.
+            self.change(run.key).points += [
+                Point(name, float(value), when, run.epoch) for name, value in values.items()
+            ]
+
+    def _end(self, run: Run, state: str, reason: str, when: float, traceback: str) -> None:
+        run.state = state
+        self._best_and_final(run)
+        change = self.change(run.key)
+        change.status, change.ended = STATUS[state], when
+        change.tags |= {"mmm.state": state, "mmm.reason": reason[:_LONGEST]}
+        if traceback:
+            change.tags["mlflow.note.content"] = (
+                f"{reason[:1000]}\n\n```\n{traceback[-_LONGEST:]}\n```"
+            )
+
+    def _running(self) -> list[Run]:
+        return [run for run in self.runs.values() if run.state == "running" and run.key != SWEEP]
+
+    def _interrupt(self, run: Run, why: str, when: float) -> None:
+        run.state = "interrupted"
+        self._best_and_final(run)
+        change = self.change(run.key)
+        change.status, change.ended = "KILLED", when
+        change.tags |= {"mmm.state": "interrupted", "mmm.reason": why}
+
+    def close(self, why: str, when: float) -> None:
+        """The end of a session, also of one that could not say so itself: nothing is left
+        running.
+        """
+        self.is_closed = True
+        for run in self._running():
+            self._interrupt(run, f"the session ended: {why}", when)
+        change = self.change(SWEEP)
+        statuses = {"interrupted": "KILLED", "broken off": "FAILED"}  # of what `why` begins with
+        change.status = next(
+            (status for start, status in statuses.items() if why.startswith(start)), "FINISHED"
+        )
+        change.ended = when
+        change.tags |= {"mmm.state": why, "mlflow.note.content": self._note(why)}
+        self._best_of_all(int(when * 1000))
+
+    def ranked(self) -> list[Run]:
+        """Trials with a score that have not failed, best first."""
+        scored = [
+            run for run in self.runs.values() if run.best is not None and run.state != "failed"
+        ]
+        return sorted(scored, key=lambda run: (-run.best[0] if run.best else 0.0, int(run.key)))
+
+    def best_of_each_architecture(self) -> list[Run]:
+        """Best first."""
+        found: dict[str, Run] = {}
+        for run in self.ranked():
+            found.setdefault(str(run.settings["architecture"]), run)
+        return list(found.values())
+
+    def _best_of_all(self, when: int) -> None:
+        assert self.spec is not None
+        if ranked := self.ranked():
+            score, epoch = ranked[0].best or (0.0, 0)
+            for name, value in ((f"best_{self.spec.metric}", score), ("best_epoch", float(epoch))):
+                self.change(SWEEP).points.append(Point(name, value, when, self._sessions))
+
+    def _note(self, why: str) -> str:
+        """What the sweep's page says first, as Markdown."""
+        assert self.spec is not None
+        lines = [f"`{self.spec.command}`"] if self.spec.command else []
+        lines += [self._baseline_words] if self._baseline_words else []
+        if why:
+            states = [run.state for run in self.runs.values() if run.key != SWEEP]
+            counts = ", ".join(
+                f"{states.count(state)} {state}"
+                for state in (*STATUS, "interrupted")
+                if state in states
+            )
+            lines.append(f"{len(states)} trials: {counts or 'none'}. Session: {why}.")
+            rows = [
+                f"| {run.name} | {run.best[0]:.4f} | {run.best[1]} | {run.state} |"
+                for run in self.best_of_each_architecture()
+                if run.best
+            ]
+            if rows:
+                head = f"| best of each architecture | {self.spec.metric} | epoch | state |"
+                lines.append("\n".join([head, "| --- | ---: | ---: | --- |", *rows]))
+            said = self._said()
+            fixed: dict[str, set[str]] = {}
+            for (_, name), value in sorted(self._seen.items(), key=lambda pair: pair[0][1]):
+                if name not in said:
+                    fixed.setdefault(name, set()).add(str(value))
+            if fixed:
+                named = ", ".join(
+                    f"{name} {' or '.join(sorted(values))}" for name, values in fixed.items()
+                )
+                lines.append(f"The same in all trials of an architecture: {named}.")
+        return "\n\n".join(lines)[:_LONGEST]
+
+    def _said(self) -> set[str]:
+        return {
+            *_ALWAYS,
+            *self._varied,
+            *(name for run in self.runs.values() for name in run.chosen),
+        }
+
+
+def _system_metrics(body: Mapping[str, Any], on_gpu: bool) -> dict[str, float]:
+    """Under the names by which MLflow's page of system metrics knows them."""
+    found = {
+        "system/cpu_utilization_percentage": (
+            100 * body["alone_seconds"] / max(body["seconds"], 1e-9)
+        )
+    }
+    if body.get("memory_mb") is not None:  # of the worker's process, or of its tensors on a GPU
+        found[f"system/{'gpu_0' if on_gpu else 'system'}_memory_usage_megabytes"] = body[
+            "memory_mb"
+        ]
+    if body.get("gpu_percent") is not None:
+        found["system/gpu_0_utilization_percentage"] = body["gpu_percent"]
+    return found

@@ -1,0 +1,1 @@
+"""A worker: trials cut into slices, without Ray."""

@@ -1,0 +1,168 @@
+"""The trials of one worker, trained together and cut into slices of about a second.
+
+A worker trains one trial, or several of one shape as one batched model (mmm/training/pack.py).
+"""
+
+import contextlib
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from mmm.training.fit import Diverged, fit_pack
+from mmm.training.gpu_features import resident_bytes
+from mmm.training.malloc import forget_peak, give_back, peak_kb
+from mmm.training.pack_size import measure_pack_sizes
+from mmm.training.run import Run
+from search.messages import Cut
+from search.worker.trial import Member
+
+SLICE_S = 1.0  # short epochs are reported together
+
+
+class Slices:
+    """Slices never pass a rung or an end.
+
+    What goes wrong with a trial is in its report, and does not touch the others.
+    """
+
+    def __init__(self, orders: Sequence[dict[str, Any]]) -> None:
+        self.members: dict[int, Member] = {}
+        self._failures: dict[int, dict[str, Any]] = {}  # not reported yet
+        self._sizes: dict[str, Any] | None = None  # what was measured of packs, not reported yet
+        self._runs: list[Run] = []  # fit_pack's, which drops those that end
+        self._epochs: Iterator[Any] = iter(())
+        self.join(orders)
+
+    def join(self, orders: Sequence[dict[str, Any]]) -> None:
+        """Trials that are trained with the others from the next epoch on."""
+        self._forget_memory()
+        for order in orders:
+            try:
+                self.members[order["number"]] = member = Member(order)
+                if order.get("largest_pack", 1) > 1:
+                    self._sizes = measure_pack_sizes(member.run, order["largest_pack"])
+                self._runs.append(member.run)
+            except Exception as error:
+                self._fail(order["number"], error)
+        if self._runs:
+            self._epochs = fit_pack(self._runs)
+
+    def leave(self, numbers: Sequence[int]) -> None:
+        """Trials that the driver has ended, or that failed."""
+        leaving = [self.members.pop(number) for number in numbers if number in self.members]
+        gone = {id(member.run) for member in leaving}
+        self._runs[:] = [run for run in self._runs if id(run) not in gone]
+        for member in leaving:
+            with contextlib.suppress(OSError):  # a full disk, or the driver just drops its weights
+                member.slim()
+
+    def train(self) -> list[Cut]:
+        """Train for about a second, at least one epoch, at most to the next rung or end of one; a
+        cut of each trial.
+        """
+        started = time.monotonic()
+        try:
+            while self._runs and not self._failures:
+                epoch_started = time.perf_counter()
+                outcomes = next(self._epochs, None)
+                if outcomes is None:
+                    break
+                elapsed_s, memory_mb = time.perf_counter() - epoch_started, self._memory_mb()
+                by_run = {id(member.run): member for member in self.members.values()}
+                trained = [by_run[id(run)] for run, _ in outcomes]
+                for member, (_, outcome) in zip(trained, outcomes, strict=True):
+                    if isinstance(outcome, Diverged):
+                        self._fail(member.number, outcome)
+                    else:
+                        member.add(outcome, self._is_cpu_time, memory_mb, elapsed_s, len(outcomes))
+                if (
+                    any(member.has_to_wait for member in trained)
+                    or time.monotonic() - started >= SLICE_S
+                ):
+                    break
+        except Exception as error:  # of the batched model: nobody can tell whose it is
+            for number in self.members:
+                self._fail(number, error)
+                self._failures[number]["together"] = len(self.members) > 1
+            self._runs.clear()
+        return self._cuts()
+
+    def _cuts(self) -> list[Cut]:
+        cuts = []
+        for number, member in self.members.items():
+            try:
+                cuts.append(member.cut(len(self.members), self._failures.pop(number, None)))
+            except Exception as error:  # no memory for a checkpoint
+                cuts.append(Cut(number, member.run.epoch, failure=_failure(error)))
+        # What could not even begin.
+        cuts += [Cut(number, 0, failure=failure) for number, failure in self._failures.items()]
+        self._failures = {}
+        return cuts
+
+    def may_go_on(self, cuts: Sequence[Cut]) -> bool:
+        """Whether more can be trained after these cuts before the driver has decided on them."""
+        return bool(self._runs) and not any(
+            cut.failure is not None or self.members[cut.number].has_to_wait for cut in cuts
+        )
+
+    def reports(self, cuts: Sequence[Cut]) -> list[dict[str, Any]]:
+        """What the driver is told of these cuts, now that checkpoints are written. The trials may
+        be trained meanwhile.
+        """
+        reports = []
+        for cut in cuts:
+            member = self.members.get(cut.number)
+            try:
+                reports.append(cut.report() if member is None else member.write(cut))
+            except Exception as error:  # a full disk
+                reports.append(Cut(cut.number, 0, failure=_failure(error)).report())
+        for report in reports:
+            # They go on elsewhere, each alone, from their checkpoints.
+            if report["failure"] is not None and report["failure"].get("together"):
+                del self.members[report["number"]]
+        if reports and self._sizes is not None:
+            reports[0]["packs"], self._sizes = self._sizes, None
+        return reports
+
+    def next(self) -> list[dict[str, Any]]:
+        """Train, then tell of it: a report of each trial."""
+        return self.reports(self.train())
+
+    def _fail(self, number: int, error: Exception) -> None:
+        self._failures[number] = _failure(error)
+
+    @property
+    def _is_cpu_time(self) -> bool:
+        """On the CPU with one thread, that thread's CPU time is what the epoch would take with the
+        core to itself.
+        """
+        return (
+            self._runs[0].device.type == "cpu" and torch.get_num_threads() == 1
+            if self._runs
+            else False
+        )
+
+    def _forget_memory(self) -> None:
+        """Start counting the peak anew: this process has trained other trials before."""
+        give_back()
+        if torch.cuda.is_initialized():
+            torch.cuda.reset_peak_memory_stats()
+        forget_peak()
+
+    def _memory_mb(self) -> float:
+        """The most that this process (on a GPU: its tensors there, features aside) has held in
+        these trials, in MB.
+        """
+        if self._runs and self._runs[0].device.type == "cuda":
+            device = self._runs[0].device
+            return (torch.cuda.max_memory_allocated(device) - resident_bytes(device)) / 1e6
+        return peak_kb() / 1e3
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    reason = str(error) if isinstance(error, Diverged) else f"{type(error).__name__}: {error}"
+    trace = "".join(traceback.format_exception(error))
+    return {"reason": reason, "traceback": trace, "diverged": isinstance(error, Diverged)}

@@ -1,0 +1,196 @@
+"""One trial in a worker's hands: its run, what it was seen to do, and what of it is on the disk."""
+
+import hashlib
+import time
+from pathlib import Path
+from typing import Any
+
+from mmm.device import resolve_device
+from mmm.files import write_bytes
+from mmm.manifest import Manifest
+from mmm.manifest_csv import read_manifest
+from mmm.training.checkpoint import checkpoint_bytes, load_checkpoint
+from mmm.training.config import make_config
+from mmm.training.features import Features, load_features
+from mmm.training.fit import EpochResult
+from mmm.training.run import Run, begin
+from mmm.training.tensor_file import checked_bytes
+from search.ledger.files import best_file, checkpoint_file, trial_folder
+from search.messages import Cut
+
+# of a trial's time at most: where one costs less than 10 ms, each report has its checkpoint
+CHECKPOINT_SHARE = 0.01
+
+_cache: dict[tuple[str, str, str, int], Features] = {}  # one worker process serves many trials
+# Seconds of the last checkpoint of a model with so many weights: what a trial's first one will cost
+# is known before.
+_save_costs: dict[int, float] = {}
+_manifests: dict[str, Manifest] = {}
+
+
+def _features(manifest: str, features: str, audio_feature: str, context: int) -> Features:
+    if manifest not in _manifests:
+        _manifests[manifest] = read_manifest(manifest, check_audio=False)
+    key = (manifest, features, audio_feature, context)
+    if key not in _cache:
+        _cache[key] = load_features(_manifests[manifest], Path(features), audio_feature, context)
+    return _cache[key]
+
+
+class Member:
+    """`order` is what the driver wants done: sweep (folder), number, settings, manifest, features,
+    metric, device, rungs, precision, and checkpoints (path, epoch and sha256 of the last two, the
+    newer first).
+    """
+
+    def __init__(self, order: dict[str, Any]) -> None:
+        self.order = order
+        self.sweep, self.number = Path(order["sweep"]), order["number"]
+        config = make_config(order["settings"])
+        device = resolve_device(order["device"])
+        features = _features(
+            order["manifest"], order["features"], config.audio_feature, config.context
+        )
+        self.run: Run = begin(
+            config, features, objective=order["metric"], device=device, precision=order["precision"]
+        )
+        self.warnings: list[str] = []
+        self._kept = self._go_on()  # checkpoints that the driver knows, the newer first
+        self.epochs: list[dict[str, Any]] = []  # since the last cut
+        self._num_weights = sum(weight.numel() for weight in self.run.model.parameters())
+        self._saved, self._save_s = time.monotonic(), _save_costs.get(self._num_weights, 0.0)
+        self._told = 0  # the last epoch that was reported
+        self._has_written_best = False
+
+    def _go_on(self) -> list[Path]:
+        """Bring the run to its last checkpoint, or where that is damaged to the one before; returns
+        those that are good.
+        """
+        known = self.order["checkpoints"]
+        paths = [
+            checkpoint_file(self.sweep, self.number, checkpoint["epoch"]) for checkpoint in known
+        ]
+        for place, checkpoint in enumerate(known):
+            try:
+                load_checkpoint(self.run, paths[place], checkpoint["sha256"])
+            except (FileNotFoundError, ValueError) as error:
+                if place == len(known) - 1:
+                    raise
+                self.warnings.append(f"{error}; went on from the checkpoint before it")
+            else:
+                return paths[place:]
+        return []
+
+    def add(
+        self,
+        result: EpochResult,
+        is_cpu_time: bool,
+        memory_mb: float,
+        elapsed_s: float,
+        together: int,
+    ) -> None:
+        """Take note of an epoch that took `elapsed_s` by the clock for all `together` that were
+        trained in it.
+        """
+        self.epochs.append(
+            {
+                "epoch": result.epoch,
+                "train_loss": result.train_loss,
+                "metrics": result.metrics,
+                "seconds": result.seconds,
+                "alone_seconds": (
+                    min(result.seconds, result.cpu_seconds) if is_cpu_time else result.seconds
+                ),
+                "started": (ended := time.time()) - elapsed_s,
+                "ended": ended,
+                "memory_mb": memory_mb,
+                "together": together,
+                "ms_per_utterance": result.eval_seconds / len(self.run.dev) * 1000,
+            }
+        )
+
+    @property
+    def is_at_rung(self) -> bool:
+        return self.run.epoch in self.order["rungs"]
+
+    @property
+    def has_to_wait(self) -> bool:
+        """Whether the driver has to decide before anything more is trained."""
+        return self.is_at_rung or self.run.is_finished
+
+    def cut(self, num_members: int, failure: dict[str, Any] | None) -> Cut:
+        """The epochs since the last cut, with a checkpoint where one is due. All members wait for
+        each other's.
+
+        What failed in the middle of an epoch has weights of no epoch: of that none is made.
+        """
+        found = Cut(
+            self.number, self.run.epoch, self.epochs, self.warnings, failure, self.run.is_finished
+        )
+        self.epochs, self.warnings = [], []
+        if failure is not None or (not found.epochs and not found.is_last):
+            return found
+        # At the end or at a rung the driver may close the trial: what it would export has to be on
+        # the disk before it is told.
+        started_cpu = time.thread_time()
+        if found.is_last:
+            found.content = checked_bytes(self.run.best_weights)
+        elif (
+            self.is_at_rung
+            or time.monotonic() - self._saved >= num_members * self._save_s / CHECKPOINT_SHARE
+        ):
+            found.content = checkpoint_bytes(self.run)
+            self._saved = time.monotonic()
+        found.content_epoch = found.epoch
+        found.content_s = (
+            time.thread_time() - started_cpu
+        )  # the clock would depend on what else runs
+        return found
+
+    def write(self, cut: Cut) -> dict[str, Any]:
+        """What the driver is told of a cut, its checkpoint or best weights written. Raises OSError
+        where they cannot be.
+        """
+        self._told = max(self._told, cut.epoch)
+        checkpoint = None
+        if cut.content is not None and cut.is_last:
+            self._write_best(cut.content)
+        elif cut.content is not None:
+            started_cpu = time.thread_time()
+            path = checkpoint_file(self.sweep, self.number, cut.content_epoch)
+            write_bytes(path, cut.content)
+            checkpoint = {
+                "epoch": cut.content_epoch,
+                "sha256": hashlib.sha256(cut.content).hexdigest(),
+                "path": str(path),
+            }
+            # The driver may die before it records this one, and the last that it has recorded may
+            # turn out damaged.
+            self._remove_checkpoints(but=(path, *self._kept))
+            self._kept = [path, *self._kept[:1]]
+            self._save_s = _save_costs[self._num_weights] = (
+                cut.content_s + time.thread_time() - started_cpu
+            )
+        return cut.report(checkpoint)
+
+    def slim(self) -> None:
+        """After the trial's end: keep the best weights, drop optimizer and last weights (a quarter
+        of the size stays).
+        """
+        # Where the checkpoint is gone the driver has dropped this trial's weights; where it was
+        # trained on since it was last reported, the best weights may be of an epoch that nobody
+        # knows.
+        is_as_told = self.run.epoch == self._told
+        if not self._has_written_best and is_as_told and self._kept and self._kept[0].is_file():
+            self._write_best(checked_bytes(self.run.best_weights))
+        if self._has_written_best:
+            self._remove_checkpoints(but=())
+
+    def _write_best(self, content: bytes) -> None:
+        write_bytes(best_file(self.sweep, self.number), content)
+        self._has_written_best = True
+
+    def _remove_checkpoints(self, but: tuple[Path | None, ...]) -> None:
+        for path in trial_folder(self.sweep, self.number).glob("checkpoint-*.safetensors"):
+            if path not in but:
+                path.unlink(missing_ok=True)  # the driver may just be dropping this trial's weights
