@@ -1,7 +1,8 @@
 """A real `mlflow server` on loopback that can be killed, frozen and started again, and a proxy
 before it that can fail.
 
-Used by benchmarks/mlflow_outbox.py, benchmarks/mlflow_trouble.py and tests/test_mlflow_trouble.py.
+Used by benchmarks/mlflow_outbox.py, benchmarks/mlflow_trouble.py and
+tests/search/tracking/test_mlflow_trouble.py.
 """
 
 import contextlib

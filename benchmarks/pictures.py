@@ -5,7 +5,7 @@ would.
     python benchmarks/pictures.py runs quickstart docs/images
 
 Needs `pip install playwright` and a Chromium (Debian: apt-get install chromium; elsewhere name one
-in MMM_CHROMIUM). tests/test_mlflow_pages.py looks at the same pages.
+in MMM_CHROMIUM). tests/search/tracking/test_mlflow_pages.py looks at the same pages.
 """
 
 import argparse

@@ -22,8 +22,8 @@ _PRELOADED = [
     "torchaudio.transforms",
     "transformers.models.auto.modeling_auto",
     "transformers.models.auto.tokenization_auto",
-    "tests.test_encode_command",
-    "tests.test_encode_huggingface_killed",
+    "tests.mmm.cli.test_encode_command",
+    "tests.mmm.encoders.test_encode_huggingface_killed",
 ]
 
 

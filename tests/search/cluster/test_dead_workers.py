@@ -16,8 +16,8 @@ from search.results.leaderboard import write_leaderboard
 from search.suggest.searcher import Searcher
 from search.worker.slices import Slices
 from tests.conftest import Corpus
+from tests.search.engine.test_controller import Sweep, told
 from tests.sweep_parts import METRIC, SMALL_SPACE, small_spec, train_serially
-from tests.test_conductor import Sweep, told
 
 KILLED = """Failure # 1 (occurred at 2026-11-26_18-45-24)
 The actor died unexpectedly before finishing this task.

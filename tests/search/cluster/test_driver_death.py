@@ -22,8 +22,8 @@ from search.ledger.history import History, Trial
 from search.ledger.spec import SweepSpec
 from search.space.load import load_space
 from tests.conftest import Corpus
+from tests.search.cluster.test_worker_death import processes_below, statuses
 from tests.sweep_parts import call, command, environment, train_serially, write_space
-from tests.test_worker_death import processes_below, statuses
 
 pytestmark = [
     pytest.mark.slow,

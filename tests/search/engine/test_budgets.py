@@ -26,6 +26,7 @@ from search.suggest.searcher import Searcher
 from search.worker.slices import Slices
 from spaces import SPACES, Space
 from tests.conftest import Corpus
+from tests.search.engine.test_controller import Sweep, fixed, told
 from tests.sweep_parts import (
     METRIC,
     call_here,
@@ -34,7 +35,6 @@ from tests.sweep_parts import (
     suggest_small,
     train_serially,
 )
-from tests.test_conductor import Sweep, fixed, told
 
 SPEC = SweepSpec("s", "quick", "manifest.csv", "features", trials=40, epochs=9, workers=2)
 

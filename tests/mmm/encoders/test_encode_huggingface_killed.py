@@ -17,7 +17,7 @@ from mmm.features.store import list_recipes
 from mmm.features.writer import PartialStore
 from tests.conftest import Corpus, names_in
 from tests.encode_parts import contents, forks
-from tests.test_huggingface import SPEECH, save_electra, save_speech_model
+from tests.mmm.encoders.test_huggingface import SPEECH, save_electra, save_speech_model
 
 NUM_SPEECH, NUM_TEXT = 80, 40  # rows: 40 utterances, two speech stores, one text store
 KILLED_AT = (9, 30, 60)  # rows of one run; 80 of them would be all of speech

@@ -30,7 +30,7 @@ from mmm.encoders.make import make_speech_encoder, make_text_encoder, text_encod
 from mmm.manifest import turns_of
 from mmm.training.features import load_features
 from tests.conftest import Corpus
-from tests.test_huggingface import WORDS
+from tests.mmm.encoders.test_huggingface import WORDS
 
 SIZE = {
     "hidden_size": 12,

@@ -27,8 +27,8 @@ from search.results.export import export_trial
 from search.space.load import load_space
 from search.suggest.warm_start import load_priors
 from tests.conftest import encode, write_corpus, write_manifest
+from tests.search.cluster.test_sweep import mlflow_runs
 from tests.sweep_parts import METRIC, call, call_here, train_serially, write_space
-from tests.test_sweep import mlflow_runs
 
 SPACE = """
 def suggest(trial):

@@ -13,6 +13,7 @@ from search.ledger.events import read_history
 from search.ledger.spec import SweepSpec
 from spaces import Space
 from tests.conftest import Corpus
+from tests.search.engine.test_controller import BLAST, Sweep
 from tests.sweep_parts import (
     SMALL,
     call,
@@ -24,7 +25,6 @@ from tests.sweep_parts import (
     trial_with,
     write_space,
 )
-from tests.test_conductor import BLAST, Sweep
 
 
 @pytest.mark.parametrize(

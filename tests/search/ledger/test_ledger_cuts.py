@@ -22,8 +22,8 @@ from search.suggest.searcher import Searcher
 from search.tracking.delivery import sync
 from search.tracking.store import EXPERIMENT, default_tracking_uri
 from tests.conftest import Corpus
+from tests.search.ledger.test_ledger import SWEEP, end, session, suggest
 from tests.sweep_parts import METRIC, SMALL_SPACE, epoch_entry, small_spec, train_serially
-from tests.test_ledger import SWEEP, end, session, suggest
 
 LOG_HEADER, FRAME_HEADER, PAGE = 32, 24, 4096
 

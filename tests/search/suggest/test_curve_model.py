@@ -7,8 +7,8 @@ from search.engine.asha import decide, rivals
 from search.ledger.history import Trial
 from search.space.sampling import Draw
 from search.suggest.curve_model import NUM_FIRST, Belief, _best_and_others, _levels
+from tests.search.suggest.test_acquisition import SPACE, ended, suggest_two
 from tests.sweep_parts import METRIC, epoch_entry
-from tests.test_proposal import SPACE, ended, suggest_two
 
 RUNGS = (3, 9, 27)
 

@@ -31,7 +31,7 @@ from mmm.manifest_csv import read_manifest
 from mmm.training.baselines import baselines
 from tests.conftest import Corpus, encode, names_in, trained, write_wav
 from tests.encode_parts import make_old, run_printed
-from tests.test_store import AUDIO, plan_of, ragged, write
+from tests.mmm.features.test_store import AUDIO, plan_of, ragged, write
 
 FILES = (*SMALL_FILES, *LARGE_FILES, "checksums.json")
 

@@ -34,7 +34,7 @@ from mmm.features.store import find_store, list_recipes
 from mmm.training.features import load_features
 from tests.conftest import SAMPLE_RATE_HZ, Corpus
 from tests.encode_parts import run_printed
-from tests.test_huggingface import SPEECH, save_speech_model
+from tests.mmm.encoders.test_huggingface import SPEECH, save_speech_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:Support for mismatched:UserWarning")
 DEEP = SPEECH | {"num_hidden_layers": 4}

@@ -15,7 +15,8 @@ import torch
 from mmm.models import ARCHITECTURES
 
 REFERENCE = Path(
-    os.environ.get("REFERENCE_LOGITS") or Path(__file__).parent / "data" / "reference_logits.json"
+    os.environ.get("REFERENCE_LOGITS")
+    or Path(__file__).parents[2] / "data" / "reference_logits.json"
 )
 CASES = [
     (f"{number}-{name}", name, case)

@@ -15,8 +15,8 @@ import pytest
 from search.ledger.events import read_history
 from tests.conftest import Corpus
 from tests.encode_parts import contents
+from tests.mmm.cli.test_encode_command import SMALL
 from tests.sweep_parts import TIMEOUT_S, call, environment
-from tests.test_encode_command import SMALL
 
 pytestmark = [
     pytest.mark.slow,

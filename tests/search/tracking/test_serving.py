@@ -109,7 +109,7 @@ def test_the_registered_model_is_served_with_the_probabilities_of_mmm_predict(
         "MLFLOW_TRACKING_URI": default_tracking_uri(runs),
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(Path(__file__).parent.parent),
+        "PYTHONPATH": str(Path(__file__).parents[3]),
     }
     now, before = (
         corpus.manifest.audio_path(corpus.manifest.utterances[place]) for place in (3, 2)
