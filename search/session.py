@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from mmm.console import plain
+from mmm.device import cpus_here
 from mmm.manifest import Manifest
 from search.engine.controller import Conductor
 from search.ledger.data import Changes, data_changes, restarts
@@ -137,7 +138,7 @@ def _run(
     if spec.precisions is None:  # decided once: a resumed sweep keeps it, wherever it goes on
         spec = replace(spec, precisions=sweep_precisions(spec))
     folder = sweep_dir(runs, spec.name)
-    threads = max(1, len(os.sched_getaffinity(0)) // spec.workers) if spec.address is None else 1
+    threads = max(1, cpus_here() // spec.workers) if spec.address is None else 1
     device = "cuda" if spec.gpus_per_trial > 0 else "cpu"
     view = View(console, spec.name)
     with Ledger(folder) as ledger, view:
