@@ -31,10 +31,10 @@ import soundfile
 import torch
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
-from mmm.device import resolve_precision
+from mmm.device import cpus_here, resolve_precision
 from mmm.encoders import Running
 from mmm.encoders.huggingface_speech import HuggingFaceSpeech
-from mmm.encoders.jobs import SpeechJob, default_threads, padding_waste, plan_batches, run_here
+from mmm.encoders.jobs import SpeechJob, padding_waste, plan_batches, run_here
 from mmm.encoders.make import make_speech_encoder
 
 RATE_HZ = 16_000
@@ -102,7 +102,7 @@ def compare(model: str, total_s: float, rounds: int, budget_s: float) -> None:
             ]
 
             def run() -> None:
-                for _ in run_here(default_threads())(encoders[precision], iter(enumerate(jobs))):
+                for _ in run_here(cpus_here())(encoders[precision], iter(enumerate(jobs))):
                     pass
 
             return run
@@ -113,7 +113,7 @@ def compare(model: str, total_s: float, rounds: int, budget_s: float) -> None:
             f"batches of {budget_s:g} s": ours("float32", budget_s),
             "bf16": ours("bf16", 0.0),
         }
-        torch.set_num_threads(default_threads())
+        torch.set_num_threads(cpus_here())
         took: dict[str, list[float]] = {way: [] for way in ways}
         for encoder in encoders.values():
             encoder.encode(np.zeros(RATE_HZ, dtype=np.float32), FEATURES)
@@ -125,7 +125,7 @@ def compare(model: str, total_s: float, rounds: int, budget_s: float) -> None:
                 took[way].append(time.perf_counter() - started)
     whole = sum(seconds)
     print(
-        f"{model} Wav2Vec2, {len(seconds)} files, {whole:.0f} s of speech, {default_threads()}"
+        f"{model} Wav2Vec2, {len(seconds)} files, {whole:.0f} s of speech, {cpus_here()}"
         f" cores, {rounds} rounds by turns; --precision auto is {resolve_precision('auto', 'cpu')}"
         " here"
     )

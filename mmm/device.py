@@ -2,9 +2,10 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:  # imported where it is used: whoever asks for cores alone need not wait for it
+    import torch
 
 PRECISIONS = ("auto", "float32", "bf16", "fp16")
 
@@ -30,7 +31,7 @@ def resolve_precision(precision: str, device: str) -> str:
     if precision != "auto":
         return precision
     if on_gpu:
-        import torch  # here: a built-in encoder whose features are there has no use for it
+        import torch
 
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     return "bf16" if cpu_has_bf16() else "float32"
@@ -74,8 +75,16 @@ def autocast(precision: str, device: str) -> Any:
     )
 
 
-def resolve_device(name: str) -> torch.device:
+def cpus_here() -> int:
+    """The cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # macOS has none
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def resolve_device(name: str) -> "torch.device":
     """`cpu`, `cuda` or `cuda:N`. Raises ValueError where this machine does not have it."""
+    import torch
+
     try:
         device = torch.device(name)
     except RuntimeError:

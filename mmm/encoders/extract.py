@@ -12,13 +12,13 @@ import numpy.typing as npt
 
 from mmm.audio.sound import SoundInfo, sound_info
 from mmm.audio.speech import SAMPLE_RATE_HZ, num_speech_samples
+from mmm.device import cpus_here
 from mmm.encoders import SpeechEncoder, TextEncoder
 from mmm.encoders.jobs import (
     Job,
     Runner,
     SpeechJob,
     TextJob,
-    default_threads,
     plan_batches,
     run_here,
 )
@@ -345,7 +345,7 @@ def _fill(
     """Encode batches; yields the number of each that is in the stores, and moves them to their
     place at the end.
     """
-    runner = run or run_here(default_threads())
+    runner = run or run_here(cpus_here())
     try:
         for number, result in (
             runner(encoder, ((number, job(number)) for number in numbers)) if numbers else ()
