@@ -8,6 +8,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# Two processes, of which the one that has nothing left takes over half of what the other has.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 # Some set it: every process that a test starts would then compile all modules again.
 unexport PYTHONDONTWRITEBYTECODE
 # Of what pip says, a line a package.
@@ -34,10 +36,10 @@ sweep: $(INSTALLED)
 	$(BIN)/mmm-search quickstart
 
 test: check
-	$(BIN)/python -m pytest --durations=20
+	$(PYTEST) --durations=20
 
 quick: check
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
