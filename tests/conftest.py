@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub: no test downloads
+# Before torch is imported, here and below: two threads of a small model that wait for each other in
+# a loop, on cores that others use as well, take twenty times as long.
+os.environ["OMP_WAIT_POLICY"] = "passive"
 
 import numpy as np
 import pytest
