@@ -24,7 +24,7 @@ import optuna
 
 from benchmarks.mlflow_server import Proxy, Server
 from search.engine.controller import Conductor
-from search.ledger.events import Ledger
+from search.ledger.events import create_sweep
 from search.ledger.spec import SweepSpec
 from search.tracking.delivery import Busy, sync
 from search.tracking.outbox import Outbox
@@ -75,8 +75,7 @@ def sweep(folder: Path, uri: str, seconds: float) -> tuple[float, float, list[fl
         tracking_uri=uri,
     )
     reports = []
-    with Ledger(folder / "trouble") as ledger:
-        ledger.append(("sweep", None, {"spec": spec.as_json()}))
+    with create_sweep(folder / "trouble", spec) as ledger:
         conductor = Conductor(ledger, spec, Space(suggest), "cpu", lambda: None)
         started = time.perf_counter()
         conductor.open_session("")

@@ -81,8 +81,7 @@ class View:
             parts.append(leaderboard_table(history, metric, _ROWS, None, self.console.width))
         if running:
             names = [
-                f"#{trial.number} {trial.settings['architecture']} epoch"
-                f" {trial.epochs[-1]['epoch'] if trial.epochs else 0}"
+                f"#{trial.number} {trial.settings['architecture']} epoch {trial.epoch}"
                 for trial in running[:_RUNNING]
             ]
             more = f"; and {len(running) - _RUNNING} more" if len(running) > _RUNNING else ""

@@ -16,13 +16,14 @@ from mmm.console import plain
 from mmm.manifest import Manifest
 from search.engine.controller import Conductor
 from search.ledger.data import Changes, data_changes, restarts
-from search.ledger.events import Ledger, read_history
+from search.ledger.events import create_sweep, open_sweep, read_history
 from search.ledger.files import drop_weights, existing_sweep, sweep_dir
 from search.ledger.history import History
+from search.ledger.records import DataNote, Prior
 from search.ledger.spec import SweepSpec
 from search.live import View, lasting
 from search.plan.checks import Checked, check
-from search.results.baseline import baseline_of, fit_baseline, verdict
+from search.results.baseline import baseline_of, fit_baseline, verdict, words
 from search.results.export import best_trial, export_trial
 from search.results.leaderboard import counts, leaderboard_table, write_leaderboard
 from search.space.enqueue import Point
@@ -66,7 +67,7 @@ def start(
         )
     with lasting(console), Outbox() as outbox:
         checked = check(with_features_there(spec), points)
-        priors: list[dict[str, Any]] = []
+        priors: list[Prior] = []
         if warm_start:
             from search.suggest.warm_start import load_priors
 
@@ -93,7 +94,6 @@ def resume(
     """
     folder = existing_sweep(runs, name)
     history = read_history(folder / "ledger.sqlite")
-    assert history.spec is not None
     spec = replace(history.spec, **changes, command=command_line())
     with lasting(console), Outbox() as outbox:
         settings_check = SettingsCheck(spec)
@@ -108,12 +108,11 @@ def resume(
         changed = data_changes(history, data)
         if not accept_changed_data:
             _refuse_changed(history, changed)
-        return _run(checked, runs, console, outbox, data | restarts(history, data, changed))
+        return _run(checked, runs, console, outbox, restarts(history, data, changed))
 
 
 def _refuse_changed(history: History, changed: Changes) -> None:
     if changed.what:
-        assert history.spec is not None
         raise ValueError(
             f"sweep {history.spec.name!r}: the data are not those that its trials were trained on"
             f" ({'; '.join(changed.what)}); start a new sweep on them under another --name, or go"
@@ -127,12 +126,10 @@ def _run(
     runs: Path,
     console: Console,
     outbox: Outbox,
-    data: dict[str, Any],
-    priors: Sequence[dict[str, Any]] | None = None,
+    data: DataNote,
+    priors: Sequence[Prior] | None = None,
 ) -> History:
-    """A session on `data`, the body of their note; `priors` are those of a new sweep, None goes on
-    with one.
-    """
+    """A session on `data`; `priors` are those of a new sweep, None goes on with one."""
     spec, space = checked.spec, checked.space
     if spec.precisions is None:  # decided once: a resumed sweep keeps it, wherever it goes on
         spec = replace(spec, precisions=sweep_precisions(spec))
@@ -140,25 +137,21 @@ def _run(
     threads = max(1, len(os.sched_getaffinity(0)) // spec.workers) if spec.address is None else 1
     device = "cuda" if spec.gpus_per_trial > 0 else "cpu"
     view = View(console, spec.name)
-    with Ledger(folder) as ledger, view:
+    opened = open_sweep(folder) if priors is None else create_sweep(folder, spec, priors)
+    with opened as ledger, view:
         if ledger.lock.replaced is not None:
             console.print(
                 plain(f"took over the sweep from {ledger.lock.replaced}"),
                 highlight=False,
                 soft_wrap=True,
             )
-        if priors is not None:
-            ledger.append(
-                ("sweep", None, {"spec": spec.as_json()}),
-                *(("prior", None, prior) for prior in priors),
-            )
         conductor = Conductor(
             ledger, spec, space, device, view.changed, count_parameters=checked.settings_check
         )
         conductor.command_started = command_started()
         conductor.open_session(spec.command)
-        ledger.append(("note", None, {"about": "data", **data}))
-        for number in data.get("restarted", ()):
+        ledger.append(data)
+        for number in data.restarted:
             with contextlib.suppress(OSError):  # none were kept
                 drop_weights(folder, number)
         view.follow(conductor)
@@ -225,15 +218,13 @@ def _run(
 def _fit_baseline(conductor: Conductor, manifest: Manifest, view: View, console: Console) -> None:
     """The linear system, before the first trial."""
     ledger, metric = conductor.ledger, conductor.spec.metric
-    body = fit_baseline(
+    found = fit_baseline(
         conductor.spec, manifest, ledger.folder, len(ledger.history.data_changes), view.doing
     )
-    ledger.append(("baseline", None, body))
-    found = baseline_of(ledger.history)
-    assert found is not None
+    ledger.append(found)
     line = (
         f"linear baseline: {metric} {found.metrics[metric]:.4f} (logistic regression,"
-        f" {found.words}), in {found.seconds:.1f} s"
+        f" {words(found)}), in {found.seconds:.1f} s"
     )
     console.print(plain(line), highlight=False, soft_wrap=True)
     view.doing("")

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from optuna import Trial as Suggester
 
 from search.cli.app import main
 from search.engine.controller import Conductor
-from search.ledger.history import State, Trial
+from search.ledger.events import Entry
+from search.ledger.history import Event, History, State, Trial
+from search.ledger.records import Epoch, Sweep
 from search.ledger.spec import SweepSpec
 from search.worker.slices import Slices
 from spaces import Space
@@ -58,16 +60,32 @@ def small_spec(corpus: Corpus, **changes: Any) -> SweepSpec:
     )
 
 
-def epoch_entry(epoch: int, score: float) -> dict[str, Any]:
-    """The body of an epoch event."""
-    return {
-        "epoch": epoch,
-        "train_loss": 1.0,
-        "metrics": {METRIC: score},
-        "seconds": 0.1,
-        "alone_seconds": 0.1,
-        "ended": 0.0,
-    }
+def epoch_entry(epoch: int, score: float) -> Epoch:
+    """An epoch as a ledger has it."""
+    return Epoch(
+        epoch=epoch,
+        train_loss=1.0,
+        metrics={METRIC: score},
+        seconds=0.1,
+        alone_seconds=0.1,
+        ended=0.0,
+    )
+
+
+def events_of(*entries: Entry, at: Sequence[float] | None = None) -> list[Event]:
+    """Events as a ledger has them, a second after each other or at these times."""
+    times = at if at is not None else range(1, len(entries) + 1)
+    return [
+        Event(seq, float(when), *(entry if isinstance(entry, tuple) else (None, entry)))
+        for seq, (when, entry) in enumerate(zip(times, entries, strict=True), start=1)
+    ]
+
+
+def history_of(spec: SweepSpec, *entries: Entry) -> History:
+    """What these events of a sweep add up to."""
+    history = History.of(events_of(Sweep(spec), *entries))
+    assert history is not None
+    return history
 
 
 def trial_with(number: int, scores: Mapping[int, float], state: State = "running") -> Trial:

@@ -5,8 +5,7 @@ is over.
 import contextlib
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from search.engine.asha import decide, rivals
@@ -16,7 +15,20 @@ from search.engine.orders import Orders
 from search.ledger.events import Entry, Ledger
 from search.ledger.files import drop_weights
 from search.ledger.history import Trial
-from search.ledger.spec import SweepSpec
+from search.ledger.records import (
+    Checkpoint,
+    Close,
+    DeadWorker,
+    End,
+    EndState,
+    GoesOnAlone,
+    PackMeasured,
+    RungDecision,
+    Session,
+    Warned,
+    epoch_of,
+)
+from search.ledger.spec import Params, SweepSpec
 from search.suggest.searcher import Searcher
 from spaces import Space
 
@@ -36,7 +48,7 @@ class Conductor:
         device: str,
         on_change: Callable[[], None],
         clock: Callable[[], float] = time.time,
-        count_parameters: Callable[[Mapping[str, Any]], int] | None = None,
+        count_parameters: Callable[[Params], int] | None = None,
         searcher: Searcher | None = None,
     ) -> None:
         """A replay has its own `clock` and `searcher`, and no models whose parameters could be
@@ -96,32 +108,26 @@ class Conductor:
         """Record what a trial reported; True when it has to stop."""
         now = self.clock()
         trial = self.trials[number]
-        if report["epochs"]:
+        epochs = [epoch_of(entry) for entry in report["epochs"]]
+        if epochs:
             if self.first_result is None:
                 self.first_result = now
             self.last_result = now
-            first = report["epochs"][0]
-            started = first.get("started", first["ended"] - first["seconds"])
+            first = epochs[0]
+            started = first.ended - first.seconds if first.started is None else first.started
             self.first_step = started if self.first_step is None else min(self.first_step, started)
             self.trained_s += [
-                (entry["ended"], entry["seconds"], entry["alone_seconds"])
-                for entry in report["epochs"]
+                (entry.ended, entry.seconds, entry.alone_seconds) for entry in epochs
             ]
-        entries: list[Entry] = [("epoch", number, entry) for entry in report["epochs"]]
+        entries: list[Entry] = [(number, entry) for entry in epochs]
         if report["checkpoint"] is not None:
-            entries.append(("checkpoint", number, report["checkpoint"]))
+            entries.append((number, Checkpoint(**report["checkpoint"])))
         for text in report.get("warnings", ()):
             self.warnings.append(f"trial {number}: {text}")
-            entries.append(("note", None, {"about": "warning", "trial": number, "text": text}))
+            entries.append(Warned(number, text))
         if report.get("packs") is not None:
             self.orders.packs.measured(trial.settings, report["packs"]["size"])
-            entries.append(
-                (
-                    "note",
-                    None,
-                    {"about": "packs", **self.orders.packs.key(trial.settings), **report["packs"]},
-                )
-            )
+            entries.append(PackMeasured(*self.orders.packs.key(trial.settings), **report["packs"]))
         self.ledger.append(*entries)
         if report["failure"] is not None:
             failure = report["failure"]
@@ -135,12 +141,11 @@ class Conductor:
                     is_finding=failure.get("diverged", False),
                 )
             return True
-        epoch = trial.epochs[-1]["epoch"] if trial.epochs else 0
         stop = True
         if (broken := broken_constraint(self.spec, trial.num_parameters, trial.epochs)) is not None:
             self.end(number, "failed", broken, is_finding=True)
         elif report["is_last"]:
-            self.end(number, "complete", f"all {epoch} epochs")
+            self.end(number, "complete", f"all {trial.epoch} epochs")
         else:
             stop = self.stops_at_rung(number)
         # Interrupted trials stay `running` in the ledger: resume goes on with them.
@@ -164,11 +169,7 @@ class Conductor:
             elif self._is_in_training(number):
                 trial = self.trials[number]
                 self.orders.packs.not_measured(trial.settings)
-                note: Entry = (
-                    "note",
-                    None,
-                    {"about": "dead worker", "trial": number, "reason": reason},
-                )
+                note = DeadWorker(number, reason)
                 if trial.dead_workers + 1 < MAX_DEAD_WORKERS:
                     self.orders.retry_alone(number, note)
                 else:
@@ -181,9 +182,7 @@ class Conductor:
 
     def _retry_alone(self, number: int, reason: str) -> None:
         if self._is_in_training(number):
-            self.orders.retry_alone(
-                number, ("note", None, {"about": "alone", "trial": number, "reason": reason})
-            )
+            self.orders.retry_alone(number, GoesOnAlone(number, reason))
             self.orders.packs.failed(self.trials[number].settings)
             self.on_change()
 
@@ -215,26 +214,22 @@ class Conductor:
         ends.
         """
         trial = self.trials[number]
-        epoch = trial.epochs[-1]["epoch"] if trial.epochs else 0
+        epoch = trial.epoch
         if epoch not in self.spec.rungs or trial.decided >= epoch:
             return False
         expected = self.orders.searcher.expected(rivals(self.trials, number, epoch))
         decision = decide(self.trials, number, epoch, self.spec.metric, self.spec.factor, expected)
-        body = {
-            "epoch": epoch,
-            "action": "stop" if decision.stop else "continue",
-            "reason": decision.reason,
-        }
+        record = RungDecision(epoch, "stop" if decision.stop else "continue", decision.reason)
         if decision.stop:
-            self.end(number, "pruned", decision.reason, before=[("decision", number, body)])
+            self.end(number, "pruned", decision.reason, before=[(number, record)])
         else:
-            self.ledger.append(("decision", number, body))
+            self.ledger.append((number, record))
         return decision.stop
 
     def end(
         self,
         number: int,
-        state: str,
+        state: EndState,
         reason: str,
         trace: str = "",
         before: Sequence[Entry] = (),
@@ -247,13 +242,7 @@ class Conductor:
         Of a failed one: `is_lost`, because its workers died; `is_finding`, because that is what its
         settings are like.
         """
-        body = {
-            "state": state,
-            "reason": reason,
-            "traceback": trace,
-            **({"is_lost": True} if is_lost else {}),
-        }
-        self.ledger.append(*before, ("end", number, body))
+        self.ledger.append(*before, (number, End(state, reason, trace, is_lost)))
         self.orders.searcher.tell(self.trials[number])
         if (why := self.failures.add(self.trials[number], is_finding)) is not None:
             self.break_off(why)
@@ -315,16 +304,10 @@ class Conductor:
         return trained / self.spec.workers / (self.last_result - self.first_result)
 
     def open_session(self, command: str) -> None:
-        body = {"spec": asdict(self.spec), "host": socket.gethostname(), "command": command}
-        self.ledger.append(("session", None, body))
+        self.ledger.append(Session(self.spec, socket.gethostname(), command))
         self.earlier_s = self.ledger.history.used_s
         self.budgets_before = self.budgets()
 
     def close_session(self, why: str) -> None:
-        body = {
-            "why": why,
-            "seconds": self.clock() - self.session_started,
-            "efficiency": self.efficiency(),
-            "first_step_s": self.first_step_s(),
-        }
-        self.ledger.append(("close", None, body))
+        seconds = self.clock() - self.session_started
+        self.ledger.append(Close(why, seconds, self.efficiency(), self.first_step_s()))

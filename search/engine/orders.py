@@ -5,7 +5,8 @@ suggests.
 import json
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from mmm.training.config import make_config
@@ -14,7 +15,8 @@ from search.engine.budgets import broken_constraint
 from search.engine.pack_sizes import PackSizes
 from search.ledger.events import Entry, Ledger
 from search.ledger.history import Trial
-from search.ledger.spec import SweepSpec
+from search.ledger.records import EndState, Suggestion, body_of
+from search.ledger.spec import Params, SweepSpec
 from search.space.load import SpaceError, point_settings
 from search.space.sampling import fixing
 from search.space.settings import sweep_precisions, trial_config
@@ -36,7 +38,7 @@ class Judge(Protocol):
     def end(
         self,
         number: int,
-        state: str,
+        state: EndState,
         reason: str,
         trace: str = "",
         before: Sequence[Entry] = (),
@@ -59,7 +61,7 @@ class Orders:
         device: str,
         judge: Judge,
         searcher: Searcher | None,
-        count_parameters: Callable[[Mapping[str, Any]], int] | None,
+        count_parameters: Callable[[Params], int] | None,
     ) -> None:
         """`searcher`: None makes the sweep's own from the ledger; `count_parameters`: None where
         there are no models.
@@ -100,7 +102,7 @@ class Orders:
         ]
         self.packs = PackSizes(spec)
         self._queued_shapes: dict[str, Any] = {}
-        self._fixed: dict[int, dict[str, Any] | None] = {}
+        self._fixed: dict[int, Params | None] = {}
         # Trials that are not packed any more: what killed a worker must not take others with it.
         self._alone = {trial.number for trial in self.trials.values() if trial.dead_workers}
 
@@ -174,7 +176,7 @@ class Orders:
             return None
         return None
 
-    def _wanted(self, like: Trial | None, shape: Any) -> tuple[int, dict[str, Any] | None] | None:
+    def _wanted(self, like: Trial | None, shape: Any) -> tuple[int, Params | None] | None:
         """Which place of the queue is next, and what a companion of `like` has in common with it;
         None where there is none.
         """
@@ -189,36 +191,31 @@ class Orders:
         )
         return None if fixed is None else (0, fixed)
 
-    def _suggest(self, number: int, place: int, fixed: dict[str, Any] | None) -> None:
+    def _suggest(self, number: int, place: int, fixed: Params | None) -> None:
         """Write down the next trial; it ends at once where it cannot be trained or the ledger has
         its answer.
         """
-        suggested: dict[str, Any] = {}
-        about: dict[str, Any] = (
-            {"queued": self.queued.pop(place)} if self.queued and fixed is None else {}
-        )
+        queued = self.queued.pop(place) if self.queued and fixed is None else None
+        suggestion = Suggestion({}, {}, {}, queued)
         try:
             params, distributions, suggested = self.searcher.suggest(number, fixed, place)
-            settings = trial_config(suggested, self.spec).params()
-            about["precision"] = self._precision(settings["architecture"])
+            suggestion = replace(
+                suggestion, params=params, distributions=distributions, settings=suggested
+            )
+            config = trial_config(suggested, self.spec)
+            settings = config.params()
+            suggestion = replace(suggestion, precision=self._precision(config.architecture))
             if self.count_parameters is not None:
-                about["num_parameters"] = self.count_parameters(suggested)
+                num_parameters = self.count_parameters(suggested)
+                suggestion = replace(suggestion, num_parameters=num_parameters)
         except (ValueError, FileNotFoundError) as error:  # the latter: features that nobody made
             reason, trace = f"invalid settings: {error}", ""
             if isinstance(error, SpaceError):
-                params, distributions, reason, trace = (
-                    error.params,
-                    error.distributions,
-                    str(error),
-                    traceback.format_exc(),
+                reason, trace = str(error), traceback.format_exc()
+                suggestion = replace(
+                    suggestion, params=error.params, distributions=error.distributions
                 )
-            body = {
-                "params": params,
-                "distributions": distributions,
-                "settings": suggested,
-                **about,
-            }
-            self.judge.end(number, "failed", reason, trace, before=[("suggest", number, body)])
+            self.judge.end(number, "failed", reason, trace, before=[(number, suggestion)])
             return
         earlier = self.same_settings.setdefault(_without_seed(settings), [])
         copied = self._answer_of(earlier) if self.spec.repeats == "reuse" else None
@@ -226,18 +223,17 @@ class Orders:
         settings["seed"] = copied.settings["seed"] if copied else settings["seed"] + len(earlier)
         earlier.append(number)
         self._num_of_shape[_shape(settings)] += 1
-        body = {"params": params, "distributions": distributions, "settings": settings, **about}
-        before: list[Entry] = [("suggest", number, body)]
-        if (broken := broken_constraint(self.spec, about.get("num_parameters"), [])) is not None:
+        suggestion = replace(suggestion, settings=settings)
+        before: list[Entry] = [(number, suggestion)]
+        if (broken := broken_constraint(self.spec, suggestion.num_parameters, [])) is not None:
             self.judge.end(number, "failed", broken, before=before, is_finding=True)
         elif copied is not None:
             before += [
-                ("epoch", number, {**entry, "copied_from": copied.number})
-                for entry in copied.epochs
+                (number, replace(entry, copied_from=copied.number)) for entry in copied.epochs
             ]
             self.judge.end(
                 number,
-                copied.state,
+                "complete" if copied.state == "complete" else "pruned",
                 f"same settings as trial {copied.number}: {copied.reason}",
                 before=before,
             )
@@ -255,7 +251,7 @@ class Orders:
                 self._queued_shapes[name] = None
         return self._queued_shapes[name]
 
-    def _fixed_by(self, trial: Trial) -> dict[str, Any] | None:
+    def _fixed_by(self, trial: Trial) -> Params | None:
         """The parameters that a companion of a trial has in common with it; None where it would be
         the same trial.
         """
@@ -266,7 +262,7 @@ class Orders:
             self._fixed = {trial.number: found}
         return self._fixed[trial.number]
 
-    def _settings(self, suggested: Mapping[str, Any]) -> dict[str, Any]:
+    def _settings(self, suggested: Params) -> Params:
         return trial_config(suggested, self.spec).params()
 
     def _answer_of(self, earlier: Sequence[int]) -> Trial | None:
@@ -295,8 +291,8 @@ class Orders:
             "metric": spec.metric,
             "device": self.device,
             "rungs": spec.rungs,
-            "precision": self._precision(trial.settings["architecture"]),
-            "checkpoints": trial.checkpoints,
+            "precision": self._precision(trial.architecture),
+            "checkpoints": [body_of(checkpoint) for checkpoint in trial.checkpoints],
         }
 
     def _precision(self, architecture: str) -> str:
@@ -312,12 +308,12 @@ class Orders:
         self._alone.add(number)
 
 
-def _shape(settings: Mapping[str, Any]) -> Any:
+def _shape(settings: Params) -> Any:
     """Trials of equal shapes can train in one pack."""
     return pack_shape(make_config(dict(settings)))
 
 
-def _shape_or_none(settings: Mapping[str, Any]) -> Any:
+def _shape_or_none(settings: Params) -> Any:
     """None of settings that could not be trained."""
     try:
         return _shape(settings)
@@ -325,7 +321,7 @@ def _shape_or_none(settings: Mapping[str, Any]) -> Any:
         return None
 
 
-def _without_seed(settings: Mapping[str, Any]) -> str:
+def _without_seed(settings: Params) -> str:
     return json.dumps(
         {name: value for name, value in settings.items() if name != "seed"}, sort_keys=True
     )

@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 from search.cluster.tune import cause_of_death
 from search.engine.controller import MAX_DEAD_WORKERS, Conductor
 from search.ledger.events import read_events, read_history
+from search.ledger.records import DeadWorker
 from search.results.leaderboard import write_leaderboard
 from search.suggest.searcher import Searcher
 from search.worker.slices import Slices
@@ -59,15 +60,13 @@ def test_a_trial_whose_worker_died_goes_on_from_its_checkpoint_and_ends_as_if_un
         pass
     assert told(sweep.history) == expected
     events = [event for event in read_events(sweep.folder / "ledger.sqlite") if event.trial == 0]
-    assert [event.body["epoch"] for event in events if event.kind == "epoch"] == list(
+    assert [event.body.epoch for event in events if event.kind == "epoch"] == list(
         range(1, 8)
     )  # none was trained twice
     notes = [
         event.body for event in read_events(sweep.folder / "ledger.sqlite") if event.kind == "note"
     ]
-    assert notes == [{"about": "dead worker", "trial": 0, "reason": "killed"}] * (
-        MAX_DEAD_WORKERS - 1
-    )
+    assert notes == [DeadWorker(0, "killed")] * (MAX_DEAD_WORKERS - 1)
     assert len(conductor.dead_workers) == MAX_DEAD_WORKERS - 1
 
 

@@ -20,8 +20,9 @@ from search.cluster.actor import TrialActor
 from search.cluster.tune import ConductedScheduler, ConductedSearcher
 from search.engine.controller import MAX_DEAD_WORKERS, Conductor
 from search.engine.pack_sizes import PackSizes
-from search.ledger.events import Ledger, read_history
+from search.ledger.events import create_sweep, open_sweep, read_history
 from search.ledger.history import History
+from search.ledger.records import PackMeasured
 from search.ledger.spec import SweepSpec
 from search.space.sampling import draws, fixing
 from search.worker.slices import Slices
@@ -57,8 +58,7 @@ def train_together(conductor: Conductor) -> Iterator[list[int]]:
 
 
 def sweep(folder: Path, spec: SweepSpec) -> tuple[History, list[list[int]]]:
-    with Ledger(folder) as ledger:
-        ledger.append(("sweep", None, {"spec": spec.as_json()}))
+    with create_sweep(folder, spec) as ledger:
         conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
         conductor.open_session("mmm-search run")
         together = list(train_together(conductor))
@@ -94,7 +94,7 @@ def test_each_trial_of_a_pack_is_decided_on_and_ends_as_its_own(
     assert list(history.trials) == list(range(14))
     assert {trial.state for trial in history.trials.values()} == {"complete", "pruned"}
     for trial in history.trials.values():
-        assert [entry["epoch"] for entry in trial.epochs] == list(range(1, len(trial.epochs) + 1))
+        assert [entry.epoch for entry in trial.epochs] == list(range(1, len(trial.epochs) + 1))
         assert len(trial.epochs) in ((7,) if trial.state == "complete" else (2, 6))
 
 
@@ -102,7 +102,6 @@ def test_a_trial_scores_in_a_pack_what_it_scores_alone(
     corpus: Corpus, packed: tuple[History, list[list[int]]], tmp_path: Path
 ) -> None:
     history, _ = packed
-    assert history.spec is not None
     for trial in list(history.trials.values())[:6]:
         order = {
             "sweep": str(tmp_path),
@@ -120,9 +119,9 @@ def test_a_trial_scores_in_a_pack_what_it_scores_alone(
         assert report["failure"] is None
         assert report["epochs"]
         for alone, found in zip(report["epochs"], trial.epochs, strict=False):
-            assert alone["train_loss"] == pytest.approx(found["train_loss"], abs=1e-6)
-            assert alone["metrics"]["loss"] == pytest.approx(found["metrics"]["loss"], abs=1e-5)
-            assert alone["metrics"][METRIC] == found["metrics"][METRIC]
+            assert alone["train_loss"] == pytest.approx(found.train_loss, abs=1e-6)
+            assert alone["metrics"]["loss"] == pytest.approx(found.metrics["loss"], abs=1e-5)
+            assert alone["metrics"][METRIC] == found.metrics[METRIC]
 
 
 def test_queued_points_of_one_shape_are_packed_and_each_is_tried_once(
@@ -150,12 +149,11 @@ def test_a_killed_sweep_of_packs_goes_on_with_what_was_running(
 ) -> None:
     spec = small_spec(corpus, trials=8, epochs=7, first_rung=6, packs=4)
     folder = tmp_path / "killed"
-    with Ledger(folder) as ledger:
-        ledger.append(("sweep", None, {"spec": spec.as_json()}))
+    with create_sweep(folder, spec) as ledger:
         conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
         conductor.open_session("mmm-search run")
         next(train_together(conductor))
-    with Ledger(folder) as ledger:
+    with open_sweep(folder) as ledger:
         conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
         assert len(conductor.orders.unfinished) == 4
         conductor.open_session("mmm-search resume")
@@ -216,8 +214,7 @@ def test_trials_of_a_pack_that_goes_wrong_go_on_alone_from_their_checkpoints(
     def no_memory() -> None:
         raise RuntimeError("out of memory")
 
-    with Ledger(tmp_path / "s") as ledger:
-        ledger.append(("sweep", None, {"spec": spec.as_json()}))
+    with create_sweep(tmp_path / "s", spec) as ledger:
         conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
         orders = conductor.next_orders()
         slices = Slices(orders)
@@ -244,8 +241,7 @@ def test_members_of_a_pack_whose_worker_died_go_on_alone_and_from_then_on_deaths
     corpus: Corpus, tmp_path: Path
 ) -> None:
     spec = small_spec(corpus, trials=6, epochs=7, first_rung=6, packs=2)
-    with Ledger(tmp_path / "s") as ledger:
-        ledger.append(("sweep", None, {"spec": spec.as_json()}))
+    with create_sweep(tmp_path / "s", spec) as ledger:
         conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
         numbers = [order["number"] for order in conductor.next_orders()]
         assert len(numbers) == 2
@@ -268,8 +264,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_it_with_a_warning(
 ) -> None:
     spec = small_spec(corpus, trials=1, epochs=9, first_rung=2, factor=2)
     folder = tmp_path / "s"
-    with Ledger(folder) as ledger:
-        ledger.append(("sweep", None, {"spec": spec.as_json()}))
+    with create_sweep(folder, spec) as ledger:
         conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
         reports = train_together(conductor)
         for _ in range(3):
@@ -278,10 +273,10 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_it_with_a_warning(
         trial = conductor.trials[0]
         assert trial.checkpoint is not None
         assert trial.earlier_checkpoint is not None
-        assert trial.checkpoint["epoch"] > trial.earlier_checkpoint["epoch"]
-        path = Path(trial.checkpoint["path"])
+        assert trial.checkpoint.epoch > trial.earlier_checkpoint.epoch
+        path = Path(trial.checkpoint.path)
         path.write_bytes(path.read_bytes()[:-9])
-    with Ledger(folder) as ledger:
+    with open_sweep(folder) as ledger:
         conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
         list(train_together(conductor))
         assert conductor.trials[0].state == "complete"
@@ -378,18 +373,17 @@ def test_a_worker_measures_packs_and_says_what_they_are_worth(
     corpus: Corpus, tmp_path: Path
 ) -> None:
     spec = small_spec(corpus, workers=2, trials=40, epochs=7, first_rung=2)
-    with Ledger(tmp_path / "s") as ledger:
-        ledger.append(("sweep", None, {"spec": spec.as_json()}))
+    with create_sweep(tmp_path / "s", spec) as ledger:
         conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
         reports = train_together(conductor)
         next(reports)
         next(reports)
         notes = [event.body for event in _notes(ledger.folder)]
-    (note,) = [body for body in notes if body["about"] == "packs"]
-    assert note["architecture"] == conductor.trials[0].settings["architecture"]
-    assert note["size"] in (1, 4, 10)  # of 39 to come, two workers
-    assert all(seconds > 0 for seconds in note["seconds"].values())
-    assert note["seconds"].keys() >= {"1", "4"}
+    (note,) = [note for note in notes if isinstance(note, PackMeasured)]
+    assert note.architecture == conductor.trials[0].settings["architecture"]
+    assert note.size in (1, 4, 10)  # of 39 to come, two workers
+    assert all(seconds > 0 for seconds in note.seconds.values())
+    assert note.seconds.keys() >= {"1", "4"}
 
 
 class Seat:
@@ -414,8 +408,7 @@ def test_a_budget_that_is_used_up_by_one_of_a_pack_loses_none_of_the_others(
     monkeypatch.setattr("search.worker.slices.SLICE_S", 0.0)  # an epoch a report
     spec = small_spec(corpus, trials=6, epochs=7, first_rung=6, packs=4, **changes)
     folder = tmp_path / "s"
-    with Ledger(folder) as ledger:
-        ledger.append(("sweep", None, {"spec": spec.as_json()}))
+    with create_sweep(folder, spec) as ledger:
         conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
         seats: dict[str, list[int]] = {}
         searcher, scheduler = (
@@ -431,7 +424,7 @@ def test_a_budget_that_is_used_up_by_one_of_a_pack_loses_none_of_the_others(
         running = [number for number, trial in conductor.trials.items() if trial.state == "running"]
         assert len(running) == 4
     later = replace(spec, compute_budget_s=None, target=None)
-    with Ledger(folder) as ledger:
+    with open_sweep(folder) as ledger:
         conductor = Conductor(ledger, later, SMALL_SPACE, "cpu", lambda: None)
         conductor.open_session("mmm-search resume")
         list(train_together(conductor))
@@ -441,8 +434,7 @@ def test_a_budget_that_is_used_up_by_one_of_a_pack_loses_none_of_the_others(
 
 def test_while_a_worker_lives_the_search_is_not_over(corpus: Corpus, tmp_path: Path) -> None:
     spec = small_spec(corpus, trials=2, epochs=7, first_rung=6, packs=2)
-    with Ledger(tmp_path / "s") as ledger:
-        ledger.append(("sweep", None, {"spec": spec.as_json()}))
+    with create_sweep(tmp_path / "s", spec) as ledger:
         conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
         seats: dict[str, list[int]] = {}
         searcher, scheduler = (
@@ -463,8 +455,7 @@ def test_a_worker_that_has_lost_a_trial_is_given_up_and_what_it_had_goes_to_othe
     corpus: Corpus, tmp_path: Path
 ) -> None:
     spec = small_spec(corpus, trials=2, epochs=7, first_rung=6, packs=2)
-    with Ledger(tmp_path / "s") as ledger:
-        ledger.append(("sweep", None, {"spec": spec.as_json()}))
+    with create_sweep(tmp_path / "s", spec) as ledger:
         conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
         seats: dict[str, list[int]] = {}
         searcher, scheduler = (
@@ -492,8 +483,7 @@ def test_a_pack_that_goes_wrong_in_a_later_epoch_of_a_slice_saves_no_weights_of_
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = small_spec(corpus, trials=2, epochs=7, first_rung=6, packs=2)
-    with Ledger(tmp_path / "s") as ledger:
-        ledger.append(("sweep", None, {"spec": spec.as_json()}))
+    with create_sweep(tmp_path / "s", spec) as ledger:
         conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
         slices = Slices(conductor.next_orders())
         optimizer = slices.members[1].run.optimizer
@@ -524,8 +514,7 @@ def test_packs_give_at_most_an_eighth_of_a_sweeps_trials_to_one_shape(
     corpus: Corpus, tmp_path: Path
 ) -> None:
     spec = small_spec(corpus, trials=64, workers=2)
-    with Ledger(tmp_path / "sweep") as ledger:
-        ledger.append(("sweep", None, {"spec": spec.as_json()}))
+    with create_sweep(tmp_path / "sweep", spec) as ledger:
         conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
         (first,) = conductor.next_orders()
         for architecture in ("vanilla_concat", "three_way_concat"):
