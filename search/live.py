@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from mmm.console import plain
+from mmm.console import plain, say
 from search.durations import duration
 from search.engine.controller import Conductor
 from search.ledger.history import History
@@ -81,8 +81,7 @@ class View:
             parts.append(leaderboard_table(history, metric, _ROWS, None, self.console.width))
         if running:
             names = [
-                f"#{trial.number} {trial.settings['architecture']} epoch"
-                f" {trial.epochs[-1]['epoch'] if trial.epochs else 0}"
+                f"#{trial.number} {trial.settings['architecture']} epoch {trial.epoch}"
                 for trial in running[:_RUNNING]
             ]
             more = f"; and {len(running) - _RUNNING} more" if len(running) > _RUNNING else ""
@@ -108,7 +107,7 @@ class View:
                     f" {trial.settings.get('architecture')}, {score}; "
                 )
                 line += f"{best_so_far(self.conductor)}; {budget_line(self.conductor)}"
-                self.console.print(plain(line), highlight=False, soft_wrap=True)
+                say(self.console, line)
 
 
 def head_lines(conductor: Conductor, history: History) -> list[str]:
@@ -173,9 +172,8 @@ class _Voice:
             self._fall_silent()
 
     def isatty(self) -> bool:
-        return (
-            self._is_terminal
-        )  # a closed one is none any more, and what was begun on it has to be ended
+        # A closed one is none any more, and what was begun on it has to be ended.
+        return self._is_terminal
 
     def _fall_silent(self) -> None:
         # What is buffered goes there too: Python would fail on it at its end.

@@ -6,11 +6,11 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 
 from search.engine.controller import Conductor
+from search.messages import Report
 from search.worker.slices import Slices
 
 
@@ -18,7 +18,7 @@ def train(
     conductor: Conductor,
     threads: int = 1,
     in_training: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
-) -> Iterator[list[dict[str, Any]]]:
+) -> Iterator[list[Report]]:
     """Train until the conductor has nothing more to order, what trains in a context `in_training`;
     yields the reports of each slice once they are written down.
 
@@ -26,7 +26,7 @@ def train(
     """
     torch.set_num_threads(threads)
     while orders := conductor.next_orders():
-        seat = [order["number"] for order in orders]
+        seat = [order.number for order in orders]
         with in_training():
             slices = Slices(orders)
         while seat:

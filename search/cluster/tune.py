@@ -6,11 +6,11 @@ several together. To end one of Tune's trials for each of ours would cost about 
 driver's time and another round trip.
 """
 
-import json
 import logging
 import shutil
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,44 +21,43 @@ from ray.tune.search import Searcher as TuneSearcher
 from search.cluster.actor import TrialActor
 from search.cluster.connect import is_connected
 from search.engine.controller import Conductor
+from search.messages import as_json, reports_of
 
 _LOOK_S = 5.0  # between looks whether Ray is there
 
 
-class ConductedSearcher(TuneSearcher):
+class _NeverRestored:
+    """Tune pickles its parts to restore them, which is never done: the ledger has everything."""
+
+    def __getstate__(self) -> dict[str, object]:
+        return {}
+
+
+class ConductedSearcher(_NeverRestored, TuneSearcher):
     """Ray Tune asks the conductor what a new seat is to train first."""
 
     def __init__(self, conductor: Conductor, threads: int, seats: dict[str, list[int]]) -> None:
         super().__init__()
         self.conductor, self.threads, self.seats = conductor, threads, seats
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> dict[str, object] | str | None:
         orders = self.conductor.next_orders()
         if orders:
-            self.seats[trial_id] = [order["number"] for order in orders]
-            return {"orders": orders, "threads": self.threads}
+            self.seats[trial_id] = [order.number for order in orders]
+            return {"orders": as_json(orders), "threads": self.threads}
         # While a worker lives, what it trains may come back to be trained by another.
         if any(self.seats.values()):
             return None
         return TuneSearcher.FINISHED  # type: ignore[no-any-return,unused-ignore]
 
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
+    def on_trial_complete(self, trial_id: str, result: object = None, error: bool = False) -> None:
         """The scheduler has seen the end already."""
 
-    def __getstate__(self) -> dict[str, Any]:
-        # Tune pickles its parts to restore them, which is never done: the ledger has everything
-        return {}
-
     def save(self, checkpoint_path: str) -> None:
-        """Nothing, for the same reason."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        raise AssertionError("Tune's snapshots are never restored; use mmm-search resume")
+        """Nothing: it is never restored."""
 
 
-class ConductedScheduler(FIFOScheduler):
+class ConductedScheduler(_NeverRestored, FIFOScheduler):
     """Ray Tune shows the conductor every result; a seat whose trials have ended gets the next ones,
     or is given up.
     """
@@ -68,16 +67,13 @@ class ConductedScheduler(FIFOScheduler):
         self.conductor = conductor
         self.seats = seats  # Tune's id of a seat -> our trials in it
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
-
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: Mapping[str, str]) -> str:
         seat = self.seats[trial.trial_id]
-        ended, orders = self.conductor.hear(seat, json.loads(result["reports"]))
+        ended, orders = self.conductor.hear(seat, reports_of(result["reports"]))
         # An actor does what it is told in the order it is told: this comes before the step that
         # Tune asks for next.
         if ended or orders:
-            trial.temporary_state.ray_actor.change.remote(ended, orders)
+            trial.temporary_state.ray_actor.change.remote(ended, as_json(orders))
         return str(TrialScheduler.CONTINUE if seat else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
@@ -110,7 +106,7 @@ def cause_of_death(text: str) -> str:
     return said.strip()[:300]
 
 
-class Watch(tune.Callback):
+class Watch(_NeverRestored, tune.Callback):
     """Ends the session where Ray has died on this machine: Tune would wait for its workers for
     ever.
     """
@@ -124,13 +120,10 @@ class Watch(tune.Callback):
             return
         self._looked = time.monotonic()
         if not is_connected():
-            self.conductor.break_off(
+            self.conductor.verdicts.break_off(
                 "Ray has died on this machine (its raylet does not live any more)"
             )
             raise KeyboardInterrupt  # Tune's own end would wait for the workers
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
 
 
 def train_on_ray(conductor: Conductor, threads: int) -> None:

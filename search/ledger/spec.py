@@ -2,9 +2,14 @@
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Self
 from urllib.parse import urlsplit, urlunsplit
+
+ParamValue = str | int | float | bool | None
+# Parameters as a sampler suggests them, or the settings that a space makes of them.
+Params = Mapping[str, ParamValue]
 
 REPEATS = ("new-seed", "reuse")
 
@@ -40,9 +45,8 @@ class SweepSpec:
     max_ms_per_utterance: float | None = None
     max_memory_mb: float | None = None
     repeats: str = "new-seed"  # of settings that were trained: one of REPEATS
-    enqueue: list[dict[str, Any]] = field(
-        default_factory=list
-    )  # parameter points that run before the space's known good ones
+    # Parameter points that run before the space's known good ones.
+    enqueue: list[Params] = field(default_factory=list)
     system_metrics: bool = False  # in MLflow, beside what is learned
     packs: int | None = (
         None  # trials of one shape that a worker trains as one model; None: as measured
@@ -64,8 +68,19 @@ class SweepSpec:
         """Whether a trial may fail for what it takes while it trains."""
         return self.max_ms_per_utterance is not None or self.max_memory_mb is not None
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, object]) -> Self:
+        """What a ledger has of it; what an earlier version left out has its default. Raises
+        ValueError where it names what this version does not know: it may decide what the sweep
+        does.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := found.keys() - known:
+            raise ValueError(f"the specification has {', '.join(sorted(unknown))}")
+        return cls(**found)  # type: ignore[arg-type]
 
     @property
     def rungs(self) -> list[int]:

@@ -65,7 +65,7 @@ def _curves(history: History, metric: str) -> Callable[[Any], None]:
         for trial in history.trials.values():
             scores = trial.scores(metric)
             if scores:
-                colour = _COLOURS.get(trial.settings.get("architecture", ""), _OTHER)
+                colour = _COLOURS.get(trial.architecture, _OTHER)
                 faint = 0.9 if trial.state == "complete" else 0.35
                 marker = "." if len(scores) == 1 else None
                 axes.plot(
@@ -109,7 +109,7 @@ def _best_so_far(history: History, metric: str) -> Callable[[Any], None]:
                 trial.number,
                 found[1],
                 ".",
-                color=_COLOURS.get(trial.settings.get("architecture", ""), _OTHER),
+                color=_COLOURS.get(trial.architecture, _OTHER),
             )
         axes.step([trial.number for trial in trials], line, where="post", color="#222", linewidth=1)
         _draw_baseline(axes, history, metric)
@@ -122,14 +122,10 @@ def _ms_per_utterance(trial: Trial) -> float | None:
     """The least of its epochs', which others on the machine disturbed least; None where it was
     trained in a pack, which is faster.
     """
-    if any(entry.get("together", 1) > 1 for entry in trial.epochs):
+    if any((entry.together or 1) > 1 for entry in trial.epochs):
         return None
     return min(
-        (
-            entry["ms_per_utterance"]
-            for entry in trial.epochs
-            if entry.get("ms_per_utterance") is not None
-        ),
+        (entry.ms_per_utterance for entry in trial.epochs if entry.ms_per_utterance is not None),
         default=None,
     )
 
@@ -238,7 +234,7 @@ def _pareto(history: History, metric: str) -> tuple[str, str]:
 
 def _architecture(trial: Trial) -> str:
     """As in the legend."""
-    name = trial.settings.get("architecture", "")
+    name = trial.architecture
     return name if name in _COLOURS else "other"
 
 
@@ -266,7 +262,6 @@ def _importances(spec: SweepSpec, space: Space, history: History) -> dict[str, f
 def write_report(path: Path, history: History, space: Space | None) -> None:
     """Write the report of a sweep, finished or not."""
     spec = history.spec
-    assert spec is not None
     rows = leaderboard(history, spec.metric)
     states = ", ".join(f"{number} {state}" for state, number in counts(history).items() if number)
     seconds = (
@@ -276,7 +271,7 @@ def write_report(path: Path, history: History, space: Space | None) -> None:
         )
         - history.started
     )
-    efficiency = (history.last_close or {}).get("efficiency")
+    efficiency = history.last_close.efficiency if history.last_close else None
     pictures = [
         _picture(
             _curves(history, spec.metric),
@@ -320,7 +315,7 @@ def write_report(path: Path, history: History, space: Space | None) -> None:
             )
         )
         best_line = (
-            f"<p>Best: trial {best.number}, {html.escape(best.settings['architecture'])},"
+            f"<p>Best: trial {best.number}, {html.escape(best.architecture)},"
             f" validation {spec.metric} <b>{found[1]:.4f}</b> at epoch {found[0]}. It is the best"
             f" of {len(history.trials)} trials chosen on this split, so it promises more than a new"
             " split will keep.</p>"

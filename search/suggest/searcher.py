@@ -5,7 +5,6 @@ does not hold.
 import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import optuna
@@ -16,6 +15,8 @@ from optuna.distributions import (
 from optuna.trial import TrialState, create_trial
 
 from search.ledger.history import Trial
+from search.ledger.records import Prior
+from search.ledger.spec import Params
 from search.space.load import SpaceError
 from search.suggest.acquisition import Proposer
 from search.suggest.curve_model import Belief
@@ -46,12 +47,12 @@ class Searcher:
         metric: str,
         seed: int,
         trials: Mapping[int, Trial],
-        queue: Sequence[Mapping[str, Any]] | None = None,
+        queue: Sequence[Params] | None = None,
         *,
         rungs: Sequence[int] = (),
         sampler: str = "model",
         cost_weight: float = COST_WEIGHT,
-        priors: Sequence[Mapping[str, Any]] = (),
+        priors: Sequence[Prior] = (),
     ) -> None:
         """`trials` is the ledger's, followed as it grows; `rungs` end with the last epoch; `priors`
         are trials of others.
@@ -94,7 +95,7 @@ class Searcher:
         self.study.add_trial(
             create_trial(
                 state=state,
-                params=trial.params,
+                params=dict(trial.params),
                 distributions=distributions,
                 intermediate_values=scores,
                 value=best[1] if best and state == TrialState.COMPLETE else None,
@@ -103,8 +104,8 @@ class Searcher:
         )
 
     def suggest(
-        self, number: int, fixed: Mapping[str, Any] | None = None, place: int = 0
-    ) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
+        self, number: int, fixed: Params | None = None, place: int = 0
+    ) -> tuple[Params, dict[str, str], Params]:
         """Parameters, their distributions as JSON, and the settings the space makes of them, for
         trial `number`.
 
@@ -130,11 +131,11 @@ class Searcher:
             if point is None and fixed is not None:
                 point = {**fixed}  # the sampler draws the rest
             if point is not None:
-                self.study.enqueue_trial(point)
+                self.study.enqueue_trial(dict(point))
         trial = self.study.ask()
         assert trial.number == number, (trial.number, number)
         self._running[number] = trial
-        settings: dict[str, Any] = {}
+        settings: Params = {}
         fault: Exception | None = None
         try:
             settings = dict(self.space.suggest(trial))

@@ -13,8 +13,9 @@ import pytest
 from rich.console import Console
 
 from search.engine.controller import Conductor
-from search.ledger.events import Ledger
+from search.ledger.events import Ledger, create_sweep
 from search.live import View, budget_line
+from search.messages import Report
 from tests.conftest import Corpus
 from tests.sweep_parts import SMALL_SPACE, epoch_entry, small_spec
 
@@ -24,13 +25,8 @@ NOON = time.mktime((2026, 1, 5, 12, 0, 0, 0, 0, -1))
 class Told:
     """A sweep of seven trials at 12:00: each two epochs of 30 s, with a view on it."""
 
-    def __init__(
-        self, ledger: Ledger, corpus: Corpus, width: int, *, is_terminal: bool, **changes: Any
-    ) -> None:
-        spec = replace(
-            small_spec(corpus, trials=7, epochs=2, workers=2, time_budget_s=3600.0), **changes
-        )
-        ledger.append(("sweep", None, {"spec": spec.as_json()}))
+    def __init__(self, ledger: Ledger, width: int, *, is_terminal: bool, **changes: Any) -> None:
+        spec = replace(ledger.history.spec, **changes)
         self.now = NOON
         self.console = Console(
             file=io.StringIO(), width=width, force_terminal=is_terminal, color_system=None
@@ -42,21 +38,12 @@ class Told:
         self.conductor.open_session("mmm-search run")
 
     def order(self) -> int:
-        order = self.conductor.next_order()
-        assert order is not None
-        return int(order["number"])
+        return self.conductor.next_orders()[0].number
 
     def train(self, number: int, epoch: int, score: float) -> None:
         self.now += 30.0
-        entry = {
-            **epoch_entry(epoch, score),
-            "seconds": 30.0,
-            "alone_seconds": 30.0,
-            "ended": self.now,
-        }
-        self.conductor.report(
-            number, {"epochs": [entry], "checkpoint": None, "is_last": epoch == 2, "failure": None}
-        )
+        entry = replace(epoch_entry(epoch, score), seconds=30.0, alone_seconds=30.0, ended=self.now)
+        self.conductor.report(Report(number, [entry], is_last=epoch == 2))
 
     @property
     def picture(self) -> list[str]:
@@ -71,16 +58,17 @@ class Told:
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger(tmp_path / "small") as opened:
+def ledger(corpus: Corpus, tmp_path: Path) -> Iterator[Ledger]:
+    spec = small_spec(corpus, trials=7, epochs=2, workers=2, time_budget_s=3600.0)
+    with create_sweep(tmp_path / "small", spec) as opened:
         yield opened
 
 
 @pytest.mark.parametrize("width", [80, 140])
 def test_a_terminal_shows_states_best_workers_budgets_and_end_within_its_width(
-    corpus: Corpus, ledger: Ledger, width: int
+    ledger: Ledger, width: int
 ) -> None:
-    sweep = Told(ledger, corpus, width, is_terminal=True)
+    sweep = Told(ledger, width, is_terminal=True)
     assert sweep.picture == ["sweep small: starting"]
     sweep.view.follow(sweep.conductor)
     assert sweep.picture == [
@@ -107,8 +95,8 @@ def test_a_terminal_shows_states_best_workers_budgets_and_end_within_its_width(
     assert ("settings" in table[1]) == (width == 140)
 
 
-def test_many_workers_do_not_push_the_table_off_the_screen(corpus: Corpus, ledger: Ledger) -> None:
-    sweep = Told(ledger, corpus, 80, is_terminal=True, trials=64)
+def test_many_workers_do_not_push_the_table_off_the_screen(ledger: Ledger) -> None:
+    sweep = Told(ledger, 80, is_terminal=True, trials=64)
     sweep.view.follow(sweep.conductor)
     for _ in range(40):
         sweep.order()
@@ -118,8 +106,8 @@ def test_many_workers_do_not_push_the_table_off_the_screen(corpus: Corpus, ledge
     )
 
 
-def test_elsewhere_each_end_is_one_plain_line(corpus: Corpus, ledger: Ledger) -> None:
-    sweep = Told(ledger, corpus, 80, is_terminal=False, patience=5)
+def test_elsewhere_each_end_is_one_plain_line(ledger: Ledger) -> None:
+    sweep = Told(ledger, 80, is_terminal=False, patience=5)
     sweep.view.follow(sweep.conductor)
     with sweep.view:
         for number in range(2):
@@ -147,9 +135,9 @@ def test_elsewhere_each_end_is_one_plain_line(corpus: Corpus, ledger: Ledger) ->
 
 @pytest.mark.parametrize("is_terminal", [False, True])
 def test_markup_in_settings_and_reasons_is_shown_and_does_nothing(
-    corpus: Corpus, ledger: Ledger, is_terminal: bool
+    ledger: Ledger, is_terminal: bool
 ) -> None:
-    sweep = Told(ledger, corpus, 200, is_terminal=is_terminal)
+    sweep = Told(ledger, 200, is_terminal=is_terminal)
     sweep.view.follow(sweep.conductor)
     sweep.order()
     sweep.conductor.trials[0].params["[/note]"] = "[/red]\x1b[31m"
@@ -162,8 +150,8 @@ def test_markup_in_settings_and_reasons_is_shown_and_does_nothing(
     assert "\x1b[31m" not in "\n".join([*sweep.picture, *sweep.printed])
 
 
-def test_a_far_end_has_its_day(corpus: Corpus, ledger: Ledger) -> None:
-    sweep = Told(ledger, corpus, 80, is_terminal=False, time_budget_s=36 * 3600.0)
+def test_a_far_end_has_its_day(ledger: Ledger) -> None:
+    sweep = Told(ledger, 80, is_terminal=False, time_budget_s=36 * 3600.0)
     sweep.order()
     sweep.train(0, 1, 0.1)
     assert (
@@ -172,8 +160,8 @@ def test_a_far_end_has_its_day(corpus: Corpus, ledger: Ledger) -> None:
     )
 
 
-def test_a_used_up_budget_is_seen_to_stop_what_runs(corpus: Corpus, ledger: Ledger) -> None:
-    sweep = Told(ledger, corpus, 80, is_terminal=False, time_budget_s=20.0)
+def test_a_used_up_budget_is_seen_to_stop_what_runs(ledger: Ledger) -> None:
+    sweep = Told(ledger, 80, is_terminal=False, time_budget_s=20.0)
     sweep.order()
     sweep.train(0, 1, 0.1)
     assert budget_line(sweep.conductor) == "0 of 7 trials, 30s of 20s; stopping: time budget"

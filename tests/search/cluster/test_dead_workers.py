@@ -3,7 +3,6 @@ and not for ever.
 """
 
 import csv
-import json
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,8 @@ from optuna.trial import TrialState
 from search.cluster.tune import cause_of_death
 from search.engine.controller import MAX_DEAD_WORKERS, Conductor
 from search.ledger.events import read_events, read_history
+from search.ledger.records import DeadWorker
+from search.messages import as_json, orders_of, reports_of
 from search.results.leaderboard import write_leaderboard
 from search.suggest.searcher import Searcher
 from search.worker.slices import Slices
@@ -38,9 +39,9 @@ def one_epoch_a_report(monkeypatch: pytest.MonkeyPatch) -> None:
 def train_one_report(conductor: Conductor) -> int:
     """A worker that dies after its first report; which trial it had."""
     (order,) = conductor.next_orders()
-    (report,) = json.loads(json.dumps(Slices([json.loads(json.dumps(order))]).next()))
-    assert not conductor.report(order["number"], report)
-    return int(order["number"])
+    (report,) = reports_of(as_json(Slices(orders_of(as_json([order]))).next()))
+    assert not conductor.report(report)
+    return order.number
 
 
 def test_a_trial_whose_worker_died_goes_on_from_its_checkpoint_and_ends_as_if_undisturbed(
@@ -59,15 +60,13 @@ def test_a_trial_whose_worker_died_goes_on_from_its_checkpoint_and_ends_as_if_un
         pass
     assert told(sweep.history) == expected
     events = [event for event in read_events(sweep.folder / "ledger.sqlite") if event.trial == 0]
-    assert [event.body["epoch"] for event in events if event.kind == "epoch"] == list(
+    assert [event.body.epoch for event in events if event.kind == "epoch"] == list(
         range(1, 8)
     )  # none was trained twice
     notes = [
         event.body for event in read_events(sweep.folder / "ledger.sqlite") if event.kind == "note"
     ]
-    assert notes == [{"about": "dead worker", "trial": 0, "reason": "killed"}] * (
-        MAX_DEAD_WORKERS - 1
-    )
+    assert notes == [DeadWorker(0, "killed")] * (MAX_DEAD_WORKERS - 1)
     assert len(conductor.dead_workers) == MAX_DEAD_WORKERS - 1
 
 
@@ -113,11 +112,12 @@ def test_a_trial_fails_when_the_third_worker_that_it_was_alone_in_has_died_in_an
 def test_a_worker_that_dies_while_the_sweep_is_interrupted_counts_for_nothing(
     corpus: Corpus, tmp_path: Path
 ) -> None:
-    conductor = Sweep(tmp_path / "s", small_spec(corpus, trials=2)).conductor()
+    sweep = Sweep(tmp_path / "s", small_spec(corpus, trials=2))
+    conductor = sweep.conductor()
     (order,) = conductor.next_orders()
     conductor.verdicts.interrupt()
     for _ in range(MAX_DEAD_WORKERS):
-        conductor.lose([order["number"]], "killed", "")
+        conductor.lose([order.number], "killed", "")
     assert (conductor.trials[0].state, conductor.trials[0].dead_workers) == ("running", 0)
 
 
@@ -125,14 +125,13 @@ def test_a_worker_that_dies_while_the_sweep_is_interrupted_counts_for_nothing(
 def test_where_every_worker_dies_the_sweep_ends_all_the_same(
     corpus: Corpus, tmp_path: Path, most: int, num_deaths: int, num_failed: int
 ) -> None:
-    conductor = Sweep(
-        tmp_path / "s", small_spec(corpus, trials=8, max_equal_failures=most)
-    ).conductor()
+    sweep = Sweep(tmp_path / "s", small_spec(corpus, trials=8, max_equal_failures=most))
+    conductor = sweep.conductor()
     deaths = 0
     while orders := conductor.next_orders():
         deaths += 1
         conductor.lose(
-            [order["number"] for order in orders],
+            [order.number for order in orders],
             f"pid {4000 + deaths} on 10.0.0.{deaths} was killed",
             "",
         )

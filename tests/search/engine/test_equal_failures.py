@@ -2,6 +2,7 @@
 settings do not.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def test_what_was_trained_begins_the_count_anew_and_what_needed_no_training_does
         trial_with(2, {}, "complete"),
     )
     failed.reason = "KeyError: 'lr'"
-    copied.epochs = [{**epoch_entry(1, 0.5), "copied_from": 1}]
+    copied.epochs = [replace(epoch_entry(1, 0.5), copied_from=1)]
     diverged, too_large = trial_with(3, {1: 0.1}, "failed"), trial_with(4, {}, "failed")
     failures = FailuresInARow(3)
     assert [failures.add(failed, False), failures.add(failed, False)] == [None, None]
@@ -257,7 +258,7 @@ def test_the_command_ends_with_the_reason_what_to_do_and_status_1(
     history = read_history(runs / "first" / "ledger.sqlite")
     assert len(history.trials) == 3
     assert history.last_close is not None
-    assert history.last_close["why"] == why
+    assert history.last_close.why == why
     assert (runs / "first" / "report.html").is_file()
     write_space(tmp_path / "mine.py", SPACE.replace("if (", "if False and ("))
     call("search", "resume", "first", "--trials", 5, "--runs", runs)

@@ -20,7 +20,7 @@ from mmm.bundle.read import BundleError, Ensemble, load_bundle, load_bundle_or_e
 from mmm.bundle.sealed_test import open_test
 from mmm.training.tensor_file import tensor_bytes
 from search.engine.controller import Conductor
-from search.ledger.events import Ledger, read_history
+from search.ledger.events import create_sweep, read_history
 from search.ledger.files import best_file
 from search.ledger.history import History
 from search.results.export import Options, best_trial, export_several, export_trial, top_trials
@@ -36,9 +36,8 @@ class Sweep:
 
     def __init__(self, corpus: Corpus, runs: Path) -> None:
         self.corpus, self.runs, self.folder = corpus, runs, runs / "small"
-        with Ledger(self.folder) as ledger:
-            spec = small_spec(corpus, trials=4)
-            ledger.append(("sweep", None, {"spec": spec.as_json()}))
+        spec = small_spec(corpus, trials=4)
+        with create_sweep(self.folder, spec) as ledger:
             conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
             conductor.open_session("mmm-search run")
             for _ in train_serially(conductor):
@@ -251,16 +250,15 @@ def test_a_checkpoint_is_exported_only_as_the_ledger_recorded_it(
     """As of a trial that was stopped at a rung by a driver whose worker died before it kept the
     best weights alone.
     """
-    with Ledger(tmp_path / "small") as ledger:
-        spec = small_spec(corpus, trials=1)
-        ledger.append(("sweep", None, {"spec": spec.as_json()}))
+    spec = small_spec(corpus, trials=1)
+    with create_sweep(tmp_path / "small", spec) as ledger:
         conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
         conductor.open_session("mmm-search run")
-        next(report for _, report in train_serially(conductor) if report["checkpoint"] is not None)
+        next(report for report in train_serially(conductor) if report.checkpoint is not None)
         conductor.close_session("stopped")
     history = read_history(tmp_path / "small" / "ledger.sqlite")
     assert history.trials[0].checkpoint is not None
-    file = Path(history.trials[0].checkpoint["path"])
+    file = Path(history.trials[0].checkpoint.path)
     export_trial(history, tmp_path / "small", 0, tmp_path / "good")
     flip(file, 8 * file.stat().st_size - 20)
     with pytest.raises(
