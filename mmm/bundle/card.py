@@ -16,7 +16,7 @@ from mmm.bundle.read import Bundle, Ensemble
 from mmm.features.store import Recipe, recipe_hash
 from mmm.files import sha256_of_file
 from mmm.manifest import Manifest
-from mmm.metrics import LEVEL, RESAMPLES
+from mmm.metrics import LEVEL, RESAMPLES, Metrics, value_of
 from mmm.models import SYSTEMS
 from mmm.version import VERSION
 
@@ -45,7 +45,7 @@ class Evaluation:
     """
 
     manifest: Manifest
-    metrics: dict[str, Any]
+    metrics: Metrics
     intervals: dict[str, tuple[float, float]]
     openings: Sequence[dict[str, str]]
     other_openings: int
@@ -79,7 +79,7 @@ def _head(bundle: Bundle | Ensemble, found: Evaluation) -> str:
         {
             "type": _HUB_TYPES[name],
             "name": f"validation {title}",
-            "value": round(found.metrics[name], 6),
+            "value": round(value_of(found.metrics, name), 6),
         }
         for name, title in _METRICS.items()
     ]
@@ -244,13 +244,21 @@ def _number(value: float | None) -> str:
 
 def _validation(found: Evaluation) -> list[str]:
     rows = [
-        (title, _number(found.metrics[name]), "{:.4f} to {:.4f}".format(*found.intervals[name]))
+        (
+            title,
+            _number(value_of(found.metrics, name)),
+            "{:.4f} to {:.4f}".format(*found.intervals[name]),
+        )
         for name, title in _METRICS.items()
     ]
     dev = found.manifest.rows("dev")
     dialogues = len({found.manifest.utterances[row].dialogue_id for row in dev})
     per_class = [
-        (name, *(f"{own[key]:.3f}" for key in ("precision", "recall", "f1")), own["support"])
+        (
+            name,
+            *(f"{score:.3f}" for score in (own["precision"], own["recall"], own["f1"])),
+            own["support"],
+        )
         for name, own in found.metrics["per_class"].items()
     ]
     few = ", and of so few dialogues they are too narrow" if dialogues < _ENOUGH_DIALOGUES else ""
