@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mmm.bundle.read import Bundle, Ensemble
 from mmm.features.store import Recipe, recipe_hash
@@ -26,6 +26,7 @@ _METRICS = {
     "accuracy": "accuracy",
     "weighted_f1": "weighted F1",
 }
+_CLASS_SCORES: tuple[Literal["precision", "recall", "f1"], ...] = ("precision", "recall", "f1")
 _ENOUGH_DIALOGUES = 20  # fewer make percentile intervals too narrow
 _HUB_TYPES = {
     "macro_f1": "f1",
@@ -244,21 +245,14 @@ def _number(value: float | None) -> str:
 
 def _validation(found: Evaluation) -> list[str]:
     rows = [
-        (
-            title,
-            _number(value_of(found.metrics, name)),
-            "{:.4f} to {:.4f}".format(*found.intervals[name]),
-        )
+        (title, _number(value_of(found.metrics, name)), f"{low:.4f} to {high:.4f}")
         for name, title in _METRICS.items()
+        for low, high in [found.intervals[name]]
     ]
     dev = found.manifest.rows("dev")
     dialogues = len({found.manifest.utterances[row].dialogue_id for row in dev})
     per_class = [
-        (
-            name,
-            *(f"{score:.3f}" for score in (own["precision"], own["recall"], own["f1"])),
-            own["support"],
-        )
+        (name, *(f"{own[key]:.3f}" for key in _CLASS_SCORES), own["support"])
         for name, own in found.metrics["per_class"].items()
     ]
     few = ", and of so few dialogues they are too narrow" if dialogues < _ENOUGH_DIALOGUES else ""

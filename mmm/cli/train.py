@@ -205,9 +205,10 @@ def train(
     )
     try:
         for result in fit(run):
+            score = value_of(result.metrics, metric)
             console.print(
                 f"epoch {result.epoch:>3}/{config.epochs}  train loss {result.train_loss:.4f}  dev"
-                f" loss {result.metrics['loss']:.4f}  {metric} {value_of(result.metrics, metric):.4f} "
+                f" loss {result.metrics['loss']:.4f}  {metric} {score:.4f} "
                 f" {result.seconds:.2f} s{'  best' if result.is_best else ''}",
                 highlight=False,
             )
