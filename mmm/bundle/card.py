@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmm.bundle.read import Bundle, Ensemble
-from mmm.features.store import Recipe, recipe_hash
+from mmm.features.recipe import Recipe, recipe_hash
 from mmm.files import sha256_of_file
 from mmm.manifest import Manifest
 from mmm.metrics import LEVEL, RESAMPLES, Metrics, value_of

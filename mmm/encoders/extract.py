@@ -22,12 +22,8 @@ from mmm.encoders.jobs import (
     run_here,
 )
 from mmm.features.clips import BadFiles, clips_of, find_bad_files, hash_clips, stamps_of
-from mmm.features.store import (
-    AUDIO_HASH_BYTES,
-    Recipe,
-    open_store,
-    recipe_hash,
-)
+from mmm.features.recipe import Recipe, recipe_hash
+from mmm.features.store import AUDIO_HASH_BYTES, open_store
 from mmm.features.writer import PartialStore, Plan, Rows, rows_there, tidy
 from mmm.files import lock
 from mmm.manifest import Manifest, speech_key, text_key, turns_of

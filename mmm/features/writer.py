@@ -26,12 +26,12 @@ import numpy.typing as npt
 
 from mmm.features.checksums import CHECKSUMS, checksums_of
 from mmm.features.encode_command import MANIFEST
+from mmm.features.recipe import Recipe
 from mmm.features.store import (
     AUDIO_HASH_BYTES,
     LARGE_FILES,
     SMALL_FILES,
     FeatureStore,
-    Recipe,
     open_store,
     pool,
 )
