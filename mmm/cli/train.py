@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,7 +12,7 @@ from mmm.console import class_table, console, metrics_table
 
 if TYPE_CHECKING:
     from mmm.manifest import Manifest
-    from mmm.training.config import TrainConfig
+    from mmm.training.config import Params, TrainConfig
 
 
 def train(
@@ -234,7 +234,7 @@ def train(
 
 
 def _tuned_linear(
-    manifest: "Manifest", features: Path, metric: str, given: dict[str, Any]
+    manifest: "Manifest", features: Path, metric: str, given: "Params"
 ) -> "TrainConfig":
     """The linear system's settings: those that are not given are tuned on validation."""
     from mmm.training.baselines import tuned
