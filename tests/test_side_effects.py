@@ -31,7 +31,8 @@ def state():
            for name, one in loggers.items()},
     }
     if "matplotlib" in sys.modules:
-        found["matplotlib backend"] = dict.__getitem__(sys.modules["matplotlib"].rcParams, "backend")
+        settings = sys.modules["matplotlib"].rcParams
+        found["matplotlib backend"] = dict.__getitem__(settings, "backend")  # not resolved
     if "torch" in sys.modules:
         torch = sys.modules["torch"]
         found["torch"] = (
@@ -74,9 +75,8 @@ def _imported(body: list[ast.stmt]) -> Iterator[str]:
 
 def test_importing_a_module_changes_nothing_in_the_process() -> None:
     modules = _modules()
-    imported = {
-        name for file in modules.values() for name in _imported(ast.parse(file.read_text()).body)
-    }
+    trees = [ast.parse(file.read_text(encoding="utf-8")) for file in modules.values()]
+    imported = {name for tree in trees for name in _imported(tree.body)}
     # What others change when they are imported is theirs: they come first.
     theirs = sorted(name for name in imported if name.split(".")[0] not in OWN)
     done = subprocess.run(
