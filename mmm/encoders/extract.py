@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import fcntl
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +22,10 @@ from mmm.encoders.jobs import (
     run_here,
 )
 from mmm.features.clips import BadFiles, clips_of, find_bad_files, hash_clips, stamps_of
-from mmm.features.store import (
-    AUDIO_HASH_BYTES,
-    Recipe,
-    open_store,
-    recipe_hash,
-)
+from mmm.features.recipe import Recipe, recipe_hash
+from mmm.features.store import AUDIO_HASH_BYTES, open_store
 from mmm.features.writer import PartialStore, Plan, Rows, rows_there, tidy
+from mmm.files import lock
 from mmm.manifest import Manifest, speech_key, text_key, turns_of
 
 
@@ -54,7 +50,7 @@ def _only_writer(features: Path) -> Iterator[None]:
     features.mkdir(parents=True, exist_ok=True)
     with open(features / ".lock", "w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file)
         except BlockingIOError:
             raise ValueError(
                 f"{features}: another mmm encode is writing here; wait for it or use another folder"

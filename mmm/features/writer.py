@@ -24,18 +24,18 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mmm.features.checksums import CHECKSUMS, checksums_of
+from mmm.features.checksums import CHECKSUMS, blocks_as_json, blocks_from_json, checksums_of
 from mmm.features.encode_command import MANIFEST
+from mmm.features.recipe import Recipe
 from mmm.features.store import (
     AUDIO_HASH_BYTES,
     LARGE_FILES,
     SMALL_FILES,
     FeatureStore,
-    Recipe,
     open_store,
     pool,
 )
-from mmm.files import sha256_of_json, sync, write_json
+from mmm.files import sha256_of_json, sync, sync_data, write_json
 
 _SYNC_S = 2.0  # what is written is marked as done, after a sync, this often
 _FILES = ("values", "pooled")
@@ -216,9 +216,7 @@ class PartialStore:
                 shutil.copyfile(store.path / name, fresh / "store" / name)
         if store.checksums is not None:
             # Those of now would make a bit that has flipped since look as if it was meant.
-            write_json(
-                fresh / "arrays.json", json.loads((store.path / CHECKSUMS).read_bytes())["arrays"]
-            )
+            write_json(fresh / "arrays.json", blocks_as_json(store.checksums.blocks))
 
     def _copy(self, sources: Sequence[Rows], fresh: Path) -> npt.NDArray[np.uint8]:
         """Large files with the rows that there are; returns which those are."""
@@ -321,12 +319,12 @@ class PartialStore:
         if not self._unmarked or not (now or time.monotonic() - self._synced > _SYNC_S):
             return
         for descriptor in self._files.values():
-            os.fdatasync(descriptor)
+            sync_data(descriptor)
         self.done[self._unmarked] = True
         with open(self.folder / "done", "r+b") as file:
             file.write(self.done.astype(np.uint8).tobytes())
             file.flush()
-            os.fdatasync(file.fileno())
+            sync_data(file.fileno())
         self._unmarked.clear()
         self._synced = time.monotonic()
 
@@ -342,9 +340,12 @@ class PartialStore:
         store, taken_over = self.folder / "store", self.folder / "arrays.json"
         for file in store.iterdir():
             sync(file)
-        arrays = json.loads(taken_over.read_bytes()) if taken_over.is_file() else None
+        known = None
+        if taken_over.is_file():
+            known = blocks_from_json(json.loads(taken_over.read_bytes()))
+        checksums = checksums_of(store, SMALL_FILES, LARGE_FILES, known)
         # Beside the store first, so that a kill leaves no file in it that does not belong there.
-        write_json(self.folder / CHECKSUMS, checksums_of(store, SMALL_FILES, LARGE_FILES, arrays))
+        write_json(self.folder / CHECKSUMS, checksums.as_json())
         (self.folder / CHECKSUMS).replace(store / CHECKSUMS)
         sync(store)
         if self.path.exists():

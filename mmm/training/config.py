@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from mmm.features.store import AUDIO_FEATURES as AUDIO_FEATURES
-from mmm.features.store import MAX_CONTEXT as MAX_CONTEXT
+from mmm.features.recipe import AUDIO_FEATURES, MAX_CONTEXT
 from mmm.models import SYSTEMS
 from mmm.models.mlp_mixer import RESIDUALS
 from mmm.training.scaling import SCALINGS

@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from mmm.bundle.records import Provenance
 from mmm.bundle.write import save_run_bundle
 from mmm.manifest import Manifest
 from mmm.training.baselines import fitted, tuned
+from mmm.training.config import Params
 from search.ledger.history import History
 from search.ledger.records import Baseline
 from search.ledger.spec import SweepSpec
@@ -36,13 +38,13 @@ def fit_baseline(
     the data were changed before.
     """
     started, config = time.monotonic(), None
-    given = {"inputs": "both", "input_scaling": "standard", "seed": spec.seed}
+    given: Params = {"inputs": "both", "input_scaling": "standard", "seed": spec.seed}
     tries = tuned(manifest, Path(spec.features), spec.metric, given)
     for done, total, config in tries:  # noqa: B007
         progress(f"linear baseline: {done} of {total} settings tried")
     assert config is not None
     run = fitted(config, manifest, Path(spec.features), spec.metric)
-    about = {"sweep": spec.name, "trial": TRIAL, "space": spec.space}
+    about = Provenance(sweep=spec.name, trial=TRIAL, space=spec.space)
     digest = save_run_bundle(
         run, folder / FOLDER, name=f"linear K{config.context} baseline", provenance=about
     )
