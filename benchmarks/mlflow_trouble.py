@@ -3,7 +3,7 @@ one that is killed and started again, frozen (SIGSTOP) for a minute, and answers
 
     python benchmarks/mlflow_trouble.py
 
-The sweep is the real conductor, ledger and outbox; only training is replaced by waiting half a
+The sweep is the real controller, ledger and outbox; only training is replaced by waiting half a
 second an epoch, so that other work on the machine does not blur what is measured. Healthy and
 troubled sweeps take turns; after each, every point has to be in the server's store exactly once.
 """
@@ -23,7 +23,7 @@ from typing import Any
 import optuna
 
 from benchmarks.mlflow_server import Proxy, Server
-from search.engine.controller import Conductor
+from search.engine.controller import Controller
 from search.ledger.events import create_sweep
 from search.ledger.records import Epoch
 from search.ledger.spec import SweepSpec
@@ -78,30 +78,30 @@ def sweep(folder: Path, uri: str, seconds: float) -> tuple[float, float, list[fl
     )
     reports = []
     with create_sweep(folder / "trouble", spec) as ledger:
-        conductor = Conductor(ledger, spec, Space(suggest), "cpu", lambda: None)
+        controller = Controller(ledger, spec, Space(suggest), "cpu", lambda: None)
         started = time.perf_counter()
-        conductor.open_session("")
+        controller.open_session("")
         outbox = Outbox()
         outbox.follow(folder, "trouble")
         seats: list[
             tuple[float, int, int]
         ] = []  # when an epoch is done, of which trial, which epoch
         for _ in range(SEATS):
-            (order,) = conductor.next_orders()
+            (order,) = controller.next_orders()
             heapq.heappush(seats, (time.perf_counter() + EPOCH_S, order.number, 1))
         while seats:
             due, number, epoch = heapq.heappop(seats)
             time.sleep(max(0.0, due - time.perf_counter()))
             before = time.perf_counter()
-            ended = conductor.report(report_of(number, epoch))
+            ended = controller.report(report_of(number, epoch))
             reports.append(time.perf_counter() - before)
             if ended:
-                orders = conductor.next_orders()
+                orders = controller.next_orders()
                 if not orders:
                     continue
                 number, epoch = orders[0].number, 0
             heapq.heappush(seats, (time.perf_counter() + EPOCH_S, number, epoch + 1))
-        conductor.close_session("done")
+        controller.close_session("done")
         trained_s = time.perf_counter() - started
         trouble = outbox.close()
         return trained_s, time.perf_counter() - started, reports, trouble

@@ -1,7 +1,7 @@
 """Virtual workers in simulated time: any searcher and scheduler against a task of
 benchmarks/recording.py.
 
-Our side is the real conductor with its ledger, searcher and scheduler; the stock side are Ray
+Our side is the real controller with its ledger, searcher and scheduler; the stock side are Ray
 Tune's own OptunaSearch and ASHAScheduler objects, called in the order in which Tune's controller
 calls them.
 """
@@ -21,7 +21,7 @@ import numpy as np
 import optuna
 
 from benchmarks.recording import Array, Curve, Task
-from search.engine.controller import Conductor
+from search.engine.controller import Controller
 from search.ledger.events import create_sweep
 from search.ledger.records import Epoch, Prior
 from search.ledger.spec import SweepSpec
@@ -149,7 +149,7 @@ def simulate(
 
 
 class Ours:
-    """The project's conductor on a ledger in memory-backed storage."""
+    """The project's controller on a ledger in memory-backed storage."""
 
     def __init__(
         self,
@@ -204,20 +204,20 @@ class Ours:
             rungs=[*spec.rungs, spec.epochs],
             **options_of_searcher,
         )
-        self.conductor = Conductor(
+        self.controller = Controller(
             self.ledger, spec, space, "cpu", lambda: None, clock=lambda: self.now, searcher=searcher
         )
         if not suggests:
             searcher.proposer = None
         if not expects:
             searcher.belief = None
-        self.conductor.open_session("replay")
+        self.controller.open_session("replay")
 
     def next(self, now: float) -> tuple[int, dict[str, Any]] | None:
         self.now = now
-        orders = self.conductor.next_orders()
+        orders = self.controller.next_orders()
         number = orders[0].number if orders else None
-        return None if number is None else (number, dict(self.conductor.trials[number].params))
+        return None if number is None else (number, dict(self.controller.trials[number].params))
 
     def report(self, number: int, epoch: int, score: float, seconds: float, now: float) -> bool:
         self.now = now
@@ -229,7 +229,7 @@ class Ours:
             alone_seconds=seconds,
             ended=now,
         )
-        return self.conductor.report(Report(number, [entry], is_last=epoch == self.task.epochs))
+        return self.controller.report(Report(number, [entry], is_last=epoch == self.task.epochs))
 
     def close(self) -> None:
         self._open.close()

@@ -15,7 +15,7 @@ from rich.console import Console
 from mmm.console import say
 from mmm.device import cpus_here
 from mmm.manifest import Manifest
-from search.engine.controller import Conductor
+from search.engine.controller import Controller
 from search.ledger.data import Changes, data_changes, restarts
 from search.ledger.events import create_sweep, open_sweep, read_history
 from search.ledger.files import drop_weights, existing_sweep, sweep_dir
@@ -150,38 +150,38 @@ def _run(
     with opened as ledger, view:
         if ledger.lock.replaced is not None:
             say(console, f"took over the sweep from {ledger.lock.replaced}")
-        conductor = Conductor(
+        controller = Controller(
             ledger, spec, space, device, view.changed, count_parameters=checked.settings_check
         )
-        conductor.stopwatch.command_started = command_started()
-        conductor.open_session(spec.command)
+        controller.stopwatch.command_started = command_started()
+        controller.open_session(spec.command)
         ledger.append(data)
         for number in data.restarted:
             with contextlib.suppress(OSError):  # none were kept
                 drop_weights(folder, number)
-        view.follow(conductor)
+        view.follow(controller)
         outbox.follow(runs, spec.name)
         why, has_work = "interrupted", True
-        with Stopping(conductor.verdicts.interrupt) as stopping:
+        with Stopping(controller.verdicts.interrupt) as stopping:
             try:
-                has_work = conductor.orders.has_work and not conductor.verdicts.check_budgets()
+                has_work = controller.orders.has_work and not controller.verdicts.check_budgets()
                 if has_work and space.has_baseline and baseline_of(ledger.history) is None:
-                    _fit_baseline(conductor, checked.settings_check.manifest, view, console)
+                    _fit_baseline(controller, checked.settings_check.manifest, view, console)
                 if has_work:
-                    _train(conductor, threads, serial)
-                unfinished = any(trial.state == "running" for trial in conductor.trials.values())
-                if not unfinished and len(conductor.trials) >= spec.trials:
+                    _train(controller, threads, serial)
+                unfinished = any(trial.state == "running" for trial in controller.trials.values())
+                if not unfinished and len(controller.trials) >= spec.trials:
                     why = "done"
-                elif conductor.verdicts.used_up is not None:
-                    why = conductor.verdicts.used_up.why
+                elif controller.verdicts.used_up is not None:
+                    why = controller.verdicts.used_up.why
             except KeyboardInterrupt:
                 # the session closes as interrupted, and `resume` goes on with what was running
                 pass
             finally:
                 with stopping.ending():
-                    if conductor.verdicts.broken_off is not None:
-                        why = f"broken off: {conductor.verdicts.broken_off}"
-                    conductor.close_session(why)
+                    if controller.verdicts.broken_off is not None:
+                        why = f"broken off: {controller.verdicts.broken_off}"
+                    controller.close_session(why)
                     history = ledger.history
                     write_leaderboard(folder / "leaderboard.csv", history, spec.metric)
             from search.results.report import write_report
@@ -197,31 +197,31 @@ def _run(
     title = f"leaderboard of {spec.name}, validation {spec.metric}"
     console.print(leaderboard_table(history, spec.metric, 10, title, console.width))
     has_bundle = winner is not None
-    for line in _account(conductor, folder, why, has_work, trouble, outbox, has_bundle):
+    for line in _account(controller, folder, why, has_work, trouble, outbox, has_bundle):
         say(console, line)
     return history
 
 
-def _train(conductor: Conductor, threads: int, serial: bool) -> None:
+def _train(controller: Controller, threads: int, serial: bool) -> None:
     if serial:
         from search.serial import train_here
 
-        train_here(conductor, threads)
+        train_here(controller, threads)
         return
     # Ray takes seconds to import; everything that can be refused has been by now.
     from search.cluster.connect import ray_for
 
-    with ray_for(conductor.spec, threads):
+    with ray_for(controller.spec, threads):
         from search.cluster.tune import train_on_ray
 
-        train_on_ray(conductor, threads)
+        train_on_ray(controller, threads)
 
 
-def _fit_baseline(conductor: Conductor, manifest: Manifest, view: View, console: Console) -> None:
+def _fit_baseline(controller: Controller, manifest: Manifest, view: View, console: Console) -> None:
     """The linear system, before the first trial."""
-    ledger, metric = conductor.ledger, conductor.spec.metric
+    ledger, metric = controller.ledger, controller.spec.metric
     found = fit_baseline(
-        conductor.spec, manifest, ledger.folder, len(ledger.history.data_changes), view.doing
+        controller.spec, manifest, ledger.folder, len(ledger.history.data_changes), view.doing
     )
     ledger.append(found)
     say(
@@ -233,7 +233,7 @@ def _fit_baseline(conductor: Conductor, manifest: Manifest, view: View, console:
 
 
 def _account(
-    conductor: Conductor,
+    controller: Controller,
     folder: Path,
     why: str,
     had_work: bool,
@@ -242,7 +242,7 @@ def _account(
     has_bundle: bool,
 ) -> Iterator[str]:
     """What a session says at its end: efficiency, what is left to do, where things are."""
-    spec, history, watch = conductor.spec, conductor.ledger.history, conductor.stopwatch
+    spec, history, watch = controller.spec, controller.ledger.history, controller.stopwatch
     states = (f"{number} {state}" for state, number in counts(history).items() if number)
     yield f"{len(history.trials)} trials: {', '.join(states)}"
     yield from (f"warning: {sentence}" for sentence in history.data_account())
@@ -256,26 +256,26 @@ def _account(
         )
     if (first_step_s := watch.first_step_s()) is not None:
         yield f"first training step {first_step_s:.1f} s after the command"
-    if conductor.dead_workers:
+    if dead := controller.dead_workers:
         yield (
-            f"warning: {len(conductor.dead_workers)} workers died, and what they trained went on in"
-            f" others from its last checkpoints; the last one died so: {conductor.dead_workers[-1]}"
+            f"warning: {len(dead)} workers died, and what they trained went on in others from its"
+            f" last checkpoints; the last one died so: {dead[-1]}"
         )
-    yield from (f"warning: {warning}" for warning in conductor.warnings)
+    yield from (f"warning: {warning}" for warning in controller.warnings)
     in_runs = f"--runs {shlex.quote(str(folder.parent))}"
     if trouble:
         yield (
             f"MLflow did not take everything ({trouble}); it is safe in the ledger, send it with:"
             f" mmm-search mlflow-sync {spec.name} {in_runs}"
         )
-    go_on, budget = f"mmm-search resume {spec.name} {in_runs}", conductor.verdicts.used_up
+    go_on, budget = f"mmm-search resume {spec.name} {in_runs}", controller.verdicts.used_up
     if why == "done" and not had_work:
         more = f"{go_on} --trials {spec.trials + 20}"
         yield f"nothing was left to train; try more settings with: {more}"
     elif budget is not None and why == budget.why:
         ended = "ended" if had_work else "nothing was trained, for what was given is used up"
         yield f"{ended}: {why} ({budget.text}); go on with more: {go_on} {budget.option} ..."
-    elif conductor.verdicts.broken_off is not None:
+    elif controller.verdicts.broken_off is not None:
         yield f"ended: {why}; once that is mended, go on with: {go_on}"
     elif why != "done":
         yield f"ended: {why}; go on with: {go_on}"

@@ -14,7 +14,7 @@ import pytest
 from optuna import Trial as Suggester
 
 from search.cli.app import main
-from search.engine.controller import Conductor
+from search.engine.controller import Controller
 from search.ledger.events import Entry
 from search.ledger.history import Event, History, State, Trial
 from search.ledger.records import Epoch, Sweep
@@ -111,12 +111,12 @@ def trial_with(number: int, scores: Mapping[int, float], state: State = "running
     )
 
 
-def train_serially(conductor: Conductor, threads: int = 1) -> Iterator[Report]:
+def train_serially(controller: Controller, threads: int = 1) -> Iterator[Report]:
     """Train one trial at a time in this process; yields each report once it is recorded.
 
     Whoever stops iterating leaves the sweep as a killed driver would.
     """
-    for (report,) in train(conductor, threads):
+    for (report,) in train(controller, threads):
         yield report
 
 

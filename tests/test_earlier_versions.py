@@ -36,7 +36,7 @@ from mmm.training.config import make_config
 from mmm.training.features import load_features
 from mmm.training.fit import fit
 from mmm.training.run import begin
-from search.engine.controller import Conductor
+from search.engine.controller import Controller
 from search.ledger.events import open_sweep, read_events, read_history
 from search.ledger.history import History
 from search.space.load import load_space
@@ -360,13 +360,13 @@ def test_a_sweep_over_a_named_space_goes_on_in_the_space_as_it_is_now(
     number = len(before.trials)
     spec = replace(before.spec, **old.moved, trials=number + 1)
     with open_sweep(folder) as ledger:
-        conductor = Conductor(ledger, spec, load_space("quick"), "cpu", lambda: None)
-        conductor.open_session("")
+        controller = Controller(ledger, spec, load_space("quick"), "cpu", lambda: None)
+        controller.open_session("")
         # Something is expected of every trial, from what those of before came to.
-        expected = conductor.orders.searcher.expected(list(before.trials))
+        expected = controller.orders.searcher.expected(list(before.trials))
         assert expected is not None
         assert all(map(math.isfinite, expected.values()))
-        for _ in train_serially(conductor):
+        for _ in train_serially(controller):
             pass
         after = ledger.history
     assert {key: after.trials[key] for key in before.trials} == before.trials

@@ -20,7 +20,7 @@ from spaces import Space
 MAX_DEAD_WORKERS = 3  # of a trial that each of them trained alone; after that it fails
 
 
-class Conductor:
+class Controller:
     """Stands between the ledger and whatever runs trials. Every answer is in the ledger before it
     is given.
     """

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from search.engine.controller import Conductor
+from search.engine.controller import Controller
 from search.ledger.events import create_sweep, read_history
 from search.serial import train_here
 from tests.conftest import Corpus
@@ -93,17 +93,17 @@ def test_it_is_refused_with_more_than_one_worker_or_a_cluster(
 
 def test_ctrl_c_waits_while_the_ledger_is_written(corpus: Corpus, tmp_path: Path) -> None:
     def interrupt_once() -> None:
-        if not conductor.verdicts.is_interrupted:
+        if not controller.verdicts.is_interrupted:
             os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)
     spec = small_spec(corpus)
     with create_sweep(tmp_path / "s", spec) as ledger:
-        conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", interrupt_once)
-        conductor.open_session("mmm-search run --serial")
-        train_here(conductor, 1)
-        conductor.close_session("interrupted")
-        assert [trial.state for trial in conductor.trials.values()] == ["running"]
+        controller = Controller(ledger, spec, SMALL_SPACE, "cpu", interrupt_once)
+        controller.open_session("mmm-search run --serial")
+        train_here(controller, 1)
+        controller.close_session("interrupted")
+        assert [trial.state for trial in controller.trials.values()] == ["running"]
     assert signal.getsignal(signal.SIGINT) == before
 
 

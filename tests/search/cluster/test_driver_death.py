@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from mmm.device import cpus_here
-from search.engine.controller import Conductor
+from search.engine.controller import Controller
 from search.ledger.events import create_sweep, read_events, read_history
 from search.ledger.history import History, Trial
 from search.ledger.spec import SweepSpec
@@ -241,10 +241,10 @@ def train_undisturbed(spec: SweepSpec, folder: Path) -> History:
     num_threads = torch.get_num_threads()
     try:
         with create_sweep(folder, spec) as ledger:
-            conductor = Conductor(ledger, spec, load_space(spec.space), "cpu", lambda: None)
-            conductor.open_session("")
+            controller = Controller(ledger, spec, load_space(spec.space), "cpu", lambda: None)
+            controller.open_session("")
             # As many threads as Ray's one worker has: sums of floats depend on it.
-            for _ in train_serially(conductor, threads=cpus_here()):
+            for _ in train_serially(controller, threads=cpus_here()):
                 pass
         return ledger.history
     finally:

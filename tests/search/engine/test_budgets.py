@@ -142,17 +142,17 @@ def test_training_stops_when_the_compute_budget_is_used_up_and_a_larger_one_goes
     sweep = Sweep(tmp_path / "s", spec)
     # Killed after two epochs: what it trained is used, and is counted again where it has to be
     # trained again.
-    for _ in itertools.islice(train_serially(sweep.conductor()), 2):
+    for _ in itertools.islice(train_serially(sweep.controller()), 2):
         pass
     used = sweep.history.trained_s
     assert used == sum(entry.seconds for entry in sweep.history.trials[0].epochs)
-    conductor = sweep.conductor(compute_budget_s=used)
-    assert conductor.next_orders() == []
-    conductor = sweep.conductor(compute_budget_s=used + 1e-6)
-    assert len(list(train_serially(conductor))) == 1
-    conductor.close_session("compute budget")
-    assert conductor.verdicts.used_up is not None
-    assert conductor.verdicts.used_up.why == "compute budget"
+    controller = sweep.controller(compute_budget_s=used)
+    assert controller.next_orders() == []
+    controller = sweep.controller(compute_budget_s=used + 1e-6)
+    assert len(list(train_serially(controller))) == 1
+    controller.close_session("compute budget")
+    assert controller.verdicts.used_up is not None
+    assert controller.verdicts.used_up.why == "compute budget"
     assert sweep.history.trials[0].state == "running"
     assert (
         sweep.history.trained_s
@@ -189,15 +189,15 @@ def test_a_score_without_weights_does_not_reach_the_target(
 ) -> None:
     monkeypatch.setattr("search.worker.slices.SLICE_S", 0.0)
     sweep = Sweep(tmp_path / "s", small_spec(corpus, trials=1, epochs=5, first_rung=3))
-    conductor = sweep.conductor(target=1e-6)
-    slices = Slices(conductor.next_orders())
+    controller = sweep.controller(target=1e-6)
+    slices = Slices(controller.next_orders())
     for epoch in (1, 2, 3):
         report = slices.next()[0]
         if epoch < 3:
             report = replace(report, checkpoint=None)  # as where the last one is young
-        assert conductor.report(report) == (epoch == 3)
+        assert controller.report(report) == (epoch == 3)
     assert best_trial(sweep.history) is None  # it runs, and so may other sessions
-    sweep.conductor(target=1e-6).close_session("target reached")
+    sweep.controller(target=1e-6).close_session("target reached")
     history = sweep.history
     assert history.trials[0].state == "running"
     assert len(export_trial(history, sweep.folder, None, tmp_path / "bundle")) == 64
@@ -226,7 +226,7 @@ def test_resume_with_a_used_up_budget_says_so_and_what_to_change(
 ) -> None:
     shutil.copy(empty_store, tmp_path)
     sweep = Sweep(tmp_path / "small", small_spec(corpus, trials=3))
-    for _ in itertools.islice(train_serially(sweep.conductor()), 2):
+    for _ in itertools.islice(train_serially(sweep.controller()), 2):
         pass
     sweep._open.close()
     status, out, err = call_here(
@@ -263,15 +263,15 @@ def test_a_model_that_is_too_large_fails_without_training(corpus: Corpus, tmp_pa
 
     spec = small_spec(corpus, trials=4, max_parameters=5000)
     sweep = Sweep(tmp_path / "s", spec, Space(suggest))
-    conductor = sweep.conductor(count_parameters=SettingsCheck(spec))
-    for _ in train_serially(conductor):
+    controller = sweep.controller(count_parameters=SettingsCheck(spec))
+    for _ in train_serially(controller):
         pass
     trials = sweep.history.trials
     assert [trial.state == "failed" for trial in trials.values()] == [True, False, True, False]
     count = trials[0].num_parameters
     assert trials[0].reason == f"constraint: {count:,} parameters, at most 5,000"
     assert trials[0].epochs == []
-    assert conductor.orders.searcher.study.trials[0].state.name == "FAIL"
+    assert controller.orders.searcher.study.trials[0].state.name == "FAIL"
     weights = list((sweep.folder / "trials" / "00001").glob("*.safetensors"))
     assert len(weights) == 1
     assert 0 < (trials[1].num_parameters or 0) <= 5000
@@ -370,7 +370,7 @@ def test_the_report_sets_score_against_the_cost_that_all_trials_have(
 ) -> None:
     spec = small_spec(corpus, trials=3)
     sweep = Sweep(tmp_path / "s", spec)
-    for _ in train_serially(sweep.conductor(count_parameters=SettingsCheck(spec))):
+    for _ in train_serially(sweep.controller(count_parameters=SettingsCheck(spec))):
         pass
     history = sweep.history
     costs = ["milliseconds per utterance", "parameters", "seconds per epoch"]
@@ -398,7 +398,7 @@ def test_enqueued_points_run_first_and_those_of_a_resume_next(
     corpus: Corpus, tmp_path: Path, num_reports: int | None
 ) -> None:
     sweep = Sweep(tmp_path / "s", small_spec(corpus, trials=3, enqueue=POINTS[:2]), KNOWN)
-    for _ in itertools.islice(train_serially(sweep.conductor()), num_reports):
+    for _ in itertools.islice(train_serially(sweep.controller()), num_reports):
         pass
     history = sweep.run(trials=6, enqueue=POINTS)
     done = 3 if num_reports is None else num_reports
@@ -544,9 +544,9 @@ def test_a_repeat_of_a_running_or_failed_trial_has_another_seed(
     corpus: Corpus, tmp_path: Path
 ) -> None:
     sweep = Sweep(tmp_path / "s", small_spec(corpus, trials=4, repeats="reuse", seed=5), fixed())
-    conductor = sweep.conductor()
-    orders = [conductor.next_orders()[0] for _ in range(2)]
+    controller = sweep.controller()
+    orders = [controller.next_orders()[0] for _ in range(2)]
     assert [order.settings["seed"] for order in orders] == [5, 6]
-    conductor.fail(0, "no reason", "")
-    (order,) = conductor.next_orders()
+    controller.fail(0, "no reason", "")
+    (order,) = controller.next_orders()
     assert order.settings["seed"] == 7

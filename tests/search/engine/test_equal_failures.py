@@ -109,16 +109,16 @@ def test_a_space_that_begins_to_raise_ends_the_sweep_after_five_and_a_resumed_on
 ) -> None:
     sweep = Sweep(tmp_path / "s", small_spec(corpus, trials=40), raising_from(2))
     for session in (1, 2):
-        conductor = sweep.conductor()
-        for _ in train_serially(conductor):
+        controller = sweep.controller()
+        for _ in train_serially(controller):
             pass
-        assert [trial.state for trial in conductor.trials.values()][2:] == ["failed"] * 5 * session
+        assert [trial.state for trial in controller.trials.values()][2:] == ["failed"] * 5 * session
         assert (
-            conductor.verdicts.broken_off
+            controller.verdicts.broken_off
             == "the last 5 trials failed for the same reason: the space failed: KeyError: 'table"
             f" {1 + 5 * session} is gone'"
         )
-        assert conductor.verdicts.is_stopping
+        assert controller.verdicts.is_stopping
 
 
 def test_trials_that_run_meanwhile_stop_after_their_slice_and_go_on_in_the_next_session(
@@ -126,13 +126,13 @@ def test_trials_that_run_meanwhile_stop_after_their_slice_and_go_on_in_the_next_
 ) -> None:
     monkeypatch.setattr("search.worker.slices.SLICE_S", 0.0)
     sweep = Sweep(tmp_path / "s", small_spec(corpus, trials=12, epochs=5), raising_from(1))
-    conductor = sweep.conductor()
-    reports = train_serially(conductor)
+    controller = sweep.controller()
+    reports = train_serially(controller)
     next(reports)
-    assert conductor.next_orders() == []  # another worker's, who gets none
-    assert conductor.verdicts.broken_off is not None
+    assert controller.next_orders() == []  # another worker's, who gets none
+    assert controller.verdicts.broken_off is not None
     assert [number for number, _ in reports] == [0]
-    assert [(trial.state, len(trial.epochs)) for trial in conductor.trials.values()] == [
+    assert [(trial.state, len(trial.epochs)) for trial in controller.trials.values()] == [
         ("running", 2),
         *[("failed", 0)] * 5,
     ]
@@ -156,11 +156,11 @@ def test_what_settings_are_like_is_no_fault_of_the_sweep(
     sweep = Sweep(
         tmp_path / "s", small_spec(corpus, trials=7, epochs=9, first_rung=8, **changes), space
     )
-    conductor = sweep.conductor(count_parameters=lambda _: 1000)
-    for _ in train_serially(conductor):
+    controller = sweep.controller(count_parameters=lambda _: 1000)
+    for _ in train_serially(controller):
         pass
-    assert [trial.state for trial in conductor.trials.values()] == ["failed"] * 7
-    assert conductor.verdicts.broken_off is None
+    assert [trial.state for trial in controller.trials.values()] == ["failed"] * 7
+    assert controller.verdicts.broken_off is None
 
 
 def test_an_older_ledger_has_the_default() -> None:

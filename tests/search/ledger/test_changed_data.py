@@ -18,7 +18,7 @@ from mmm.encoders.extract import encode_speech, encode_text
 from mmm.encoders.make import make_speech_encoder, make_text_encoder
 from mmm.features.store import list_recipes
 from mmm.manifest_csv import read_manifest
-from search.engine.controller import Conductor
+from search.engine.controller import Controller
 from search.ledger.data import data_changes, restarts
 from search.ledger.events import open_sweep, read_events, read_history
 from search.ledger.history import History
@@ -122,12 +122,12 @@ def begun(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Place:
     with open_sweep(place.runs / "first") as ledger, pytest.MonkeyPatch.context() as patch:
         patch.setattr(search.worker.slices, "SLICE_S", 0.0)  # each epoch is reported
         patch.setattr(search.worker.trial, "CHECKPOINT_SHARE", 1e9)  # and has its checkpoint
-        conductor = Conductor(
+        controller = Controller(
             ledger, replace(spec, trials=4), load_space(spec.space), "cpu", lambda: None
         )
-        conductor.open_session("mmm-search resume first --trials 4")
-        next(report for report in train_serially(conductor) if report.epochs[-1].epoch == 2)
-        conductor.close_session("interrupted")
+        controller.open_session("mmm-search resume first --trials 4")
+        next(report for report in train_serially(controller) if report.epochs[-1].epoch == 2)
+        controller.close_session("interrupted")
     assert [
         trial.number for trial in place.history.trials.values() if trial.state == "running"
     ] == [2]
@@ -467,16 +467,16 @@ def test_answers_of_the_ledger_are_of_the_data_as_they_are(place: Place) -> None
     spec = replace(spec, repeats="reuse", enqueue=[point])
     with open_sweep(place.runs / "first") as ledger:
         changed = data_changes(ledger.history, data)
-        conductor = Conductor(ledger, spec, load_space(spec.space), "cpu", lambda: None)
-        conductor.orders.unfinished.clear()
-        orders = conductor.next_orders()
+        controller = Controller(ledger, spec, load_space(spec.space), "cpu", lambda: None)
+        controller.orders.unfinished.clear()
+        orders = controller.next_orders()
         assert [order.number for order in orders] in ([], [4])
         # answered from the ledger, which has trained it on these data
         assert ledger.history.trials[3].copied_from == 0
         ledger.append(restarts(ledger.history, data, changed))
     with open_sweep(place.runs / "first") as ledger:
         spec = replace(spec, trials=6, enqueue=[point, point])
-        conductor = Conductor(ledger, spec, load_space(spec.space), "cpu", lambda: None)
-        conductor.orders.unfinished.clear()
-        conductor.next_orders()
+        controller = Controller(ledger, spec, load_space(spec.space), "cpu", lambda: None)
+        controller.orders.unfinished.clear()
+        controller.next_orders()
         assert ledger.history.trials[max(ledger.history.trials)].copied_from is None

@@ -15,7 +15,7 @@ import pytest
 from mlflow import MlflowClient
 
 from search.engine.asha import rung_scores
-from search.engine.controller import Conductor
+from search.engine.controller import Controller
 from search.ledger.events import (
     Entry,
     LedgerError,
@@ -275,10 +275,10 @@ def swept(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for ended in ({"complete"}, {"complete", "pruned"}):
             opened = open_sweep(folder) if folder.is_dir() else create_sweep(folder, spec)
             with opened as ledger:
-                conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
-                conductor.open_session("mmm-search run")
-                for _ in train_serially(conductor):
-                    if {trial.state for trial in conductor.trials.values()} == ended | {"running"}:
+                controller = Controller(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
+                controller.open_session("mmm-search run")
+                for _ in train_serially(controller):
+                    if {trial.state for trial in controller.trials.values()} == ended | {"running"}:
                         break
     return folder
 

@@ -19,7 +19,7 @@ from mmm.bundle.evaluate import evaluate_bundle, in_fresh_process
 from mmm.bundle.read import BundleError, Ensemble, load_bundle, load_bundle_or_ensemble
 from mmm.bundle.sealed_test import open_test
 from mmm.training.tensor_file import tensor_bytes
-from search.engine.controller import Conductor
+from search.engine.controller import Controller
 from search.ledger.events import create_sweep, read_history
 from search.ledger.files import best_file
 from search.ledger.history import History
@@ -38,11 +38,11 @@ class Sweep:
         self.corpus, self.runs, self.folder = corpus, runs, runs / "small"
         spec = small_spec(corpus, trials=4)
         with create_sweep(self.folder, spec) as ledger:
-            conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
-            conductor.open_session("mmm-search run")
-            for _ in train_serially(conductor):
+            controller = Controller(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
+            controller.open_session("mmm-search run")
+            for _ in train_serially(controller):
                 pass
-            conductor.close_session("done")
+            controller.close_session("done")
 
     @property
     def history(self) -> History:
@@ -252,10 +252,10 @@ def test_a_checkpoint_is_exported_only_as_the_ledger_recorded_it(
     """
     spec = small_spec(corpus, trials=1)
     with create_sweep(tmp_path / "small", spec) as ledger:
-        conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
-        conductor.open_session("mmm-search run")
-        next(report for report in train_serially(conductor) if report.checkpoint is not None)
-        conductor.close_session("stopped")
+        controller = Controller(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
+        controller.open_session("mmm-search run")
+        next(report for report in train_serially(controller) if report.checkpoint is not None)
+        controller.close_session("stopped")
     history = read_history(tmp_path / "small" / "ledger.sqlite")
     assert history.trials[0].checkpoint is not None
     file = Path(history.trials[0].checkpoint.path)

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.mlflow_server import Server
 from mmm.models import ARCHITECTURES
-from search.engine.controller import Conductor
+from search.engine.controller import Controller
 from search.ledger.events import create_sweep
 from search.tracking.delivery import Delivery, sync
 from spaces import Space
@@ -64,11 +64,11 @@ def shown(
     runs = tmp_path_factory.mktemp("runs")
     spec = small_spec(corpus, trials=4, epochs=3, first_rung=3)
     with create_sweep(runs / "small", spec) as ledger:
-        conductor = Conductor(ledger, spec, Space(suggest), "cpu", lambda: None)
-        conductor.open_session("mmm-search run")
-        for _ in train_serially(conductor):
+        controller = Controller(ledger, spec, Space(suggest), "cpu", lambda: None)
+        controller.open_session("mmm-search run")
+        for _ in train_serially(controller):
             pass
-        conductor.close_session("done")
+        controller.close_session("done")
     assert CHROMIUM is not None
     folder = tmp_path_factory.mktemp("server")
     shutil.copy(empty_store, folder / "server.db")
