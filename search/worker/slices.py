@@ -161,7 +161,7 @@ def _failure(error: Exception, is_together: bool = False) -> Failure:
 
 
 def _measured(member: Member, largest: int) -> PackMeasured:
-    settings, found = member.order.settings, measure_pack_sizes(member.run, largest)
-    kind = (settings.get(name) for name in ("architecture", "batch_size", "width"))
+    of, found = member.order.settings.get, measure_pack_sizes(member.run, largest)
     seconds = {str(size): seconds for size, seconds in found["seconds"].items()}
+    kind = of("architecture"), of("batch_size"), of("width")
     return PackMeasured(*kind, seconds, found["size"])
