@@ -7,7 +7,6 @@ driver's time and another round trip.
 """
 
 import logging
-import shutil
 import tempfile
 import time
 from collections.abc import Mapping
@@ -128,11 +127,10 @@ def train_on_ray(controller: Controller, threads: int) -> None:
     also when the user interrupts it.
     """
     spec = controller.spec
-    scratch = Path(tempfile.mkdtemp(prefix="mmm-search-"))
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     seats: dict[str, list[int]] = {}
-    try:
+    with tempfile.TemporaryDirectory(prefix="mmm-search-", ignore_cleanup_errors=True) as scratch:
         tune.Tuner(
             tune.with_resources(TrialActor, {"cpu": threads, "gpu": spec.gpus_per_trial}),
             tune_config=tune.TuneConfig(
@@ -145,7 +143,7 @@ def train_on_ray(controller: Controller, threads: int) -> None:
             ),
             run_config=tune.RunConfig(
                 name=spec.name,
-                storage_path=str(scratch),
+                storage_path=scratch,
                 verbose=0,
                 callbacks=[Watch(controller)],
                 checkpoint_config=tune.CheckpointConfig(
@@ -153,5 +151,3 @@ def train_on_ray(controller: Controller, threads: int) -> None:
                 ),
             ),
         ).fit()
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
