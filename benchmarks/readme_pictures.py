@@ -1,9 +1,9 @@
-"""The two pictures of README: a terminal in the middle of `mmm-search quickstart`, and the report of that sweep.
+"""README's two pictures: a terminal amid `mmm-search quickstart`, and the report of that sweep.
 
     python -m benchmarks.readme_pictures FOLDER docs/images
 
-Runs the quickstart in FOLDER, which has no runs/ yet and whose name the report shows. Needs `mmm-search` on the PATH,
-tmux, and what benchmarks/pictures.py needs.
+Runs the quickstart in FOLDER, which has no runs/ yet and whose name the report shows. Needs
+`mmm-search` on the PATH, tmux, and what benchmarks/pictures.py needs.
 """
 
 import argparse
@@ -26,14 +26,15 @@ _FONT = "'SFMono-Regular', Menlo, 'DejaVu Sans Mono', 'Liberation Mono', Consola
 
 
 def record_quickstart(folder: Path) -> str:
-    """Run the quickstart in a terminal; what is on its screen when some trials have ended, with its colours."""
+    """Run the quickstart in a terminal; its screen, with colours, when some trials have ended."""
     tmux = ["tmux", "-L", "readme-pictures", "-f", "/dev/null"]
     size = ["-x", str(_COLUMNS), "-y", str(_LINES)]
     started = [*tmux, "new-session", "-d", *size, "-c", str(folder), "mmm-search quickstart"]
     subprocess.run(started, check=True)
     screen = ""
     while True:
-        shown = subprocess.run([*tmux, "capture-pane", "-p", "-e"], capture_output=True, text=True, check=False)
+        command = [*tmux, "capture-pane", "-p", "-e"]
+        shown = subprocess.run(command, capture_output=True, text=True, check=False)
         if shown.returncode:  # the command has ended, and the terminal with it
             return screen
         ended = re.search(r"(\d+) of \d+ trials", shown.stdout)
@@ -66,14 +67,16 @@ def main() -> int:
     report = options.folder.resolve() / "runs" / "quickstart" / "report.html"
     with browser_page(chromium, 1400, 900) as page:
         page.goto(report.as_uri())
-        figures = page.locator(".figures").first.bounding_box()  # the first of them end what is shown
+        figures = page.locator(".figures").first.bounding_box()
         assert figures is not None
-        shown = {"x": 0, "y": 0, "width": 1400, "height": figures["y"] + figures["height"] + 20}
+        end = figures["y"] + figures["height"] + 20
+        shown = {"x": 0, "y": 0, "width": 1400, "height": end}
         page.screenshot(path=out / "report.png", full_page=True, clip=shown)
     # Few colours are in it, and a palette of them is a third of the bytes.
-    Image.open(out / "report.png").convert("RGB").quantize(160).save(out / "report.png", optimize=True)
-    for picture in (out / "terminal.svg", out / "report.png"):
-        print(f"{picture} {picture.stat().st_size / 1000:.0f} kB")
+    picture = Image.open(out / "report.png").convert("RGB").quantize(160)
+    picture.save(out / "report.png", optimize=True)
+    for file in (out / "terminal.svg", out / "report.png"):
+        print(f"{file} {file.stat().st_size / 1000:.0f} kB")
     return 0
 
 
