@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,10 +31,10 @@ import soundfile
 import torch
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
-from mmm.device import resolve_precision
+from mmm.device import cpus_here, resolve_precision
 from mmm.encoders import Running
 from mmm.encoders.huggingface_speech import HuggingFaceSpeech
-from mmm.encoders.jobs import SpeechJob, default_threads, padding_waste, plan_batches, run_here
+from mmm.encoders.jobs import SpeechJob, plan_batches, run_here
 from mmm.encoders.make import make_speech_encoder
 
 RATE_HZ = 16_000
@@ -67,6 +67,12 @@ def write_wavs(folder: Path, seconds: np.ndarray, rng: np.random.Generator) -> l
             paths[-1], rng.normal(0, 0.1, int(length * RATE_HZ)), RATE_HZ, subtype="PCM_16"
         )
     return paths
+
+
+def padding_waste(lengths: Sequence[float], batches: Sequence[Sequence[int]]) -> float:
+    """The share of what is computed that is padding."""
+    padded = sum(max(lengths[index] for index in batch) * len(batch) for batch in batches)
+    return 1 - sum(lengths[index] for batch in batches for index in batch) / padded
 
 
 def compare(model: str, total_s: float, rounds: int, budget_s: float) -> None:
@@ -102,7 +108,7 @@ def compare(model: str, total_s: float, rounds: int, budget_s: float) -> None:
             ]
 
             def run() -> None:
-                for _ in run_here(default_threads())(encoders[precision], iter(enumerate(jobs))):
+                for _ in run_here(cpus_here())(encoders[precision], iter(enumerate(jobs))):
                     pass
 
             return run
@@ -113,7 +119,7 @@ def compare(model: str, total_s: float, rounds: int, budget_s: float) -> None:
             f"batches of {budget_s:g} s": ours("float32", budget_s),
             "bf16": ours("bf16", 0.0),
         }
-        torch.set_num_threads(default_threads())
+        torch.set_num_threads(cpus_here())
         took: dict[str, list[float]] = {way: [] for way in ways}
         for encoder in encoders.values():
             encoder.encode(np.zeros(RATE_HZ, dtype=np.float32), FEATURES)
@@ -125,7 +131,7 @@ def compare(model: str, total_s: float, rounds: int, budget_s: float) -> None:
                 took[way].append(time.perf_counter() - started)
     whole = sum(seconds)
     print(
-        f"{model} Wav2Vec2, {len(seconds)} files, {whole:.0f} s of speech, {default_threads()}"
+        f"{model} Wav2Vec2, {len(seconds)} files, {whole:.0f} s of speech, {cpus_here()}"
         f" cores, {rounds} rounds by turns; --precision auto is {resolve_precision('auto', 'cpu')}"
         " here"
     )

@@ -5,6 +5,7 @@ for an error.
 import re
 import sys
 import warnings
+from collections.abc import Iterable
 from typing import Any, TextIO
 
 import typer
@@ -14,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mmm.files import Unchecked
+from mmm.metrics import Metrics, value_of
 
 # All but tab and newline: C0 with ESC, DEL, C1 with the one-byte CSI, what turns the direction of
 # writing, halves of characters.
@@ -50,35 +52,29 @@ class PlainConsole(Console):
 console = PlainConsole(width=None if sys.stdout.isatty() else 140)
 
 
-def metrics_table(title: str, rows: list[tuple[str, dict[str, Any]]]) -> Table:
+_TITLES = {
+    "macro_f1": "macro F1",
+    "unweighted_recall": "UAR",
+    "accuracy": "accuracy",
+    "weighted_f1": "weighted F1",
+    "weighted_precision": "weighted P",
+    "weighted_recall": "weighted R",
+    "recall_sd": "recall SD",
+}
+
+
+def metrics_table(title: str, rows: Iterable[tuple[str, Metrics]]) -> Table:
     """The metrics of the field, a row a system."""
     table = Table(title=title, title_justify="left")
     table.add_column("")
-    names = (
-        "macro_f1",
-        "unweighted_recall",
-        "accuracy",
-        "weighted_f1",
-        "weighted_precision",
-        "weighted_recall",
-        "recall_sd",
-    )
-    for name in (
-        "macro F1",
-        "UAR",
-        "accuracy",
-        "weighted F1",
-        "weighted P",
-        "weighted R",
-        "recall SD",
-    ):
-        table.add_column(name, justify="right")
+    for shown in _TITLES.values():
+        table.add_column(shown, justify="right")
     for label, metrics in rows:
-        table.add_row(label, *(f"{metrics[name]:.4f}" for name in names))
+        table.add_row(label, *(f"{value_of(metrics, name):.4f}" for name in _TITLES))
     return table
 
 
-def class_table(metrics: dict[str, Any]) -> Table:
+def class_table(metrics: Metrics) -> Table:
     """Per-class scores beside the confusion matrix."""
     classes = list(metrics["per_class"])
     table = Table(
@@ -89,7 +85,7 @@ def class_table(metrics: dict[str, Any]) -> Table:
         table.add_column(name, justify="right")
     for name, row in zip(classes, metrics["confusion_matrix"], strict=True):
         own = metrics["per_class"][name]
-        scores = (f"{own[key]:.3f}" for key in ("precision", "recall", "f1"))
+        scores = (f"{score:.3f}" for score in (own["precision"], own["recall"], own["f1"]))
         table.add_row(name, *scores, str(own["support"]), *map(str, row))
     return table
 

@@ -1,10 +1,11 @@
-"""Where and how exactly numbers are computed: the device, and float32 or bf16 on it."""
+"""Where and how exactly numbers are computed: cores, the device, and float32 or bf16 on it."""
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:  # takes seconds, and a command whose features are all there has no use for it
+    import torch
 
 PRECISIONS = ("auto", "float32", "bf16", "fp16")
 
@@ -30,7 +31,7 @@ def resolve_precision(precision: str, device: str) -> str:
     if precision != "auto":
         return precision
     if on_gpu:
-        import torch  # here: a built-in encoder whose features are there has no use for it
+        import torch
 
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     return "bf16" if cpu_has_bf16() else "float32"
@@ -46,6 +47,12 @@ def training_precision(precision: str, device: str, architecture: str) -> str:
         return "float32"
     resolved = resolve_precision(precision, device)
     return "float32" if resolved == "fp16" else resolved
+
+
+def cpus_here() -> int:
+    """Cores that this process may use; where the system does not say (macOS), all of them."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def cpu_has_bf16() -> bool:
@@ -74,8 +81,10 @@ def autocast(precision: str, device: str) -> Any:
     )
 
 
-def resolve_device(name: str) -> torch.device:
+def resolve_device(name: str) -> "torch.device":
     """`cpu`, `cuda` or `cuda:N`. Raises ValueError where this machine does not have it."""
+    import torch
+
     try:
         device = torch.device(name)
     except RuntimeError:

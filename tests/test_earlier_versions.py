@@ -55,7 +55,7 @@ RESUME = """
 import json, sys
 from pathlib import Path
 from rich.console import Console
-from search.run import resume
+from search.session import resume
 
 resume(Path(sys.argv[1]), "first", json.loads(sys.argv[2]), Console())
 """

@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mmm.bundle.read import Bundle, Ensemble
-from mmm.features.store import Recipe, recipe_hash
+from mmm.features.recipe import Recipe, recipe_hash
 from mmm.files import sha256_of_file
 from mmm.manifest import Manifest
-from mmm.metrics import LEVEL, RESAMPLES
+from mmm.metrics import LEVEL, RESAMPLES, Metrics, value_of
 from mmm.models import SYSTEMS
 from mmm.version import VERSION
 
@@ -26,6 +26,7 @@ _METRICS = {
     "accuracy": "accuracy",
     "weighted_f1": "weighted F1",
 }
+_CLASS_SCORES: tuple[Literal["precision", "recall", "f1"], ...] = ("precision", "recall", "f1")
 _ENOUGH_DIALOGUES = 20  # fewer make percentile intervals too narrow
 _HUB_TYPES = {
     "macro_f1": "f1",
@@ -45,7 +46,7 @@ class Evaluation:
     """
 
     manifest: Manifest
-    metrics: dict[str, Any]
+    metrics: Metrics
     intervals: dict[str, tuple[float, float]]
     openings: Sequence[dict[str, str]]
     other_openings: int
@@ -79,7 +80,7 @@ def _head(bundle: Bundle | Ensemble, found: Evaluation) -> str:
         {
             "type": _HUB_TYPES[name],
             "name": f"validation {title}",
-            "value": round(found.metrics[name], 6),
+            "value": round(value_of(found.metrics, name), 6),
         }
         for name, title in _METRICS.items()
     ]
@@ -244,13 +245,14 @@ def _number(value: float | None) -> str:
 
 def _validation(found: Evaluation) -> list[str]:
     rows = [
-        (title, _number(found.metrics[name]), "{:.4f} to {:.4f}".format(*found.intervals[name]))
+        (title, _number(value_of(found.metrics, name)), f"{low:.4f} to {high:.4f}")
         for name, title in _METRICS.items()
+        for low, high in [found.intervals[name]]
     ]
     dev = found.manifest.rows("dev")
     dialogues = len({found.manifest.utterances[row].dialogue_id for row in dev})
     per_class = [
-        (name, *(f"{own[key]:.3f}" for key in ("precision", "recall", "f1")), own["support"])
+        (name, *(f"{own[key]:.3f}" for key in _CLASS_SCORES), own["support"])
         for name, own in found.metrics["per_class"].items()
     ]
     few = ", and of so few dialogues they are too narrow" if dialogues < _ENOUGH_DIALOGUES else ""

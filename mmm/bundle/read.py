@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import nn
 
-from mmm.features.store import Recipe
+from mmm.features.recipe import Recipe
 from mmm.files import sha256_of_file, sha256_of_json
 from mmm.training.config import Dims, TrainConfig, make_config
 from mmm.training.run import build_model

@@ -4,7 +4,6 @@ import csv
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -12,6 +11,7 @@ from mmm.bundle.evaluate import check_bundle_fits, evaluate_bundle
 from mmm.bundle.read import Bundle, Ensemble
 from mmm.files import write_text
 from mmm.manifest import Manifest
+from mmm.metrics import Metrics
 
 OPENINGS = "test_openings.csv"
 _OPENING_COLUMNS = (
@@ -32,7 +32,7 @@ def open_test(
     manifest: Manifest,
     features_dir: Path,
     device: torch.device,
-) -> list[dict[str, Any]]:
+) -> list[Metrics]:
     """Metrics of each bundle on the sealed test split; the opening is written down in the features
     folder first.
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mmm.bundle.read import FORMAT, Bundle, BundleError, _files_in, load_bundle
-from mmm.features.store import Recipe, recipe_hash
+from mmm.features.recipe import Recipe, recipe_hash
 from mmm.files import new_directory, sha256_of_file, write_bytes, write_json
 from mmm.training.config import Dims, TrainConfig
 from mmm.training.run import Run

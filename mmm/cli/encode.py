@@ -111,7 +111,8 @@ def encode(
     """Encode every utterance once; what is already there is kept, and what was killed goes on where
     it was.
     """
-    from mmm.encoders.jobs import default_threads, run_here
+    from mmm.device import cpus_here
+    from mmm.encoders.jobs import run_here
 
     checked = manifest_to_encode(manifest, skip_bad)
     if threads is not None and threads < 1:
@@ -138,7 +139,7 @@ def encode(
         device=device,
     )
     # On a GPU two: one file is read while another is encoded.
-    runner = run_here(threads or (default_threads() if device == "cpu" else 2))
+    runner = run_here(threads or (cpus_here() if device == "cpu" else 2))
     encode_manifest(
         checked, features, options, options.make_speech(), options.make_text(), runner, runner
     )

@@ -154,7 +154,7 @@ def train(
     config = make_config(base | {key: value for key, value in given.items() if value is not None})
     from mmm.device import resolve_device, training_precision
     from mmm.manifest_csv import read_manifest
-    from mmm.metrics import OBJECTIVES
+    from mmm.metrics import OBJECTIVES, value_of
     from mmm.training.features import load_features
     from mmm.training.fit import Diverged, fit
     from mmm.training.malloc import keep_freed_memory
@@ -205,9 +205,10 @@ def train(
     )
     try:
         for result in fit(run):
+            score = value_of(result.metrics, metric)
             console.print(
                 f"epoch {result.epoch:>3}/{config.epochs}  train loss {result.train_loss:.4f}  dev"
-                f" loss {result.metrics['loss']:.4f}  {metric} {result.metrics[metric]:.4f} "
+                f" loss {result.metrics['loss']:.4f}  {metric} {score:.4f} "
                 f" {result.seconds:.2f} s{'  best' if result.is_best else ''}",
                 highlight=False,
             )

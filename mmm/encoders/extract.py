@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import fcntl
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,24 +11,21 @@ import numpy.typing as npt
 
 from mmm.audio.sound import SoundInfo, sound_info
 from mmm.audio.speech import SAMPLE_RATE_HZ, num_speech_samples
+from mmm.device import cpus_here
 from mmm.encoders import SpeechEncoder, TextEncoder
 from mmm.encoders.jobs import (
     Job,
     Runner,
     SpeechJob,
     TextJob,
-    default_threads,
     plan_batches,
     run_here,
 )
 from mmm.features.clips import BadFiles, clips_of, find_bad_files, hash_clips, stamps_of
-from mmm.features.store import (
-    AUDIO_HASH_BYTES,
-    Recipe,
-    open_store,
-    recipe_hash,
-)
+from mmm.features.recipe import Recipe, recipe_hash
+from mmm.features.store import AUDIO_HASH_BYTES, open_store
 from mmm.features.writer import PartialStore, Plan, Rows, rows_there, tidy
+from mmm.files import lock
 from mmm.manifest import Manifest, speech_key, text_key, turns_of
 
 
@@ -54,7 +50,7 @@ def _only_writer(features: Path) -> Iterator[None]:
     features.mkdir(parents=True, exist_ok=True)
     with open(features / ".lock", "w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file)
         except BlockingIOError:
             raise ValueError(
                 f"{features}: another mmm encode is writing here; wait for it or use another folder"
@@ -345,7 +341,7 @@ def _fill(
     """Encode batches; yields the number of each that is in the stores, and moves them to their
     place at the end.
     """
-    runner = run or run_here(default_threads())
+    runner = run or run_here(cpus_here())
     try:
         for number, result in (
             runner(encoder, ((number, job(number)) for number in numbers)) if numbers else ()

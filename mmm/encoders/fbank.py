@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mmm.encoders import Batching, Floats
-from mmm.features.store import Recipe
+from mmm.features.recipe import Recipe
 
 SAMPLE_RATE_HZ = 16_000
 _VERSION = 1  # raise it when the numbers change, so that old features are not taken for new ones

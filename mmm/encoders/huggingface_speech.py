@@ -15,7 +15,7 @@ import numpy as np
 from mmm.encoders import ON_CPU, Batching, Floats, Running
 from mmm.encoders.pretrained import find_pretrained, load_part
 from mmm.encoders.windows import Convolutions, Window, stitch, windows
-from mmm.features.store import Recipe
+from mmm.features.recipe import Recipe
 
 SAMPLE_RATE_HZ = 16_000
 _VERSION = 2
@@ -56,16 +56,18 @@ class HuggingFaceSpeech:
         self.batching: Batching = "equal"
 
     def recipe(self, feature: str) -> Recipe:
-        # Features of the convolutions have no layer: one store serves all.
-        layer = {"layer": str(self.layers)} if feature == "hidden_state" else {}
-        rate = {} if self.frame_rate is None else {"frame_rate_hz": float(self.frame_rate)}
-        return {
+        recipe: Recipe = {
             "kind": "audio",
             **self.pretrained.identity,
             "version": _VERSION,
             "feature": feature,
-            **layer,
-            **rate,
+        }
+        if feature == "hidden_state":  # those of the convolutions have no layer: one store for all
+            recipe["layer"] = str(self.layers)
+        if self.frame_rate is not None:
+            recipe["frame_rate_hz"] = float(self.frame_rate)
+        return {
+            **recipe,
             "precision": self.running.precision,
             "chunk_s": self.running.chunk_s,
             "sample_rate_hz": SAMPLE_RATE_HZ,

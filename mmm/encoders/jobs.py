@@ -4,7 +4,6 @@ wherever they run.
 
 import collections
 import itertools
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -88,16 +87,6 @@ def plan_batches(lengths: Sequence[float], budget: float, batching: Batching) ->
         else:
             found.append([index])
     return found
-
-
-def padding_waste(lengths: Sequence[float], batches: Sequence[Sequence[int]]) -> float:
-    """The share of what is computed that is padding."""
-    padded = sum(max(lengths[index] for index in batch) * len(batch) for batch in batches)
-    return 1 - sum(lengths[index] for batch in batches for index in batch) / padded
-
-
-def default_threads() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 def run_here(threads: int = 1) -> Runner:

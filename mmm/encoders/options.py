@@ -10,7 +10,8 @@ from mmm.device import resolve_precision
 from mmm.encoders import DEFAULT_CHUNK_S as DEFAULT_CHUNK_S
 from mmm.encoders import Running, SpeechEncoder, TextEncoder
 from mmm.encoders.make import make_speech_encoder, make_text_encoder
-from mmm.features.store import AUDIO_FEATURES, MAX_CONTEXT, list_recipes
+from mmm.features.recipe import AUDIO_FEATURES, MAX_CONTEXT
+from mmm.features.store import list_recipes
 
 if (
     TYPE_CHECKING

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmm.features.store import Recipe
+from mmm.features.recipe import Recipe
 from mmm.files import sha256_of_file
 
 _SMALL_FILES = ("*.json", "*.txt", "*.model")

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from mmm.audio.sound import read_sound, sound_info
 from mmm.audio.speech import num_speech_samples
+from mmm.device import cpus_here
 from mmm.features.store import AUDIO_HASH_BYTES
 from mmm.manifest import Manifest
 
@@ -84,7 +85,7 @@ def _hash(path: str, size: int, mtime_ns: int) -> bytes:
 
 def hash_clips(manifest: Manifest, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
     """The hash of each of these clips."""
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(cpus_here()) as pool:
         yield from zip(
             names,
             pool.map(lambda name: audio_hash(manifest.path.parent / name), names),
@@ -119,7 +120,7 @@ def find_bad_files(
             )
         return None
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(cpus_here()) as pool:
         yield from enumerate(
             pool.map(check, (clips_of(manifest) if clips is None else clips).items()), start=1
         )

@@ -31,20 +31,13 @@ import numpy.typing as npt
 
 from mmm.features.checksums import Checksums, header_checksum, read_checksums
 from mmm.features.encode_command import MANIFEST, encode_command, encode_options
-from mmm.files import Unchecked, sha256_of_json
+from mmm.features.recipe import AUDIO_FEATURES, CONTEXTS, Recipe, recipe_hash
+from mmm.files import Unchecked
 
-Recipe = dict[str, Any]
-AUDIO_FEATURES = ("hidden_state", "extract_feature")
-MAX_CONTEXT = 5  # utterances, the current one included
 AUDIO_HASH_BYTES = 16
 LARGE_FILES = ("values.npy", "pooled.npy")
 _OTHER_CHECKSUM = "its checksum is not the recorded one"
 SMALL_FILES = ("recipe.json", "offsets.npy", "keys.npy", "stamps.npy", "audio_hashes.npy")
-
-
-def recipe_hash(recipe: Recipe) -> str:
-    """Name of the folder that a recipe's features live in (16 hex digits)."""
-    return sha256_of_json(recipe)[:16]
 
 
 def pool(values: npt.NDArray[np.float16], kind: str) -> npt.NDArray[np.float16]:
@@ -241,23 +234,21 @@ def _recipes_to_make(store: Path) -> list[Recipe]:
     """Of the stores beside a damaged one, and its own; where that is what is damaged, it differs
     from a neighbour in one entry.
     """
-    found, is_known = [], False
+    found: list[Recipe] = []
+    is_known = False
     for file in sorted(store.parent.glob("[!.]*/recipe.json")):
         with contextlib.suppress(ValueError):
             found.append(_recipe_of(file.parent))
             is_known |= file.parent == store
-    changes = [{"feature": name} for name in AUDIO_FEATURES] + [
-        {"context": number} for number in range(1, MAX_CONTEXT + 1)
-    ]
-    own = [
-        {**recipe, **change}
-        for recipe in found
-        for change in changes
-        if next(iter(change)) in recipe
-    ]
-    return found + (
-        [] if is_known else [recipe for recipe in own if recipe_hash(recipe) == store.name][:1]
-    )
+    if is_known:
+        return found
+    neighbours: list[Recipe] = []
+    for recipe in found:
+        if "feature" in recipe:
+            neighbours += [{**recipe, "feature": name} for name in AUDIO_FEATURES]
+        if "context" in recipe:
+            neighbours += [{**recipe, "context": number} for number in CONTEXTS]
+    return found + [recipe for recipe in neighbours if recipe_hash(recipe) == store.name][:1]
 
 
 def find_store(
@@ -315,11 +306,9 @@ def _how_to_keep_one(recipes: dict[Path, Recipe], found: Sequence[Path]) -> str:
     """For each of these stores the command that removes those that do not go with it."""
     lines = []
     for kept in found:
-        made = {
-            name: value
-            for name, value in recipes[kept].items()
-            if name not in ("context", "feature")
-        }
+        made: Recipe = {**recipes[kept]}
+        made.pop("context", None)
+        made.pop("feature", None)
         others = [
             str(path) for path, recipe in recipes.items() if not _go_together(recipes[kept], recipe)
         ]

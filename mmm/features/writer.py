@@ -26,16 +26,16 @@ import numpy.typing as npt
 
 from mmm.features.checksums import CHECKSUMS, checksums_of
 from mmm.features.encode_command import MANIFEST
+from mmm.features.recipe import Recipe
 from mmm.features.store import (
     AUDIO_HASH_BYTES,
     LARGE_FILES,
     SMALL_FILES,
     FeatureStore,
-    Recipe,
     open_store,
     pool,
 )
-from mmm.files import sha256_of_json, sync, write_json
+from mmm.files import sha256_of_json, sync, sync_data, write_json
 
 _SYNC_S = 2.0  # what is written is marked as done, after a sync, this often
 _FILES = ("values", "pooled")
@@ -321,12 +321,12 @@ class PartialStore:
         if not self._unmarked or not (now or time.monotonic() - self._synced > _SYNC_S):
             return
         for descriptor in self._files.values():
-            os.fdatasync(descriptor)
+            sync_data(descriptor)
         self.done[self._unmarked] = True
         with open(self.folder / "done", "r+b") as file:
             file.write(self.done.astype(np.uint8).tobytes())
             file.flush()
-            os.fdatasync(file.fileno())
+            sync_data(file.fileno())
         self._unmarked.clear()
         self._synced = time.monotonic()
 

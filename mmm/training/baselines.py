@@ -4,7 +4,7 @@ tuned on validation.
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ from torch import Tensor
 
 from mmm.features.store import list_recipes
 from mmm.manifest import Manifest
-from mmm.metrics import classification_metrics
+from mmm.metrics import Metrics, classification_metrics, value_of
 from mmm.training.batches import labelled_rows
 from mmm.training.class_weights import class_weights
-from mmm.training.config import TrainConfig, make_config
+from mmm.training.config import Params, TrainConfig, make_config
 from mmm.training.features import load_features
 from mmm.training.fit import fit
 from mmm.training.linear import inputs_of, solve
@@ -34,8 +34,8 @@ class Baseline:
     """One baseline's best setting by `objective` on validation, with its validation metrics."""
 
     name: str
-    settings: dict[str, Any]
-    metrics: dict[str, Any]
+    settings: Params
+    metrics: Metrics
 
 
 def baselines(
@@ -69,7 +69,7 @@ def baselines(
 
 
 def tuned(
-    manifest: Manifest, features_dir: Path, objective: str, given: Mapping[str, Any]
+    manifest: Manifest, features_dir: Path, objective: str, given: Params
 ) -> Iterator[tuple[int, int, TrainConfig | None]]:
     """Tune the linear system on validation by `objective`: C, the weights of classes, the audio
     feature and the context.
@@ -88,7 +88,7 @@ def tuned(
         "c": C_GRID,
     }
     # What a system does not look at is not worth trying in every variant.
-    if (unused := UNUSED.get(given.get("inputs", "both"))) is not None:
+    if (unused := UNUSED.get(str(given.get("inputs", "both")))) is not None:
         choices[unused] = choices[unused][:1]
     choices = {
         name: (given[name],) if given.get(name) is not None else values
@@ -124,7 +124,7 @@ def tuned(
                     train_ND.numpy(), run.train.labels, class_weights(config, run.train), c, found
                 )
                 predicted = (dev_ND @ found[0].T + found[1]).argmax(dim=1).numpy()
-                score = classification_metrics(truth, predicted, classes)[objective]
+                score = value_of(classification_metrics(truth, predicted, classes), objective)
                 done += 1
                 if score > best_score:
                     best, best_score = config, score

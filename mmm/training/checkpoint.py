@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-from mmm.features.store import recipe_hash
+from mmm.features.recipe import recipe_hash
 from mmm.training.config import TrainConfig
 from mmm.training.run import Run
 from mmm.training.tensor_file import tensor_bytes

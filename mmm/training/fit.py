@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from mmm.device import autocast
+from mmm.metrics import Metrics, value_of
 from mmm.training.batches import SplitData
 from mmm.training.class_weights import class_weights
 from mmm.training.config import TrainConfig
@@ -37,7 +37,7 @@ class EpochResult:
 
     epoch: int  # counted from 1
     train_loss: float
-    metrics: dict[str, Any]
+    metrics: Metrics
     seconds: float
     cpu_seconds: float
     is_best: bool  # by the objective, among the epochs so far
@@ -184,7 +184,7 @@ def _unfinished(runs: list[Run]) -> list[Run]:
 def _close_epoch(
     run: Run,
     train_loss: float,
-    metrics: dict[str, Any],
+    metrics: Metrics,
     seconds: float,
     cpu_seconds: float,
     eval_seconds: float,
@@ -196,7 +196,7 @@ def _close_epoch(
         return Diverged(
             f"validation loss is {metrics['loss']} after epoch {epoch} (lr {run.config.lr:g})"
         )
-    is_best = metrics[run.objective] > run.best_score
+    is_best = value_of(metrics, run.objective) > run.best_score
     if is_best:
         run.best_epoch, run.best_metrics = epoch, metrics
         run.best_weights = {

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmm.metrics import Metrics, value_of
 from mmm.models import SYSTEMS
 from mmm.models.scaled import Scaled
 from mmm.training.adamw import AdamW, Optimizer
@@ -33,12 +34,12 @@ class Run:
     )
     epoch: int = 0
     best_epoch: int = 0
-    best_metrics: dict[str, Any] = field(default_factory=dict)
+    best_metrics: Metrics = field(default_factory=Metrics)
     best_weights: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def best_score(self) -> float:
-        return float(self.best_metrics[self.objective]) if self.best_metrics else -math.inf
+        return value_of(self.best_metrics, self.objective) if self.best_metrics else -math.inf
 
     @property
     def is_finished(self) -> bool:

@@ -68,13 +68,13 @@ def encode(
         chunk_seconds=chunk_seconds,
         device="cuda" if gpus else "cpu",
     )
-    from mmm.encoders.jobs import default_threads
+    from mmm.device import cpus_here
     from search.cluster.connect import connect, disconnect
     from search.cluster.encode import run_on_ray
 
     speech, text = options.make_speech(), options.make_text()
     options = options.pinned(speech, text)
-    num_actors = workers or (max(1, int(gpus)) if gpus else default_threads())
+    num_actors = workers or (max(1, int(gpus)) if gpus else cpus_here())
     connect(address, num_actors, gpus, {"CPU": float(num_actors), "GPU": gpus})
     try:
         shared.encode_manifest(

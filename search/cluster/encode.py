@@ -19,7 +19,7 @@ import ray
 from mmm.encoders import SpeechEncoder, TextEncoder
 from mmm.encoders.jobs import Job, Result, Runner
 from mmm.encoders.options import EncodeOptions
-from mmm.features.store import Recipe
+from mmm.features.recipe import Recipe
 
 _AHEAD = 2  # batches an actor has: one that it encodes, one that waits, so that it never does
 

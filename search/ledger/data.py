@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmm.features.store import FeatureStore, Recipe, list_recipes
+from mmm.features.recipe import Recipe
+from mmm.features.store import FeatureStore, list_recipes
 from mmm.files import sha256_of_json
 from mmm.manifest import Manifest
 from mmm.training.features import Features

@@ -203,7 +203,7 @@ def check_contexts(spec: SweepSpec, drawn: list[Mapping[str, Any]]) -> None:
         ("audio-feature", "audio", "feature", "hidden_state"),
     ):
         needed = {settings.get(option.replace("-", "_"), default) for settings in drawn}
-        there = {recipe[name] for recipe in recipes if recipe["kind"] == kind}
+        there = {recipe.get(name) for recipe in recipes if recipe["kind"] == kind}
         if missing := sorted(needed - there, key=str):
             wanted["contexts" if kind == "text" else "audio_features"] = missing
             lacking.append(

@@ -11,6 +11,7 @@ from typing import Any
 from mmm.bundle.write import save_run_bundle
 from mmm.manifest import Manifest
 from mmm.training.baselines import fitted, tuned
+from mmm.training.config import Params
 from search.ledger.history import History
 from search.ledger.spec import SweepSpec
 
@@ -46,7 +47,7 @@ def fit_baseline(
     the data were changed before.
     """
     started, config = time.monotonic(), None
-    given = {"inputs": "both", "input_scaling": "standard", "seed": spec.seed}
+    given: Params = {"inputs": "both", "input_scaling": "standard", "seed": spec.seed}
     tries = tuned(manifest, Path(spec.features), spec.metric, given)
     for done, total, config in tries:  # noqa: B007
         progress(f"linear baseline: {done} of {total} settings tried")

@@ -4,7 +4,7 @@ before it appears.
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -330,7 +330,7 @@ def _finish(trials: Sequence[Trial], folder: Path, data: _Data, options: Options
         bundle, manifest, data.features, manifest.rows("dev"), torch.device("cpu")
     )
     metrics = score(probabilities, rows)
-    expected = metrics
+    expected: Mapping[str, Any] = metrics
     if isinstance(bundle, Bundle):
         best = trials[0].best(metric)
         assert best is not None
@@ -374,8 +374,8 @@ def _finish(trials: Sequence[Trial], folder: Path, data: _Data, options: Options
 def check_reproduced(
     folder: Path,
     metric: str,
-    found: dict[str, Any],
-    expected: dict[str, Any],
+    found: Mapping[str, Any],
+    expected: Mapping[str, Any],
     who: str,
     changes: Callable[[], str] = lambda: _CHANGED,
 ) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from mmm.device import training_precision
-from mmm.features.store import AUDIO_FEATURES, list_recipes
+from mmm.features.recipe import AUDIO_FEATURES
+from mmm.features.store import list_recipes
 from mmm.manifest import Manifest
 from mmm.manifest_csv import read_manifest
 from mmm.models import ARCHITECTURES

@@ -14,7 +14,7 @@ import torch
 from mmm.training.fit import Diverged, fit_pack
 from mmm.training.gpu_features import resident_bytes
 from mmm.training.malloc import forget_peak, give_back, peak_kb
-from mmm.training.pack_size import measure_pack_sizes
+from mmm.training.pack_size import PackTimes, measure_pack_sizes
 from mmm.training.run import Run
 from search.messages import Cut
 from search.worker.trial import Member
@@ -31,7 +31,7 @@ class Slices:
     def __init__(self, orders: Sequence[dict[str, Any]]) -> None:
         self.members: dict[int, Member] = {}
         self._failures: dict[int, dict[str, Any]] = {}  # not reported yet
-        self._sizes: dict[str, Any] | None = None  # what was measured of packs, not reported yet
+        self._sizes: PackTimes | None = None  # what was measured of packs, not reported yet
         self._runs: list[Run] = []  # fit_pack's, which drops those that end
         self._epochs: Iterator[Any] = iter(())
         self.join(orders)

@@ -35,8 +35,8 @@ from mmm.encoders.make import (
     speech_encoder_of,
     text_encoder_of,
 )
+from mmm.features.recipe import AUDIO_FEATURES
 from mmm.predict.predictor import Predictor
-from mmm.training.config import AUDIO_FEATURES
 from mmm.training.evaluate import probabilities
 from tests.conftest import SAMPLE_RATE_HZ, Corpus, trained
 

@@ -76,8 +76,8 @@ def test_it_goes_on_from_its_state(device: str) -> None:
 def test_training_imports_no_compiler() -> None:
     program = """
 import sys, torch
-from mmm.adamw import AdamW
-import mmm.train, mmm.profile
+from mmm.training.adamw import AdamW
+import mmm.training.fit, mmm.profile
 model = torch.nn.Linear(2, 2)
 optimizer = AdamW(model.parameters(), lr=1, weight_decay=0)
 # as packs do

@@ -14,7 +14,7 @@ from mmm.training.malloc import reusing_holes
 _PROGRAM = """
 import resource, sys
 import torch
-from mmm.memory import give_back, keep_freed_memory
+from mmm.training.malloc import give_back, keep_freed_memory
 
 def resident_mb():
     lines = open("/proc/self/status")
@@ -52,7 +52,7 @@ def test_a_freed_tensors_pages_are_used_again_until_they_are_given_back() -> Non
 _TRAINING = """
 import random
 import torch
-from mmm.memory import keep_freed_memory
+from mmm.training.malloc import keep_freed_memory
 from mmm.models import ARCHITECTURES
 
 def own_mb():

@@ -85,7 +85,7 @@ def test_encoding_starts_a_ray_of_its_own(
 
 CONNECT = """
 import os, signal, sys
-from search.cluster import connect, disconnect
+from search.cluster.connect import connect, disconnect
 from search.stopping import Stopping
 
 def asked():
