@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import matplotlib as mpl
@@ -17,7 +18,7 @@ from matplotlib.figure import Figure
 NARROW = (5.2, 3.3)  # inches; two beside each other in a wide window
 MANY = 300  # marks in a figure, above which they are drawn as pixels: SVG would take megabytes
 # Names of speakers and parameters are no mathematics, whatever dollar signs they have.
-_STYLE = {
+_STYLE: dict[Any, object] = {
     "axes.edgecolor": "#999",
     "axes.spines.right": False,
     "axes.spines.top": False,

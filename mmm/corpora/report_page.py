@@ -70,8 +70,8 @@ def bar_edges(
         rounded = MaxNLocator(_MOST_BARS, steps=[1, 2, 5, 10], integer=is_whole)
         first, second = rounded.tick_values(0.0, max(values))[:2]
         step = float(second - first)
-    first, last = (math.floor(value / step + 1e-9) for value in (min(values), max(values)))
-    return (np.arange(first, last + 2) - 1e-9) * step
+    low, high = (math.floor(value / step + 1e-9) for value in (min(values), max(values)))
+    return (np.arange(low, high + 2, dtype=np.float64) - 1e-9) * step
 
 
 def _histogram(
@@ -112,7 +112,7 @@ def _stacked(groups: Sequence[Group], classes: Sequence[str], what: str) -> Pict
         corners = [(left, bottom), (left + width, bottom)]
         corners += [(left + width, bottom + height), (left, bottom + height)]
         drawn = PolyCollection(
-            np.array(corners).transpose(2, 0, 1),
+            list(np.array(corners).transpose(2, 0, 1)),
             facecolors=[box[4] for box in boxes],
             rasterized=len(boxes) > MANY,
         )
