@@ -191,7 +191,7 @@ def _run(
                     write_leaderboard(folder / "leaderboard.csv", history, spec.metric)
             from search.results.report import write_report
 
-            write_report(folder / "report.html", history, space)
+            write_report(folder / "report.html", history)
             winner = best_trial(history)
             if winner is not None:
                 export_trial(history, folder, winner.number, folder / "bundle")

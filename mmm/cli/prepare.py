@@ -322,7 +322,6 @@ def corpus_report(
     from rich.progress import track
 
     from mmm.corpora.report import durations, report, tables
-    from mmm.corpora.report_page import page
     from mmm.files import write_text
     from mmm.manifest_csv import read_manifest
 
@@ -339,6 +338,8 @@ def corpus_report(
     )
     found = report(checked, seconds)
     if out is not None:
+        from mmm.corpora.report_page import page
+
         write_text(out, page(found))
     for title, header, rows in tables(found):
         table = Table(*header, title=title, title_justify="left")

@@ -43,7 +43,7 @@ def main() -> None:
     try:
         run_app(app)
     except ModuleNotFoundError as error:
-        if error.name not in ("ray", "optuna", "mlflow", "matplotlib", "scipy"):
+        if error.name not in ("ray", "optuna", "mlflow", "scipy"):
             raise
         print(
             f"error: mmm-search needs {error.name}; install it with: pip install"

@@ -63,17 +63,12 @@ def report(name: SweepName, runs: Runs = Path("runs")) -> None:
     from search.ledger.files import existing_sweep
     from search.results.leaderboard import write_leaderboard
     from search.results.report import write_report
-    from search.space.load import load_space
 
     folder = existing_sweep(runs, name)
     history = read_history(folder / "ledger.sqlite")
     assert history.spec is not None
-    try:
-        space = load_space(history.spec.space, history.spec.audio_features)
-    except (ValueError, FileNotFoundError):
-        space = None  # the space's file is gone; all but the importances comes from the ledger
     write_leaderboard(folder / "leaderboard.csv", history, history.spec.metric)
-    write_report(folder / "report.html", history, space)
+    write_report(folder / "report.html", history)
     console.print(
         f"wrote {folder / 'report.html'} and {folder / 'leaderboard.csv'}",
         highlight=False,

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import optuna
 from optuna.distributions import CategoricalDistribution
 
+from search.space.study import random_study
 from spaces import Space
 
 Point = tuple[str, dict[str, Any]]  # what to call it in a message, and what was written
@@ -100,7 +100,7 @@ def _ways(space: Space, given: dict[str, Any]) -> Iterator[tuple[dict[str, Any],
     """Every (parameters, settings) of the space with the values in `given`, over all choices of
     what is not in it.
     """
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study = random_study()
     study.enqueue_trial(given)
     trial = study.ask()
     try:

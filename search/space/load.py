@@ -13,6 +13,7 @@ from optuna.distributions import (
 )
 from optuna.trial import FixedTrial, FrozenTrial
 
+from search.space.study import random_study
 from spaces import SPACES, Space, There, bound, spaces_on
 
 _NUM_DRAWS = 200
@@ -72,7 +73,7 @@ def check_space(space: Space, check: Callable[[dict[str, Any]], None]) -> list[d
     `check` raises ValueError or FileNotFoundError for settings that cannot be trained. Returns the
     settings drawn. Raises ValueError naming the fault and the suggested parameters that lead to it.
     """
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study = random_study()
     drawn: list[dict[str, Any]] = []
 
     def look(trial: optuna.Trial | FixedTrial) -> None:
@@ -131,7 +132,7 @@ def _edges(distribution: BaseDistribution) -> list[Any]:
 
 def point_settings(space: Space, point: Mapping[str, Any]) -> dict[str, Any]:
     """What a space makes of a point. Raises ValueError where it does not take it as it is."""
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study = random_study()
     study.enqueue_trial(dict(point))
     trial = study.ask()
     try:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import optuna
 from optuna.distributions import (
     BaseDistribution,
     CategoricalChoiceType,
@@ -16,6 +15,7 @@ from optuna.distributions import (
     distribution_to_json,
 )
 
+from search.space.study import random_study
 from spaces import Space
 
 _KEEP = (
@@ -166,7 +166,7 @@ def draw(
 
     Those that the space fails on are left out.
     """
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study = random_study()
     found = []
     for _ in range(num_draws):
         trial = study.ask()

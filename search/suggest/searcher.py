@@ -3,7 +3,6 @@ does not hold.
 """
 
 import hashlib
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,13 +16,10 @@ from optuna.trial import TrialState, create_trial
 
 from search.ledger.history import Trial
 from search.space.load import SpaceError
+from search.space.study import new_study
 from search.suggest.acquisition import Proposer
 from search.suggest.curve_model import Belief
 from spaces import Space
-
-optuna.logging.set_verbosity(optuna.logging.ERROR)
-warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-
 
 SAMPLERS = ("model", "tpe", "random")
 COST_WEIGHT = 0.0
@@ -71,7 +67,7 @@ class Searcher:
         self.proposer = (
             Proposer(space, self.belief, cost_weight) if self.belief is not None else None
         )
-        self.study = optuna.create_study(direction="maximize")
+        self.study = new_study()
         self._running: dict[int, optuna.Trial] = {}
         for number in sorted(trials):
             self.add(trials[number])

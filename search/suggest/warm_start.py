@@ -10,6 +10,7 @@ import optuna
 from optuna.distributions import distribution_to_json
 
 from search.ledger.events import LedgerError, read_history
+from search.space.study import quieten
 
 
 def load_priors(source: str, runs: Path, metric: str) -> list[dict[str, Any]]:
@@ -83,6 +84,7 @@ def _of_ledger(path: Path, source: str, metric: str) -> list[dict[str, Any]]:
 
 
 def _of_storage(url: str, source: str) -> list[dict[str, Any]]:
+    quieten()
     try:
         names = optuna.get_all_study_names(url)
     except Exception as error:

@@ -105,7 +105,7 @@ def test_html_in_a_reason_is_text_in_the_report(corpus: Corpus, tmp_path: Path) 
         order = conductor.next_order()
         assert order is not None
         conductor.fail(order["number"], "<script>alert(1)</script>", "")
-        write_report(tmp_path / "report.html", ledger.history, None)
+        write_report(tmp_path / "report.html", ledger.history)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
