@@ -31,6 +31,7 @@ import torch
 from optuna.distributions import distribution_to_json
 
 from mmm.corpora.generated.demo import make_demo_corpus
+from mmm.device import cpus_here
 from mmm.encoders.extract import encode_speech, encode_text
 from mmm.encoders.make import make_speech_encoder, make_text_encoder
 from mmm.manifest import Manifest
@@ -184,7 +185,7 @@ def main() -> None:
     parser.add_argument("--num-mels", type=int, default=40)
     parser.add_argument("--text-width", type=int, default=64)
     parser.add_argument("--max-tokens", type=int, default=24)
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--workers", type=int, default=cpus_here())
     arguments = parser.parse_args()
     if arguments.demo == (arguments.manifest is not None):
         parser.error("expected a manifest, or --demo")

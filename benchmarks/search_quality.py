@@ -31,6 +31,7 @@ import optuna
 from benchmarks.recording import NearestTask, Recording, SurrogateTask, Task, describe
 from benchmarks.replay import OptunaHyperband, Ours, Policy, Stock, Trace, simulate
 from benchmarks.synthetic import SyntheticTask
+from mmm.device import cpus_here
 
 DATA = Path(__file__).parent / "data"
 TASKS = ("meld", "demo", "crossing", "interactions", "meld-nearest", "demo-nearest")
@@ -258,7 +259,7 @@ def main() -> None:
         action="store_true",
         help="the same without known good points, as in a space of one's own",
     )
-    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--processes", type=int, default=cpus_here())
     parser.add_argument("--policies", nargs="+", help="only these (substrings)")
     parser.add_argument("--json", type=Path, help="write every figure")
     arguments = parser.parse_args()

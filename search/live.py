@@ -25,12 +25,12 @@ _RUNNING = 6  # trials named
 
 
 class View:
-    """Follows a conductor. In a terminal a table that refreshes itself, elsewhere a line whenever a
-    trial ends.
+    """Follows a conductor. Where it is live a table that refreshes itself, elsewhere a line
+    whenever a trial ends.
     """
 
-    def __init__(self, console: Console, name: str) -> None:
-        self.console, self.name = console, name
+    def __init__(self, console: Console, name: str, *, is_live: bool) -> None:
+        self.console, self.name, self.is_live = console, name, is_live
         self.conductor: Conductor | None = None
         self._doing = ""
         self._told: set[int] = set()
@@ -42,12 +42,12 @@ class View:
         )
 
     def __enter__(self) -> Self:
-        if self.console.is_terminal:
+        if self.is_live:
             self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.console.is_terminal:
+        if self.is_live:
             self._live.stop()
 
     def follow(self, conductor: Conductor) -> None:
@@ -92,7 +92,7 @@ class View:
     def changed(self) -> None:
         """Called by the conductor after each change."""
         if (
-            self.console.is_terminal
+            self.is_live
             or self.conductor is None
             or self.conductor.ledger.history.num_ended == len(self._told)
         ):
@@ -116,14 +116,14 @@ def head_lines(conductor: Conductor, history: History) -> list[str]:
     ends.
     """
     states = ", ".join(f"{number} {state}" for state, number in counts(history).items() if number)
-    efficiency = conductor.efficiency()
+    efficiency = conductor.stopwatch.efficiency()
     workers = f"{conductor.spec.workers} workers" + (
         "" if efficiency is None else f" at efficiency {efficiency:.2f}"
     )
     return [
         (
             f"sweep {conductor.spec.name}: {states or 'starting workers'}, {workers}, "
-            f"{duration(conductor.clock() - conductor.session_started)}"
+            f"{duration(conductor.stopwatch.session_s())}"
         ),
         *([best_so_far(conductor)] if history.best else []),
         f"budget: {budget_line(conductor)}",
@@ -140,13 +140,13 @@ def best_so_far(conductor: Conductor) -> str:
 
 def budget_line(conductor: Conductor) -> str:
     """`31 of 120 trials, 12m of 2h; ends about 14:05 (in 22m)`."""
-    line = ", ".join(budget.text for budget in conductor.budgets())
-    if conductor.used_up is not None:
-        return f"{line}; stopping: {conductor.used_up.why}"
-    left = conductor.seconds_left()
+    line = ", ".join(budget.text for budget in conductor.verdicts.budgets())
+    if conductor.verdicts.used_up is not None:
+        return f"{line}; stopping: {conductor.verdicts.used_up.why}"
+    left = conductor.verdicts.seconds_left()
     if left is None:
         return line
-    end = time.localtime(conductor.clock() + left)
+    end = time.localtime(conductor.stopwatch.clock() + left)
     day = "" if left < 12 * 3600 else "%a "
     return f"{line}; ends about {time.strftime(f'{day}%H:%M', end)} (in {duration(left)})"
 

@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from mmm.console import plain
+from mmm.device import cpus_here
 from mmm.manifest import Manifest
 from search.engine.controller import Conductor
 from search.ledger.data import Changes, data_changes, restarts
@@ -52,9 +53,11 @@ def start(
     console: Console,
     points: Sequence[Point] = (),
     warm_start: Sequence[str] = (),
+    *,
+    serial: bool = False,
 ) -> History:
     """Run a new sweep: `points` first, and what the sweeps in `warm_start` found known to the
-    sampler.
+    sampler. `serial`: in this process, without Ray.
 
     Raises ValueError where one of this name is there.
     """
@@ -73,7 +76,8 @@ def start(
             priors = [
                 prior for source in warm_start for prior in load_priors(source, runs, spec.metric)
             ]
-        return _run(checked, runs, console, outbox, checked.settings_check.data(), priors)
+        data = checked.settings_check.data()
+        return _run(checked, runs, console, outbox, data, priors, serial=serial)
 
 
 def resume(
@@ -84,9 +88,10 @@ def resume(
     points: Sequence[Point] = (),
     *,
     accept_changed_data: bool = False,
+    serial: bool = False,
 ) -> History:
     """Go on with a sweep from its ledger, `points` next. `changes` overrule the specification (more
-    trials, another budget).
+    trials, another budget). `serial`: in this process, without Ray.
 
     Raises ValueError where the data are not those that its trials were trained on, unless that is
     accepted.
@@ -108,7 +113,8 @@ def resume(
         changed = data_changes(history, data)
         if not accept_changed_data:
             _refuse_changed(history, changed)
-        return _run(checked, runs, console, outbox, data | restarts(history, data, changed))
+        data |= restarts(history, data, changed)
+        return _run(checked, runs, console, outbox, data, serial=serial)
 
 
 def _refuse_changed(history: History, changed: Changes) -> None:
@@ -129,6 +135,8 @@ def _run(
     outbox: Outbox,
     data: dict[str, Any],
     priors: Sequence[dict[str, Any]] | None = None,
+    *,
+    serial: bool,
 ) -> History:
     """A session on `data`, the body of their note; `priors` are those of a new sweep, None goes on
     with one.
@@ -137,9 +145,10 @@ def _run(
     if spec.precisions is None:  # decided once: a resumed sweep keeps it, wherever it goes on
         spec = replace(spec, precisions=sweep_precisions(spec))
     folder = sweep_dir(runs, spec.name)
-    threads = max(1, len(os.sched_getaffinity(0)) // spec.workers) if spec.address is None else 1
+    threads = max(1, cpus_here() // spec.workers) if spec.address is None else 1
     device = "cuda" if spec.gpus_per_trial > 0 else "cpu"
-    view = View(console, spec.name)
+    # A debugger's prompt and a table that refreshes itself would write over each other.
+    view = View(console, spec.name, is_live=console.is_terminal and not serial)
     with Ledger(folder) as ledger, view:
         if ledger.lock.replaced is not None:
             console.print(
@@ -155,7 +164,7 @@ def _run(
         conductor = Conductor(
             ledger, spec, space, device, view.changed, count_parameters=checked.settings_check
         )
-        conductor.command_started = command_started()
+        conductor.stopwatch.command_started = command_started()
         conductor.open_session(spec.command)
         ledger.append(("note", None, {"about": "data", **data}))
         for number in data.get("restarted", ()):
@@ -164,28 +173,25 @@ def _run(
         view.follow(conductor)
         outbox.follow(runs, spec.name)
         why, has_work = "interrupted", True
-        with Stopping(conductor.interrupt) as stopping:
+        with Stopping(conductor.verdicts.interrupt) as stopping:
             try:
-                # Ray takes seconds to import; everything that can be refused has been by now.
-                from search.cluster.tune import run_trials
-
-                has_work = conductor.orders.has_work and not conductor.check_budgets()
+                has_work = conductor.orders.has_work and not conductor.verdicts.check_budgets()
                 if has_work and space.has_baseline and baseline_of(ledger.history) is None:
                     _fit_baseline(conductor, checked.settings_check.manifest, view, console)
                 if has_work:
-                    run_trials(conductor, threads)
+                    _train(conductor, threads, serial)
                 unfinished = any(trial.state == "running" for trial in conductor.trials.values())
                 if not unfinished and len(conductor.trials) >= spec.trials:
                     why = "done"
-                elif conductor.used_up is not None:
-                    why = conductor.used_up.why
+                elif conductor.verdicts.used_up is not None:
+                    why = conductor.verdicts.used_up.why
             except KeyboardInterrupt:
                 # the session closes as interrupted, and `resume` goes on with what was running
                 pass
             finally:
                 with stopping.ending():
-                    if conductor.broken_off is not None:
-                        why = f"broken off: {conductor.broken_off}"
+                    if conductor.verdicts.broken_off is not None:
+                        why = f"broken off: {conductor.verdicts.broken_off}"
                     conductor.close_session(why)
                     history = ledger.history
                     write_leaderboard(folder / "leaderboard.csv", history, spec.metric)
@@ -220,6 +226,21 @@ def _run(
     if (sentence := verdict(history)) is not None:
         console.print(plain(sentence), highlight=False, soft_wrap=True)
     return history
+
+
+def _train(conductor: Conductor, threads: int, serial: bool) -> None:
+    if serial:
+        from search.serial import train_here
+
+        train_here(conductor, threads)
+        return
+    # Ray takes seconds to import; everything that can be refused has been by now.
+    from search.cluster.connect import ray_for
+
+    with ray_for(conductor.spec, threads):
+        from search.cluster.tune import train_on_ray
+
+        train_on_ray(conductor, threads)
 
 
 def _fit_baseline(conductor: Conductor, manifest: Manifest, view: View, console: Console) -> None:
@@ -264,15 +285,15 @@ def _say(
     )
     for sentence in history.data_account():
         say(f"warning: {sentence}")
-    efficiency = conductor.efficiency()
-    if efficiency is not None and conductor.first_result is not None:
-        wall_s = conductor.last_result - conductor.first_result
-        first_s = conductor.first_result - conductor.session_started
+    efficiency = conductor.stopwatch.efficiency()
+    if efficiency is not None and conductor.stopwatch.first_result is not None:
+        wall_s = conductor.stopwatch.last_result - conductor.stopwatch.first_result
+        first_s = conductor.stopwatch.first_result - conductor.stopwatch.started
         say(
             f"steady efficiency {efficiency:.2f} (training time / {spec.workers} workers /"
             f" {wall_s:.1f} s after the first result, which came {first_s:.1f} s after the start)"
         )
-    first_step_s = conductor.first_step_s()
+    first_step_s = conductor.stopwatch.first_step_s()
     if first_step_s is not None:
         say(f"first training step {first_step_s:.1f} s after the command")
     if conductor.dead_workers:
@@ -289,7 +310,7 @@ def _say(
             f"MLflow did not take everything ({trouble}); it is safe in the ledger, send it with:"
             f" {sync}"
         )
-    budget = conductor.used_up
+    budget = conductor.verdicts.used_up
     if why == "done" and not had_work:
         say(
             f"nothing was left to train; try more settings with: {go_on} --trials"
@@ -298,7 +319,7 @@ def _say(
     elif budget is not None and why == budget.why:
         ended = "ended" if had_work else "nothing was trained, for what was given is used up"
         say(f"{ended}: {why} ({budget.text}); go on with more: {go_on} {budget.option} ...")
-    elif conductor.broken_off is not None:
+    elif conductor.verdicts.broken_off is not None:
         say(f"ended: {why}; once that is mended, go on with: {go_on}")
     elif why != "done":
         say(f"ended: {why}; go on with: {go_on}")

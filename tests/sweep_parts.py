@@ -2,7 +2,6 @@
 without Ray, the command line.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -11,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from optuna import Trial as Suggester
 
 from search.cli.app import main
 from search.engine.controller import Conductor
 from search.ledger.history import State, Trial
 from search.ledger.spec import SweepSpec
-from search.worker.slices import Slices
+from search.serial import train
 from spaces import Space
 from tests.conftest import Corpus
 
@@ -78,21 +76,12 @@ def trial_with(number: int, scores: Mapping[int, float], state: State = "running
 
 
 def train_serially(conductor: Conductor, threads: int = 1) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Train what the conductor orders, one trial at a time in this process; yields number and
-    report after each report.
+    """Train one trial at a time in this process; yields number and report after each report.
 
     Whoever stops iterating leaves the sweep as a killed driver would.
     """
-    torch.set_num_threads(threads)
-    slices = Slices([])
-    while (order := conductor.next_order()) is not None:
-        slices.leave(list(slices.members))
-        slices.join([json.loads(json.dumps(order))])
-        stop = False
-        while not stop:
-            (report,) = json.loads(json.dumps(slices.next()))
-            stop = conductor.report(order["number"], report)
-            yield order["number"], report
+    for (report,) in train(conductor, threads):
+        yield report["number"], report
 
 
 def command(module: str, *arguments: object) -> list[str]:

@@ -76,6 +76,15 @@ Packs = Annotated[
     ),
 ]
 
+Serial = Annotated[
+    bool,
+    typer.Option(
+        "--serial",
+        help="Train in this process, one trial at a time, without Ray: for a debugger or a tiny"
+        " machine.",
+    ),
+]
+
 
 def quickstart(
     runs: Runs = Path("runs"),
@@ -149,6 +158,7 @@ def run(
         str, typer.Option(help="Of training: float32, bf16, or auto: what is fast there.")
     ] = "auto",
     input_scaling: InputScaling = "standard",
+    serial: Serial = False,
 ) -> None:
     """Run a sweep. Ctrl-C, SIGTERM or a closed terminal end it in good order (exit status 0), ready
     for `resume`.
@@ -172,6 +182,8 @@ def run(
         raise FileNotFoundError(
             f"{features}: no such features folder; run: {encode_command(manifest, features)}"
         )
+    if serial:
+        workers = _serial_workers(workers, address)
     if address is not None and workers is None:
         raise ValueError(
             "--address without --workers: say how many trials the cluster is to run at a time"
@@ -213,7 +225,16 @@ def run(
         max_equal_failures=max_equal_failures,
     )
     points = [point for file in enqueue or [] for point in read_points(file)]
-    _finish(start(spec, runs, console, points, warm_start or []))
+    _finish(start(spec, runs, console, points, warm_start or [], serial=serial))
+
+
+def _serial_workers(workers: int | None, address: str | None) -> int:
+    if address is not None or (workers or 1) > 1:
+        raise ValueError(
+            "--serial trains in this process, one trial at a time; leave out --workers and"
+            " --address, or leave out --serial"
+        )
+    return 1
 
 
 def resume(
@@ -239,6 +260,7 @@ def resume(
             help="Go on where manifest or features are not those of the trials before.",
         ),
     ] = False,
+    serial: Serial = False,
 ) -> None:
     """Go on with a sweep that was stopped or killed, or give it more trials or another budget."""
     from search.cli.sweeps import parse_packs
@@ -261,8 +283,18 @@ def resume(
     given = {key: value for key, value in changes.items() if value is not None}
     if packs is not None:
         given["packs"] = parse_packs(packs)
+    if serial:
+        given |= {"workers": _serial_workers(workers, address), "address": None}
     _finish(
-        resume_sweep(runs, name, given, console, points, accept_changed_data=accept_changed_data)
+        resume_sweep(
+            runs,
+            name,
+            given,
+            console,
+            points,
+            accept_changed_data=accept_changed_data,
+            serial=serial,
+        )
     )
 
 

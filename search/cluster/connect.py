@@ -9,14 +9,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import ray
-
 from mmm.training.malloc import reusing_holes
 from search.ledger.spec import SweepSpec
 
-os.environ.setdefault(
-    "RAY_USAGE_STATS_ENABLED", "0"
-)  # nothing is sent to anyone; Ray reads it when it is imported
+# Ray reads some of these when it is imported, and its workers inherit all of them.
+_DEFAULTS = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to anyone
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_TRAIN_V2_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # No CSV, JSON and TensorBoard copy of every result, and no snapshots: they are never restored.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
 
 
 def connect(
@@ -32,7 +38,13 @@ def connect(
     Raises ValueError where no cluster answers, or where it lacks the `wanted` CPU and GPU: Ray
     would wait for them for ever. Who is stopped meanwhile gets a KeyboardInterrupt.
     """
-    quiet: dict[str, Any] = {
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    if threading.current_thread() is not threading.main_thread():
+        os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    import ray
+
+    quiet: Mapping[str, Any] = {
         "logging_level": logging.ERROR,
         "log_to_driver": False,
         "configure_logging": True,
@@ -109,21 +121,23 @@ def is_connected() -> bool:
     """Whether Ray's process on this machine lives: without it nothing is told of workers any
     more.
     """
+    import ray
+
     own = ray.get_runtime_context().get_node_id()
     return any(node["Alive"] and node["NodeID"] == own for node in ray.nodes())
 
 
 def disconnect() -> None:
+    import ray
+
     ray.shutdown()
 
 
 @contextlib.contextmanager
-def _ray(spec: SweepSpec, threads: int) -> Iterator[None]:
-    """A local Ray on loopback, or the cluster at `spec.address`."""
-    wanted = {
-        "CPU": float(threads),
-        "GPU": spec.gpus_per_trial,
-    }  # of one trial: others wait for their turn
+def ray_for(spec: SweepSpec, threads: int) -> Iterator[None]:
+    """A local Ray on loopback, or the cluster at `spec.address`; `threads` for each trial."""
+    # of one trial: others wait for their turn
+    wanted = {"CPU": float(threads), "GPU": spec.gpus_per_trial}
     connect(
         spec.address,
         max(spec.workers * threads, 1),

@@ -7,13 +7,9 @@ finished rows in its object store before any of them is safe.
 """
 
 import itertools
-import os
 from collections.abc import Iterator
 from typing import Any, Literal
 
-os.environ.setdefault(
-    "RAY_USAGE_STATS_ENABLED", "0"
-)  # nothing is sent to anyone; Ray reads it when it is imported
 import ray
 
 from mmm.encoders import SpeechEncoder, TextEncoder

@@ -8,10 +8,8 @@ driver's time and another round trip.
 
 import json
 import logging
-import os
 import shutil
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -21,21 +19,8 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher as TuneSearcher
 
 from search.cluster.actor import TrialActor
-from search.cluster.connect import _ray, is_connected
+from search.cluster.connect import is_connected
 from search.engine.controller import Conductor
-
-# Ray reads these when it is imported.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anyone
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "0")
-os.environ.setdefault(
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1"
-)  # no CSV, JSON and TensorBoard copy of every result
-os.environ.setdefault(
-    "TUNE_GLOBAL_CHECKPOINT_S", "3600"
-)  # Tune's own snapshots are never restored, so not worth writing
-os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 _LOOK_S = 5.0  # between looks whether Ray is there
 
@@ -83,36 +68,17 @@ class ConductedScheduler(FIFOScheduler):
         self.conductor = conductor
         self.seats = seats  # Tune's id of a seat -> our trials in it
 
-    def _numbers(self, seat: Any) -> list[int]:
-        return self.seats[seat.trial_id]
-
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        conductor, numbers = self.conductor, self._numbers(trial)
-        reports = {report["number"]: report for report in json.loads(result["reports"])}
-        lost = [number for number in numbers if number not in reports]
-        stopped = [number for number, report in reports.items() if conductor.report(number, report)]
-        if lost:  # a worker that does not do what it is told: what it has goes to others
-            conductor.lose(numbers, f"trial {lost[0]} was not in its report", "")
-            numbers.clear()
-            return TrialScheduler.STOP  # type: ignore[no-any-return,unused-ignore]
-        numbers[:] = [number for number in numbers if number not in stopped]
-        # What stops without having ended goes on from its checkpoint, here or in another session:
-        # it has to stay.
-        ended = [number for number in stopped if conductor.trials[number].state != "running"]
-        orders = [] if conductor.is_stopping else conductor.next_orders(numbers)
+        seat = self.seats[trial.trial_id]
+        ended, orders = self.conductor.hear(seat, json.loads(result["reports"]))
         # An actor does what it is told in the order it is told: this comes before the step that
         # Tune asks for next.
         if ended or orders:
             trial.temporary_state.ray_actor.change.remote(ended, orders)
-        numbers += [order["number"] for order in orders]
-        if conductor.is_stopping:
-            numbers.clear()
-        if not numbers:
-            return TrialScheduler.STOP  # type: ignore[no-any-return,unused-ignore]
-        return TrialScheduler.CONTINUE  # type: ignore[no-any-return,unused-ignore]
+        return str(TrialScheduler.CONTINUE if seat else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         # Only a worker that died comes here: what a trial raises is in its report. Tune gives its
@@ -122,7 +88,7 @@ class ConductedScheduler(FIFOScheduler):
             if trial.error_file and Path(trial.error_file).is_file()
             else ""
         )
-        numbers = self._numbers(trial)
+        numbers = self.seats[trial.trial_id]
         self.conductor.lose(list(numbers), cause_of_death(text), text)
         numbers.clear()
 
@@ -167,40 +133,35 @@ class Watch(tune.Callback):
         return {}
 
 
-def run_trials(conductor: Conductor, threads: int) -> None:
-    """Train until the conductor has nothing more to order. Returns also when the user interrupts
-    it.
+def train_on_ray(conductor: Conductor, threads: int) -> None:
+    """Train on the Ray that is connected until the conductor has nothing more to order. Returns
+    also when the user interrupts it.
     """
     spec = conductor.spec
     scratch = Path(tempfile.mkdtemp(prefix="mmm-search-"))
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    seats: dict[str, list[int]] = {}
     try:
-        with _ray(spec, threads):
-            resources = {"cpu": threads, "gpu": spec.gpus_per_trial}
-            seats: dict[str, list[int]] = {}
-            tuner = tune.Tuner(
-                tune.with_resources(TrialActor, resources),
-                tune_config=tune.TuneConfig(
-                    search_alg=ConductedSearcher(conductor, threads, seats),
-                    scheduler=ConductedScheduler(conductor, seats),
-                    num_samples=-1,
-                    # As many as there are workers and not one more: Tune would start an actor for
-                    # it and kill it again.
-                    max_concurrent_trials=spec.workers,
+        tune.Tuner(
+            tune.with_resources(TrialActor, {"cpu": threads, "gpu": spec.gpus_per_trial}),
+            tune_config=tune.TuneConfig(
+                search_alg=ConductedSearcher(conductor, threads, seats),
+                scheduler=ConductedScheduler(conductor, seats),
+                num_samples=-1,
+                # As many as there are workers and not one more: Tune would start an actor for it
+                # and kill it again.
+                max_concurrent_trials=spec.workers,
+            ),
+            run_config=tune.RunConfig(
+                name=spec.name,
+                storage_path=str(scratch),
+                verbose=0,
+                callbacks=[Watch(conductor)],
+                checkpoint_config=tune.CheckpointConfig(
+                    checkpoint_frequency=0, checkpoint_at_end=False
                 ),
-                run_config=tune.RunConfig(
-                    name=spec.name,
-                    storage_path=str(scratch),
-                    verbose=0,
-                    callbacks=[Watch(conductor)],
-                    checkpoint_config=tune.CheckpointConfig(
-                        checkpoint_frequency=0, checkpoint_at_end=False
-                    ),
-                ),
-            )
-            if threading.current_thread() is not threading.main_thread():
-                os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
-            tuner.fit()
+            ),
+        ).fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

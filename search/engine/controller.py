@@ -1,21 +1,18 @@
-"""The sweep's decisions, without Ray: what a report means, whether a trial goes on, when the sweep
-is over.
+"""What a worker's report means: what is written down, whether its trials go on, what it trains
+next. Without Ray.
 """
 
-import contextlib
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from search.engine.asha import decide, rivals
-from search.engine.budgets import Budget, broken_constraint, budgets, seconds_left, used_up
-from search.engine.failures import FailuresInARow
-from search.engine.orders import Orders
+from search.engine.budgets import broken_constraint
+from search.engine.orders import Orders, waiting_points
+from search.engine.stopwatch import Stopwatch
+from search.engine.verdicts import Verdicts
 from search.ledger.events import Entry, Ledger
-from search.ledger.files import drop_weights
-from search.ledger.history import Trial
 from search.ledger.spec import SweepSpec
 from search.suggest.searcher import Searcher
 from spaces import Space
@@ -42,37 +39,25 @@ class Conductor:
         """A replay has its own `clock` and `searcher`, and no models whose parameters could be
         counted.
         """
-        self.ledger, self.spec, self.space, self.device, self.on_change = (
-            ledger,
-            spec,
+        self.ledger, self.spec, self.on_change = ledger, spec, on_change
+        self.trials = ledger.history.trials
+        queue = waiting_points(spec, space, self.trials)
+        searcher = searcher or Searcher(
             space,
-            device,
-            on_change,
+            spec.metric,
+            spec.seed,
+            self.trials,
+            queue=list(queue.values()),
+            rungs=[*spec.rungs, spec.epochs],
+            priors=ledger.history.priors,
         )
-        self.clock = clock
-        self.orders = Orders(ledger, spec, space, device, self, searcher, count_parameters)
-        self.session_started = self.clock()
-        self.command_started = (
-            self.session_started
-        )  # earlier, where somebody waited for the imports
-        self.earlier_s = 0.0
-        self.budgets_before: list[Budget] = []
-        self.first_step: float | None = None  # by the worker's clock
-        self.first_result: float | None = None
-        self.last_result: float = self.session_started
-        self.trained_s: list[
-            tuple[float, float, float]
-        ] = []  # (ended, seconds by the clock, seconds alone) of each epoch
-        self.used_up: Budget | None = None
-        self.is_interrupted = False
-        self.broken_off: str | None = None  # why the sweep ends though nobody wanted it to
-        self.failures = FailuresInARow(spec.max_equal_failures)
+        self.stopwatch = Stopwatch(clock, spec.workers)
+        self.verdicts = Verdicts(ledger, spec, searcher, self.stopwatch)
+        self.orders = Orders(
+            ledger, spec, space, device, self.verdicts, searcher, list(queue), count_parameters
+        )
         self.warnings: list[str] = []  # for whoever started the sweep
         self.dead_workers: list[str] = []  # why each of them died
-
-    @property
-    def trials(self) -> dict[int, Trial]:
-        return self.ledger.history.trials
 
     def next_orders(self, seat: Sequence[int] = ()) -> list[dict[str, Any]]:
         """What a worker is to train next beside the trials `seat` that it has: one trial, or
@@ -88,25 +73,35 @@ class Conductor:
         self.on_change()
         return found
 
-    def may_order(self) -> bool:
-        """Whether anything more is to be trained."""
-        return not self.check_budgets() and not self.is_stopping
+    def hear(
+        self, seat: list[int], reports: Sequence[dict[str, Any]]
+    ) -> tuple[list[int], list[dict[str, Any]]]:
+        """Record what the worker of the trials `seat` reported: which of them have ended, and what
+        it is to train beside the others.
+
+        `seat` is what it has from then on; with nothing in it, it is done.
+        """
+        told = {report["number"]: report for report in reports}
+        stopped = [number for number, report in told.items() if self.report(number, report)]
+        if lost := [number for number in seat if number not in told]:
+            # A worker that does not do what it is told: what it has goes to others.
+            self.lose(seat, f"trial {lost[0]} was not in its report", "")
+            seat.clear()
+            return [], []
+        seat[:] = [number for number in seat if number not in stopped]
+        # What stops without having ended goes on from its checkpoint, here or in another session:
+        # it has to stay.
+        ended = [number for number in stopped if self.trials[number].state != "running"]
+        orders = [] if self.verdicts.is_stopping else self.next_orders(seat)
+        seat += [order["number"] for order in orders]
+        if self.verdicts.is_stopping:
+            seat.clear()
+        return ended, orders
 
     def report(self, number: int, report: dict[str, Any]) -> bool:
         """Record what a trial reported; True when it has to stop."""
-        now = self.clock()
         trial = self.trials[number]
-        if report["epochs"]:
-            if self.first_result is None:
-                self.first_result = now
-            self.last_result = now
-            first = report["epochs"][0]
-            started = first.get("started", first["ended"] - first["seconds"])
-            self.first_step = started if self.first_step is None else min(self.first_step, started)
-            self.trained_s += [
-                (entry["ended"], entry["seconds"], entry["alone_seconds"])
-                for entry in report["epochs"]
-            ]
+        self.stopwatch.add(report["epochs"])
         entries: list[Entry] = [("epoch", number, entry) for entry in report["epochs"]]
         if report["checkpoint"] is not None:
             entries.append(("checkpoint", number, report["checkpoint"]))
@@ -138,13 +133,13 @@ class Conductor:
         epoch = trial.epochs[-1]["epoch"] if trial.epochs else 0
         stop = True
         if (broken := broken_constraint(self.spec, trial.num_parameters, trial.epochs)) is not None:
-            self.end(number, "failed", broken, is_finding=True)
+            self.verdicts.end(number, "failed", broken, is_finding=True)
         elif report["is_last"]:
-            self.end(number, "complete", f"all {epoch} epochs")
+            self.verdicts.end(number, "complete", f"all {epoch} epochs")
         else:
-            stop = self.stops_at_rung(number)
+            stop = self.verdicts.stops_at_rung(number)
         # Interrupted trials stay `running` in the ledger: resume goes on with them.
-        stop = self.check_budgets() or stop or self.is_stopping
+        stop = self.verdicts.check_budgets() or stop or self.verdicts.is_stopping
         self.on_change()
         return stop
 
@@ -155,7 +150,7 @@ class Conductor:
         another worker, alone. One that was alone in MAX_DEAD_WORKERS of them fails, of which the
         searcher is told nothing.
         """
-        if self.is_interrupted:  # the workers were sent away with the sweep
+        if self.verdicts.is_interrupted:  # the workers were sent away with the sweep
             return
         self.dead_workers.append(reason)
         for number in numbers:
@@ -176,7 +171,7 @@ class Conductor:
                         f"{MAX_DEAD_WORKERS} workers that trained it alone have died, the last one:"
                         f" {reason}"
                     )
-                    self.end(number, "failed", why, trace, before=[note], is_lost=True)
+                    self.verdicts.end(number, "failed", why, trace, before=[note], is_lost=True)
                 self.on_change()
 
     def _retry_alone(self, number: int, reason: str) -> None:
@@ -190,141 +185,24 @@ class Conductor:
     def _is_in_training(self, number: int) -> bool:
         return self.trials[number].state == "running" and number not in self.orders.unfinished
 
-    @property
-    def is_stopping(self) -> bool:
-        """Whether trials that run are to stop where they are, for another session."""
-        return self.used_up is not None or self.is_interrupted or self.broken_off is not None
-
-    def interrupt(self) -> None:
-        """Order nothing more; trials that run are left to another session."""
-        self.is_interrupted = True
-
-    def break_off(self, why: str) -> None:
-        """As `interrupt`, because going on would make it worse; the first reason counts."""
-        self.broken_off = self.broken_off or why
-
     def fail(self, number: int, reason: str, trace: str, *, is_finding: bool = False) -> None:
         """Record that a trial failed. The sweep goes on, unless the last ones all failed so."""
         self.orders.packs.not_measured(self.trials[number].settings)
         if self.trials[number].state == "running":
-            self.end(number, "failed", reason, trace, is_finding=is_finding)
+            self.verdicts.end(number, "failed", reason, trace, is_finding=is_finding)
             self.on_change()
-
-    def stops_at_rung(self, number: int) -> bool:
-        """Decide on a trial that stands at a rung and was not decided on there; True when it
-        ends.
-        """
-        trial = self.trials[number]
-        epoch = trial.epochs[-1]["epoch"] if trial.epochs else 0
-        if epoch not in self.spec.rungs or trial.decided >= epoch:
-            return False
-        expected = self.orders.searcher.expected(rivals(self.trials, number, epoch))
-        decision = decide(self.trials, number, epoch, self.spec.metric, self.spec.factor, expected)
-        body = {
-            "epoch": epoch,
-            "action": "stop" if decision.stop else "continue",
-            "reason": decision.reason,
-        }
-        if decision.stop:
-            self.end(number, "pruned", decision.reason, before=[("decision", number, body)])
-        else:
-            self.ledger.append(("decision", number, body))
-        return decision.stop
-
-    def end(
-        self,
-        number: int,
-        state: str,
-        reason: str,
-        trace: str = "",
-        before: Sequence[Entry] = (),
-        *,
-        is_lost: bool = False,
-        is_finding: bool = False,
-    ) -> None:
-        """Write down that a trial has ended, `before` in the same transaction.
-
-        Of a failed one: `is_lost`, because its workers died; `is_finding`, because that is what its
-        settings are like.
-        """
-        body = {
-            "state": state,
-            "reason": reason,
-            "traceback": trace,
-            **({"is_lost": True} if is_lost else {}),
-        }
-        self.ledger.append(*before, ("end", number, body))
-        self.orders.searcher.tell(self.trials[number])
-        if (why := self.failures.add(self.trials[number], is_finding)) is not None:
-            self.break_off(why)
-        self._drop_worst(number)
-
-    def _drop_worst(self, number: int) -> None:
-        """Keep the weights of the best `keep` ended trials; the disk must not fill with what nobody
-        exports.
-        """
-        ended = [
-            trial
-            for trial in self.ledger.history.ranked(self.spec.metric)
-            if trial.state != "running" and trial.copied_from is None
-        ]
-        beyond = [trial.number for trial in ended[self.spec.keep :]]
-        # One trial ends at a time: either it is beyond itself, or it pushed the first of these out.
-        for other in beyond[:1] if number not in beyond else [number]:
-            with contextlib.suppress(OSError):  # a worker may just be writing it
-                drop_weights(self.ledger.folder, other)
-
-    def budgets(self) -> list[Budget]:
-        """Every budget of the sweep and how much of it is used, over all sessions."""
-        return budgets(self.spec, self.ledger.history, self.used_s())
-
-    def check_budgets(self) -> bool:
-        """Whether a budget is used up, or was before: trials that run stop after their slices."""
-        if self.used_up is None:
-            self.used_up = used_up(self.budgets())
-        return self.used_up is not None
-
-    def seconds_left(self) -> float | None:
-        """Until the first budget is used up, by this session's rate so far; None where nothing
-        tells yet.
-        """
-        if self.first_step is None:
-            return None
-        return seconds_left(self.budgets_before, self.budgets(), self.clock() - self.first_step)
-
-    def first_step_s(self) -> float | None:
-        """From the command to the first training step of this session."""
-        return None if self.first_step is None else self.first_step - self.command_started
-
-    def used_s(self) -> float:
-        """Seconds of this and earlier sessions."""
-        return self.earlier_s + self.clock() - self.session_started
-
-    def efficiency(self) -> float | None:
-        """Training seconds as they would be alone / workers / wall time, from the first result to
-        the last.
-
-        The part of an epoch that ran before the first result does not count.
-        """
-        if self.first_result is None or self.last_result <= self.first_result:
-            return None
-        trained = sum(
-            alone * min(1.0, max(0.0, ended - self.first_result) / max(seconds, 1e-9))
-            for ended, seconds, alone in self.trained_s
-        )
-        return trained / self.spec.workers / (self.last_result - self.first_result)
 
     def open_session(self, command: str) -> None:
         body = {"spec": asdict(self.spec), "host": socket.gethostname(), "command": command}
         self.ledger.append(("session", None, body))
-        self.earlier_s = self.ledger.history.used_s
-        self.budgets_before = self.budgets()
+        self.stopwatch.earlier_s = self.ledger.history.used_s
+        self.verdicts.budgets_before = self.verdicts.budgets()
 
     def close_session(self, why: str) -> None:
         body = {
             "why": why,
-            "seconds": self.clock() - self.session_started,
-            "efficiency": self.efficiency(),
-            "first_step_s": self.first_step_s(),
+            "seconds": self.stopwatch.session_s(),
+            "efficiency": self.stopwatch.efficiency(),
+            "first_step_s": self.stopwatch.first_step_s(),
         }
         self.ledger.append(("close", None, body))

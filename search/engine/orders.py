@@ -6,12 +6,13 @@ import json
 import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from mmm.training.config import make_config
 from mmm.training.pack import pack_shape
 from search.engine.budgets import broken_constraint
 from search.engine.pack_sizes import PackSizes
+from search.engine.verdicts import Verdicts
 from search.ledger.events import Entry, Ledger
 from search.ledger.history import Trial
 from search.ledger.spec import SweepSpec
@@ -22,30 +23,16 @@ from search.suggest.searcher import Searcher
 from spaces import Space
 
 
-class Judge(Protocol):
-    """Decides on trials, and on the sweep (search/engine/controller.py)."""
-
-    def may_order(self) -> bool:
-        """Whether anything more is to be trained."""
-
-    def stops_at_rung(self, number: int) -> bool:
-        """Decide on a trial that stands at a rung and was not decided on there; True when it
-        ends.
-        """
-
-    def end(
-        self,
-        number: int,
-        state: str,
-        reason: str,
-        trace: str = "",
-        before: Sequence[Entry] = (),
-        *,
-        is_finding: bool = False,
-    ) -> None:
-        """Write down that a trial has ended, `before` in the same transaction; `is_finding`: its
-        settings fail, all else works.
-        """
+def waiting_points(
+    spec: SweepSpec, space: Space, trials: Mapping[int, Trial]
+) -> dict[str, Mapping[str, Any]]:
+    """What no trial was of the enqueued points and of the space's known good ones, by name."""
+    taken = {trial.queued for trial in trials.values()}
+    points = {
+        **{f"enqueued {i}": point for i, point in enumerate(spec.enqueue)},
+        **{f"known good {i}": point for i, point in enumerate(space.known_good)},
+    }
+    return {name: point for name, point in points.items() if name not in taken}
 
 
 class Orders:
@@ -57,36 +44,18 @@ class Orders:
         spec: SweepSpec,
         space: Space,
         device: str,
-        judge: Judge,
-        searcher: Searcher | None,
+        verdicts: Verdicts,
+        searcher: Searcher,
+        queued: Sequence[str],
         count_parameters: Callable[[Mapping[str, Any]], int] | None,
     ) -> None:
-        """`searcher`: None makes the sweep's own from the ledger; `count_parameters`: None where
-        there are no models.
+        """`queued`: names of the searcher's queue; `count_parameters`: None where there are no
+        models.
         """
-        self.ledger, self.spec, self.space, self.device, self.judge = (
-            ledger,
-            spec,
-            space,
-            device,
-            judge,
-        )
+        self.ledger, self.spec, self.space, self.device = ledger, spec, space, device
+        self.verdicts, self.searcher, self.queued = verdicts, searcher, list(queued)
         self.count_parameters = count_parameters
-        taken = {trial.queued for trial in self.trials.values()}
-        queue = {
-            **{f"enqueued {i}": point for i, point in enumerate(spec.enqueue)},
-            **{f"known good {i}": point for i, point in enumerate(space.known_good)},
-        }
-        self.queued = [name for name in queue if name not in taken]
-        self.searcher = searcher or Searcher(
-            space,
-            spec.metric,
-            spec.seed,
-            self.trials,
-            queue=[queue[name] for name in self.queued],
-            rungs=[*spec.rungs, spec.epochs],
-            priors=ledger.history.priors,
-        )
+        self.trials = ledger.history.trials
         self.same_settings: dict[str, list[int]] = {}  # trials by their settings, the seed aside
         for number, trial in self.trials.items():
             self.same_settings.setdefault(_without_seed(trial.settings), []).append(number)
@@ -103,10 +72,6 @@ class Orders:
         self._fixed: dict[int, dict[str, Any] | None] = {}
         # Trials that are not packed any more: what killed a worker must not take others with it.
         self._alone = {trial.number for trial in self.trials.values() if trial.dead_workers}
-
-    @property
-    def trials(self) -> dict[int, Trial]:
-        return self.ledger.history.trials
 
     @property
     def has_work(self) -> bool:
@@ -145,7 +110,7 @@ class Orders:
 
         `like`: only one that can train in a pack with that trial.
         """
-        if not self.judge.may_order():
+        if not self.verdicts.may_order():
             return None
         shape = None if like is None else _shape(like.settings)
         for number in list(self.unfinished):
@@ -154,11 +119,11 @@ class Orders:
             ):
                 continue
             self.unfinished.remove(number)
-            if not self.judge.stops_at_rung(
+            if not self.verdicts.stops_at_rung(
                 number
             ):  # a killed driver may have recorded a report and not yet decided
                 return self._order(self.trials[number])
-        while (number := len(self.trials)) < self.spec.trials and self.judge.may_order():
+        while (number := len(self.trials)) < self.spec.trials and self.verdicts.may_order():
             wanted = self._wanted(like, shape)
             if wanted is None:
                 return None
@@ -219,7 +184,7 @@ class Orders:
                 "settings": suggested,
                 **about,
             }
-            self.judge.end(number, "failed", reason, trace, before=[("suggest", number, body)])
+            self.verdicts.end(number, "failed", reason, trace, before=[("suggest", number, body)])
             return
         earlier = self.same_settings.setdefault(_without_seed(settings), [])
         copied = self._answer_of(earlier) if self.spec.repeats == "reuse" else None
@@ -230,13 +195,13 @@ class Orders:
         body = {"params": params, "distributions": distributions, "settings": settings, **about}
         before: list[Entry] = [("suggest", number, body)]
         if (broken := broken_constraint(self.spec, about.get("num_parameters"), [])) is not None:
-            self.judge.end(number, "failed", broken, before=before, is_finding=True)
+            self.verdicts.end(number, "failed", broken, before=before, is_finding=True)
         elif copied is not None:
             before += [
                 ("epoch", number, {**entry, "copied_from": copied.number})
                 for entry in copied.epochs
             ]
-            self.judge.end(
+            self.verdicts.end(
                 number,
                 copied.state,
                 f"same settings as trial {copied.number}: {copied.reason}",

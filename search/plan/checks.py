@@ -4,7 +4,6 @@ written.
 
 import contextlib
 import math
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from typing import Any
 
 import torch
 
+from mmm.device import cpus_here
 from mmm.features.encode_command import encode_command
 from mmm.features.store import list_recipes
 from mmm.metrics import OBJECTIVES
@@ -226,7 +226,7 @@ def default_workers(gpus_per_trial: float) -> int:
     """As many trials at a time as this machine carries: its GPUs' worth, else one a core."""
     if gpus_per_trial > 0:
         return max(1, int(torch.cuda.device_count() / gpus_per_trial))
-    return len(os.sched_getaffinity(0))
+    return cpus_here()
 
 
 @dataclass(frozen=True)

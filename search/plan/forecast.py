@@ -3,7 +3,6 @@ what would be refused.
 """
 
 import contextlib
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
+from mmm.device import cpus_here
 from search.durations import duration
 from search.ledger.spec import SweepSpec
 from search.plan.checks import check_all
@@ -142,7 +142,7 @@ def forecast(spec: SweepSpec, console: Console) -> Forecast:
         with contextlib.suppress(ValueError):
             configs.append(trial_config(settings, spec))
             params.append((point, distributions))
-    num_cores = len(os.sched_getaffinity(0))
+    num_cores = cpus_here()
     is_local_cpu = spec.address is None and spec.gpus_per_trial == 0
     threads = max(1, num_cores // spec.workers) if spec.address is None else 1  # as a worker gets
     device = torch.device(

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
+from mmm.device import cpus_here
 from search.ledger.events import LedgerError, read_events
 from search.tracking.delivery import Busy, Delivery
 from search.tracking.pages import page_base
@@ -178,7 +179,7 @@ def follow(runs: Path, name: str) -> int:
                     ranking=delivery.pages.ranking(base), comparison=delivery.pages.comparison(base)
                 )
                 return 0
-            pause_s = pause_s_after(used_s, os.getloadavg()[0], len(os.sched_getaffinity(0)))
+            pause_s = pause_s_after(used_s, os.getloadavg()[0], cpus_here())
             trouble, last_success = "", time.monotonic()
         except Busy as error:  # an earlier session's outbox is still at it
             pause_s, trouble = _POLL_S, str(error)

@@ -35,7 +35,7 @@ class Told:
         self.console = Console(
             file=io.StringIO(), width=width, force_terminal=is_terminal, color_system=None
         )
-        self.view = View(self.console, spec.name)
+        self.view = View(self.console, spec.name, is_live=is_terminal)
         self.conductor = Conductor(
             ledger, spec, SMALL_SPACE, "cpu", self.view.changed, clock=lambda: self.now
         )

@@ -115,7 +115,7 @@ def test_a_worker_that_dies_while_the_sweep_is_interrupted_counts_for_nothing(
 ) -> None:
     conductor = Sweep(tmp_path / "s", small_spec(corpus, trials=2)).conductor()
     (order,) = conductor.next_orders()
-    conductor.interrupt()
+    conductor.verdicts.interrupt()
     for _ in range(MAX_DEAD_WORKERS):
         conductor.lose([order["number"]], "killed", "")
     assert (conductor.trials[0].state, conductor.trials[0].dead_workers) == ("running", 0)
@@ -140,7 +140,7 @@ def test_where_every_worker_dies_the_sweep_ends_all_the_same(
         num_deaths,
         ["failed"] * num_failed,
     )
-    assert (conductor.broken_off is not None) == (most > 0)
+    assert (conductor.verdicts.broken_off is not None) == (most > 0)
 
 
 def test_the_cause_of_death_is_a_sentence_without_rays_advice() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 
+from mmm.device import cpus_here
 from search.engine.controller import Conductor
 from search.ledger.events import Ledger, read_events, read_history
 from search.ledger.history import History, Trial
@@ -244,7 +245,7 @@ def train_undisturbed(spec: SweepSpec, folder: Path) -> History:
             conductor = Conductor(ledger, spec, load_space(spec.space), "cpu", lambda: None)
             conductor.open_session("")
             # As many threads as Ray's one worker has: sums of floats depend on it.
-            for _ in train_serially(conductor, threads=len(os.sched_getaffinity(0))):
+            for _ in train_serially(conductor, threads=cpus_here()):
                 pass
         return ledger.history
     finally:

@@ -199,14 +199,14 @@ def check_ended_in_good_order(folder: Path) -> None:
 @pytest.mark.skipif(
     not Path("/proc/self/stat").is_file(), reason="Ray's processes are found through /proc"
 )
+@pytest.mark.parametrize("driver_option", [[], ["--serial"]], ids=["Ray", "serial"])
 def test_a_sweep_that_is_terminated_closes_as_with_ctrl_c_whatever_comes_after_the_first_signal(
-    corpus: Corpus, empty_store: Path, tmp_path: Path
+    corpus: Corpus, empty_store: Path, tmp_path: Path, driver_option: list[str]
 ) -> None:
+    command = [*run_command(corpus, empty_store, tmp_path), *driver_option]
     with (
         open(tmp_path / "told", "wb") as told,
-        subprocess.Popen(
-            run_command(corpus, empty_store, tmp_path), env=environment(), stdout=told, stderr=told
-        ) as driver,
+        subprocess.Popen(command, env=environment(), stdout=told, stderr=told) as driver,
     ):
         try:
             wait_for_checkpoint(driver, tmp_path)

@@ -158,8 +158,8 @@ def test_training_stops_when_the_compute_budget_is_used_up_and_a_larger_one_goes
     conductor = sweep.conductor(compute_budget_s=used + 1e-6)
     assert len(list(train_serially(conductor))) == 1
     conductor.close_session("compute budget")
-    assert conductor.used_up is not None
-    assert conductor.used_up.why == "compute budget"
+    assert conductor.verdicts.used_up is not None
+    assert conductor.verdicts.used_up.why == "compute budget"
     assert sweep.history.trials[0].state == "running"
     assert (
         sweep.history.trained_s

@@ -338,14 +338,13 @@ def test_a_driver_killed_before_it_decided_at_a_rung_decides_when_it_goes_on(
     number = next(trial.number for trial in expected.trials.values() if trial.state == "pruned")
     sweep = Sweep(tmp_path / "killed", spec)
     conductor = sweep.conductor()
-    reports = train_serially(conductor)
-    while (order := len(conductor.trials)) < number or conductor.trials[
-        order - 1
-    ].state == "running":
-        next(reports)
-    order_of = conductor.next_order()
-    assert order_of is not None
-    report = Slices([order_of]).next()[0]
+    for _ in train_serially(conductor):
+        if number in conductor.trials:
+            break
+    conductor = sweep.conductor()
+    (order,) = conductor.next_orders()
+    assert order["number"] == number
+    report = Slices([order]).next()[0]
     conductor.ledger.append(
         *(("epoch", number, entry) for entry in report["epochs"]),
         ("checkpoint", number, report["checkpoint"]),
@@ -477,11 +476,11 @@ def test_when_time_is_up_trials_stay_unfinished_and_a_larger_budget_finishes_the
     conductor = sweep.conductor(time_budget_s=1000.0)
     reports = train_serially(conductor)
     next(reports)
-    conductor.session_started -= 1000.0
+    conductor.stopwatch.started -= 1000.0
     assert [number for number, _ in reports] == [0]
     conductor.close_session("time budget")
-    assert conductor.used_up is not None
-    assert conductor.used_up.why == "time budget"
+    assert conductor.verdicts.used_up is not None
+    assert conductor.verdicts.used_up.why == "time budget"
     history = sweep.history
     assert [(t.number, t.state, len(t.epochs)) for t in history.trials.values()] == [
         (0, "running", 2)
@@ -505,7 +504,7 @@ def test_an_interrupted_conductor_orders_nothing_more(corpus: Corpus, tmp_path: 
     conductor = sweep.conductor()
     reports = train_serially(conductor)
     next(reports)
-    conductor.is_interrupted = True
+    conductor.verdicts.is_interrupted = True
     assert len(list(reports)) == 1
     assert len(sweep.history.trials) == 1
 

@@ -113,11 +113,11 @@ def test_a_space_that_begins_to_raise_ends_the_sweep_after_five_and_a_resumed_on
             pass
         assert [trial.state for trial in conductor.trials.values()][2:] == ["failed"] * 5 * session
         assert (
-            conductor.broken_off
+            conductor.verdicts.broken_off
             == "the last 5 trials failed for the same reason: the space failed: KeyError: 'table"
             f" {1 + 5 * session} is gone'"
         )
-        assert conductor.is_stopping
+        assert conductor.verdicts.is_stopping
 
 
 def test_trials_that_run_meanwhile_stop_after_their_slice_and_go_on_in_the_next_session(
@@ -129,7 +129,7 @@ def test_trials_that_run_meanwhile_stop_after_their_slice_and_go_on_in_the_next_
     reports = train_serially(conductor)
     next(reports)
     assert conductor.next_orders() == []  # another worker's, who gets none
-    assert conductor.broken_off is not None
+    assert conductor.verdicts.broken_off is not None
     assert [number for number, _ in reports] == [0]
     assert [(trial.state, len(trial.epochs)) for trial in conductor.trials.values()] == [
         ("running", 2),
@@ -159,7 +159,7 @@ def test_what_settings_are_like_is_no_fault_of_the_sweep(
     for _ in train_serially(conductor):
         pass
     assert [trial.state for trial in conductor.trials.values()] == ["failed"] * 7
-    assert conductor.broken_off is None
+    assert conductor.verdicts.broken_off is None
 
 
 def test_an_older_ledger_has_the_default() -> None:

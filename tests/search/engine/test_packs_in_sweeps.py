@@ -3,7 +3,6 @@ there are none.
 """
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +22,7 @@ from search.engine.pack_sizes import PackSizes
 from search.ledger.events import Ledger, read_history
 from search.ledger.history import History
 from search.ledger.spec import SweepSpec
+from search.serial import train
 from search.space.sampling import draws, fixing
 from search.worker.slices import Slices
 from spaces import SPACES
@@ -34,34 +34,12 @@ def shape_of(settings: Any) -> Any:
     return pack_shape(make_config({**settings}))
 
 
-def train_together(conductor: Conductor) -> Iterator[list[int]]:
-    """One worker, as on Ray; yields which trials each report was of."""
-    seat: list[int] = []
-    slices: Slices | None = None
-    while orders := conductor.next_orders(seat) if not seat else [None]:
-        if slices is None:
-            slices = Slices(orders)
-            seat = [order["number"] for order in orders]
-        reports = slices.next()
-        yield [report["number"] for report in reports]
-        ended = [
-            report["number"] for report in reports if conductor.report(report["number"], report)
-        ]
-        seat = [number for number in seat if number not in ended]
-        joining = conductor.next_orders(seat)
-        seat += [order["number"] for order in joining]
-        if not seat:
-            return
-        slices.leave(ended)
-        slices.join(joining)
-
-
 def sweep(folder: Path, spec: SweepSpec) -> tuple[History, list[list[int]]]:
     with Ledger(folder) as ledger:
         ledger.append(("sweep", None, {"spec": spec.as_json()}))
         conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
         conductor.open_session("mmm-search run")
-        together = list(train_together(conductor))
+        together = [[report["number"] for report in reports] for reports in train(conductor)]
         conductor.close_session("done")
     return read_history(folder / "ledger.sqlite"), together
 
@@ -154,12 +132,12 @@ def test_a_killed_sweep_of_packs_goes_on_with_what_was_running(
         ledger.append(("sweep", None, {"spec": spec.as_json()}))
         conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
         conductor.open_session("mmm-search run")
-        next(train_together(conductor))
+        Slices(conductor.next_orders()).next()  # of which the driver is told nothing any more
     with Ledger(folder) as ledger:
         conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
         assert len(conductor.orders.unfinished) == 4
         conductor.open_session("mmm-search resume")
-        first = next(train_together(conductor))
+        first = [report["number"] for report in next(train(conductor))]
         assert sorted(first) == [0, 1, 2, 3]
 
 
@@ -271,7 +249,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_it_with_a_warning(
     with Ledger(folder) as ledger:
         ledger.append(("sweep", None, {"spec": spec.as_json()}))
         conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
-        reports = train_together(conductor)
+        reports = train(conductor)
         for _ in range(3):
             next(reports)
         reports.close()
@@ -283,7 +261,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_it_with_a_warning(
         path.write_bytes(path.read_bytes()[:-9])
     with Ledger(folder) as ledger:
         conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
-        list(train_together(conductor))
+        list(train(conductor))
         assert conductor.trials[0].state == "complete"
         assert "damaged" in conductor.warnings[0]
         assert conductor.warnings[0].endswith("went on from the checkpoint before it")
@@ -381,7 +359,7 @@ def test_a_worker_measures_packs_and_says_what_they_are_worth(
     with Ledger(tmp_path / "s") as ledger:
         ledger.append(("sweep", None, {"spec": spec.as_json()}))
         conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
-        reports = train_together(conductor)
+        reports = train(conductor)
         next(reports)
         next(reports)
         notes = [event.body for event in _notes(ledger.folder)]
@@ -434,7 +412,7 @@ def test_a_budget_that_is_used_up_by_one_of_a_pack_loses_none_of_the_others(
     with Ledger(folder) as ledger:
         conductor = Conductor(ledger, later, SMALL_SPACE, "cpu", lambda: None)
         conductor.open_session("mmm-search resume")
-        list(train_together(conductor))
+        list(train(conductor))
         assert {trial.state for trial in conductor.trials.values()} <= {"complete", "pruned"}
         assert len(conductor.trials) == 6
 

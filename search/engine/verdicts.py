@@ -1,0 +1,130 @@
+"""Whether a trial goes on or ends, and whether the sweep does. Every verdict is in the ledger
+before it is given.
+"""
+
+import contextlib
+from collections.abc import Sequence
+
+from search.engine.asha import decide, rivals
+from search.engine.budgets import Budget, budgets, seconds_left, used_up
+from search.engine.failures import FailuresInARow
+from search.engine.stopwatch import Stopwatch
+from search.ledger.events import Entry, Ledger
+from search.ledger.files import drop_weights
+from search.ledger.spec import SweepSpec
+from search.suggest.searcher import Searcher
+
+
+class Verdicts:
+    """Of one session."""
+
+    def __init__(
+        self, ledger: Ledger, spec: SweepSpec, searcher: Searcher, stopwatch: Stopwatch
+    ) -> None:
+        self.ledger, self.spec, self.searcher, self.stopwatch = ledger, spec, searcher, stopwatch
+        self.trials = ledger.history.trials
+        self.budgets_before: list[Budget] = []  # as the session found them
+        self.used_up: Budget | None = None
+        self.is_interrupted = False
+        self.broken_off: str | None = None  # why the sweep ends though nobody wanted it to
+        self._failures = FailuresInARow(spec.max_equal_failures)
+
+    def interrupt(self) -> None:
+        """Order nothing more; trials that run are left to another session."""
+        self.is_interrupted = True
+
+    def break_off(self, why: str) -> None:
+        """As `interrupt`, because going on would make it worse; the first reason counts."""
+        self.broken_off = self.broken_off or why
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether trials that run are to stop where they are, for another session."""
+        return self.used_up is not None or self.is_interrupted or self.broken_off is not None
+
+    def may_order(self) -> bool:
+        """Whether anything more is to be trained."""
+        return not self.check_budgets() and not self.is_stopping
+
+    def budgets(self) -> list[Budget]:
+        """Every budget of the sweep and how much of it is used, over all sessions."""
+        return budgets(self.spec, self.ledger.history, self.stopwatch.used_s())
+
+    def check_budgets(self) -> bool:
+        """Whether a budget is used up, or was before: trials that run stop after their slices."""
+        if self.used_up is None:
+            self.used_up = used_up(self.budgets())
+        return self.used_up is not None
+
+    def seconds_left(self) -> float | None:
+        """Until the first budget is used up, by this session's rate so far; None where nothing
+        tells yet.
+        """
+        began = self.stopwatch.first_step
+        if began is None:
+            return None
+        return seconds_left(self.budgets_before, self.budgets(), self.stopwatch.clock() - began)
+
+    def stops_at_rung(self, number: int) -> bool:
+        """Decide on a trial that stands at a rung and was not decided on there; True when it
+        ends.
+        """
+        trial = self.trials[number]
+        epoch = trial.epochs[-1]["epoch"] if trial.epochs else 0
+        if epoch not in self.spec.rungs or trial.decided >= epoch:
+            return False
+        expected = self.searcher.expected(rivals(self.trials, number, epoch))
+        decision = decide(self.trials, number, epoch, self.spec.metric, self.spec.factor, expected)
+        body = {
+            "epoch": epoch,
+            "action": "stop" if decision.stop else "continue",
+            "reason": decision.reason,
+        }
+        if decision.stop:
+            self.end(number, "pruned", decision.reason, before=[("decision", number, body)])
+        else:
+            self.ledger.append(("decision", number, body))
+        return decision.stop
+
+    def end(
+        self,
+        number: int,
+        state: str,
+        reason: str,
+        trace: str = "",
+        before: Sequence[Entry] = (),
+        *,
+        is_lost: bool = False,
+        is_finding: bool = False,
+    ) -> None:
+        """Write down that a trial has ended, `before` in the same transaction.
+
+        Of a failed one: `is_lost`, because its workers died; `is_finding`, because that is what its
+        settings are like.
+        """
+        body = {
+            "state": state,
+            "reason": reason,
+            "traceback": trace,
+            **({"is_lost": True} if is_lost else {}),
+        }
+        self.ledger.append(*before, ("end", number, body))
+        self.searcher.tell(self.trials[number])
+        if (why := self._failures.add(self.trials[number], is_finding)) is not None:
+            self.break_off(why)
+        self._drop_worst(number)
+
+    def _drop_worst(self, number: int) -> None:
+        """Keep the weights of the best `keep` ended trials; the disk must not fill with what nobody
+        exports.
+        """
+        ended = [
+            trial
+            for trial in self.ledger.history.ranked(self.spec.metric)
+            if trial.state != "running" and trial.copied_from is None
+        ]
+        beyond = [trial.number for trial in ended[self.spec.keep :]]
+        # One trial ends at a time: either it is beyond itself, or it pushed the first of these out.
+        for other in beyond[:1] if number not in beyond else [number]:
+            with contextlib.suppress(OSError):  # a worker may just be writing it
+                drop_weights(self.ledger.folder, other)
