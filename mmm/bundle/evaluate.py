@@ -1,5 +1,5 @@
 """What a bundle scores on a split, also in a process of its own: `python -m
-mmm.bundle.read.evaluate`.
+mmm.bundle.evaluate`.
 """
 
 import copy
@@ -26,6 +26,7 @@ def in_fresh_process(bundle: Path, manifest: Path, features: Path) -> dict[str, 
     """
     command = [
         sys.executable,
+        "-P",  # an mmm.py in the user's folder is not ours
         "-m",
         "mmm.bundle.evaluate",
         str(bundle),
@@ -54,10 +55,6 @@ def main() -> None:
         )
     except (ValueError, FileNotFoundError) as error:
         sys.exit(str(error))
-
-
-if __name__ == "__main__":
-    main()
 
 
 def check_bundle_fits(bundle: Bundle, manifest: Manifest, features_dir: Path) -> None:
@@ -128,3 +125,7 @@ def evaluate_bundle(
     """Metrics of a bundle on chosen rows of a manifest, over the bundle's classes."""
     data, found = predict_rows(bundle, manifest, features_dir, indices, device)
     return score(found, data)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,9 +1,7 @@
 """Spaces by their names or files, looked at before anything runs."""
 
-import importlib.util
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -13,6 +11,7 @@ from optuna.distributions import (
 )
 from optuna.trial import FixedTrial, FrozenTrial
 
+from mmm.user_code import user_code
 from spaces import SPACES, Space, There, bound, spaces_on
 
 _NUM_DRAWS = 200
@@ -36,32 +35,12 @@ def load_space(name: str, audio_features: Sequence[str] | None = None) -> Space:
     there = There() if audio_features is None else There(tuple(audio_features))
     if name in SPACES:
         return SPACES[name] if audio_features is None else spaces_on(there)[name]
-    path, _, function = name.rpartition(":")
-    if not path.endswith(".py"):
+    if not name.rpartition(":")[0].endswith(".py"):
         raise ValueError(
             f"unknown space {name!r}; expected one of {', '.join(SPACES)}, or"
             " path/to/file.py:function"
         )
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file, named by the space {name!r}")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ValueError(
-            f"{path}: cannot be loaded as a space: {type(error).__name__}: {error}"
-        ) from error
-    suggest = getattr(module, function, None)
-    if not callable(suggest):
-        functions = ", ".join(
-            key
-            for key, value in vars(module).items()
-            if callable(value) and not key.startswith("_")
-        )
-        raise ValueError(f"{path}: no function {function!r} (found: {functions or 'none'})")
+    module, suggest = user_code(name, "space")
     return bound(suggest, tuple(getattr(module, "KNOWN_GOOD", ())), there)
 
 
