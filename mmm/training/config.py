@@ -2,14 +2,19 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from mmm.features.store import AUDIO_FEATURES as AUDIO_FEATURES
 from mmm.features.store import MAX_CONTEXT as MAX_CONTEXT
 from mmm.models import SYSTEMS
 from mmm.models.mlp_mixer import RESIDUALS
 from mmm.training.scaling import SCALINGS
+
+# Settings by name: the flat mapping a space suggests, a ledger keeps and `make_config` checks.
+ParamValue = str | int | float | bool | None
+Params = Mapping[str, ParamValue]
 
 CLASS_WEIGHTS = ("none", "inverse", "sqrt_inverse", "effective_number")
 LABEL_POLICIES = ("expand", "first", "drop", "soft", "published")
@@ -26,7 +31,7 @@ _ONLY = {
     "width": ("vanilla_concat", "three_way_concat", "mlp_mixer"),
     "c": ("linear",),
 }
-_DEFAULTS: dict[str, Any] = {
+_DEFAULTS: Params = {
     "num_blocks": 1,
     "residual": "standard",
     "layers": 1,
@@ -97,7 +102,7 @@ class TrainConfig:
         """Whether the model takes one vector an utterance rather than a sequence."""
         return self.architecture in ("vanilla_concat", "three_way_concat", "linear")
 
-    def params(self) -> dict[str, Any]:
+    def params(self) -> dict[str, ParamValue]:
         """The settings that apply, as a flat dict."""
         given = {
             name: value for name, value in dataclasses.asdict(self).items() if value is not None
@@ -120,7 +125,7 @@ class Dims:
     num_classes: int
 
 
-_PUBLISHED = {
+_PUBLISHED: Params = {
     "context": 1,
     "audio_feature": "hidden_state",
     "dropout": 0.1,
@@ -140,11 +145,11 @@ _PUBLISHED = {
 }
 
 
-def published_params(architecture: str) -> dict[str, Any]:
+def published_params(architecture: str) -> dict[str, ParamValue]:
     """The published recipe of one system (MMM, section 4), faults included; see
     docs/reference-systems.md.
     """
-    own: dict[str, dict[str, Any]] = {
+    own: dict[str, Params] = {
         "mlp_mixer": {"num_blocks": 1, "residual": "published", "width": 256},
         "cross_attention": {"layers": 1, "heads": 8},
     }
@@ -153,8 +158,8 @@ def published_params(architecture: str) -> dict[str, Any]:
 
 # Chosen on frozen features of a few thousand utterances, where a head overfits within ten epochs
 # (docs/LOG.md, 2026-11-26).
-_SMALL_HEAD = {"batch_size": 32, "label_smoothing": 0.1, "lr": 5e-4}
-_NEW: dict[str, dict[str, Any]] = {
+_SMALL_HEAD: Params = {"batch_size": 32, "label_smoothing": 0.1, "lr": 5e-4}
+_NEW: dict[str, Params] = {
     "vanilla_concat": {
         **_SMALL_HEAD,
         "width": 64,
@@ -180,7 +185,7 @@ _NEW: dict[str, dict[str, Any]] = {
 }
 
 
-def new_params(architecture: str) -> dict[str, Any]:
+def new_params(architecture: str) -> dict[str, ParamValue]:
     """What a new run of one system starts from where nothing else is said (benchmarks/heads.py).
 
     `make_config` alone completes settings that were recorded, and what a record leaves out was not
@@ -189,7 +194,7 @@ def new_params(architecture: str) -> dict[str, Any]:
     return {"architecture": architecture, "input_scaling": "standard", **_NEW.get(architecture, {})}
 
 
-def make_config(params: dict[str, Any]) -> TrainConfig:
+def make_config(params: Params) -> TrainConfig:
     """Check `params`, fill in what is left out and return the settings. Raises ConfigError with
     every fault.
     """
@@ -198,7 +203,9 @@ def make_config(params: dict[str, Any]) -> TrainConfig:
     for name in params:
         if name not in known:
             faults.append(f"unknown setting {name!r}; known: {', '.join(known)}")
-    given = {name: value for name, value in params.items() if name in known and value is not None}
+    given: dict[str, ParamValue] = {
+        name: value for name, value in params.items() if name in known and value is not None
+    }
     architecture = given.get("architecture")
     if not isinstance(architecture, str) or architecture not in SYSTEMS:
         what = (
@@ -292,6 +299,6 @@ def make_config(params: dict[str, Any]) -> TrainConfig:
     if faults:
         raise ConfigError("; ".join(faults))
     for name in ("dropout", "label_smoothing", "lr", "weight_decay", "c"):
-        if name in given:
-            given[name] = float(given[name])
-    return TrainConfig(**given)
+        if isinstance(value := given.get(name), int):
+            given[name] = float(value)
+    return TrainConfig(**cast(Any, given))  # each value's type has been checked above

@@ -199,8 +199,9 @@ class Orders:
         )
         try:
             params, distributions, suggested = self.searcher.suggest(number, fixed, place)
-            settings = trial_config(suggested, self.spec).params()
-            about["precision"] = self._precision(settings["architecture"])
+            config = trial_config(suggested, self.spec)
+            settings = config.params()
+            about["precision"] = self._precision(config.architecture)
             if self.count_parameters is not None:
                 about["num_parameters"] = self.count_parameters(suggested)
         except (ValueError, FileNotFoundError) as error:  # the latter: features that nobody made
@@ -223,7 +224,7 @@ class Orders:
         earlier = self.same_settings.setdefault(_without_seed(settings), [])
         copied = self._answer_of(earlier) if self.spec.repeats == "reuse" else None
         # An identical setting is worth a second run only with another seed.
-        settings["seed"] = copied.settings["seed"] if copied else settings["seed"] + len(earlier)
+        settings["seed"] = copied.settings["seed"] if copied else config.seed + len(earlier)
         earlier.append(number)
         self._num_of_shape[_shape(settings)] += 1
         body = {"params": params, "distributions": distributions, "settings": settings, **about}
