@@ -27,7 +27,7 @@ from search.results.baseline import baseline_of, fit_baseline, verdict
 from search.results.export import best_trial, export_trial
 from search.results.leaderboard import counts, leaderboard_table, write_leaderboard
 from search.space.enqueue import Point
-from search.space.settings import SettingsCheck, sweep_precisions, with_features_there
+from search.space.settings import SettingsCheck, sweep_precisions
 from search.stopping import Stopping
 from search.tracking.outbox import Outbox
 
@@ -68,7 +68,7 @@ def start(
             " or choose another --name"
         )
     with lasting(console), Outbox() as outbox:
-        checked = check(with_features_there(spec), points)
+        checked = check(spec, points)
         priors: list[dict[str, Any]] = []
         if warm_start:
             from search.suggest.warm_start import load_priors

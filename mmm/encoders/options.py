@@ -84,6 +84,14 @@ def comma_list(text: str, option: str) -> list[str]:
     return list(dict.fromkeys(parts))
 
 
+def _found(encoder: str, kind: str) -> str:
+    """An encoder by a name that another process understands, which works in another folder."""
+    if encoder == "published":
+        return _PUBLISHED[kind]
+    is_local = encoder not in ("fbank", "char-ngram") and Path(encoder).is_dir()
+    return str(Path(encoder).resolve()) if is_local else encoder
+
+
 def kept_frame_rate(features: Path, audio_encoder: str, asked: float | None) -> float | None:
     """Frames a second that stores keep; None where the encoder's own way is meant.
 
@@ -94,14 +102,10 @@ def kept_frame_rate(features: Path, audio_encoder: str, asked: float | None) -> 
         return asked
     if asked is not None:
         return asked or None
-    names = {
-        audio_encoder,
-        str(Path(audio_encoder).resolve()),
-        *([_PUBLISHED["speech"]] if audio_encoder == "published" else []),
-    }
+    name = _found(audio_encoder, "speech")
     if features.is_dir():
         for recipe in list_recipes(features).values():
-            if recipe["kind"] == "audio" and recipe["encoder"] in names:
+            if recipe["kind"] == "audio" and recipe["encoder"] == name:
                 rate: float | None = recipe.get("frame_rate_hz")
                 return rate
     return None if audio_encoder == "published" else _FRAME_RATE
@@ -148,8 +152,8 @@ def check_options(
         )
     running = Running(device, resolve_precision(precision, device), chunk_seconds)
     return EncodeOptions(
-        speech=_PUBLISHED["speech"] if audio_encoder == "published" else audio_encoder,
-        text=_PUBLISHED["text"] if text_encoder == "published" else text_encoder,
+        speech=_found(audio_encoder, "speech"),
+        text=_found(text_encoder, "text"),
         speech_options={
             "frame_rate": frame_rate,
             "num_mels": num_mels,

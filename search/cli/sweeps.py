@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from mmm.console import console, printable
-from mmm.features.encode_command import encode_command
 from search.cli.results import (
     Runs,
     SweepName,
@@ -168,20 +167,10 @@ def run(
     """
     from search.cli.sweeps import parse_packs
     from search.durations import parse_duration
-    from search.ledger.files import check_name
     from search.ledger.spec import SweepSpec
 
-    check_name(name)
     time_s = None if time_budget is None else parse_duration(time_budget)
     compute_s = None if compute_budget is None else parse_duration(compute_budget)
-    if not manifest.is_file():
-        raise FileNotFoundError(
-            f"{manifest}: no such manifest; make one with: mmm prepare csv FILE -o manifest.csv"
-        )
-    if not features.is_dir():
-        raise FileNotFoundError(
-            f"{features}: no such features folder; run: {encode_command(manifest, features)}"
-        )
     if serial:
         workers = _serial_workers(workers, address)
     if address is not None and workers is None:

@@ -124,7 +124,7 @@ class Watch(tune.Callback):
             return
         self._looked = time.monotonic()
         if not is_connected():
-            self.conductor.break_off(
+            self.conductor.verdicts.break_off(
                 "Ray has died on this machine (its raylet does not live any more)"
             )
             raise KeyboardInterrupt  # Tune's own end would wait for the workers

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mmm.training.config import make_config
+from mmm.training.config import Params, make_config
 from mmm.training.pack import pack_shape
 from search.engine.budgets import broken_constraint
 from search.engine.pack_sizes import PackSizes
@@ -69,7 +69,7 @@ class Orders:
         ]
         self.packs = PackSizes(spec)
         self._queued_shapes: dict[str, Any] = {}
-        self._fixed: dict[int, dict[str, Any] | None] = {}
+        self._fixed: dict[int, Params | None] = {}
         # Trials that are not packed any more: what killed a worker must not take others with it.
         self._alone = {trial.number for trial in self.trials.values() if trial.dead_workers}
 
@@ -158,14 +158,16 @@ class Orders:
         """Write down the next trial; it ends at once where it cannot be trained or the ledger has
         its answer.
         """
-        suggested: dict[str, Any] = {}
+        suggested: Params = {}
+        params: Params
+        distributions: Mapping[str, str]
         about: dict[str, Any] = (
             {"queued": self.queued.pop(place)} if self.queued and fixed is None else {}
         )
         try:
             params, distributions, suggested = self.searcher.suggest(number, fixed, place)
             config = trial_config(suggested, self.spec)
-            settings = config.params()
+            settings = dict(config.params())
             about["precision"] = self._precision(config.architecture)
             if self.count_parameters is not None:
                 about["num_parameters"] = self.count_parameters(suggested)
@@ -221,7 +223,7 @@ class Orders:
                 self._queued_shapes[name] = None
         return self._queued_shapes[name]
 
-    def _fixed_by(self, trial: Trial) -> dict[str, Any] | None:
+    def _fixed_by(self, trial: Trial) -> Params | None:
         """The parameters that a companion of a trial has in common with it; None where it would be
         the same trial.
         """

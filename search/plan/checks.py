@@ -1,11 +1,11 @@
-"""Everything that can be refused is refused here, before Ray starts and before anything is
-written.
+"""Everything that can be refused is refused here, before Ray starts and before anything is written,
+in one list for `run`, `resume` and `plan`.
 """
 
 import contextlib
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from mmm.device import cpus_here
 from mmm.features.encode_command import encode_command
 from mmm.features.store import list_recipes
 from mmm.metrics import OBJECTIVES
+from mmm.training.config import Params
 from mmm.training.scaling import SCALINGS
 from search.ledger.files import check_name
 from search.ledger.spec import REPEATS, SweepSpec, check_tracking_uri
@@ -27,9 +28,24 @@ from spaces import Space
 _MAX_PASSES = 10  # over a space, for faults of which each pass finds one
 
 
-def check_all(spec: SweepSpec) -> tuple[Space, SettingsCheck]:
-    """The space and the data that a sweep would run with. Raises ValueError with all that `run`
-    would refuse, one after another.
+@dataclass(frozen=True)
+class Checked:
+    """A sweep that can run: its specification with the enqueued points in it, its space, what its
+    settings were checked with.
+    """
+
+    spec: SweepSpec
+    space: Space
+    settings_check: SettingsCheck
+
+
+def check(
+    spec: SweepSpec, points: Sequence[Point] = (), settings_check: SettingsCheck | None = None
+) -> Checked:
+    """A sweep that can run. Raises ValueError with all that keeps it from it, one after another.
+
+    `points` are enqueued after those of the specification. `settings_check` is that of a sweep that
+    goes on; a new one gets the speech features that its folder holds.
     """
     faults: list[str] = []
 
@@ -41,58 +57,74 @@ def check_all(spec: SweepSpec) -> tuple[Space, SettingsCheck]:
             if str(error) not in faults:
                 faults.append(str(error))
 
-    space = settings_check = None
     with listed():
         check_spec(spec)
     spec = replace(spec, epochs=max(1, spec.epochs))  # told above, not once more of every setting
-    if not Path(spec.manifest).is_file():
-        faults.append(
-            f"{spec.manifest}: no such manifest; make one with: mmm prepare csv FILE -o"
-            " manifest.csv"
-        )
-    else:
+    has_features = Path(spec.features).is_dir()
+    if settings_check is None:
         with listed():
-            settings_check = SettingsCheck(spec)
-    if not (has_features := Path(spec.features).is_dir()):
+            settings_check = _data_of(spec)
+        with listed():
+            spec = with_features_there(spec) if has_features else spec
+    if not has_features:
         faults.append(
             f"{spec.features}: no such features folder; run:"
             f" {encode_command(spec.manifest, spec.features)}"
         )
-    if has_features:
-        with listed():
-            spec = with_features_there(spec)
+    space, queue = None, list(spec.enqueue)
     with listed():
         space = load_space(spec.space, spec.audio_features)
+    drawn: list[Params] = []
     if space is not None:
         drawn, found = _drawn_settings(space, spec)
         faults += found
+
+        def complete(settings: Params) -> Params:
+            drawn.append(settings)
+            return trial_config(settings, spec).params()
+
+        for point in () if found else points:
+            with listed():
+                queue.append(as_params(space, *point, complete))
         if has_features:
             with listed():
                 check_contexts(spec, drawn)
-            if settings_check is not None and not faults:
-                for settings in drawn:
-                    with listed():
-                        settings_check(settings)
-    if faults:
-        raise ValueError("\nalso: ".join(faults))
-    assert space is not None
-    assert settings_check is not None
-    return space, settings_check
+    if space is not None and settings_check is not None and not faults:
+        sizes = []
+        for settings in drawn:
+            with listed():
+                sizes.append(settings_check(settings))
+        if spec.max_parameters is not None and spec.max_parameters < min(sizes, default=0):
+            faults.append(
+                f"--max-parameters {spec.max_parameters:,}: no model that the space was seen to"
+                f" make is that small; the smallest has {min(sizes):,}"
+            )
+        if not faults:
+            return Checked(replace(spec, enqueue=queue), space, settings_check)
+    raise ValueError("\nalso: ".join(faults))
 
 
-def _drawn_settings(space: Space, spec: SweepSpec) -> tuple[list[Mapping[str, Any]], list[str]]:
+def _data_of(spec: SweepSpec) -> SettingsCheck:
+    if not Path(spec.manifest).is_file():
+        raise FileNotFoundError(
+            f"{spec.manifest}: no such manifest; make one with: mmm prepare csv FILE -o"
+            " manifest.csv"
+        )
+    return SettingsCheck(spec)
+
+
+def _drawn_settings(space: Space, spec: SweepSpec) -> tuple[list[Params], list[str]]:
     """Settings that are right by themselves, and a fault of each kind that others have."""
     told: set[str] = set()
     faults: list[str] = []
-    drawn: list[Mapping[str, Any]] = []
+    drawn: list[Params] = []
 
-    def settings_alone(settings: Mapping[str, Any]) -> None:
+    def settings_alone(settings: Params) -> None:
         try:
             trial_config(settings, spec)
         except ValueError as error:
-            kind = re.sub(
-                r"[\d.]+(e-?\d+)?", "", str(error)
-            )  # another value out of the same range is the same fault
+            # Another value out of the same range is the same fault.
+            kind = re.sub(r"[\d.]+(e-?\d+)?", "", str(error))
             if kind not in told:
                 told.add(kind)
                 raise
@@ -191,7 +223,7 @@ def check_spec(spec: SweepSpec) -> None:
         raise ValueError("; ".join(faults))
 
 
-def check_contexts(spec: SweepSpec, drawn: list[Mapping[str, Any]]) -> None:
+def check_contexts(spec: SweepSpec, drawn: Sequence[Params]) -> None:
     """Raise FileNotFoundError naming every context and speech feature that a space needs and the
     folder lacks, at once.
     """
@@ -227,45 +259,3 @@ def default_workers(gpus_per_trial: float) -> int:
     if gpus_per_trial > 0:
         return max(1, int(torch.cuda.device_count() / gpus_per_trial))
     return cpus_here()
-
-
-@dataclass(frozen=True)
-class Checked:
-    """A sweep that can run: its specification with the enqueued points in it, its space, what its
-    settings were checked with.
-    """
-
-    spec: SweepSpec
-    space: Space
-    settings_check: SettingsCheck
-
-
-def check(
-    spec: SweepSpec, points: Sequence[Point] = (), settings_check: SettingsCheck | None = None
-) -> Checked:
-    """Refuse what cannot run, before Ray starts and before anything is written. `points` are
-    enqueued after those of the spec.
-    """
-    check_spec(spec)
-    space = load_space(spec.space, spec.audio_features)
-    settings_check = settings_check or SettingsCheck(spec)
-    drawn: list[Mapping[str, Any]] = []
-
-    def settings_alone(settings: Mapping[str, Any]) -> None:
-        trial_config(settings, spec)
-        drawn.append(settings)
-
-    def complete(settings: Mapping[str, Any]) -> dict[str, Any]:
-        drawn.append(settings)
-        return trial_config(settings, spec).params()
-
-    check_space(space, settings_alone)
-    queue = [*spec.enqueue, *(as_params(space, *point, complete) for point in points)]
-    check_contexts(spec, drawn)
-    smallest = min(settings_check(settings) for settings in drawn)
-    if spec.max_parameters is not None and smallest > spec.max_parameters:
-        raise ValueError(
-            f"--max-parameters {spec.max_parameters:,}: no model that the space was seen to make is"
-            f" that small; the smallest has {smallest:,}"
-        )
-    return Checked(replace(spec, enqueue=queue), space, settings_check)
