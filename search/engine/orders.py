@@ -139,7 +139,7 @@ class Orders:
             return None
         return None
 
-    def _wanted(self, like: Trial | None, shape: Any) -> tuple[int, dict[str, Any] | None] | None:
+    def _wanted(self, like: Trial | None, shape: Any) -> tuple[int, Params | None] | None:
         """Which place of the queue is next, and what a companion of `like` has in common with it;
         None where there is none.
         """
@@ -154,7 +154,7 @@ class Orders:
         )
         return None if fixed is None else (0, fixed)
 
-    def _suggest(self, number: int, place: int, fixed: dict[str, Any] | None) -> None:
+    def _suggest(self, number: int, place: int, fixed: Params | None) -> None:
         """Write down the next trial; it ends at once where it cannot be trained or the ledger has
         its answer.
         """

@@ -85,7 +85,7 @@ def check(
 
         for point in () if found else points:
             with listed():
-                queue.append(as_params(space, *point, complete))
+                queue.append(dict(as_params(space, *point, complete)))
         if has_features:
             with listed():
                 check_contexts(spec, drawn)
