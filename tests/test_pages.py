@@ -32,15 +32,15 @@ _MODULES = {
     program: importlib.import_module(entry.split(":")[0]) for program, entry in _SCRIPTS.items()
 }
 _PROGRAM = "|".join(sorted(_SCRIPTS, key=len, reverse=True))
-# The same commands at a size that takes seconds. `$MELD_RAVDESS` is this folder, and what the
-# built-in encoders make by default is as large as in README.
+# The same commands at a size that takes seconds, Ray in one of them. `$MELD_RAVDESS` is this
+# folder, and what the built-in encoders make by default is as large as in README.
 _SMALL_ENCODERS = "--frame-rate 10 --num-mels 8 --text-width 16 --max-tokens 48"
 _SMALLER = (
     (r"\$MELD_RAVDESS/", ""),
     (r"--epochs \d+", "--epochs 2"),
-    (r"^(mmm-search resume .*--trials) \d+", r"\1 4"),
+    (r"^(mmm-search resume .*--trials) \d+", r"\1 4 --serial"),
     (r"^(mmm-search (?:run|plan) .*--trials) \d+", r"\1 3"),
-    (r"^(mmm-search run .*)$", r"\1 --workers 1"),
+    (r"^(mmm-search run my_space.*)$", r"\1 --serial"),
     (r"--frame-rate 6.25 --num-mels 40 --text-width 128 --max-tokens 48", _SMALL_ENCODERS),
     (r"^(mmm encode manifest.csv --features features)$", rf"\1 {_SMALL_ENCODERS}"),
 )
@@ -256,6 +256,10 @@ def slug(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
 
 
+def _anchors(page: Path) -> list[str]:
+    return [slug(heading) for heading in re.findall(r"^#+ (.+)$", _prose(page), re.MULTILINE)]
+
+
 def broken_links(page: Path, text: str) -> list[str]:
     """Links and pictures whose file, or heading in it, is not there."""
     found = []
@@ -264,8 +268,7 @@ def broken_links(page: Path, text: str) -> list[str]:
             continue
         path, _, anchor = target.partition("#")
         file = (page.parent / path).resolve() if path else page
-        headings = re.findall(r"^#+ (.+)$", _prose(file), re.MULTILINE) if file.is_file() else []
-        if not file.is_file() or (anchor and anchor not in map(slug, headings)):
+        if not file.is_file() or (anchor and anchor not in _anchors(file)):
             found.append(target)
     return found
 
