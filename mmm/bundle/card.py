@@ -150,8 +150,8 @@ def _what(bundle: Bundle | Ensemble) -> list[str]:
                 m.path.name,
                 m.config.architecture,
                 m.config.context,
-                m.provenance.get("trial", ""),
-                _number(m.provenance.get("validation_metrics", {}).get("macro_f1")),
+                "" if m.provenance.trial is None else m.provenance.trial,
+                _number((m.provenance.validation_metrics or {}).get("macro_f1")),
             )
             for m in bundle.members
         ]
@@ -348,10 +348,10 @@ def _data_changes(bundle: Bundle | Ensemble) -> list[str]:
     """Where the data were changed while trials were searched: what changed, and on which of them
     these weights were trained.
     """
-    changes = bundle.provenance.get("data_changes")
-    if not isinstance(changes, list) or not changes:
+    changes = bundle.provenance.data_changes
+    if not changes:
         return []
-    mine = ", ".join(sorted({str(member.provenance.get("data")) for member in bundle.members}))
+    mine = ", ".join(sorted({str(member.provenance.data) for member in bundle.members}))
     return [
         "The data were changed while the search went on:",
         "",
@@ -371,15 +371,15 @@ def _settings(bundle: Bundle | Ensemble) -> list[str]:
         for name in names
     ]
     trained = [
-        ("epoch of the weights", *(m.provenance.get("epoch", "") for m in members)),
-        ("epochs trained", *(m.provenance.get("epochs_trained", "") for m in members)),
+        ("epoch of the weights", *(m.provenance.epoch or "" for m in members)),
+        ("epochs trained", *(m.provenance.epochs_trained or "" for m in members)),
     ]
     return ["## Settings", "", *_table(header, [*rows, *trained])]
 
 
 def _search(bundle: Bundle | Ensemble) -> list[str]:
-    search = bundle.provenance.get("search")
-    if not isinstance(search, dict):
+    search = bundle.provenance.search
+    if not search:
         return []
     return [
         "## How it was searched",
