@@ -53,7 +53,8 @@ def _legend(axes: Axes, trials: Iterable[Trial]) -> None:
     for name, colour in _COLOURS.items():
         if name in there:
             axes.plot([], [], color=colour, label=name)
-    axes.legend(fontsize=8)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=8)
 
 
 def _draw_baseline(axes: Axes, history: History, metric: str) -> None:
