@@ -115,7 +115,9 @@ def draws(
     return found
 
 
-def fixing(space: Space, params: Params, shape_of: Callable[[Params], Hashable]) -> Params | None:
+def fixing(
+    space: Space, params: Params, shape_of: Callable[[Params], Hashable]
+) -> dict[str, ParamValue] | None:
     """The parameters that settings of one shape have in common: those of `params` whose change
     changes `shape_of` the settings.
 
@@ -153,7 +155,7 @@ def draw(space: Space, num_draws: int) -> list[tuple[Params, dict[str, str], Par
     Those that the space fails on are left out.
     """
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    found = []
+    found: list[tuple[Params, dict[str, str], Params]] = []
     for _ in range(num_draws):
         trial = study.ask()
         with contextlib.suppress(SpaceError):
