@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from mmm.console import plain
+from mmm.console import plain, progress_of
 from search.durations import duration
 from search.engine.controller import Conductor
 from search.ledger.history import History
@@ -30,13 +30,13 @@ class View:
     """
 
     def __init__(self, console: Console, name: str) -> None:
-        self.console, self.name = console, name
+        self.console, self.name = progress_of(console), name
         self.conductor: Conductor | None = None
         self._doing = ""
         self._told: set[int] = set()
         self._live = Live(
             get_renderable=self.picture,
-            console=console,
+            console=self.console,
             refresh_per_second=_REFRESH_PER_S,
             transient=True,
         )
