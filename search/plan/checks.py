@@ -3,7 +3,6 @@ in one list for `run`, `resume` and `plan`.
 """
 
 import contextlib
-import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,11 +14,10 @@ import torch
 from mmm.device import cpus_here
 from mmm.features.encode_command import encode_command
 from mmm.features.store import list_recipes
-from mmm.metrics import OBJECTIVES
+from mmm.setting import option_faults
 from mmm.training.config import Params
-from mmm.training.scaling import SCALINGS
 from search.ledger.files import check_name
-from search.ledger.spec import REPEATS, SweepSpec, check_tracking_uri
+from search.ledger.spec import SweepSpec, check_tracking_uri
 from search.space.enqueue import Point, as_params
 from search.space.load import check_space, load_space
 from search.space.settings import SettingsCheck, sweep_precisions, trial_config, with_features_there
@@ -146,55 +144,13 @@ def _drawn_settings(space: Space, spec: SweepSpec) -> tuple[list[Params], list[s
 
 def check_spec(spec: SweepSpec) -> None:
     """Raise ValueError with every fault of a sweep's options that can be seen without its data."""
-    faults = []
     check_name(spec.name)
-    for name, low in (
-        ("trials", 1),
-        ("epochs", 1),
-        ("workers", 1),
-        ("first_rung", 1),
-        ("factor", 2),
-        ("keep", 1),
-    ):
-        if getattr(spec, name) < low:
-            faults.append(
-                f"--{name.replace('_', '-')} {getattr(spec, name)} is too small; expected at least"
-                f" {low}"
-            )
-    for name in (
-        "patience",
-        "max_parameters",
-        "gpu_hours",
-        "max_ms_per_utterance",
-        "max_memory_mb",
-    ):
-        value = getattr(spec, name)
-        if value is not None and not 0 < value < math.inf:
-            faults.append(f"--{name.replace('_', '-')} {value:g} is out of range; expected above 0")
-    if spec.max_equal_failures < 0:
-        faults.append(
-            f"--max-equal-failures {spec.max_equal_failures} is negative; expected a number of"
-            " trials, or 0 for no end"
-        )
-    if spec.target is not None and not 0 < spec.target <= 1:
-        faults.append(
-            f"--target {spec.target:g} is no score to reach; expected above 0 and at most 1"
-        )
+    faults = list(option_faults(spec))
     if spec.gpu_hours is not None and spec.gpus_per_trial == 0:
         faults.append(
             "--gpu-hours without --gpus-per-trial would never be used up; use --compute-budget"
         )
-    if spec.repeats not in REPEATS:
-        faults.append(f"unknown --repeats {spec.repeats!r}; expected one of {', '.join(REPEATS)}")
-    if spec.input_scaling not in SCALINGS:
-        faults.append(
-            f"unknown --input-scaling {spec.input_scaling!r}; expected one of {', '.join(SCALINGS)}"
-        )
-    if spec.metric not in OBJECTIVES:
-        faults.append(f"unknown --metric {spec.metric!r}; expected one of {', '.join(OBJECTIVES)}")
-    if spec.gpus_per_trial < 0:
-        faults.append(f"--gpus-per-trial {spec.gpus_per_trial:g} is negative")
-    elif spec.gpus_per_trial > 1 and spec.gpus_per_trial != int(spec.gpus_per_trial):
+    if spec.gpus_per_trial > 1 and spec.gpus_per_trial != int(spec.gpus_per_trial):
         faults.append(
             f"--gpus-per-trial {spec.gpus_per_trial:g}: above 1 it must be a whole number"
         )

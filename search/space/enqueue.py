@@ -9,7 +9,7 @@ from pathlib import Path
 
 from optuna.distributions import CategoricalDistribution
 
-from mmm.training.config import Params
+from mmm.training.config import Params, ParamValue
 from search.space.load import ask_for
 from spaces import Space
 
@@ -42,14 +42,14 @@ def read_points(path: Path) -> list[Point]:
     ]
 
 
-def as_params(space: Space, name: str, point: Params, complete: Complete) -> Params:
+def as_params(space: Space, name: str, point: Params, complete: Complete) -> dict[str, ParamValue]:
     """The parameters that make the space suggest this point.
 
     A point is the parameters themselves, or complete settings; epochs and seed among them are the
     sweep's to say. `complete` makes complete settings of what a space suggests. Raises ValueError
     where the space cannot make the point, or can in more than one way.
     """
-    found: list[Params] = []
+    found: list[dict[str, ParamValue]] = []
     faults: list[str] = []
     hint = ""
     if point.keys() >= _RECORDED and "input_scaling" not in point:
@@ -89,7 +89,7 @@ def as_params(space: Space, name: str, point: Params, complete: Complete) -> Par
     return found[0]
 
 
-def _ways(space: Space, given: Params) -> Iterator[tuple[Params, Params]]:
+def _ways(space: Space, given: Params) -> Iterator[tuple[dict[str, ParamValue], Params]]:
     """Every (parameters, settings) of the space with the values in `given`, over all choices of
     what is not in it.
     """

@@ -23,7 +23,9 @@ _NUM_DRAWS = 200
 class SpaceError(ValueError):
     """A space's function that failed, and what it had been suggested by then."""
 
-    def __init__(self, message: str, params: Params, distributions: Mapping[str, str]) -> None:
+    def __init__(
+        self, message: str, params: dict[str, ParamValue], distributions: dict[str, str]
+    ) -> None:
         super().__init__(message)
         self.params, self.distributions = params, distributions
 
@@ -38,7 +40,9 @@ class Suggester(Protocol):
     def distributions(self) -> Mapping[str, BaseDistribution]: ...
 
 
-def ask(space: Space, suggester: Suggester, failing: str = "the space fails on it") -> Params:
+def ask(
+    space: Space, suggester: Suggester, failing: str = "the space fails on it"
+) -> dict[str, ParamValue]:
     """The settings that a space makes of what it is suggested. Raises SpaceError, `failing` and the
     fault, whatever its function raises.
     """

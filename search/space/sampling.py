@@ -115,7 +115,9 @@ def draws(
     return found
 
 
-def fixing(space: Space, params: Params, shape_of: Callable[[Params], Hashable]) -> Params | None:
+def fixing(
+    space: Space, params: Params, shape_of: Callable[[Params], Hashable]
+) -> dict[str, ParamValue] | None:
     """The parameters that settings of one shape have in common: those of `params` whose change
     changes `shape_of` the settings.
 

@@ -215,11 +215,11 @@ def cases(corpus: Corpus, folder: Path) -> dict[str, tuple[str, list[str], str]]
     )
     sweep(
         "budgets",
-        "--patience 0 is out of range; expected above 0; --max-parameters -5 is out of range;"
-        " expected above 0; --max-ms-per-utterance nan is out of range; expected above 0;"
-        " --max-memory-mb inf is out of range; expected above 0; --target 1.2 is no score to reach;"
-        " expected above 0 and at most 1; --gpu-hours without --gpus-per-trial would never be used"
-        " up; use --compute-budget; unknown --repeats 'never'; expected one of new-seed, reuse",
+        "--target 1.2 is no score to reach; expected above 0 and at most 1; --patience 0 is out of"
+        " range; expected above 0; --max-parameters -5 is out of range; expected above 0;"
+        " --max-ms-per-utterance nan is out of range; expected above 0; --max-memory-mb inf is out"
+        " of range; expected above 0; unknown --repeats 'never'; expected one of new-seed, reuse;"
+        " --gpu-hours without --gpus-per-trial would never be used up; use --compute-budget",
         more=(
             "--patience 0 --max-parameters -5 --max-ms-per-utterance nan --max-memory-mb inf"
             " --target 1.2 --gpu-hours 5 --repeats never"
