@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -108,7 +108,7 @@ def train(
         device=where,
         precision=training_precision(precision, device, architecture),
     )
-    provenance: dict[str, Any] = {"command": " ".join(["mmm", *sys.argv[1:]])}
+    provenance = {"command": " ".join(["mmm", *sys.argv[1:]])}
     if start is not None:
         if (start.config.architecture, start.labels) != (config.architecture, checked.classes):
             raise ValueError(
