@@ -3,6 +3,7 @@ once, beside the field. mmm/cli/options.py makes options of it, and checks hold 
 """
 
 import dataclasses
+import functools
 import math
 import types
 from collections.abc import Callable, Iterator
@@ -47,6 +48,7 @@ class Field:
     setting: Setting
 
 
+@functools.cache
 def fields_of(record: type) -> dict[str, Field]:
     """Those fields of a dataclass that people set, by their names."""
     hints = get_type_hints(record, include_extras=True)

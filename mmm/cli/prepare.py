@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from mmm.console import console, progress_of
+from mmm.console import add_commands, console, progress_of
 
 if TYPE_CHECKING:  # pandas takes long to import, and --help must not wait for it
     from mmm.corpora.account import Account, Prepared
@@ -88,8 +88,7 @@ def _print_counts(out: Path) -> None:
     console.print(table)
 
 
-@prepare.command("kemdy20")
-def prepare_kemdy20_command(
+def kemdy20(
     folder: CorpusFolder,
     out: Out = Path("manifest.csv"),
     dev_sessions: Annotated[
@@ -135,8 +134,7 @@ def prepare_kemdy20_command(
     _write(prepared, out)
 
 
-@prepare.command("kemdy19")
-def prepare_kemdy19_command(
+def kemdy19(
     folder: CorpusFolder,
     out: Out = Path("manifest.csv"),
     dev_sessions: DevSessions = "15-16",
@@ -153,8 +151,7 @@ def prepare_kemdy19_command(
     _write(prepared, out)
 
 
-@prepare.command("ai-hub")
-def prepare_ai_hub_command(
+def ai_hub(
     folder: CorpusFolder,
     out: Out = Path("manifest.csv"),
     labels: Labels = None,
@@ -172,8 +169,7 @@ def prepare_ai_hub_command(
     _write(prepared, out)
 
 
-@prepare.command("meld")
-def prepare_meld_command(folder: CorpusFolder, out: Out = Path("manifest.csv")) -> None:
+def meld(folder: CorpusFolder, out: Out = Path("manifest.csv")) -> None:
     """MELD: train_sent_emo.csv, dev_sent_emo.csv, test_sent_emo.csv and the clips (wav, flac, or
     mp4 by ffmpeg).
     """
@@ -191,8 +187,7 @@ def prepare_meld_command(folder: CorpusFolder, out: Out = Path("manifest.csv")) 
     _write(prepared, out)
 
 
-@prepare.command("iemocap")
-def prepare_iemocap_command(
+def iemocap(
     folder: CorpusFolder,
     out: Out = Path("manifest.csv"),
     dev_sessions: DevSessions = "4",
@@ -213,8 +208,7 @@ def prepare_iemocap_command(
     _write(prepared, out)
 
 
-@prepare.command("csv")
-def prepare_csv_command(
+def csv(
     file: Annotated[
         Path, typer.Argument(help="A CSV with a row an utterance.", show_default=False)
     ],
@@ -228,6 +222,9 @@ def prepare_csv_command(
     for what, count in repaired.items():
         console.say(f"{what}: {count}")
     _print_next(out)
+
+
+add_commands(prepare, kemdy20, kemdy19, ai_hub, meld, iemocap, csv)
 
 
 def demo_corpus(

@@ -4,10 +4,9 @@ in one list for `run`, `resume` and `plan`.
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -15,7 +14,7 @@ from mmm.device import cpus_here
 from mmm.features.encode_command import encode_command
 from mmm.features.store import list_recipes
 from mmm.setting import option_faults
-from mmm.training.config import Params
+from mmm.training.config import Params, ParamValue
 from search.ledger.files import check_name
 from search.ledger.spec import SweepSpec, check_tracking_uri
 from search.space.enqueue import Point, as_params
@@ -184,30 +183,33 @@ def check_contexts(spec: SweepSpec, drawn: Sequence[Params]) -> None:
     folder lacks, at once.
     """
     recipes = list_recipes(Path(spec.features), Path(spec.manifest)).values()
-    lacking = []
-    wanted: dict[str, Any] = {}
-    for option, kind, name, default in (
-        ("context", "text", "context", 1),
-        ("audio-feature", "audio", "feature", "hidden_state"),
-    ):
-        needed = {settings.get(option.replace("-", "_"), default) for settings in drawn}
-        there = {recipe.get(name) for recipe in recipes if recipe["kind"] == kind}
-        if missing := sorted(needed - there, key=str):
-            wanted["contexts" if kind == "text" else "audio_features"] = missing
-            lacking.append(
-                (
-                    option,
-                    ",".join(map(str, missing)),
-                    ", ".join(map(str, sorted(there, key=str))) or "none",
-                )
-            )
-    if lacking:
-        what = "; ".join(
-            f"no features for {option}={values} (found: {there})"
-            for option, values, there in lacking
+    held = {recipe["context"] for recipe in recipes if recipe["kind"] == "text"}
+    contexts = _lacking({settings.get("context", 1) for settings in drawn}, held)
+    held_features = {recipe["feature"] for recipe in recipes if recipe["kind"] == "audio"}
+    needed = {settings.get("audio_feature", "hidden_state") for settings in drawn}
+    features = _lacking(needed, held_features)
+    faults = [
+        f"no features for {option}={','.join(missing)}"
+        f" (found: {', '.join(sorted(map(str, there))) or 'none'})"
+        for option, missing, there in (
+            ("context", contexts, held),
+            ("audio-feature", features, held_features),
         )
-        command = encode_command(spec.manifest, spec.features, recipes, **wanted)
-        raise FileNotFoundError(f"{spec.features}/: {what}; run: {command}")
+        if missing
+    ]
+    if faults:
+        command = encode_command(
+            spec.manifest,
+            spec.features,
+            recipes,
+            contexts=map(int, contexts),
+            audio_features=features,
+        )
+        raise FileNotFoundError(f"{spec.features}/: {'; '.join(faults)}; run: {command}")
+
+
+def _lacking(needed: Set[ParamValue], there: Set[int | str]) -> list[str]:
+    return sorted(str(value) for value in needed - there)
 
 
 def default_workers(gpus_per_trial: float) -> int:

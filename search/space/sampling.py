@@ -34,7 +34,7 @@ class Draw:
         self, rng: np.random.Generator, around: Params | None = None, fixed: Params | None = None
     ) -> None:
         self._rng, self._around, self._fixed = rng, around or {}, fixed or {}
-        self.params: dict[str, Any] = {}
+        self.params: dict[str, ParamValue] = {}
         self.settings: Params = {}  # what the space makes of them
         self.distributions: dict[str, BaseDistribution] = {}
 
@@ -66,11 +66,11 @@ class Draw:
         if name in self._fixed:
             self.params[name] = self._fixed[name]
         elif name in self.params:
-            return self.params[name]  # type: ignore[no-any-return]
+            return self.params[name]
         else:
             self.params[name] = drawn()
         self.distributions[name] = distribution
-        return self.params[name]  # type: ignore[no-any-return]
+        return self.params[name]
 
     def _stays(self) -> bool:
         return self._rng.random() < _KEEP
