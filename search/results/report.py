@@ -54,7 +54,7 @@ def _legend(axes: Axes, trials: Iterable[Trial]) -> None:
         if name in there:
             axes.plot([], [], color=colour, label=name)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, loc="lower right")  # looking for the best place takes seconds
 
 
 def _draw_baseline(axes: Axes, history: History, metric: str) -> None:
