@@ -62,9 +62,10 @@ def fields_of(record: type) -> dict[str, Field]:
     return found
 
 
-def option_faults(record: object) -> Iterator[str]:
+def option_faults(record: Any) -> Iterator[str]:
     """What is wrong with each value of a record by itself, in the words of a command line."""
-    for name, field in fields_of(type(record)).items():
+    kind: type = type(record)
+    for name, field in fields_of(kind).items():
         value, setting, option = getattr(record, name), field.setting, f"--{name.replace('_', '-')}"
         if setting.choices and value not in setting.choices:
             yield f"unknown {option} {value!r}; expected one of {', '.join(setting.choices)}"
