@@ -197,9 +197,9 @@ def run_ours(task: Task) -> tuple[float, float, list[Epoch]]:
     epochs = [
         Epoch(
             event.trial or 0,
-            event.body["started"],
-            event.body["ended"],
-            event.body["alone_seconds"],
+            event.body.started,
+            event.body.ended,
+            event.body.alone_seconds,
             event.time,
         )
         for event in read_events(runs / "ours" / "ledger.sqlite")

@@ -36,6 +36,11 @@ def plain(text: str) -> Text:
     return Text(printable(text))
 
 
+def say(console: Console, text: str) -> None:
+    """A line as it is: neither coloured nor wrapped, so that what it names can be copied."""
+    console.print(plain(text), highlight=False, soft_wrap=True)
+
+
 class PlainConsole(Console):
     """A console that takes every string as text, in tables and titles too. A pipe has no width of
     its own: 140 is enough for tables.

@@ -29,7 +29,6 @@ def status(
     from search.results.leaderboard import counts, leaderboard_table
 
     history = read_history(existing_sweep(runs, name) / "ledger.sqlite")
-    assert history.spec is not None
     console.print(
         leaderboard_table(
             history,
@@ -40,7 +39,7 @@ def status(
         )
     )
     states = ", ".join(f"{number} {state}" for state, number in counts(history).items() if number)
-    ended = history.last_close["why"] if history.last_close else "running, or killed"
+    ended = history.last_close.why if history.last_close else "running, or killed"
     console.say(
         f"{len(history.trials)} of {history.spec.trials} trials: {states or 'none yet'}; session:"
         f" {ended}"
@@ -63,7 +62,6 @@ def report(name: SweepName, runs: Runs = Path("runs")) -> None:
 
     folder = existing_sweep(runs, name)
     history = read_history(folder / "ledger.sqlite")
-    assert history.spec is not None
     write_leaderboard(folder / "leaderboard.csv", history, history.spec.metric)
     write_report(folder / "report.html", history)
     console.say(f"wrote {folder / 'report.html'} and {folder / 'leaderboard.csv'}")
@@ -153,7 +151,6 @@ def export(
         assert name is not None
         folder = existing_sweep(runs, name)
         history = read_history(folder / "ledger.sqlite")
-        assert history.spec is not None
         tracking_uri = tracking_uri or history.spec.tracking_uri
         options = Options(data_licence, onnx, fresh_process=True)
         checked = f"a fresh process reproduced its validation {history.spec.metric}"
@@ -233,7 +230,6 @@ def mlflow_sync(
 
     folder = existing_sweep(runs, name)
     spec = read_history(folder / "ledger.sqlite").spec
-    assert spec is not None
     if is_held(folder / "lock"):
         raise ValueError(
             f"sweep {name!r} is running and sends what happens by itself; wait until it has ended"

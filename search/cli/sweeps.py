@@ -157,7 +157,7 @@ def resume(
 
 def _finish(history: Any) -> None:
     """Exit status 1 where nothing came of it or it ended by itself, so that scripts notice."""
-    why = (history.last_close or {}).get("why", "")
+    why = history.last_close.why if history.last_close else ""
     if why.startswith("broken off"):
         print(f"error: {why}", file=sys.stderr)
         sys.exit(1)

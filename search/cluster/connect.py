@@ -102,9 +102,8 @@ def _sigterm_is_ctrl_c() -> Iterator[None]:
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     os.set_blocking(writing, False)
-    before = signal.set_wakeup_fd(
-        writing, warn_on_full_buffer=False
-    )  # the number of each signal, whoever handles it
+    # The number of each signal is written, whoever handles it.
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     try:
         with contextlib.suppress(SystemExit):
             yield

@@ -2,13 +2,16 @@
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Self
 from urllib.parse import urlsplit, urlunsplit
 
 from mmm.metrics import OBJECTIVES
 from mmm.setting import Setting
 from mmm.training.config import SCALINGS
+from mmm.training.config import Params as Params
+from mmm.training.config import ParamValue as ParamValue
 from search.durations import parse_duration
 
 REPEATS = ("new-seed", "reuse")
@@ -104,9 +107,8 @@ class SweepSpec:
             "Settings that were trained: new-seed, or reuse what the ledger has.", choices=REPEATS
         ),
     ] = "new-seed"
-    enqueue: list[dict[str, Any]] = field(
-        default_factory=list
-    )  # parameter points that run before the space's known good ones
+    # Parameter points that run before the space's known good ones.
+    enqueue: list[Params] = field(default_factory=list)
     system_metrics: Annotated[bool, Setting("Send CPU, GPU and memory use to MLflow, too.")] = False
     packs: Annotated[  # None: as measured
         int | None,
@@ -151,8 +153,19 @@ class SweepSpec:
         """Whether a trial may fail for what it takes while it trains."""
         return self.max_ms_per_utterance is not None or self.max_memory_mb is not None
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, object]) -> Self:
+        """What a ledger has of it; what an earlier version left out has its default. Raises
+        ValueError where it names what this version does not know: it may decide what the sweep
+        does.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := found.keys() - known:
+            raise ValueError(f"the specification has {', '.join(sorted(unknown))}")
+        return cls(**found)  # type: ignore[arg-type]
 
     @property
     def rungs(self) -> list[int]:

@@ -33,7 +33,6 @@ from mmm.training.features import dims_of, load_features
 from search.ledger.data import data_changes, describe
 from search.ledger.files import best_file, best_weights, trial_folder
 from search.ledger.history import History, Trial
-from search.ledger.spec import SweepSpec
 
 # Another number of threads, or a GPU, adds in another order; a validation row on the edge between
 # two classes may flip.
@@ -71,7 +70,6 @@ def best_trial(history: History) -> Trial | None:
 
 
 def _exportable(history: History) -> list[Trial]:
-    assert history.spec is not None
     return [
         trial
         for trial in history.ranked(history.spec.metric)
@@ -89,7 +87,7 @@ def _has_saved_its_best(trial: Trial, metric: str) -> bool:
         trial.state == "running"
         and best is not None
         and trial.checkpoint is not None
-        and best[0] <= trial.checkpoint["epoch"]
+        and best[0] <= trial.checkpoint.epoch
     )
 
 
@@ -99,7 +97,6 @@ def top_trials(history: History, folder: Path, count: int) -> list[int]:
 
     Raises ValueError where there are not so many.
     """
-    assert history.spec is not None
     found = [
         trial.number
         for trial in _exportable(history)
@@ -193,15 +190,14 @@ class _Data:
     """What a sweep was run on."""
 
     def __init__(self, history: History) -> None:
-        assert history.spec is not None
-        self.spec: SweepSpec = history.spec
+        self.spec = history.spec
         self.history = history
         self.manifest = read_manifest(self.spec.manifest, check_audio=False)
         self.features = Path(self.spec.features)
 
     def changes_since(self, trial: Trial) -> str:
         """What has changed since a trial was trained, as far as the ledger tells."""
-        config = make_config(trial.settings)
+        config = make_config(dict(trial.settings))
         now = describe(
             self.manifest,
             self.features,
@@ -209,7 +205,7 @@ class _Data:
         )
         accepted = self.history.data_changes[self.history.data_of(trial.number) - 1 :]
         found = [
-            *(what for _, body in accepted for what in body["changed"]),
+            *(what for _, note in accepted for what in note.changed),
             *data_changes(self.history, now).what,
         ]
         return f"since then the data were changed: {'; '.join(found)}." if found else _CHANGED
@@ -227,7 +223,6 @@ def _made_in(scratch: Path, out: Path) -> Iterator[None]:
 
 def _chosen(history: History, number: int | None) -> Trial:
     spec = history.spec
-    assert spec is not None
     if number is None:
         trial = best_trial(history)
         if trial is None:
@@ -245,7 +240,6 @@ def _chosen(history: History, number: int | None) -> Trial:
 
 def _provenance(history: History, trial: Trial, manifest: Manifest) -> Provenance:
     spec = history.spec
-    assert spec is not None
     states = Counter(trial.state for trial in history.trials.values())
     return Provenance(
         sweep=spec.name,
@@ -284,7 +278,6 @@ def _provenance(history: History, trial: Trial, manifest: Manifest) -> Provenanc
 def _write(history: History, sweep: Path, trial: Trial, manifest: Manifest, out: Path) -> None:
     """Fill a folder with a trial's bundle. Raises ValueError where its weights are gone."""
     spec = history.spec
-    assert spec is not None
     best = trial.best(spec.metric)
     trained = trial if trial.copied_from is None else history.trials[trial.copied_from]
     weights = (
@@ -299,7 +292,7 @@ def _write(history: History, sweep: Path, trial: Trial, manifest: Manifest, out:
             f"trial {trial.number} of sweep {spec.name!r} has no weights to export ({trial.state}:"
             f" {trial.reason}); the best {spec.keep} are kept, see: mmm-search status {spec.name}"
         )
-    config = make_config(trial.settings)
+    config = make_config(dict(trial.settings))
     features = load_features(manifest, Path(spec.features), config.audio_feature, config.context)
     head = Head(
         name=f"{config.architecture} K{config.context} #{trial.number}",
@@ -312,7 +305,7 @@ def _write(history: History, sweep: Path, trial: Trial, manifest: Manifest, out:
     provenance = replace(
         _provenance(history, trial, manifest),
         epoch=best[0],
-        epochs_trained=trial.epochs[-1]["epoch"],
+        epochs_trained=trial.epoch,
         seed=config.seed,
         precision=trial.precision,
         validation_metrics=cast(Metrics, trial.metrics(best[0])),

@@ -21,7 +21,7 @@ def draw_confusion(axes: Axes, metrics: dict[str, Any]) -> None:
 
 def draw_learning_curve(axes: Axes, trial: Trial, metric: str) -> None:
     """Training loss and validation score by epoch, the best epoch marked."""
-    epochs = [entry["epoch"] for entry in trial.epochs]
+    epochs = [entry.epoch for entry in trial.epochs]
     best = trial.best(metric)
     axes.plot(
         epochs,
@@ -36,7 +36,7 @@ def draw_learning_curve(axes: Axes, trial: Trial, metric: str) -> None:
     losses = axes.twinx()
     losses.plot(
         epochs,
-        [entry["train_loss"] for entry in trial.epochs],
+        [entry.train_loss for entry in trial.epochs],
         color="#bbb",
         marker=".",
         label="training loss",
@@ -59,7 +59,6 @@ def draw_learning_curve(axes: Axes, trial: Trial, metric: str) -> None:
 
 def figures_of(history: History, trial: Trial) -> dict[str, Figure]:
     """By name; a trial that has a score."""
-    assert history.spec is not None
     metric = history.spec.metric
     best = trial.best(metric)
     assert best is not None

@@ -12,7 +12,8 @@ from rich.table import Table
 from mmm.console import plain
 from mmm.files import write_text
 from search.ledger.history import History, Trial
-from search.results.baseline import TRIAL, Baseline, baseline_of
+from search.ledger.records import Baseline
+from search.results.baseline import TRIAL, baseline_of
 
 COLUMNS = (
     "rank",
@@ -45,7 +46,7 @@ def short_settings(trial: Trial) -> str:
 
 def epoch_seconds(trial: Trial) -> float:
     """Seconds of a mean epoch of a trial that has some, as they would be alone."""
-    return float(sum(entry["alone_seconds"] for entry in trial.epochs)) / len(trial.epochs)
+    return float(sum(entry.alone_seconds for entry in trial.epochs)) / len(trial.epochs)
 
 
 def leaderboard(
@@ -69,8 +70,8 @@ def leaderboard(
                 "state": trial.state,
                 "score": round(best[1], 6),
                 "best_epoch": best[0],
-                "last_score": round(trial.epochs[-1]["metrics"][metric], 6),
-                "epochs": trial.epochs[-1]["epoch"],
+                "last_score": round(trial.epochs[-1].metrics[metric], 6),
+                "epochs": trial.epoch,
                 "architecture": trial.settings["architecture"],
                 "context": trial.settings["context"],
                 "settings": short_settings(trial),

@@ -43,7 +43,7 @@ _TEXTS = ("state", "architecture", "settings", "reason")
 
 def _architecture(trial: Trial) -> str:
     """As in the legends."""
-    name = trial.settings.get("architecture", "")
+    name = trial.architecture
     return name if name in _COLOURS else _OTHER
 
 
@@ -120,14 +120,10 @@ def _ms_per_utterance(trial: Trial) -> float | None:
     """The least of its epochs', which others on the machine disturbed least; None where it was
     trained in a pack, which is faster.
     """
-    if any(entry.get("together", 1) > 1 for entry in trial.epochs):
+    if any((entry.together or 1) > 1 for entry in trial.epochs):
         return None
     return min(
-        (
-            entry["ms_per_utterance"]
-            for entry in trial.epochs
-            if entry.get("ms_per_utterance") is not None
-        ),
+        (entry.ms_per_utterance for entry in trial.epochs if entry.ms_per_utterance is not None),
         default=None,
     )
 
@@ -186,7 +182,7 @@ def _pareto(history: History, metric: str) -> tuple[Picture, list[tuple[object, 
         rows.append(
             (
                 number,
-                trial.settings["architecture"],
+                trial.architecture,
                 f"{score:.4f}",
                 f"{trial.num_parameters:,}" if trial.num_parameters else "",
                 f"{ms:.3f}" if ms is not None else "",
@@ -222,7 +218,6 @@ def _confusion(trial: Trial, epoch: int) -> Picture:
 def write_report(path: Path, history: History) -> None:
     """Write the report of a sweep, finished or not."""
     spec = history.spec
-    assert spec is not None
     trials, rows = history.trials, leaderboard(history, spec.metric)
     pictures = [_curves(history, spec.metric), _best_so_far(history, spec.metric)]
     if found := importances(history):
@@ -244,7 +239,7 @@ def write_report(path: Path, history: History) -> None:
             num_trials=len(trials),
             states=", ".join(f"{many} {state}" for state, many in counts(history).items() if many),
             lasted=duration(0 if last is None else last - history.started),
-            efficiency=(history.last_close or {}).get("efficiency"),
+            efficiency=history.last_close.efficiency if history.last_close else None,
             best=best,
             best_epoch=best_epoch,
             verdict=verdict(history),

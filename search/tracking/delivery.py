@@ -48,7 +48,6 @@ class Delivery:
     ) -> None:
         self.runs, self.name, self.tracking_uri = runs, name, tracking_uri
         self.folder = runs / name
-        self.projection = Projection()
         self.points = 0  # sent by this process
         self.made = 0  # runs
         self.left_behind: dict[str, str] = {}  # run -> why MLflow refuses what it is told
@@ -66,6 +65,8 @@ class Delivery:
         }
         if not anew:
             self._state |= self._all_states().get(self._uri, {})
+        self.projection = Projection(next(read_events(self.folder / "ledger.sqlite")))
+        self._forget_delivered()
 
     def __enter__(self) -> "Delivery":
         self._file = open(self.folder / ".mlflow.lock", "w")
@@ -94,8 +95,11 @@ class Delivery:
         """Take in what the ledger has gained."""
         for event in read_events(self.folder / "ledger.sqlite", after=self.projection.seq):
             self.projection.apply(event)
-            if event.seq <= self._state["delivered"]:
-                self.projection.changes.clear()
+            self._forget_delivered()
+
+    def _forget_delivered(self) -> None:
+        if self.projection.seq <= self._state["delivered"]:
+            self.projection.changes.clear()
 
     @property
     def left(self) -> int:
@@ -400,7 +404,6 @@ class Delivery:
     @property
     def pages(self) -> Pages:
         """MLflow's pages of the sweep, once it was sent."""
-        assert self.projection.spec is not None
         best = [
             run_id
             for run in self.projection.best_of_each_architecture()

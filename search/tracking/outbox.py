@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from mmm.device import cpus_here
 from search.ledger.events import LedgerError, read_events
+from search.ledger.records import Sweep
 from search.tracking.delivery import Busy, Delivery
 from search.tracking.pages import page_base
 from search.tracking.store import import_mlflow
@@ -146,10 +147,9 @@ def pause_s_after(used_s: float, load: float, num_cores: int) -> float:
 
 def follow(runs: Path, name: str) -> int:
     """Send until the driver has ended and everything has arrived; 1 where it could not be sent."""
-    first = next(
-        event for event in read_events(runs / name / "ledger.sqlite") if event.kind == "sweep"
-    )
-    uri = first.body["spec"]["tracking_uri"]
+    first = next(read_events(runs / name / "ledger.sqlite")).body
+    assert isinstance(first, Sweep)
+    uri = first.spec.tracking_uri
     pause_s, trouble = 0.0, ""
     ended, last_success = False, time.monotonic()
     delivery = Delivery(runs, name, uri)
