@@ -4,12 +4,13 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from mmm.metrics import Metrics
 from search.ledger.history import History, Trial
 
 BLUE = "#4477aa"
 
 
-def draw_confusion(axes: Any, metrics: dict[str, Any]) -> None:
+def draw_confusion(axes: Any, metrics: Metrics) -> None:
     """Counts of an epoch's confusion matrix, shaded by the share of the true class."""
     classes, counts = list(metrics["per_class"]), metrics["confusion_matrix"]
     shares = [[value / max(1, sum(row)) for value in row] for row in counts]

@@ -13,6 +13,7 @@ import optuna
 from matplotlib import pyplot as plt
 
 from mmm.files import write_text
+from mmm.metrics import value_of
 from search.durations import duration
 from search.ledger.history import History, Trial
 from search.ledger.spec import SweepSpec
@@ -88,7 +89,7 @@ def _curves(history: History, metric: str) -> Callable[[Any], None]:
 def _draw_baseline(axes: Any, history: History, metric: str) -> None:
     if (found := baseline_of(history)) is not None:
         axes.axhline(
-            found.metrics[metric],
+            value_of(found.metrics, metric),
             color="#222",
             linewidth=1,
             linestyle="--",
@@ -298,8 +299,8 @@ def write_report(path: Path, history: History, space: Space | None) -> None:
             )
         )
     best_line = ""
-    if rows and "rank" in rows[0]:
-        best = history.trials[rows[0]["trial"]]
+    if rows and rows[0].rank is not None:
+        best = history.trials[rows[0].trial]
         found = best.best(spec.metric)
         assert found is not None
         metrics = best.metrics(found[0])
@@ -358,14 +359,14 @@ def write_report(path: Path, history: History, space: Space | None) -> None:
     for row in rows:
         cells = []
         for column in columns:
-            value = row.get(column, "")
-            text = (
-                f"{value:.4f}" if column in ("score", "last_score") and value != "" else str(value)
-            )
+            value = getattr(row, column)
+            if column in ("score", "last_score") and value is not None:
+                value = f"{value:.4f}"
+            text = "" if value is None else str(value)
             cells.append(
                 f'<td class="{"number" if column in numbers else ""}">{html.escape(text)}</td>'
             )
-        body += f'<tr class="{row["state"]}">{"".join(cells)}</tr>'
+        body += f'<tr class="{row.state}">{"".join(cells)}</tr>'
     pareto = (
         "<h2>Score against cost</h2><div"
         f' class="figures">{pareto_picture}<div>{pareto_table}</div></div>'
