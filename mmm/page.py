@@ -61,14 +61,14 @@ def draw_matrix(
     axes: Axes,
     names: Sequence[str],
     shares: Sequence[Sequence[float]],
-    said: Sequence[Sequence[str]],
+    said: Sequence[Sequence[object]],
 ) -> None:
     """A square table of `said`, a row and a column a name, shaded by `shares` from 0 to 1."""
     axes.pcolormesh(shares, cmap="Blues", vmin=0, vmax=1, edgecolors="white")
     for row, (row_shares, row_said) in enumerate(zip(shares, said, strict=True)):
         for column, (share, text) in enumerate(zip(row_shares, row_said, strict=True)):
             colour = "white" if share > 0.5 else "#222"
-            axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=colour)
+            axes.text(column + 0.5, row + 0.5, str(text), ha="center", va="center", color=colour)
     middles = [place + 0.5 for place in range(len(names))]
     axes.set_xticks(middles, names, rotation=45, ha="right")
     axes.set_yticks(middles, names)

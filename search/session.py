@@ -15,6 +15,7 @@ from rich.console import Console
 from mmm.console import say
 from mmm.device import cpus_here
 from mmm.manifest import Manifest
+from mmm.metrics import value_of
 from search.engine.controller import Controller
 from search.ledger.data import Changes, data_changes, restarts
 from search.ledger.events import create_sweep, open_sweep, read_history
@@ -226,7 +227,7 @@ def _fit_baseline(controller: Controller, manifest: Manifest, view: View, consol
     ledger.append(found)
     say(
         console,
-        f"linear baseline: {metric} {found.metrics[metric]:.4f} (logistic regression,"
+        f"linear baseline: {metric} {value_of(found.metrics, metric):.4f} (logistic regression,"
         f" {words(found)}), in {found.seconds:.1f} s",
     )
     view.doing("")

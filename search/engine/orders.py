@@ -16,7 +16,7 @@ from search.engine.verdicts import Verdicts
 from search.ledger.events import Entry, Ledger
 from search.ledger.history import Trial
 from search.ledger.records import Suggestion
-from search.ledger.spec import Params, SweepSpec
+from search.ledger.spec import SweepSpec
 from search.messages import Order
 from search.space.load import SpaceError, point_settings
 from search.space.sampling import fixing

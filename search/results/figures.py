@@ -1,17 +1,16 @@
 """Figures of one trial: for the report and for MLflow's pages."""
 
-from typing import Any
-
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mmm.metrics import Metrics
 from mmm.page import draw_matrix
 from search.ledger.history import History, Trial
 
 BLUE = "#4477aa"
 
 
-def draw_confusion(axes: Axes, metrics: dict[str, Any]) -> None:
+def draw_confusion(axes: Axes, metrics: Metrics) -> None:
     """Counts of an epoch's confusion matrix, shaded by the share of the true class."""
     counts = metrics["confusion_matrix"]
     shares = [[value / max(1, sum(row)) for value in row] for row in counts]

@@ -59,7 +59,7 @@ def _legend(axes: Axes, trials: Iterable[Trial]) -> None:
 
 def _draw_baseline(axes: Axes, history: History, metric: str) -> None:
     if (found := baseline_of(history)) is not None:
-        score = found.metrics[metric]
+        score = value_of(found.metrics, metric)
         axes.axhline(score, color="#222", linewidth=1, linestyle="--", label="linear baseline")
 
 
@@ -223,8 +223,8 @@ def write_report(path: Path, history: History) -> None:
     if found := importances(history):
         pictures.append(_importances(found))
     best, best_epoch = None, None
-    if rows and "rank" in rows[0]:
-        best = trials[rows[0]["trial"]]
+    if rows and rows[0].rank is not None:
+        best = trials[rows[0].trial]
         best_epoch = best.best(spec.metric)
         assert best_epoch is not None
         pictures.append(_confusion(best, best_epoch[0]))
@@ -248,12 +248,14 @@ def write_report(path: Path, history: History) -> None:
             pareto=_pareto(history, spec.metric),
             columns=[name.replace("_", " ") for name in columns],
             texts=[place for place, name in enumerate(columns) if name in _TEXTS],
-            rows=[[_cell(name, row.get(name, "")) for name in columns] for row in rows],
-            classes=[row["state"] for row in rows],
+            rows=[[_cell(name, getattr(row, name)) for name in columns] for row in rows],
+            classes=[row.state for row in rows],
         ),
     )
 
 
 def _cell(column: str, value: object) -> object:
     is_score = column in ("score", "last_score") and isinstance(value, float)
+    if value is None:
+        return ""
     return f"{value:.4f}" if is_score else value
