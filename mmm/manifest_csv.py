@@ -28,9 +28,8 @@ if TYPE_CHECKING:
 
 # Columns that a manifest may have beside these and `split`; others are left alone.
 RATINGS = ("valence", "arousal", "votes")
-_CONTROL = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f]"
-)  # but tab, newline; a carriage return is looked for on its own
+# But tab, newline; a carriage return is looked for on its own.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _TURN = re.compile(r"-?[0-9]{1,9}")
 # marks a row that had more fields than the header; no corpus uses this private character
 _EXTRA_FIELDS = "\ue000"

@@ -52,13 +52,11 @@ class Report:
     speakers: list[Group]
     turns: list[int]  # of each dialogue
     ties: dict[str, int]  # `happy;neutral` -> utterances
-    transitions: dict[
-        str, Counter[str]
-    ]  # emotion -> the next turn's, train and dev, utterances with one emotion
+    # Emotion -> the next turn's, of train and dev, of utterances with one emotion.
+    transitions: dict[str, Counter[str]]
     agreement: list[float]  # the share of votes for the most voted class, train and dev
-    majority: dict[
-        str, dict[str, float]
-    ]  # split -> metrics of always naming train's most frequent class
+    # Split -> metrics of always naming train's most frequent class.
+    majority: dict[str, dict[str, float]]
     leaks: list[str]
 
     @property

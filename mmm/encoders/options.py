@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TypedDict
 
 from mmm.console import console as console
 from mmm.device import resolve_precision
@@ -12,12 +12,6 @@ from mmm.encoders import Running, SpeechEncoder, TextEncoder
 from mmm.encoders.make import make_speech_encoder, make_text_encoder
 from mmm.features.recipe import AUDIO_FEATURES, MAX_CONTEXT
 from mmm.features.store import list_recipes
-
-if (
-    TYPE_CHECKING
-):  # pandas and torch are imported inside the commands: --help must not wait for them
-    pass
-
 
 _PUBLISHED = {"speech": "kresnik/wav2vec2-large-xlsr-korean", "text": "beomi/KcELECTRA-base"}
 # Seconds of speech a batch. On a CPU one file at a time is faster than padded batches

@@ -67,9 +67,8 @@ def encoded(frames: npt.NDArray[np.floating], kind: str, frames_per_mean: int = 
     Pooled before frames are averaged: the last mean may be of fewer frames, and the mean of all
     must not depend on that.
     """
-    with np.errstate(
-        over="ignore"
-    ):  # what does not fit becomes infinite, and is refused by the store
+    # What does not fit becomes infinite, and is refused by the store.
+    with np.errstate(over="ignore"):
         rounded = frames.astype(np.float16)
     pooled = pool(rounded, kind) if len(rounded) else np.zeros(rounded.shape[1:], dtype=np.float16)
     if frames_per_mean > 1 and len(rounded):

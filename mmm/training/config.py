@@ -19,24 +19,14 @@ CLASS_WEIGHTS = ("none", "inverse", "sqrt_inverse", "effective_number")
 LABEL_POLICIES = ("expand", "first", "drop", "soft", "published")
 ACCUMULATIONS = ("exact", "published")
 INPUTS = ("both", "speech", "text")
-PUBLISHED_SPEECH_POSITIONS = 512  # about 10 s of Wav2Vec2 frames
-PUBLISHED_TEXT_POSITIONS = 128
-# Settings that only some architectures have; elsewhere they must be left out.
-_ONLY = {
-    "num_blocks": ("mlp_mixer",),
-    "residual": ("mlp_mixer",),
-    "layers": ("cross_attention",),
-    "heads": ("cross_attention",),
-    "width": ("vanilla_concat", "three_way_concat", "mlp_mixer"),
-    "c": ("linear",),
-}
-_DEFAULTS: Params = {
-    "num_blocks": 1,
-    "residual": "standard",
-    "layers": 1,
-    "heads": 8,
-    "width": 256,
-    "c": 0.01,
+# Settings that only some architectures have, with their defaults; elsewhere they must be left out.
+_ONLY: dict[str, tuple[ParamValue, tuple[str, ...]]] = {
+    "num_blocks": (1, ("mlp_mixer",)),
+    "residual": ("standard", ("mlp_mixer",)),
+    "layers": (1, ("cross_attention",)),
+    "heads": (8, ("cross_attention",)),
+    "width": (256, ("vanilla_concat", "three_way_concat", "mlp_mixer")),
+    "c": (0.01, ("linear",)),
 }
 # What decides how a fusion system is trained step by step; the linear one is solved instead.
 _STEPWISE = (
@@ -91,9 +81,7 @@ class TrainConfig:
     label_smoothing: float = 0.0
     inputs: str = "both"
     c: float | None = None  # scikit-learn's C: the larger, the weaker the penalty on the weights
-    input_scaling: str = (
-        "none"  # what was recorded before there was a choice; new runs say `standard`
-    )
+    input_scaling: str = "none"  # as before there was a choice; new runs say `standard`
     seed: int = 1024
 
     @property
@@ -103,13 +91,11 @@ class TrainConfig:
 
     def params(self) -> dict[str, ParamValue]:
         """The settings that apply, as a flat dict."""
-        given = {
-            name: value for name, value in dataclasses.asdict(self).items() if value is not None
-        }
+        unused = _STEPWISE if self.architecture == "linear" else ()
         return {
             name: value
-            for name, value in given.items()
-            if self.architecture != "linear" or name not in _STEPWISE
+            for name, value in dataclasses.asdict(self).items()
+            if value is not None and name not in unused
         }
 
 
@@ -158,29 +144,13 @@ def published_params(architecture: str) -> dict[str, ParamValue]:
 # Chosen on frozen features of a few thousand utterances, where a head overfits within ten epochs
 # (docs/LOG.md, 2026-11-26).
 _SMALL_HEAD: Params = {"batch_size": 32, "label_smoothing": 0.1, "lr": 5e-4}
+_CONCAT: Params = {**_SMALL_HEAD, "width": 64, "dropout": 0.5, "weight_decay": 0.5, "epochs": 30}
+_SEQUENCE: Params = {**_SMALL_HEAD, "dropout": 0.3, "weight_decay": 0.1, "epochs": 12}
 _NEW: dict[str, Params] = {
-    "vanilla_concat": {
-        **_SMALL_HEAD,
-        "width": 64,
-        "dropout": 0.5,
-        "weight_decay": 0.5,
-        "epochs": 30,
-    },
-    "three_way_concat": {
-        **_SMALL_HEAD,
-        "width": 64,
-        "dropout": 0.5,
-        "weight_decay": 0.5,
-        "epochs": 30,
-    },
-    "cross_attention": {
-        **_SMALL_HEAD,
-        "lr": 3e-4,
-        "dropout": 0.3,
-        "weight_decay": 0.1,
-        "epochs": 12,
-    },
-    "mlp_mixer": {**_SMALL_HEAD, "width": 128, "dropout": 0.3, "weight_decay": 0.1, "epochs": 12},
+    "vanilla_concat": _CONCAT,
+    "three_way_concat": _CONCAT,
+    "cross_attention": {**_SEQUENCE, "lr": 3e-4},
+    "mlp_mixer": {**_SEQUENCE, "width": 128},
 }
 
 
@@ -207,11 +177,9 @@ def make_config(params: Params) -> TrainConfig:
     }
     architecture = given.get("architecture")
     if not isinstance(architecture, str) or architecture not in SYSTEMS:
-        what = (
-            "architecture is missing"
-            if architecture is None
-            else f"unknown architecture {architecture!r}"
-        )
+        what = f"unknown architecture {architecture!r}"
+        if architecture is None:
+            what = "architecture is missing"
         raise ConfigError("; ".join([*faults, f"{what}; expected one of {', '.join(SYSTEMS)}"]))
 
     def number(
@@ -227,30 +195,20 @@ def make_config(params: Params) -> TrainConfig:
             return
         if isinstance(value, bool) or not isinstance(value, int if kind is int else (int, float)):
             faults.append(f"{name}={value!r} is not a {'whole ' if kind is int else ''}number")
-        elif (
-            not math.isfinite(value) or not (low < value if above else low <= value) or value > high
-        ):
-            limit = f" and at most {high:g}" if high < math.inf else ""
-            faults.append(
-                f"{name}={value!r} is out of range; expected {'above' if above else 'at least'}"
-                f" {low:g}{limit}"
-            )
+        elif not (low < value if above else low <= value) or value > high or value == math.inf:
+            wanted = f"{'above' if above else 'at least'} {low:g}"
+            if high < math.inf:
+                wanted += f" and at most {high:g}"
+            faults.append(f"{name}={value!r} is out of range; expected {wanted}")
 
     def choice(name: str, choices: tuple[str, ...]) -> None:
         if name in given and given[name] not in choices:
             faults.append(f"{name}={given[name]!r} is none of {', '.join(choices)}")
 
     number("context", int, 1, MAX_CONTEXT)
-    for name in (
-        "num_blocks",
-        "layers",
-        "heads",
-        "width",
-        "classifier_hidden",
-        "epochs",
-        "batch_size",
-        "accumulate",
-    ):
+    for name in ("num_blocks", "layers", "heads", "width", "classifier_hidden"):
+        number(name, int, 1)
+    for name in ("epochs", "batch_size", "accumulate"):
         number(name, int, 1)
     number("dropout", float, 0, 0.99)
     number("label_smoothing", float, 0, 0.99)
@@ -268,9 +226,9 @@ def make_config(params: Params) -> TrainConfig:
     for name in ("masked", "weighted_sampling", "shuffle"):
         if not isinstance(given.get(name, False), bool):
             faults.append(f"{name}={given[name]!r} is neither true nor false")
-    for name, owners in _ONLY.items():
+    for name, (default, owners) in _ONLY.items():
         if architecture in owners:
-            given.setdefault(name, _DEFAULTS[name])
+            given.setdefault(name, default)
         elif name in given:
             faults.append(f"{name} does not apply to {architecture} (only to {', '.join(owners)})")
     if architecture == "linear":
@@ -281,9 +239,8 @@ def make_config(params: Params) -> TrainConfig:
         ]
         if given.setdefault("epochs", 1) != 1:
             faults.append(f"epochs={given['epochs']!r}: linear is solved in one epoch")
-        given.setdefault(
-            "input_scaling", "standard"
-        )  # there was a choice before there was this system
+        # There was a choice before there was this system.
+        given.setdefault("input_scaling", "standard")
     else:
         given.setdefault("classifier_hidden", 768 if architecture == "three_way_concat" else 512)
     given.setdefault("shuffle", not given.get("weighted_sampling", False))
