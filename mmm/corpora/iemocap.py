@@ -110,14 +110,9 @@ def _read_dialogue(
     for number, line in enumerate(read_text(file).splitlines(), start=1):
         if rater := _RATER.fullmatch(line.strip()):
             if row is not None:
-                labels = [
-                    _RATED.get(name.strip().lower(), "oth")
-                    for name in rater[1].split(";")
-                    if name.strip()
-                ]
-                chosen = ";".join(
-                    dict.fromkeys(emotion for label in labels if (emotion := names.get(label, "")))
-                )
+                said = [name.strip().lower() for name in rater[1].split(";") if name.strip()]
+                heard = [names.get(_RATED.get(name, "oth"), "") for name in said]
+                chosen = ";".join(dict.fromkeys(emotion for emotion in heard if emotion))
                 row["votes"] = f"{row['votes']}|{chosen}" if "votes" in row else chosen
             continue
         if not line.startswith("["):
@@ -144,11 +139,8 @@ def _read_dialogue(
             faults.append(f"line {number}: unknown label {label!r}; expected {', '.join(names)}")
             continue
         if not names[label]:
-            account.leave_out(
-                f"labelled {label}, which is none of the emotions (--emotion {label}=... reads it"
-                " as one)",
-                where,
-            )
+            option = f"--emotion {label}=... reads it as one"
+            account.leave_out(f"labelled {label}, which is none of the emotions ({option})", where)
             continue
         if identity not in texts:
             account.leave_out("no transcription", where)
@@ -176,9 +168,8 @@ def _read_dialogue(
         raise ManifestError(file, faults)
     for clip in sorted((folder / "sentences" / "wav" / dialogue).glob("*.wav")):
         if clip.stem not in seen:
-            account.leave_out(
-                "stray files" if is_stray(clip.name) else "clips without evaluation", clip.name
-            )
+            why = "stray files" if is_stray(clip.name) else "clips without evaluation"
+            account.leave_out(why, clip.name)
     found.sort(key=lambda one: one[0])
     return [
         {**row, "turn": str(turn), "votes": row.get("votes", "")}
