@@ -104,7 +104,7 @@ def _read_dialogue(
     dialogue = file.stem
     texts = _transcription(folder / "dialog" / "transcriptions" / file.name)
     faults: list[str] = []
-    found: list[tuple[float, dict[str, str]]] = []
+    rows: list[tuple[float, dict[str, str]]] = []
     seen: set[str] = set()
     row: dict[str, str] | None = None
     for number, line in enumerate(read_text(file).splitlines(), start=1):
@@ -163,17 +163,17 @@ def _read_dialogue(
             "valence": valence,
             "arousal": arousal,
         }
-        found.append((float(start), row))
+        rows.append((float(start), row))
     if faults:
         raise ManifestError(file, faults)
     for clip in sorted((folder / "sentences" / "wav" / dialogue).glob("*.wav")):
         if clip.stem not in seen:
             why = "stray files" if is_stray(clip.name) else "clips without evaluation"
             account.leave_out(why, clip.name)
-    found.sort(key=lambda one: one[0])
+    rows.sort(key=lambda one: one[0])
     return [
         {**row, "turn": str(turn), "votes": row.get("votes", "")}
-        for turn, (_, row) in enumerate(found, start=1)
+        for turn, (_, row) in enumerate(rows, start=1)
     ]
 
 

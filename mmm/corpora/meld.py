@@ -94,7 +94,7 @@ def _read_split(
         raise ManifestError(
             file, [f"line 1: no column {', '.join(missing)} (found: {', '.join(header)})"]
         )
-    place = {name: header.index(name) for name in header}
+    columns = {name: header.index(name) for name in header}
     faults: list[str] = []
     seen: dict[tuple[int, int], int] = {}
     pending: list[tuple[Path, Path]] = []
@@ -105,7 +105,9 @@ def _read_split(
                 f"line {line}: {len(fields)} columns; expected {len(header)}, as the header has"
             )
             continue
-        written, speaker, emotion, dialogue, utterance = (fields[place[name]] for name in _COLUMNS)
+        written, speaker, emotion, dialogue, utterance = (
+            fields[columns[name]] for name in _COLUMNS
+        )
         if not re.fullmatch(r"[0-9]{1,6}", dialogue) or not re.fullmatch(r"[0-9]{1,6}", utterance):
             faults.append(
                 f"line {line}: Dialogue_ID {dialogue!r}, Utterance_ID {utterance!r}; expected whole"
@@ -139,7 +141,7 @@ def _read_split(
         if text != " ".join(written.split()):
             account.repair("quotes and dashes of Windows restored", where)
         session = dialogue_id = f"{split}_dia{key[0]}"
-        episode = [fields[place[name]] for name in ("Season", "Episode") if name in place]
+        episode = [fields[columns[name]] for name in ("Season", "Episode") if name in columns]
         if len(episode) == 2 and all(episode):
             session = f"s{episode[0]}e{episode[1]}"
         row = {

@@ -219,10 +219,10 @@ def _group_rows(groups: Sequence[Group], classes: Sequence[str]) -> list[tuple[s
     ]
 
 
-def tables(found: Report) -> list[Table]:
+def tables(facts: Report) -> list[Table]:
     """The report as tables of text; the first column is a name, the others are numbers."""
-    manifest, classes = found.manifest, found.manifest.classes
-    all_and_splits, turns = [*found.splits, found.total], found.turns
+    manifest, classes = facts.manifest, facts.manifest.classes
+    all_and_splits, turns = [*facts.splits, facts.total], facts.turns
 
     def share(group: Group, name: str) -> str:
         return f"{group.classes[name]} ({group.classes[name] / group.num_utterances:.1%})"
@@ -235,7 +235,7 @@ def tables(found: Report) -> list[Table]:
         ("hours of speech", *(f"{group.hours:.2f}" for group in all_and_splits)),
         ("tied votes", *(str(group.num_tied) for group in all_and_splits)),
     ]
-    header = ("", *found.split_names, "all")
+    header = ("", *facts.split_names, "all")
     result: list[Table] = [
         (str(manifest.path), header, overview),
         (
@@ -246,17 +246,17 @@ def tables(found: Report) -> list[Table]:
         (
             "durations, s",
             ("", "shortest", "median", "mean", "95 %", "longest"),
-            _duration_rows(found),
+            _duration_rows(facts),
         ),
         (
             "majority baseline (test is sealed)",
             (
-                f"always {max(classes, key=lambda name: found.splits[0].classes[name])}",
+                f"always {max(classes, key=lambda name: facts.splits[0].classes[name])}",
                 *_MAJORITY.values(),
             ),
             [
                 (split, *(f"{value:.4f}" for value in metrics.values()))
-                for split, metrics in found.majority.items()
+                for split, metrics in facts.majority.items()
             ],
         ),
         (
@@ -265,17 +265,17 @@ def tables(found: Report) -> list[Table]:
             [("turns", str(turns[0]), f"{statistics.median(turns):g}", str(turns[-1]))],
         ),
     ]
-    if found.ties:
-        ties: list[tuple[str, ...]] = [(name, str(count)) for name, count in found.ties.items()]
+    if facts.ties:
+        ties: list[tuple[str, ...]] = [(name, str(count)) for name, count in facts.ties.items()]
         result.append(("tied votes", ("", "utterances"), ties))
     if repeated := _repeated_texts(manifest):
         columns = ("", "utterances", f"of {_LINE_WORDS} words or more")
         result.append(("texts that train has too, word for word", columns, repeated))
     group_header = ("", "split", "utterances", "dialogues", "min", "tied", *classes)
     result += [
-        longest(found),
-        ("sessions", group_header, _group_rows(found.sessions, classes)),
-        ("speakers", group_header, _group_rows(found.speakers, classes)),
+        longest(facts),
+        ("sessions", group_header, _group_rows(facts.sessions, classes)),
+        ("speakers", group_header, _group_rows(facts.speakers, classes)),
     ]
     return result
 

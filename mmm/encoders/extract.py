@@ -139,8 +139,8 @@ def encode_speech(
             chosen = [names[place] for place in batches[number]]
             first = [manifest.utterances[clips[name][0]].utterance_id for name in chosen]
             named = [f"utterance {one!r} ({name})" for one, name in zip(first, chosen, strict=True)]
-            paths = ((manifest.path.parent / name).absolute() for name in chosen)
-            return SpeechJob(tuple(paths), tuple(named), tuple(stores))
+            files = ((manifest.path.parent / name).absolute() for name in chosen)
+            return SpeechJob(tuple(files), tuple(named), tuple(stores))
 
         members = [[clips[names[place]] for place in batch] for batch in batches]
         seconds = [sum(samples[place] for place in batch) / SAMPLE_RATE_HZ for batch in batches]
