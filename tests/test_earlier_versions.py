@@ -148,7 +148,7 @@ def test_a_bundle_evaluated_on_its_features_has_the_metrics_that_were_recorded(
     found = evaluate_bundle(
         bundle, manifest, old.features, manifest.rows("dev"), torch.device("cpu")
     )
-    assert_same_metrics(found, bundle.provenance["validation_metrics"])
+    assert_same_metrics(found, bundle.provenance.validation_metrics)
 
 
 @pytest.mark.parametrize("name", BUNDLES)

@@ -1,8 +1,9 @@
 """The commands `mmm train`, `mmm test` and `mmm baselines`."""
 
+import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,7 +12,7 @@ from mmm.console import class_table, console, metrics_table
 
 if TYPE_CHECKING:
     from mmm.manifest import Manifest
-    from mmm.training.config import TrainConfig
+    from mmm.training.config import Params, TrainConfig
 
 
 def train(
@@ -116,6 +117,7 @@ def train(
 ) -> None:
     """Train one system and write its best epoch as a bundle."""
     from mmm.bundle.read import load_bundle
+    from mmm.bundle.records import Provenance
     from mmm.bundle.write import check_destination, save_run_bundle
     from mmm.models import ARCHITECTURES
     from mmm.training.config import make_config, new_params, published_params
@@ -181,7 +183,7 @@ def train(
         device=where,
         precision=training_precision(precision, device, architecture),
     )
-    provenance: dict[str, Any] = {"command": " ".join(["mmm", *sys.argv[1:]])}
+    provenance = Provenance(command=" ".join(["mmm", *sys.argv[1:]]))
     if start is not None:
         if (start.config.architecture, start.labels) != (config.architecture, checked.classes):
             raise ValueError(
@@ -194,7 +196,7 @@ def train(
             raise ValueError(
                 f"{from_bundle}: its sizes do not fit these settings: {error}"
             ) from None
-        provenance["from_bundle_sha256"] = start.sha256
+        provenance = dataclasses.replace(provenance, from_bundle_sha256=start.sha256)
     label = name or config.architecture
     parameters = sum(parameter.numel() for parameter in run.model.parameters())
     console.print(
@@ -213,7 +215,7 @@ def train(
                 highlight=False,
             )
             if save_every and result.epoch % save_every == 0:
-                at_epoch = {**provenance, "validation_metrics": result.metrics}
+                at_epoch = dataclasses.replace(provenance, validation_metrics=result.metrics)
                 save_run_bundle(
                     run,
                     out / f"epoch-{result.epoch:03d}",
@@ -232,7 +234,7 @@ def train(
 
 
 def _tuned_linear(
-    manifest: "Manifest", features: Path, metric: str, given: dict[str, Any]
+    manifest: "Manifest", features: Path, metric: str, given: "Params"
 ) -> "TrainConfig":
     """The linear system's settings: those that are not given are tuned on validation."""
     from mmm.training.baselines import tuned

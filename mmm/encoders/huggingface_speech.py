@@ -6,7 +6,7 @@ they exist, otherwise torch.load with weights_only (transformers' own default si
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -329,7 +329,7 @@ def _batching(config: Any) -> Batching:
     return "masked" if masked and not getattr(config, "add_adapter", False) else "equal"
 
 
-def _rows(values: dict[str, Any], lengths: Sequence[dict[str, int]]) -> list[dict[str, Floats]]:
+def _rows(values: Mapping[str, Any], lengths: Sequence[dict[str, int]]) -> list[dict[str, Floats]]:
     """(B, T, D) on a device -> each file's (T_i, D) here."""
     arrays = {feature: tensor.float().cpu().numpy() for feature, tensor in values.items()}
     return [

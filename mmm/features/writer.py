@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mmm.features.checksums import CHECKSUMS, checksums_of
+from mmm.features.checksums import CHECKSUMS, blocks_as_json, blocks_from_json, checksums_of
 from mmm.features.encode_command import MANIFEST
 from mmm.features.recipe import Recipe
 from mmm.features.store import (
@@ -216,9 +216,7 @@ class PartialStore:
                 shutil.copyfile(store.path / name, fresh / "store" / name)
         if store.checksums is not None:
             # Those of now would make a bit that has flipped since look as if it was meant.
-            write_json(
-                fresh / "arrays.json", json.loads((store.path / CHECKSUMS).read_bytes())["arrays"]
-            )
+            write_json(fresh / "arrays.json", blocks_as_json(store.checksums.blocks))
 
     def _copy(self, sources: Sequence[Rows], fresh: Path) -> npt.NDArray[np.uint8]:
         """Large files with the rows that there are; returns which those are."""
@@ -342,9 +340,12 @@ class PartialStore:
         store, taken_over = self.folder / "store", self.folder / "arrays.json"
         for file in store.iterdir():
             sync(file)
-        arrays = json.loads(taken_over.read_bytes()) if taken_over.is_file() else None
+        known = None
+        if taken_over.is_file():
+            known = blocks_from_json(json.loads(taken_over.read_bytes()))
+        checksums = checksums_of(store, SMALL_FILES, LARGE_FILES, known)
         # Beside the store first, so that a kill leaves no file in it that does not belong there.
-        write_json(self.folder / CHECKSUMS, checksums_of(store, SMALL_FILES, LARGE_FILES, arrays))
+        write_json(self.folder / CHECKSUMS, checksums.as_json())
         (self.folder / CHECKSUMS).replace(store / CHECKSUMS)
         sync(store)
         if self.path.exists():

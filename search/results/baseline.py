@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmm.bundle.records import Provenance
 from mmm.bundle.write import save_run_bundle
 from mmm.manifest import Manifest
 from mmm.training.baselines import fitted, tuned
@@ -53,7 +54,7 @@ def fit_baseline(
         progress(f"linear baseline: {done} of {total} settings tried")
     assert config is not None
     run = fitted(config, manifest, Path(spec.features), spec.metric)
-    about = {"sweep": spec.name, "trial": TRIAL, "space": spec.space}
+    about = Provenance(sweep=spec.name, trial=TRIAL, space=spec.space)
     digest = save_run_bundle(
         run, folder / FOLDER, name=f"linear K{config.context} baseline", provenance=about
     )

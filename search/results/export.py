@@ -7,19 +7,26 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from mmm.bundle.card import Evaluation, model_card
 from mmm.bundle.evaluate import in_fresh_process, predict_rows
 from mmm.bundle.read import Bundle, load_bundle_or_ensemble
+from mmm.bundle.records import Head, Provenance
 from mmm.bundle.sealed_test import read_openings
-from mmm.bundle.write import check_destination, seal, write_bundle, write_ensemble
-from mmm.files import new_directory, sha256_of_file, write_bytes, write_json, write_text
+from mmm.bundle.write import (
+    check_destination,
+    seal,
+    write_bundle,
+    write_ensemble,
+    write_provenance,
+)
+from mmm.files import new_directory, sha256_of_file, write_bytes, write_text
 from mmm.manifest import Manifest
 from mmm.manifest_csv import read_manifest
-from mmm.metrics import bootstrap_intervals
+from mmm.metrics import Metrics, bootstrap_intervals
 from mmm.training.config import make_config
 from mmm.training.evaluate import score
 from mmm.training.features import dims_of, load_features
@@ -167,16 +174,16 @@ def export_several(
             )
             done(trial.number)
         if ensemble:
-            about = {
-                **_provenance(history, trials[0], data.manifest),
-                "trials": [trial.number for trial in trials],
-            }
-            del about["trial"], about["trial_state"]
             write_ensemble(
                 scratch,
                 name=f"{data.spec.name} ensemble of {len(trials)}",
                 members=tuple(members),
-                provenance=about,
+                provenance=replace(
+                    _provenance(history, trials[0], data.manifest),
+                    trial=None,
+                    trial_state=None,
+                    trials=[trial.number for trial in trials],
+                ),
             )
             _finish(trials, scratch, data, options)
     return sha256_of_file(out / "checksums.json") if ensemble else ""
@@ -236,24 +243,21 @@ def _chosen(history: History, number: int | None) -> Trial:
     return history.trials[number]
 
 
-def _provenance(history: History, trial: Trial, manifest: Manifest) -> dict[str, Any]:
+def _provenance(history: History, trial: Trial, manifest: Manifest) -> Provenance:
     spec = history.spec
     assert spec is not None
     states = Counter(trial.state for trial in history.trials.values())
-    return {
-        "sweep": spec.name,
-        "trial": trial.number,
-        "trial_state": trial.state,
-        "space": spec.space,
-        "objective": spec.metric,
-        "manifest_sha256": history.manifest_of(trial.number) or manifest.sha256,
-        "trials_in_sweep": len(history.trials),
-        **(
-            {"data_changes": history.data_account(), "data": history.data_of(trial.number)}
-            if history.data_changes
-            else {}
-        ),
-        "search": {
+    return Provenance(
+        sweep=spec.name,
+        trial=trial.number,
+        trial_state=trial.state,
+        space=spec.space,
+        objective=spec.metric,
+        manifest_sha256=history.manifest_of(trial.number) or manifest.sha256,
+        trials_in_sweep=len(history.trials),
+        data_changes=history.data_account() if history.data_changes else None,
+        data=history.data_of(trial.number) if history.data_changes else None,
+        search={
             "sweep": spec.name,
             "space": Path(spec.space).name if ".py:" in spec.space else spec.space,
             "objective": f"validation {spec.metric}, best epoch",
@@ -274,7 +278,7 @@ def _provenance(history: History, trial: Trial, manifest: Manifest) -> dict[str,
                 sum(t.alone_seconds for t in history.trials.values()) / 3600, 3
             ),
         },
-    }
+    )
 
 
 def _write(history: History, sweep: Path, trial: Trial, manifest: Manifest, out: Path) -> None:
@@ -297,25 +301,23 @@ def _write(history: History, sweep: Path, trial: Trial, manifest: Manifest, out:
         )
     config = make_config(trial.settings)
     features = load_features(manifest, Path(spec.features), config.audio_feature, config.context)
-    provenance = {
-        **_provenance(history, trial, manifest),
-        "epoch": best[0],
-        "epochs_trained": trial.epochs[-1]["epoch"],
-        "seed": config.seed,
-        **({} if trial.precision is None else {"precision": trial.precision}),
-        "validation_metrics": trial.metrics(best[0]),
-    }
-    write_bundle(
-        out,
+    head = Head(
         name=f"{config.architecture} K{config.context} #{trial.number}",
         config=config,
         dims=dims_of(features, config),
-        weights=weights,
         labels=manifest.classes,
         audio_recipe=features.speech.recipe,
         text_recipe=features.text.recipe,
-        provenance=provenance,
     )
+    provenance = replace(
+        _provenance(history, trial, manifest),
+        epoch=best[0],
+        epochs_trained=trial.epochs[-1]["epoch"],
+        seed=config.seed,
+        precision=trial.precision,
+        validation_metrics=cast(Metrics, trial.metrics(best[0])),
+    )
+    write_bundle(out, head, weights, provenance)
 
 
 def _finish(trials: Sequence[Trial], folder: Path, data: _Data, options: Options) -> None:
@@ -344,8 +346,7 @@ def _finish(trials: Sequence[Trial], folder: Path, data: _Data, options: Options
             lambda: data.changes_since(trials[0]),
         )
     else:
-        provenance = {**bundle.provenance, "validation_metrics": metrics}
-        write_json(folder / "provenance.json", provenance)
+        write_provenance(folder, replace(bundle.provenance, validation_metrics=metrics))
     if options.onnx and isinstance(bundle, Bundle):
         from mmm.bundle.onnx_head import export_onnx
 

@@ -165,9 +165,7 @@ def test_predictions_of_a_dialogue_show_markup_as_it_is(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    save_run_bundle(
-        trained(corpus, "vanilla_concat"), tmp_path / "bundle", name="[/red]", provenance={}
-    )
+    save_run_bundle(trained(corpus, "vanilla_concat"), tmp_path / "bundle", name="[/red]")
     path = corpus.manifest.audio_path(corpus.manifest.utterances[1])
     (tmp_path / "turns.csv").write_text(
         f"audio,text,speaker\n{path},[/red] a\\[b :cat:\x1b[31m,[bold]A\n"

@@ -382,7 +382,7 @@ def test_the_bundle_scores_on_validation_what_the_ledger_says(sweep: Done) -> No
         best[1], abs=1e-6
     )
     provenance = load_bundle(sweep.folder / "bundle").provenance
-    assert (provenance["sweep"], provenance["epoch"]) == ("first", best[0])
+    assert (provenance.sweep, provenance.epoch) == ("first", best[0])
 
 
 def test_status_shows_states_leaderboard_and_why_trials_failed(
@@ -415,7 +415,7 @@ def test_export_writes_the_best_trials_bundle_and_a_named_ones(
 ) -> None:
     call_here(capsys, monkeypatch, "export", "first", "-o", tmp_path / "best", "--runs", sweep.runs)
     best = sweep.history.ranked(METRIC)[0]
-    assert load_bundle(tmp_path / "best").provenance["trial"] == best.number
+    assert load_bundle(tmp_path / "best").provenance.trial == best.number
     other = next(trial for trial in sweep.history.trials.values() if trial.state == "pruned")
     call_here(
         capsys,
@@ -431,7 +431,7 @@ def test_export_writes_the_best_trials_bundle_and_a_named_ones(
     )
     found = other.best(METRIC)
     assert found is not None
-    assert load_bundle(tmp_path / "other").provenance["trial_state"] == "pruned"
+    assert load_bundle(tmp_path / "other").provenance.trial_state == "pruned"
     assert validation_score(tmp_path / "other", sweep.corpus) == pytest.approx(found[1], abs=1e-6)
 
 

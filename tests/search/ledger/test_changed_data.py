@@ -411,7 +411,7 @@ def test_changed_data_that_are_accepted_are_told_wherever_the_sweep_is_looked_at
         }
     bundle = load_bundle(place.runs / "first" / "bundle")
     best = max((after.trials[number] for number in (2, 3)), key=lambda trial: trial.best(METRIC)[1])  # type: ignore[index]
-    assert bundle.provenance["trial"] == best.number
+    assert bundle.provenance.trial == best.number
     card = (place.runs / "first" / "bundle" / "README.md").read_text(encoding="utf-8")
     assert f"* {account}" in card
     assert "These weights were trained on data 2 of 2." in card
@@ -472,7 +472,7 @@ def test_after_other_train_labels_earlier_trials_still_compete(place: Place) -> 
     bundle = load_bundle(place.folder / "out")
     shutil.rmtree(place.folder / "out")
     assert (
-        bundle.provenance["manifest_sha256"]
+        bundle.provenance.manifest_sha256
         == place.history.data[0][1]["manifest"]["sha256"]
         != data["manifest"]["sha256"]
     )

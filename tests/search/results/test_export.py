@@ -102,7 +102,7 @@ def test_the_best_trial_is_exported_with_a_card_and_reproduced_in_a_fresh_proces
     assert in_fresh_process(
         out, sweep.corpus.manifest.path, sweep.corpus.features_dir
     ) == validation(sweep, out)
-    assert (bundle.provenance["trial"], bundle.provenance["epoch"]) == (best.number, epoch)
+    assert (bundle.provenance.trial, bundle.provenance.epoch) == (best.number, epoch)
     assert names_in(out) == [
         "README.md",
         "checksums.json",
@@ -288,7 +288,7 @@ def test_the_best_trials_are_exported_as_one_or_as_several(
     assert names_in(tmp_path / "two") == sorted(f"trial-{number:05d}" for number in (first, second))
     one = load_bundle_or_ensemble(tmp_path / "one")
     assert isinstance(one, Ensemble)
-    assert one.provenance["validation_metrics"] == validation(sweep, tmp_path / "one")
+    assert one.provenance.validation_metrics == validation(sweep, tmp_path / "one")
     assert "An ensemble of 2 models" in (tmp_path / "one" / "README.md").read_text()
     audio = sweep.corpus.manifest.audio_path(sweep.corpus.manifest.utterances[3])
     both = [
