@@ -1,6 +1,7 @@
 """The report of a sweep: from the ledger alone, and nothing happens where it is only imported."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from search.ledger.events import read_history
+from search.ledger.history import History
 from search.results.optuna_study import importances
 from search.results.report import write_report
 from tests.sweep_parts import TIMEOUT_S, environment
@@ -16,8 +18,13 @@ from tests.sweep_parts import TIMEOUT_S, environment
 OLD = Path(__file__).parents[2] / "data" / "version_0_1_0" / "runs" / "first" / "ledger.sqlite"
 
 
+def history_in(folder: Path) -> History:
+    """Read from a copy: SQLite writes beside what it reads."""
+    return read_history(Path(shutil.copy(OLD, folder)))
+
+
 def test_a_report_has_a_picture_of_each_kind_and_a_row_a_trial(tmp_path: Path) -> None:
-    history = read_history(OLD)
+    history = history_in(tmp_path)
     write_report(tmp_path / "report.html", history)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     pictures = [ElementTree.fromstring(one) for one in re.findall("<svg.*?</svg>", page, re.DOTALL)]
@@ -27,8 +34,10 @@ def test_a_report_has_a_picture_of_each_kind_and_a_row_a_trial(tmp_path: Path) -
     assert "http" not in page.replace("http://www.w3.org", "")  # one file, nothing is fetched
 
 
-def test_importances_are_shares_of_what_all_complete_trials_have_most_first() -> None:
-    history = read_history(OLD)
+def test_importances_are_shares_of_what_all_complete_trials_have_most_first(
+    tmp_path: Path,
+) -> None:
+    history = history_in(tmp_path)
     assert importances(history) == {}  # of three complete trials
     complete = [trial for trial in history.trials.values() if trial.epochs]
     for trial in complete:
