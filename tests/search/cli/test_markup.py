@@ -239,7 +239,7 @@ def test_ordinary_text_is_left_alone() -> None:
 
 def test_no_other_console_is_made() -> None:
     for file in sources("mmm", "search"):
-        if name_of(file) != "mmm/terminal":
+        if name_of(file) != "mmm/console":
             assert (
                 re.search(
                     r"(?<!Plain)Console\(|from_markup|markup=True", file.read_text(encoding="utf-8")
