@@ -64,7 +64,8 @@ def fields_of(record: type) -> dict[str, Field]:
 
 def option_faults(record: object) -> Iterator[str]:
     """What is wrong with each value of a record by itself, in the words of a command line."""
-    for name, field in fields_of(type(record)).items():
+    fields = fields_of(type(record))  # type: ignore[arg-type]  # mypy: a class is not hashable
+    for name, field in fields.items():
         value, setting, option = getattr(record, name), field.setting, f"--{name.replace('_', '-')}"
         if setting.choices and value not in setting.choices:
             yield f"unknown {option} {value!r}; expected one of {', '.join(setting.choices)}"
