@@ -166,7 +166,7 @@ def add_commands(app: typer.Typer, *commands: Callable[..., None]) -> None:
     for command in commands:
         paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
         text = "\n\n".join(" ".join(paragraph.splitlines()) for paragraph in paragraphs)
-        app.command(help=text)(command)
+        app.command(command.__name__.replace("_", "-"), help=text)(command)
 
 
 def _show_version(is_wanted: bool) -> None:

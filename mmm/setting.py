@@ -62,7 +62,7 @@ def fields_of(record: type) -> dict[str, Field]:
     return found
 
 
-def option_faults(record: Any) -> Iterator[str]:
+def option_faults(record: object) -> Iterator[str]:
     """What is wrong with each value of a record by itself, in the words of a command line."""
     kind: type = type(record)
     for name, field in fields_of(kind).items():
