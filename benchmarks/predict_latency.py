@@ -55,7 +55,7 @@ def make_bundles(folder: Path) -> tuple[Manifest, dict[str, Path]]:
         for _ in fit(run):
             pass
         bundles[name] = folder / name
-        save_run_bundle(run, bundles[name], name=name, provenance={})
+        save_run_bundle(run, bundles[name], name=name)
     return manifest, bundles
 
 

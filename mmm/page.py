@@ -2,6 +2,7 @@
 page, sharp at any size and their text can be found. Nothing is fetched.
 """
 
+import html
 import io
 import warnings
 from collections.abc import Callable, Sequence
@@ -11,7 +12,6 @@ from typing import Any
 
 import jinja2
 import matplotlib as mpl
-from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -33,7 +33,7 @@ _STYLE: dict[Any, object] = {
 class Picture:
     """A drawn figure."""
 
-    svg: Markup
+    svg: str  # markup
     caption: str
     is_wide: bool  # takes a row of the page for itself
 
@@ -52,8 +52,8 @@ def picture(
         unsaid = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(written, format="svg", dpi=160, transparent=True, metadata=unsaid)
     svg = written.getvalue()
-    named = Markup('<svg role="img" aria-label="{}" ').format(caption)
-    svg = named + Markup(svg[svg.index("<svg ") + 5 :])  # noqa: S704
+    svg = svg[svg.index("<svg ") :]
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(caption)}" ', 1)
     return Picture(svg, caption, size[0] > 1.5 * NARROW[0])
 
 
@@ -61,14 +61,14 @@ def draw_matrix(
     axes: Axes,
     names: Sequence[str],
     shares: Sequence[Sequence[float]],
-    said: Sequence[Sequence[str]],
+    said: Sequence[Sequence[object]],
 ) -> None:
     """A square table of `said`, a row and a column a name, shaded by `shares` from 0 to 1."""
     axes.pcolormesh(shares, cmap="Blues", vmin=0, vmax=1, edgecolors="white")
     for row, (row_shares, row_said) in enumerate(zip(shares, said, strict=True)):
         for column, (share, text) in enumerate(zip(row_shares, row_said, strict=True)):
             colour = "white" if share > 0.5 else "#222"
-            axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=colour)
+            axes.text(column + 0.5, row + 0.5, str(text), ha="center", va="center", color=colour)
     middles = [place + 0.5 for place in range(len(names))]
     axes.set_xticks(middles, names, rotation=45, ha="right")
     axes.set_yticks(middles, names)

@@ -68,7 +68,7 @@ def bar_edges(
     """
     if not step:
         rounded = MaxNLocator(_MOST_BARS, steps=[1, 2, 5, 10], integer=is_whole)
-        first, second = rounded.tick_values(0.0, max(values))[:2]
+        first, second = rounded.tick_values(min(values), max(values))[:2]
         step = float(second - first)
     low, high = (math.floor(value / step + 1e-9) for value in (min(values), max(values)))
     return (np.arange(low, high + 2, dtype=np.float64) - 1e-9) * step

@@ -33,9 +33,8 @@ class _Encoder:
     ) -> None:
         import torch
 
-        torch.set_num_threads(
-            1
-        )  # as in mmm encode: features must not depend on the number of cores
+        # As in mmm encode: features must not depend on the number of cores.
+        torch.set_num_threads(1)
         self.encoder: Any = options.make_speech() if kind == "speech" else options.make_text()
         if (found := recipe_of(self.encoder, kind)) != recipe:
             raise ValueError(

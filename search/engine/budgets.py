@@ -2,12 +2,12 @@
 the ledger holds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from search.durations import duration
 from search.ledger.history import History
+from search.ledger.records import Epoch
 from search.ledger.spec import SweepSpec
 
 # These are used up at a rate, so that their end can be predicted.
@@ -84,12 +84,12 @@ def _saved_best(history: History) -> float:
     """The best trial's best score of which there are weights: while it runs, up to its
     checkpoint.
     """
-    if history.best is None or history.spec is None:
+    if history.best is None:
         return 0.0
     score, trial = history.best[0], history.trials[history.best[1]]
     if trial.state != "running":
         return score
-    saved = trial.checkpoint["epoch"] if trial.checkpoint else 0
+    saved = trial.checkpoint.epoch if trial.checkpoint else 0
     return max(
         (value for epoch, value in trial.scores(history.spec.metric).items() if epoch <= saved),
         default=0.0,
@@ -117,7 +117,7 @@ def seconds_left(before: Sequence[Budget], now: Sequence[Budget], elapsed_s: flo
 
 
 def broken_constraint(
-    spec: SweepSpec, num_parameters: int | None, epochs: Sequence[Mapping[str, Any]]
+    spec: SweepSpec, num_parameters: int | None, epochs: Sequence[Epoch]
 ) -> str | None:
     """The reason to fail a trial of this size and these epochs; None where it costs no more than it
     may.
@@ -130,17 +130,17 @@ def broken_constraint(
         return f"constraint: {num_parameters:,} parameters, at most {spec.max_parameters:,}"
     # Of several timings the least is the one that others on the machine disturbed least; a first
     # one alone has the imports in it.
-    for name, unit, limit, of_epochs, enough in (
+    for costs, unit, limit, of_epochs, enough in (
         (
-            "ms_per_utterance",
+            [entry.ms_per_utterance for entry in epochs],
             "ms per utterance",
             spec.max_ms_per_utterance,
             min,
             min(2, spec.epochs),
         ),
-        ("memory_mb", "MB of memory", spec.max_memory_mb, max, 1),
+        ([entry.memory_mb for entry in epochs], "MB of memory", spec.max_memory_mb, max, 1),
     ):
-        measured = [entry[name] for entry in epochs if entry.get(name) is not None]
+        measured = [cost for cost in costs if cost is not None]
         if limit is not None and len(measured) >= enough and of_epochs(measured) > limit:
             return f"constraint: {round(of_epochs(measured), 2):,} {unit}, at most {limit:,g}"
     return None

@@ -1,17 +1,16 @@
 """Figures of one trial: for the report and for MLflow's pages."""
 
-from typing import Any
-
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mmm.metrics import Metrics
 from mmm.page import draw_matrix
 from search.ledger.history import History, Trial
 
 BLUE = "#4477aa"
 
 
-def draw_confusion(axes: Axes, metrics: dict[str, Any]) -> None:
+def draw_confusion(axes: Axes, metrics: Metrics) -> None:
     """Counts of an epoch's confusion matrix, shaded by the share of the true class."""
     counts = metrics["confusion_matrix"]
     shares = [[value / max(1, sum(row)) for value in row] for row in counts]
@@ -21,7 +20,7 @@ def draw_confusion(axes: Axes, metrics: dict[str, Any]) -> None:
 
 def draw_learning_curve(axes: Axes, trial: Trial, metric: str) -> None:
     """Training loss and validation score by epoch, the best epoch marked."""
-    epochs = [entry["epoch"] for entry in trial.epochs]
+    epochs = [entry.epoch for entry in trial.epochs]
     best = trial.best(metric)
     axes.plot(
         epochs,
@@ -36,7 +35,7 @@ def draw_learning_curve(axes: Axes, trial: Trial, metric: str) -> None:
     losses = axes.twinx()
     losses.plot(
         epochs,
-        [entry["train_loss"] for entry in trial.epochs],
+        [entry.train_loss for entry in trial.epochs],
         color="#bbb",
         marker=".",
         label="training loss",
@@ -59,7 +58,6 @@ def draw_learning_curve(axes: Axes, trial: Trial, metric: str) -> None:
 
 def figures_of(history: History, trial: Trial) -> dict[str, Figure]:
     """By name; a trial that has a score."""
-    assert history.spec is not None
     metric = history.spec.metric
     best = trial.best(metric)
     assert best is not None

@@ -32,7 +32,6 @@ def export_study(history: History, path: Path) -> None:
     """
     if path.exists():
         raise FileExistsError(f"{path} exists; remove it or name another file")
-    assert history.spec is not None
     spec = history.spec
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
@@ -86,7 +85,7 @@ def _frozen(trial: Trial, metric: str) -> FrozenTrial:
         value=best[1] if best and state == TrialState.COMPLETE else None,
         datetime_start=datetime.fromtimestamp(trial.suggested),
         datetime_complete=None if trial.ended is None else datetime.fromtimestamp(trial.ended),
-        params=trial.params,
+        params=dict(trial.params),
         distributions={
             name: json_to_distribution(text) for name, text in trial.distributions.items()
         },

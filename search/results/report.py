@@ -7,6 +7,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from mmm.files import write_text
+from mmm.metrics import value_of
 from mmm.page import MANY, NARROW, Picture, picture, render
 from search.durations import duration
 from search.ledger.history import History, Trial
@@ -43,7 +44,7 @@ _TEXTS = ("state", "architecture", "settings", "reason")
 
 def _architecture(trial: Trial) -> str:
     """As in the legends."""
-    name = trial.settings.get("architecture", "")
+    name = trial.architecture
     return name if name in _COLOURS else _OTHER
 
 
@@ -53,12 +54,13 @@ def _legend(axes: Axes, trials: Iterable[Trial]) -> None:
     for name, colour in _COLOURS.items():
         if name in there:
             axes.plot([], [], color=colour, label=name)
-    axes.legend(fontsize=8)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=8, loc="lower right")  # looking for the best place takes seconds
 
 
 def _draw_baseline(axes: Axes, history: History, metric: str) -> None:
     if (found := baseline_of(history)) is not None:
-        score = found.metrics[metric]
+        score = value_of(found.metrics, metric)
         axes.axhline(score, color="#222", linewidth=1, linestyle="--", label="linear baseline")
 
 
@@ -119,14 +121,10 @@ def _ms_per_utterance(trial: Trial) -> float | None:
     """The least of its epochs', which others on the machine disturbed least; None where it was
     trained in a pack, which is faster.
     """
-    if any(entry.get("together", 1) > 1 for entry in trial.epochs):
+    if any((entry.together or 1) > 1 for entry in trial.epochs):
         return None
     return min(
-        (
-            entry["ms_per_utterance"]
-            for entry in trial.epochs
-            if entry.get("ms_per_utterance") is not None
-        ),
+        (entry.ms_per_utterance for entry in trial.epochs if entry.ms_per_utterance is not None),
         default=None,
     )
 
@@ -185,7 +183,7 @@ def _pareto(history: History, metric: str) -> tuple[Picture, list[tuple[object, 
         rows.append(
             (
                 number,
-                trial.settings["architecture"],
+                trial.architecture,
                 f"{score:.4f}",
                 f"{trial.num_parameters:,}" if trial.num_parameters else "",
                 f"{ms:.3f}" if ms is not None else "",
@@ -221,14 +219,13 @@ def _confusion(trial: Trial, epoch: int) -> Picture:
 def write_report(path: Path, history: History) -> None:
     """Write the report of a sweep, finished or not."""
     spec = history.spec
-    assert spec is not None
     trials, rows = history.trials, leaderboard(history, spec.metric)
     pictures = [_curves(history, spec.metric), _best_so_far(history, spec.metric)]
     if found := importances(history):
         pictures.append(_importances(found))
     best, best_epoch = None, None
-    if rows and "rank" in rows[0]:
-        best = trials[rows[0]["trial"]]
+    if rows and rows[0].rank is not None:
+        best = trials[rows[0].trial]
         best_epoch = best.best(spec.metric)
         assert best_epoch is not None
         pictures.append(_confusion(best, best_epoch[0]))
@@ -243,7 +240,7 @@ def write_report(path: Path, history: History) -> None:
             num_trials=len(trials),
             states=", ".join(f"{many} {state}" for state, many in counts(history).items() if many),
             lasted=duration(0 if last is None else last - history.started),
-            efficiency=(history.last_close or {}).get("efficiency"),
+            efficiency=history.last_close.efficiency if history.last_close else None,
             best=best,
             best_epoch=best_epoch,
             verdict=verdict(history),
@@ -252,12 +249,14 @@ def write_report(path: Path, history: History) -> None:
             pareto=_pareto(history, spec.metric),
             columns=[name.replace("_", " ") for name in columns],
             texts=[place for place, name in enumerate(columns) if name in _TEXTS],
-            rows=[[_cell(name, row.get(name, "")) for name in columns] for row in rows],
-            classes=[row["state"] for row in rows],
+            rows=[[_cell(name, getattr(row, name)) for name in columns] for row in rows],
+            classes=[row.state for row in rows],
         ),
     )
 
 
 def _cell(column: str, value: object) -> object:
     is_score = column in ("score", "last_score") and isinstance(value, float)
+    if value is None:
+        return ""
     return f"{value:.4f}" if is_score else value

@@ -17,6 +17,7 @@ from mmm.training.config import ConfigError, TrainConfig, make_config
 from mmm.training.features import Features, dims_of, load_features
 from mmm.training.run import build_model
 from search.ledger.data import describe
+from search.ledger.records import DataNote
 from search.ledger.spec import SweepSpec
 
 
@@ -79,7 +80,7 @@ class SettingsCheck:
             self._built[shape] = sum(parameter.numel() for parameter in model.parameters())
         return self._built[shape]
 
-    def data(self) -> dict[str, Any]:
+    def data(self) -> DataNote:
         """What the ledger says of the data: the manifest, the feature stores, and the content of
         those that were looked at.
         """

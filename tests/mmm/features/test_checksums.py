@@ -269,7 +269,8 @@ def test_a_kill_when_the_checksums_are_written_is_finished_by_the_next_run(
     for row, values in enumerate(ragged()):
         partial.put(row, values)
     partial.close()
-    sums = json.dumps(checksums.checksums_of(partial.folder / "store", SMALL_FILES, LARGE_FILES))
+    found = checksums.checksums_of(partial.folder / "store", SMALL_FILES, LARGE_FILES)
+    sums = json.dumps(found.as_json())
     (partial.folder / ("store/checksums.json" if is_moved else "checksums.json")).write_text(
         sums if is_moved else sums[:50]
     )

@@ -40,7 +40,7 @@ def make(
     corpus: Corpus, path: Path, architecture: str = "vanilla_concat", **changes: Any
 ) -> tuple[Run, Bundle]:
     run = trained(corpus, architecture, **{"lr": 1e-2, **changes})
-    save_run_bundle(run, path, name=architecture, provenance={})
+    save_run_bundle(run, path, name=architecture)
     return run, load_bundle(path)
 
 
