@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from mmm.console import plain, say
+from mmm.console import plain, progress_of, say
 from search.durations import duration
 from search.engine.controller import Controller
 from search.ledger.history import History
@@ -30,13 +30,13 @@ class View:
     """
 
     def __init__(self, console: Console, name: str, *, is_live: bool) -> None:
-        self.console, self.name, self.is_live = console, name, is_live
+        self.console, self.name, self.is_live = progress_of(console), name, is_live
         self.controller: Controller | None = None
         self._doing = ""
         self._told: set[int] = set()
         self._live = Live(
             get_renderable=self.picture,
-            console=console,
+            console=self.console,
             refresh_per_second=_REFRESH_PER_S,
             transient=True,
         )

@@ -26,6 +26,7 @@ def in_fresh_process(bundle: Path, manifest: Path, features: Path) -> Metrics:
     """
     command = [
         sys.executable,
+        "-P",  # an mmm.py in the user's folder is not ours
         "-m",
         "mmm.bundle.evaluate",
         str(bundle),

@@ -14,7 +14,7 @@ from rich.table import Table
 from mmm.device import cpus_here
 from search.durations import duration
 from search.ledger.spec import Params, SweepSpec
-from search.plan.checks import check_all
+from search.plan.checks import check as check_sweep
 from search.plan.cost import Cost, measure_all
 from search.plan.rungs import Rungs, expected_rungs
 from search.space.sampling import draw
@@ -133,7 +133,8 @@ def forecast(spec: SweepSpec, console: Console) -> Forecast:
     would be refused.
     """
     started = time.monotonic()
-    space, check = check_all(spec)
+    checked = check_sweep(spec)
+    space, check = checked.space, checked.settings_check
     drawn = draw(space, _NUM_DRAWS)
     configs, params = [], []
     for point, distributions, settings in drawn:

@@ -72,7 +72,8 @@ class Outbox:
 
     def _start(self, manner: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "search.tracking.outbox", manner],
+            # -P: a search.py in the user's folder is not ours.
+            [sys.executable, "-P", "-m", "search.tracking.outbox", manner],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
