@@ -20,22 +20,14 @@ INPUTS = ("both", "speech", "text")
 SCALINGS = ("standard", "none")
 PUBLISHED_SPEECH_POSITIONS = 512  # about 10 s of Wav2Vec2 frames
 PUBLISHED_TEXT_POSITIONS = 128
-# Settings that only some architectures have; elsewhere they must be left out.
-_ONLY = {
-    "num_blocks": ("mlp_mixer",),
-    "residual": ("mlp_mixer",),
-    "layers": ("cross_attention",),
-    "heads": ("cross_attention",),
-    "width": ("vanilla_concat", "three_way_concat", "mlp_mixer"),
-    "c": ("linear",),
-}
-_DEFAULTS: Params = {
-    "num_blocks": 1,
-    "residual": "standard",
-    "layers": 1,
-    "heads": 8,
-    "width": 256,
-    "c": 0.01,
+# Settings that only some architectures have, with their defaults; elsewhere they must be left out.
+_ONLY: dict[str, tuple[ParamValue, tuple[str, ...]]] = {
+    "num_blocks": (1, ("mlp_mixer",)),
+    "residual": ("standard", ("mlp_mixer",)),
+    "layers": (1, ("cross_attention",)),
+    "heads": (8, ("cross_attention",)),
+    "width": (256, ("vanilla_concat", "three_way_concat", "mlp_mixer")),
+    "c": (0.01, ("linear",)),
 }
 # What decides how a fusion system is trained step by step; the linear one is solved instead.
 _STEPWISE = (
@@ -151,13 +143,11 @@ class TrainConfig:
 
     def params(self) -> dict[str, ParamValue]:
         """The settings that apply, as a flat dict."""
-        given = {
-            name: value for name, value in dataclasses.asdict(self).items() if value is not None
-        }
+        unused = _STEPWISE if self.architecture == "linear" else ()
         return {
             name: value
-            for name, value in given.items()
-            if self.architecture != "linear" or name not in _STEPWISE
+            for name, value in dataclasses.asdict(self).items()
+            if value is not None and name not in unused
         }
 
 
@@ -206,29 +196,13 @@ def published_params(architecture: str) -> dict[str, ParamValue]:
 # Chosen on frozen features of a few thousand utterances, where a head overfits within ten epochs
 # (docs/LOG.md, 2026-11-26).
 _SMALL_HEAD: Params = {"batch_size": 32, "label_smoothing": 0.1, "lr": 5e-4}
+_CONCAT: Params = {**_SMALL_HEAD, "width": 64, "dropout": 0.5, "weight_decay": 0.5, "epochs": 30}
+_SEQUENCE: Params = {**_SMALL_HEAD, "dropout": 0.3, "weight_decay": 0.1, "epochs": 12}
 _NEW: dict[str, Params] = {
-    "vanilla_concat": {
-        **_SMALL_HEAD,
-        "width": 64,
-        "dropout": 0.5,
-        "weight_decay": 0.5,
-        "epochs": 30,
-    },
-    "three_way_concat": {
-        **_SMALL_HEAD,
-        "width": 64,
-        "dropout": 0.5,
-        "weight_decay": 0.5,
-        "epochs": 30,
-    },
-    "cross_attention": {
-        **_SMALL_HEAD,
-        "lr": 3e-4,
-        "dropout": 0.3,
-        "weight_decay": 0.1,
-        "epochs": 12,
-    },
-    "mlp_mixer": {**_SMALL_HEAD, "width": 128, "dropout": 0.3, "weight_decay": 0.1, "epochs": 12},
+    "vanilla_concat": _CONCAT,
+    "three_way_concat": _CONCAT,
+    "cross_attention": {**_SEQUENCE, "lr": 3e-4},
+    "mlp_mixer": {**_SEQUENCE, "width": 128},
 }
 
 
@@ -259,11 +233,9 @@ def make_config(params: Params) -> TrainConfig:
     }
     architecture = given.get("architecture")
     if not isinstance(architecture, str) or architecture not in SYSTEMS:
-        what = (
-            "architecture is missing"
-            if architecture is None
-            else f"unknown architecture {architecture!r}"
-        )
+        what = f"unknown architecture {architecture!r}"
+        if architecture is None:
+            what = "architecture is missing"
         raise ConfigError("; ".join([*faults, f"{what}; expected one of {', '.join(SYSTEMS)}"]))
 
     for name, field in fields_of(TrainConfig).items():
@@ -271,9 +243,9 @@ def make_config(params: Params) -> TrainConfig:
             faults += _faults(name, value, field)
     if given.get("residual", RESIDUALS[0]) not in RESIDUALS:
         faults.append(f"residual={given['residual']!r} is none of {', '.join(RESIDUALS)}")
-    for name, owners in _ONLY.items():
+    for name, (default, owners) in _ONLY.items():
         if architecture in owners:
-            given.setdefault(name, _DEFAULTS[name])
+            given.setdefault(name, default)
         elif name in given:
             faults.append(f"{name} does not apply to {architecture} (only to {', '.join(owners)})")
     if architecture == "linear":
@@ -284,9 +256,8 @@ def make_config(params: Params) -> TrainConfig:
         ]
         if given.setdefault("epochs", 1) != 1:
             faults.append(f"epochs={given['epochs']!r}: linear is solved in one epoch")
-        given.setdefault(
-            "input_scaling", "standard"
-        )  # there was a choice before there was this system
+        # There was a choice before there was this system.
+        given.setdefault("input_scaling", "standard")
     else:
         given.setdefault("classifier_hidden", 768 if architecture == "three_way_concat" else 512)
     given.setdefault("shuffle", not given.get("weighted_sampling", False))

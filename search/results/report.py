@@ -7,6 +7,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from mmm.files import write_text
+from mmm.metrics import value_of
 from mmm.page import MANY, NARROW, Picture, picture, render
 from search.durations import duration
 from search.ledger.history import History, Trial
