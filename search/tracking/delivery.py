@@ -71,11 +71,7 @@ class Delivery:
         self._client: Any = None
         self._experiment = ""
         self._file: Any = None
-        self._state = Delivered()
-        if not anew:
-            found = self._all_states().get(self._uri, {})
-            known = {name: found[name] for name in Delivered.__slots__ if name in found}
-            self._state = Delivered(**known)
+        self._state = Delivered() if anew else self._all_states().get(self._uri, Delivered())
         self.projection = Projection(next(read_events(self.folder / "ledger.sqlite")))
         self._forget_delivered()
 
@@ -93,14 +89,20 @@ class Delivery:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def _all_states(self) -> dict[str, dict[str, Any]]:
+    def _all_states(self) -> dict[str, Delivered]:
         try:
-            return dict(json.loads(self._path.read_text())["stores"])
+            stores = json.loads(self._path.read_text())["stores"]
         except (FileNotFoundError, KeyError):  # none yet, or of a version that kept one store
             return {}
+        known = Delivered.__slots__
+        return {
+            uri: Delivered(**{name: found[name] for name in known if name in found})
+            for uri, found in stores.items()
+        }
 
     def _save(self) -> None:
-        write_json(self._path, {"stores": {**self._all_states(), self._uri: asdict(self._state)}})
+        states = {**self._all_states(), self._uri: self._state}
+        write_json(self._path, {"stores": {uri: asdict(one) for uri, one in states.items()}})
 
     def read(self) -> None:
         """Take in what the ledger has gained."""
