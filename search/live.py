@@ -53,9 +53,7 @@ class View:
     def follow(self, controller: Controller) -> None:
         self.controller = controller
         # A resumed sweep has told of these before.
-        self._told = {
-            trial.number for trial in controller.trials.values() if trial.state != "running"
-        }
+        self._told = {n for n, trial in controller.trials.items() if trial.state != "running"}
 
     def doing(self, what: str) -> None:
         """Say what is done before the first trial, or with "" that it is over."""
@@ -70,13 +68,8 @@ class View:
         history = replace(self.controller.ledger.history, trials=dict(self.controller.trials))
         metric = self.controller.spec.metric
         running = [trial for trial in history.trials.values() if trial.state == "running"]
-        parts: list[Text | Table] = [
-            plain(line)
-            for line in (
-                *head_lines(self.controller, history),
-                *([self._doing] if self._doing else []),
-            )
-        ]
+        lines = [*head_lines(self.controller, history), *([self._doing] if self._doing else [])]
+        parts: list[Text | Table] = [plain(line) for line in lines]
         if any(trial.epochs for trial in history.trials.values()):
             parts.append(leaderboard_table(history, metric, _ROWS, None, self.console.width))
         if running:
@@ -102,28 +95,26 @@ class View:
                 self._told.add(trial.number)
                 best = trial.best(metric)
                 score = f"{metric} {best[1]:.4f} at epoch {best[0]}" if best else "no score"
-                line = (
+                say(
+                    self.console,
                     f"trial {trial.number} {trial.state} ({trial.reason}):"
-                    f" {trial.settings.get('architecture')}, {score}; "
+                    f" {trial.settings.get('architecture')}, {score};"
+                    f" {best_so_far(self.controller)}; {budget_line(self.controller)}",
                 )
-                line += f"{best_so_far(self.controller)}; {budget_line(self.controller)}"
-                say(self.console, line)
 
 
 def head_lines(controller: Controller, history: History) -> list[str]:
     """Trials by state; the best score and the workers; the budgets and when the first of them
     ends.
     """
+    spec, watch = controller.spec, controller.stopwatch
     states = ", ".join(f"{number} {state}" for state, number in counts(history).items() if number)
-    efficiency = controller.stopwatch.efficiency()
-    workers = f"{controller.spec.workers} workers" + (
-        "" if efficiency is None else f" at efficiency {efficiency:.2f}"
-    )
+    efficiency = watch.efficiency()
+    workers = f"{spec.workers} workers"
+    workers += "" if efficiency is None else f" at efficiency {efficiency:.2f}"
+    took = duration(watch.session_s())
     return [
-        (
-            f"sweep {controller.spec.name}: {states or 'starting workers'}, {workers}, "
-            f"{duration(controller.stopwatch.session_s())}"
-        ),
+        f"sweep {spec.name}: {states or 'starting workers'}, {workers}, {took}",
         *([best_so_far(controller)] if history.best else []),
         f"budget: {budget_line(controller)}",
     ]

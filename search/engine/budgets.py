@@ -33,50 +33,26 @@ def budgets(spec: SweepSpec, history: History, used_s: float) -> list[Budget]:
     """Every budget that the sweep was given, that of trials first. `used_s`: wall time of all
     sessions.
     """
-    found = [
-        Budget(
-            "--trials",
-            history.num_ended,
-            spec.trials,
-            f"{history.num_ended} of {spec.trials} trials",
-        )
-    ]
+    ended, trained_s = history.num_ended, history.trained_s
+    found = [Budget("--trials", ended, spec.trials, f"{ended} of {spec.trials} trials")]
     if (given := spec.time_budget_s) is not None:
-        found.append(
-            Budget(
-                "--time-budget",
-                used_s,
-                given,
-                f"{duration(used_s)} of {duration(given)}",
-                "time budget",
-            )
-        )
-    trained_s = history.trained_s
+        text = f"{duration(used_s)} of {duration(given)}"
+        found.append(Budget("--time-budget", used_s, given, text, "time budget"))
     if (given := spec.compute_budget_s) is not None:
         text = f"{duration(trained_s)} of {duration(given)} of training"
         found.append(Budget("--compute-budget", trained_s, given, text, "compute budget"))
     if (given := spec.gpu_hours) is not None:
         hours = trained_s * spec.gpus_per_trial / 3600
-        found.append(
-            Budget("--gpu-hours", hours, given, f"{hours:.2f} of {given:g} GPU hours", "GPU hours")
-        )
+        text = f"{hours:.2f} of {given:g} GPU hours"
+        found.append(Budget("--gpu-hours", hours, given, text, "GPU hours"))
     if (given := spec.target) is not None:
-        best = history.best[0] if history.best else 0.0
-        found.append(
-            Budget(
-                "--target",
-                _saved_best(history),
-                given,
-                f"score {best:.4f} of {given:g}",
-                "target reached",
-            )
-        )
+        text = f"score {history.best[0] if history.best else 0.0:.4f} of {given:g}"
+        found.append(Budget("--target", _saved_best(history), given, text, "target reached"))
     if (patience := spec.patience) is not None:
         since = history.ended_since_best
         text = f"{since} of {patience} trials since the best"
-        found.append(
-            Budget("--patience", since, patience, text, f"no improvement for {patience} trials")
-        )
+        why = f"no improvement for {patience} trials"
+        found.append(Budget("--patience", since, patience, text, why))
     return found
 
 

@@ -64,9 +64,7 @@ class Orders:
             for trial in self.trials.values()
             if (shape := _shape_or_none(trial.settings)) is not None
         )
-        self.unfinished = [
-            trial.number for trial in self.trials.values() if trial.state == "running"
-        ]
+        self.unfinished = [n for n, trial in self.trials.items() if trial.state == "running"]
         self.packs = PackSizes(spec)
         self._queued_shapes: dict[str, Hashable] = {}
         self._fixed: dict[int, Params | None] = {}
@@ -84,17 +82,14 @@ class Orders:
         """
         orders: list[Order] = []
         if not seat:
-            first = self.next_one()
-            if first is None:
+            if (first := self.next_one()) is None:
                 return []
             orders.append(first)
         trial = self.trials[seat[0] if seat else orders[0].number]
         if trial.number in self._alone:
             return orders
-        size, shape = (
-            self.packs.size(trial.settings, self.spec.trials - len(self.trials)),
-            _shape(trial.settings),
-        )
+        size = self.packs.size(trial.settings, self.spec.trials - len(self.trials))
+        shape = _shape(trial.settings)
         while len(seat) + len(orders) < size and self.packs.may_add(self._num_of_shape[shape]):
             if (order := self.next_one(like=trial)) is None:
                 break
@@ -122,8 +117,7 @@ class Orders:
             if not self.verdicts.stops_at_rung(number):
                 return self._order(self.trials[number])
         while (number := len(self.trials)) < self.spec.trials and self.verdicts.may_order():
-            wanted = self._wanted(like, shape)
-            if wanted is None:
+            if (wanted := self._wanted(like, shape)) is None:
                 return None
             self._suggest(number, *wanted)
             trial = self.trials[number]
@@ -158,22 +152,17 @@ class Orders:
         suggestion = Suggestion({}, {}, {}, queued)
         try:
             params, distributions, suggested = self.searcher.suggest(number, fixed, place)
-            suggestion = replace(
-                suggestion, params=params, distributions=distributions, settings=suggested
-            )
+            suggestion = Suggestion(params, distributions, suggested, queued)
             config = trial_config(suggested, self.spec)
             settings = config.params()
             suggestion = replace(suggestion, precision=self._precision(config.architecture))
             if self.count_parameters is not None:
-                num_parameters = self.count_parameters(suggested)
-                suggestion = replace(suggestion, num_parameters=num_parameters)
+                suggestion = replace(suggestion, num_parameters=self.count_parameters(suggested))
         except (ValueError, FileNotFoundError) as error:  # the latter: features that nobody made
             reason, trace = f"invalid settings: {error}", ""
             if isinstance(error, SpaceError):
                 reason, trace = str(error), traceback.format_exc()
-                suggestion = replace(
-                    suggestion, params=error.params, distributions=error.distributions
-                )
+                suggestion = Suggestion(error.params, error.distributions, {}, queued)
             self.verdicts.end(number, "failed", reason, trace, before=[(number, suggestion)])
             return
         earlier = self.same_settings.setdefault(_without_seed(settings), [])

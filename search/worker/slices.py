@@ -45,7 +45,7 @@ class Slices:
             try:
                 self.members[order.number] = member = Member(order)
                 if order.largest_pack > 1:
-                    self._packs = _measured(member)
+                    self._packs = _measured(member, order.largest_pack)
                 self._runs.append(member.run)
             except Exception as error:
                 self._failures[order.number] = _failure(error)
@@ -80,10 +80,8 @@ class Slices:
                         self._failures[member.number] = _failure(outcome)
                     else:
                         member.add(outcome, self._is_cpu_time, memory_mb, elapsed_s, len(outcomes))
-                if (
-                    any(member.has_to_wait for member in trained)
-                    or time.monotonic() - started >= SLICE_S
-                ):
+                is_slice = time.monotonic() - started >= SLICE_S
+                if is_slice or any(member.has_to_wait for member in trained):
                     break
         except Exception as error:  # of the batched model: nobody can tell whose it is
             is_together = len(self.members) > 1
@@ -137,11 +135,7 @@ class Slices:
         """On the CPU with one thread, that thread's CPU time is what the epoch would take with the
         core to itself.
         """
-        return (
-            self._runs[0].device.type == "cpu" and torch.get_num_threads() == 1
-            if self._runs
-            else False
-        )
+        return self._runs[0].device.type == "cpu" and torch.get_num_threads() == 1
 
     def _forget_memory(self) -> None:
         """Start counting the peak anew: this process has trained other trials before."""
@@ -166,15 +160,8 @@ def _failure(error: Exception, is_together: bool = False) -> Failure:
     return Failure(reason, trace, isinstance(error, Diverged), is_together)
 
 
-def _measured(member: Member) -> PackMeasured:
-    found, settings = (
-        measure_pack_sizes(member.run, member.order.largest_pack),
-        member.order.settings,
-    )
-    return PackMeasured(
-        settings.get("architecture"),
-        settings.get("batch_size"),
-        settings.get("width"),
-        {str(size): seconds for size, seconds in found["seconds"].items()},
-        found["size"],
-    )
+def _measured(member: Member, largest: int) -> PackMeasured:
+    settings, found = member.order.settings, measure_pack_sizes(member.run, largest)
+    kind = (settings.get(name) for name in ("architecture", "batch_size", "width"))
+    seconds = {str(size): seconds for size, seconds in found["seconds"].items()}
+    return PackMeasured(*kind, seconds, found["size"])

@@ -121,14 +121,8 @@ class Member:
         What failed in the middle of an epoch has weights of no epoch: of that none is made.
         """
         run = self.run
-        cut = Cut(
-            self.number,
-            run.epoch,
-            tuple(self.epochs),
-            tuple(self.warnings),
-            failure,
-            run.is_finished,
-        )
+        epochs, warnings = tuple(self.epochs), tuple(self.warnings)
+        cut = Cut(self.number, run.epoch, epochs, warnings, failure, run.is_finished)
         self.epochs, self.warnings = [], []
         if failure is not None or (not cut.epochs and not cut.is_last):
             return cut

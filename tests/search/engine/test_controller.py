@@ -33,6 +33,7 @@ from tests.sweep_parts import (
     SMALL,
     SMALL_SPACE,
     epoch_entry,
+    order_of,
     small_spec,
     suggest_small,
     train_serially,
@@ -394,25 +395,11 @@ def test_a_diverging_trial_fails_with_its_scores_and_the_sweep_goes_on(
     )
     assert "mmm.training.fit.Diverged" in end.traceback
     with pytest.raises(Diverged):
-        list(fit(Slices([_order(sweep, 1)]).members[1].run))
+        list(
+            fit(Slices([order_of(sweep.spec, sweep.folder, 1, trials[1].settings)]).members[1].run)
+        )
     # It lived for some epochs, and the sampler is to learn where it was.
     assert trials[1].epochs
-
-
-def _order(sweep: Sweep, number: int) -> dict[str, Any]:
-    spec = sweep.spec
-    return {
-        "sweep": str(sweep.folder),
-        "number": number,
-        "settings": sweep.history.trials[number].settings,
-        "manifest": spec.manifest,
-        "features": spec.features,
-        "metric": spec.metric,
-        "device": "cpu",
-        "rungs": spec.rungs,
-        "checkpoints": [],
-        "precision": "float32",
-    }
 
 
 def test_settings_that_no_model_can_be_built_with_fail_their_trial_only(
@@ -465,7 +452,7 @@ def test_when_time_is_up_trials_stay_unfinished_and_a_larger_budget_finishes_the
     reports = train_serially(controller)
     next(reports)
     controller.stopwatch.started -= 1000.0
-    assert [number for number, _ in reports] == [0]
+    assert [report.number for report in reports] == [0]
     controller.close_session("time budget")
     assert controller.verdicts.used_up is not None
     assert controller.verdicts.used_up.why == "time budget"

@@ -131,7 +131,7 @@ def test_trials_that_run_meanwhile_stop_after_their_slice_and_go_on_in_the_next_
     next(reports)
     assert controller.next_orders() == []  # another worker's, who gets none
     assert controller.verdicts.broken_off is not None
-    assert [number for number, _ in reports] == [0]
+    assert [report.number for report in reports] == [0]
     assert [(trial.state, len(trial.epochs)) for trial in controller.trials.values()] == [
         ("running", 2),
         *[("failed", 0)] * 5,
