@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from mmm.console import plain, progress_of, say
-from search.durations import duration
 from search.engine.controller import Controller
+from search.ledger.durations import duration
 from search.ledger.history import History
 from search.results.leaderboard import counts, leaderboard_table
 

@@ -12,7 +12,7 @@ from mmm.setting import Setting
 from mmm.training.config import SCALINGS
 from mmm.training.config import Params as Params
 from mmm.training.config import ParamValue as ParamValue
-from search.durations import parse_duration
+from search.ledger.durations import parse_duration
 
 REPEATS = ("new-seed", "reuse")
 

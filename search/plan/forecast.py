@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from mmm.device import cpus_here
-from search.durations import duration
+from search.ledger.durations import duration
 from search.ledger.spec import Params, SweepSpec
 from search.plan.checks import check as check_sweep
 from search.plan.cost import Cost, measure_all

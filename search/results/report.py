@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from mmm.files import write_text
 from mmm.metrics import value_of
 from mmm.page import MANY, NARROW, Picture, picture, render
-from search.durations import duration
+from search.ledger.durations import duration
 from search.ledger.history import History, Trial
 from search.results.baseline import baseline_of, verdict
 from search.results.figures import BLUE, draw_confusion

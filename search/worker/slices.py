@@ -162,6 +162,10 @@ def _failure(error: Exception, is_together: bool = False) -> Failure:
 
 def _measured(member: Member, largest: int) -> PackMeasured:
     settings, found = member.order.settings, measure_pack_sizes(member.run, largest)
-    kind = (settings.get(name) for name in ("architecture", "batch_size", "width"))
-    seconds = {str(size): seconds for size, seconds in found["seconds"].items()}
-    return PackMeasured(*kind, seconds, found["size"])
+    return PackMeasured(
+        settings.get("architecture"),
+        settings.get("batch_size"),
+        settings.get("width"),
+        {str(size): seconds for size, seconds in found["seconds"].items()},
+        found["size"],
+    )

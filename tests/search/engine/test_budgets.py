@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from mmm.models import ARCHITECTURES
-from search.durations import duration, parse_duration
 from search.engine.budgets import broken_constraint, budgets, seconds_left, used_up
+from search.ledger.durations import duration, parse_duration
 from search.ledger.events import Entry
 from search.ledger.history import Event
 from search.ledger.records import Close, End, EndState, Suggestion
