@@ -161,11 +161,7 @@ def _failure(error: Exception, is_together: bool = False) -> Failure:
 
 
 def _measured(member: Member, largest: int) -> PackMeasured:
-    settings, found = member.order.settings, measure_pack_sizes(member.run, largest)
-    return PackMeasured(
-        settings.get("architecture"),
-        settings.get("batch_size"),
-        settings.get("width"),
-        {str(size): seconds for size, seconds in found["seconds"].items()},
-        found["size"],
-    )
+    of, found = member.order.settings.get, measure_pack_sizes(member.run, largest)
+    seconds = {str(size): seconds for size, seconds in found["seconds"].items()}
+    kind = of("architecture"), of("batch_size"), of("width")
+    return PackMeasured(*kind, seconds, found["size"])
