@@ -19,6 +19,7 @@ from typing import Any
 
 import click
 import pytest
+import torch
 import typer
 
 from tests.conftest import write_corpus, write_wav
@@ -45,7 +46,9 @@ _SMALLER = (
     (r"^(mmm encode manifest.csv --features features)$", rf"\1 {_SMALL_ENCODERS}"),
 )
 # In a process of their own: what starts Ray, and what sets up its process for training.
-_APART = re.compile(r"mmm-search (run|resume|encode) |mmm (train|profile) ")
+_APART = re.compile(
+    r"mmm-search (run|resume) (?!.*--serial)|mmm-search encode |mmm (train|profile) "
+)
 _TIMEOUT_S = 300.0
 # Nothing that a repository has to hold, though it looks like a file.
 _ELSEWHERE = re.compile(
@@ -128,6 +131,7 @@ def _run(line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
     capsys.readouterr()
     with pytest.raises(SystemExit) as ended:
         _MODULES[program].main()
+    torch.set_num_threads(1)  # as before: a serial sweep has taken all cores
     return Done(int(ended.value.code or 0), *capsys.readouterr())
 
 
