@@ -1,7 +1,7 @@
 """Does a fusion system learn more than a linear model on the same features?
 
-    python -m benchmarks.heads manifest.csv --features DIR... [--seeds 5] [--systems vanilla_concat
-    ...] [--text-alone]
+    python -m benchmarks.heads manifest.csv --features DIR... [--seeds 5] [--text-alone]
+        [--systems vanilla_concat ...]
 
 For each features folder, each system is trained with `mmm train`'s defaults and with its known good
 point of the space `full`, with several seeds, and set against logistic regression with the same

@@ -13,9 +13,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from mmm.console import plain, say
-from search.durations import duration
+from mmm.console import plain, progress_of, say
 from search.engine.controller import Controller
+from search.ledger.durations import duration
 from search.ledger.history import History
 from search.results.leaderboard import counts, leaderboard_table
 
@@ -30,13 +30,13 @@ class View:
     """
 
     def __init__(self, console: Console, name: str, *, is_live: bool) -> None:
-        self.console, self.name, self.is_live = console, name, is_live
+        self.console, self.name, self.is_live = progress_of(console), name, is_live
         self.controller: Controller | None = None
         self._doing = ""
         self._told: set[int] = set()
         self._live = Live(
             get_renderable=self.picture,
-            console=console,
+            console=self.console,
             refresh_per_second=_REFRESH_PER_S,
             transient=True,
         )

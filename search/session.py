@@ -15,6 +15,7 @@ from rich.console import Console
 from mmm.console import say
 from mmm.device import cpus_here
 from mmm.manifest import Manifest
+from mmm.metrics import value_of
 from search.engine.controller import Controller
 from search.ledger.data import Changes, data_changes, restarts
 from search.ledger.events import create_sweep, open_sweep, read_history
@@ -28,7 +29,7 @@ from search.results.baseline import baseline_of, fit_baseline, verdict, words
 from search.results.export import best_trial, export_trial
 from search.results.leaderboard import counts, leaderboard_table, write_leaderboard
 from search.space.enqueue import Point
-from search.space.settings import SettingsCheck, sweep_precisions, with_features_there
+from search.space.settings import SettingsCheck, sweep_precisions
 from search.stopping import Stopping
 from search.tracking.outbox import Outbox
 
@@ -69,7 +70,7 @@ def start(
             " or choose another --name"
         )
     with lasting(console), Outbox() as outbox:
-        checked = check(with_features_there(spec), points)
+        checked = check(spec, points)
         priors: list[Prior] = []
         if warm_start:
             from search.suggest.warm_start import load_priors
@@ -186,7 +187,7 @@ def _run(
                     write_leaderboard(folder / "leaderboard.csv", history, spec.metric)
             from search.results.report import write_report
 
-            write_report(folder / "report.html", history, space)
+            write_report(folder / "report.html", history)
             winner = best_trial(history)
             if winner is not None:
                 export_trial(history, folder, winner.number, folder / "bundle")
@@ -226,7 +227,7 @@ def _fit_baseline(controller: Controller, manifest: Manifest, view: View, consol
     ledger.append(found)
     say(
         console,
-        f"linear baseline: {metric} {found.metrics[metric]:.4f} (logistic regression,"
+        f"linear baseline: {metric} {value_of(found.metrics, metric):.4f} (logistic regression,"
         f" {words(found)}), in {found.seconds:.1f} s",
     )
     view.doing("")

@@ -24,14 +24,9 @@ def in_fresh_process(bundle: Path, manifest: Path, features: Path) -> Metrics:
     """Metrics of a bundle, loaded and evaluated by a new Python. Raises BundleError with what that
     one said.
     """
-    command = [
-        sys.executable,
-        "-m",
-        "mmm.bundle.evaluate",
-        str(bundle),
-        str(manifest),
-        str(features),
-    ]
+    arguments = map(str, (bundle, manifest, features))
+    # -P: an mmm.py in the user's folder is not ours.
+    command = [sys.executable, "-P", "-m", "mmm.bundle.evaluate", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise BundleError(
@@ -47,11 +42,8 @@ def main() -> None:
     try:
         checked = read_manifest(manifest, check_audio=False)
         found = load_bundle_or_ensemble(bundle)
-        print(
-            json.dumps(
-                evaluate_bundle(found, checked, features, checked.rows("dev"), torch.device("cpu"))
-            )
-        )
+        rows, cpu = checked.rows("dev"), torch.device("cpu")
+        print(json.dumps(evaluate_bundle(found, checked, features, rows, cpu)))
     except (ValueError, FileNotFoundError) as error:
         sys.exit(str(error))
 
@@ -68,13 +60,10 @@ def check_bundle_fits(bundle: Bundle, manifest: Manifest, features_dir: Path) ->
         ("text", features.text.recipe, bundle.text_recipe),
     ):
         if found != wanted:
-            names = [
-                name
+            differing = ", ".join(
+                f"{name}: {found.get(name)!r}, not {wanted.get(name)!r}"
                 for name in sorted(found.keys() | wanted.keys())
                 if found.get(name) != wanted.get(name)
-            ]
-            differing = ", ".join(
-                f"{name}: {found.get(name)!r}, not {wanted.get(name)!r}" for name in names
             )
             raise ValueError(
                 f"{bundle.path}: trained on other {kind} features than {features_dir}/ holds"

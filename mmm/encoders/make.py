@@ -29,13 +29,10 @@ def make_speech_encoder(
             raise ValueError(
                 f"--layer {layer} is for pretrained speech models; fbank has no layers"
             )
-        from mmm.encoders.fbank import Fbank
+        from mmm.encoders.fbank import FRAME_RATE_HZ, Fbank
 
-        return (
-            Fbank(num_mels=num_mels)
-            if frame_rate is None
-            else Fbank(frame_rate=frame_rate, num_mels=num_mels)
-        )
+        rate = FRAME_RATE_HZ if frame_rate is None else frame_rate
+        return Fbank(frame_rate=rate, num_mels=num_mels)
     from mmm.encoders.huggingface_speech import HuggingFaceSpeech
 
     encoder = HuggingFaceSpeech(

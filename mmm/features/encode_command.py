@@ -33,16 +33,8 @@ def encode_command(
 
     Contexts and audio features are those of the recipes, unless it is said which are wanted.
     """
-    return shlex.join(
-        [
-            "mmm",
-            "encode",
-            str(manifest),
-            "--features",
-            str(features),
-            *encode_options(recipes, contexts=contexts, audio_features=audio_features),
-        ]
-    )
+    options = encode_options(recipes, contexts=contexts, audio_features=audio_features)
+    return shlex.join(["mmm", "encode", str(manifest), "--features", str(features), *options])
 
 
 def encode_options(
@@ -59,10 +51,10 @@ def encode_options(
     words: list[str] = []
     precisions: list[str] = []
     if speech := _merged(audio):
-        words += [] if speech["encoder"] == "fbank" else ["--audio-encoder", str(speech["encoder"])]
         if speech["encoder"] == "fbank":
             words += _options(speech, [("frame_rate_hz", "--frame-rate", _FBANK_FRAME_RATE)])
-        else:  # without an entry it keeps every frame
+        else:  # without a frame rate it keeps every frame
+            words += ["--audio-encoder", speech["encoder"]]
             words += ["--frame-rate", _number(speech.get("frame_rate_hz", 0.0))]
         words += _options(speech, _SPEECH_OPTIONS)
         precisions += [speech["precision"]] if "precision" in speech else []
@@ -70,18 +62,12 @@ def encode_options(
         if written["encoder"] == "char-ngram":
             words += _options(written, _CHAR_NGRAM_OPTIONS)
         else:
-            words += [
-                "--text-encoder",
-                str(written["encoder"]),
-                *_options(written, [("revision", "--text-revision", None)]),
-            ]
+            words += ["--text-encoder", written["encoder"]]
+            words += _options(written, [("revision", "--text-revision", None)])
         precisions += [written["precision"]] if "precision" in written else []
     if precisions:  # `auto` is another one on another machine
-        words += [
-            "--precision",
-            precisions[0],
-            *(["--device", "cuda"] if precisions[0] == "fp16" else []),
-        ]
+        words += ["--precision", precisions[0]]
+        words += ["--device", "cuda"] if precisions[0] == "fp16" else []
     kept = set(audio_features) or {recipe["feature"] for recipe in audio if "feature" in recipe}
     if kept and kept != set(AUDIO_FEATURES):
         words += ["--audio-feature", ",".join(name for name in AUDIO_FEATURES if name in kept)]
@@ -95,11 +81,11 @@ def _merged(recipes: list[Recipe]) -> Recipe:
     """What the stores of the first encoder say of it together: each leaves out what does not touch
     its features.
     """
-    found: Recipe = {}
+    merged: Recipe = {}
     for recipe in recipes:
         if recipe["encoder"] == recipes[0]["encoder"]:
-            found = {**recipe, **found}
-    return found
+            merged = {**recipe, **merged}
+    return merged
 
 
 def _options(recipe: Recipe, options: Iterable[tuple[str, str, object]]) -> list[str]:

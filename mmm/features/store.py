@@ -67,9 +67,8 @@ def encoded(frames: npt.NDArray[np.floating], kind: str, frames_per_mean: int = 
     Pooled before frames are averaged: the last mean may be of fewer frames, and the mean of all
     must not depend on that.
     """
-    with np.errstate(
-        over="ignore"
-    ):  # what does not fit becomes infinite, and is refused by the store
+    # What does not fit becomes infinite, and is refused by the store.
+    with np.errstate(over="ignore"):
         rounded = frames.astype(np.float16)
     pooled = pool(rounded, kind) if len(rounded) else np.zeros(rounded.shape[1:], dtype=np.float16)
     if frames_per_mean > 1 and len(rounded):
@@ -261,13 +260,13 @@ def find_store(
     """
     every = list_recipes(features_dir, manifest)
     recipes = {path: recipe for path, recipe in every.items() if recipe["kind"] == kind}
-    found = [
+    matching = [
         path
         for path, recipe in recipes.items()
         if all(recipe.get(name) == value for name, value in wanted.items())
     ]
     (name, value), *_ = wanted.items()
-    if not found:
+    if not matching:
         there = ", ".join(sorted({str(recipe.get(name)) for recipe in recipes.values()})) or "none"
         lacking = {"contexts": [value]} if kind == "text" else {"audio_features": [value]}
         command = encode_command(
@@ -280,13 +279,13 @@ def find_store(
             f"no {kind} features for {name}={value} in {features_dir}/ (found: {there}); run:"
             f" {command}"
         )
-    if len(found) > 1:
+    if len(matching) > 1:
         raise ValueError(
-            f"{features_dir}/ holds {kind} features of {len(found)} encoders for {name}={value};"
+            f"{features_dir}/ holds {kind} features of {len(matching)} encoders for {name}={value};"
             " keep one of each kind in a folder, and encode with the other into another"
-            f" one\n{_how_to_keep_one(recipes, found)}"
+            f" one\n{_how_to_keep_one(recipes, matching)}"
         )
-    store = open_store(found[0], manifest)
+    store = open_store(matching[0], manifest)
     if store.checksums is None and features_dir.absolute() not in _told:
         _told.add(features_dir.absolute())
         command = encode_command(manifest, features_dir, every.values())

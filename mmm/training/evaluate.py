@@ -1,6 +1,6 @@
 """Predictions and metrics of a model on a split."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -37,17 +37,13 @@ def pack_probabilities(pack: Pack, data: SplitData, device: torch.device) -> Ten
 def _probabilities(
     forward_all: Callable[[Batch], Tensor], num_members: int, data: SplitData, device: torch.device
 ) -> Tensor:
-    everyone = torch.arange(len(data))
-    is_pooled = data.config.is_pooled
-    parts = (
-        everyone.split(_POOLED_BATCH_SIZE)
-        if is_pooled
-        else data.parts(everyone, device, _TIMES / num_members)
-    )
-    found = torch.empty(num_members, len(data), data.dims.num_classes)
+    parts: Sequence[Tensor] = (everyone := torch.arange(len(data))).split(_POOLED_BATCH_SIZE)
+    if not data.config.is_pooled:
+        parts = data.parts(everyone, device, _TIMES / num_members)
+    shares = torch.empty(num_members, len(data), data.dims.num_classes)
     for rows in parts:
-        found[:, rows] = forward_all(data.batch(rows, device)).float().softmax(dim=-1).cpu()
-    return found
+        shares[:, rows] = forward_all(data.batch(rows, device)).float().softmax(dim=-1).cpu()
+    return shares
 
 
 def evaluate(model: nn.Module, data: SplitData, device: torch.device) -> Metrics:

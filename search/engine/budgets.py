@@ -5,7 +5,7 @@ the ledger holds.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from search.durations import duration
+from search.ledger.durations import duration
 from search.ledger.history import History
 from search.ledger.records import Epoch
 from search.ledger.spec import SweepSpec

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 
-from mmm.training.config import make_config
+from mmm.training.config import Params, make_config
 from mmm.training.pack import pack_shape
 from search.engine.budgets import broken_constraint
 from search.engine.pack_sizes import PackSizes
@@ -16,7 +16,7 @@ from search.engine.verdicts import Verdicts
 from search.ledger.events import Entry, Ledger
 from search.ledger.history import Trial
 from search.ledger.records import Suggestion
-from search.ledger.spec import Params, SweepSpec
+from search.ledger.spec import SweepSpec
 from search.messages import Order
 from search.space.load import SpaceError, point_settings
 from search.space.sampling import fixing

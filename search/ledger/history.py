@@ -5,8 +5,9 @@ of events.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
+from mmm.metrics import Metrics
 from search.ledger.records import (
     Baseline,
     Checkpoint,
@@ -102,7 +103,7 @@ class Trial:
         """Best epoch and its score; the earliest where several are equal."""
         return self._scored(metric)[2] if self.epochs else None
 
-    def metrics(self, epoch: int) -> dict[str, Any]:
+    def metrics(self, epoch: int) -> Metrics:
         """All metrics of an epoch, the tables among them."""
         return next(entry for entry in self.epochs if entry.epoch == epoch).all_metrics
 

@@ -11,8 +11,9 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar, cast
 
+from mmm.metrics import Metrics
 from search.ledger.spec import Params, ParamValue, SweepSpec
 
 # Of a field that is written though it has its default: as it always was.
@@ -58,7 +59,7 @@ class Baseline:
 
     kind: ClassVar[str] = "baseline"
     settings: Params
-    metrics: Mapping[str, Any]  # validation, tables among them
+    metrics: Metrics  # validation
     seconds: float
     sha256: str  # of its bundle
     num_parameters: int
@@ -111,9 +112,10 @@ class Epoch:
     copied_from: int | None = None  # the trial that had the same settings: nothing was trained
 
     @property
-    def all_metrics(self) -> dict[str, Any]:
+    def all_metrics(self) -> Metrics:
         """The tables among them."""
-        return {**self.metrics, **(json.loads(self.tables) if self.tables else {})}
+        tables = json.loads(self.tables) if self.tables else {}
+        return cast(Metrics, {**self.metrics, **tables})
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,11 +290,11 @@ def as_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def split_tables(metrics: Mapping[str, Any]) -> tuple[dict[str, float], str]:
+def split_tables(metrics: Metrics) -> tuple[Mapping[str, float], str]:
     """The metrics that are one number, and the others as an `Epoch` has them."""
     tables = {name: value for name, value in metrics.items() if isinstance(value, dict | list)}
     scalars = {name: value for name, value in metrics.items() if name not in tables}
-    return scalars, as_json(tables) if tables else ""
+    return cast(Mapping[str, float], scalars), as_json(tables) if tables else ""
 
 
 def body_of(record: Record) -> dict[str, object]:
@@ -305,12 +307,12 @@ def body_of(record: Record) -> dict[str, object]:
     return {**about, **_fields(record)}
 
 
-def record_of(kind: str, body: dict[str, Any]) -> Record:
+def record_of(kind: str, body: Mapping[str, Any]) -> Record:
     """The record that a body in a ledger is. Raises KeyError, TypeError or ValueError where it is
     none.
     """
     if kind == "epoch":
-        return epoch_of(body)
+        return _epoch(body)
     cls = _NOTES.get(body.get("about")) if kind == "note" else _KINDS.get(kind)
     if cls is None:
         return UnknownEvent(kind, as_json(body))
@@ -326,9 +328,8 @@ def record_of(kind: str, body: dict[str, Any]) -> Record:
     return _made(cls, body)
 
 
-def epoch_of(body: dict[str, Any]) -> Epoch:
-    """As `record_of`; the tables may stand among the metrics, as a worker has them."""
-    if "tables" not in body:
+def _epoch(body: Mapping[str, Any]) -> Epoch:
+    if "tables" not in body:  # they may stand among the metrics, as in the first ledgers
         metrics, tables = split_tables(body["metrics"])
         if tables:
             body = {**body, "metrics": metrics, "tables": tables}
@@ -351,7 +352,7 @@ def _data_note(body: Mapping[str, Any]) -> DataNote:
 _AnyRecord = TypeVar("_AnyRecord")
 
 
-def _made(cls: type[_AnyRecord], body: dict[str, Any]) -> _AnyRecord:
+def _made(cls: type[_AnyRecord], body: Mapping[str, Any]) -> _AnyRecord:
     try:
         return cls(**body)
     except TypeError:  # with fields of a later version, or without some

@@ -9,6 +9,7 @@ from pathlib import Path
 from mmm.bundle.records import Provenance
 from mmm.bundle.write import save_run_bundle
 from mmm.manifest import Manifest
+from mmm.metrics import value_of
 from mmm.training.baselines import fitted, tuned
 from mmm.training.config import Params
 from search.ledger.history import History
@@ -71,7 +72,7 @@ def verdict(history: History) -> str | None:
         return None
     metric = history.spec.metric
     score, number = history.best
-    base = float(found.metrics[metric])
+    base = value_of(found.metrics, metric)
     where = "above" if score > base else "below" if score < base else "level with"
     sentence = (
         f"the winner is {where} the linear baseline: {metric} {score:.4f} (trial {number},"

@@ -4,10 +4,9 @@ before it appears.
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
 
 import torch
 
@@ -26,7 +25,7 @@ from mmm.bundle.write import (
 from mmm.files import new_directory, sha256_of_file, write_bytes, write_text
 from mmm.manifest import Manifest
 from mmm.manifest_csv import read_manifest
-from mmm.metrics import Metrics, bootstrap_intervals
+from mmm.metrics import Metrics, bootstrap_intervals, value_of
 from mmm.training.config import make_config
 from mmm.training.evaluate import score
 from mmm.training.features import dims_of, load_features
@@ -308,7 +307,7 @@ def _write(history: History, sweep: Path, trial: Trial, manifest: Manifest, out:
         epochs_trained=trial.epoch,
         seed=config.seed,
         precision=trial.precision,
-        validation_metrics=cast(Metrics, trial.metrics(best[0])),
+        validation_metrics=trial.metrics(best[0]),
     )
     write_bundle(out, head, weights, provenance)
 
@@ -325,7 +324,7 @@ def _finish(trials: Sequence[Trial], folder: Path, data: _Data, options: Options
         bundle, manifest, data.features, manifest.rows("dev"), torch.device("cpu")
     )
     metrics = score(probabilities, rows)
-    expected: Mapping[str, Any] = metrics
+    expected = metrics
     if isinstance(bundle, Bundle):
         best = trials[0].best(metric)
         assert best is not None
@@ -368,20 +367,20 @@ def _finish(trials: Sequence[Trial], folder: Path, data: _Data, options: Options
 def check_reproduced(
     folder: Path,
     metric: str,
-    found: Mapping[str, Any],
-    expected: Mapping[str, Any],
+    found: Metrics,
+    expected: Metrics,
     who: str,
     changes: Callable[[], str] = lambda: _CHANGED,
 ) -> None:
     """Raise ValueError where a bundle does not score what it did when it was trained; `changes`
     says why that may be.
     """
-    loss = float(expected["loss"])
-    if abs(found[metric] - expected[metric]) > _SCORE_TOLERANCE or abs(
-        found["loss"] - loss
-    ) > _LOSS_TOLERANCE * max(1.0, loss):
+    score, score_then = value_of(found, metric), value_of(expected, metric)
+    loss, loss_then = found["loss"], expected["loss"]
+    if abs(score - score_then) > _SCORE_TOLERANCE or abs(loss - loss_then) > _LOSS_TOLERANCE * max(
+        1.0, loss_then
+    ):
         raise ValueError(
-            f"{folder}: the bundle's validation {metric} is {found[metric]:.4f} (loss"
-            f" {found['loss']:.4f}), {who} {expected[metric]:.4f} (loss {loss:.4f}); {changes()}"
-            " Nothing was written"
+            f"{folder}: the bundle's validation {metric} is {score:.4f} (loss {loss:.4f}), {who}"
+            f" {score_then:.4f} (loss {loss_then:.4f}); {changes()} Nothing was written"
         )

@@ -3,28 +3,21 @@ does not hold.
 """
 
 import hashlib
-import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import optuna
-from optuna.distributions import (
-    distribution_to_json,
-    json_to_distribution,
-)
+from optuna.distributions import json_to_distribution
 from optuna.trial import TrialState, create_trial
 
 from search.ledger.history import Trial
 from search.ledger.records import Prior
 from search.ledger.spec import Params
-from search.space.load import SpaceError
+from search.space.load import as_texts, ask
+from search.space.study import new_study
 from search.suggest.acquisition import Proposer
 from search.suggest.curve_model import Belief
 from spaces import Space
-
-optuna.logging.set_verbosity(optuna.logging.ERROR)
-warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-
 
 SAMPLERS = ("model", "tpe", "random")
 COST_WEIGHT = 0.0
@@ -72,7 +65,7 @@ class Searcher:
         self.proposer = (
             Proposer(space, self.belief, cost_weight) if self.belief is not None else None
         )
-        self.study = optuna.create_study(direction="maximize")
+        self.study = new_study()
         self._running: dict[int, optuna.Trial] = {}
         for number in sorted(trials):
             self.add(trials[number])
@@ -105,7 +98,7 @@ class Searcher:
 
     def suggest(
         self, number: int, fixed: Params | None = None, place: int = 0
-    ) -> tuple[Params, dict[str, str], Params]:
+    ) -> tuple[Params, Mapping[str, str], Params]:
         """Parameters, their distributions as JSON, and the settings the space makes of them, for
         trial `number`.
 
@@ -135,22 +128,8 @@ class Searcher:
         trial = self.study.ask()
         assert trial.number == number, (trial.number, number)
         self._running[number] = trial
-        settings: Params = {}
-        fault: Exception | None = None
-        try:
-            settings = dict(self.space.suggest(trial))
-        except Exception as error:
-            fault = error
-        distributions = {
-            name: distribution_to_json(found) for name, found in trial.distributions.items()
-        }
-        if fault is not None:
-            raise SpaceError(
-                f"the space failed: {type(fault).__name__}: {fault}",
-                dict(trial.params),
-                distributions,
-            ) from fault
-        return dict(trial.params), distributions, settings
+        settings = ask(self.space, trial, "the space failed")
+        return dict(trial.params), as_texts(trial.distributions), settings
 
     def expected(self, numbers: Sequence[int]) -> dict[int, float] | None:
         """Final scores expected of trials that reached a rung; None while there is too little to go

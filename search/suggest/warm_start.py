@@ -9,6 +9,7 @@ import optuna
 
 from search.ledger.events import LedgerError, read_history
 from search.ledger.records import Prior
+from search.space.study import quieten
 
 
 def load_priors(source: str, runs: Path, metric: str) -> list[Prior]:
@@ -73,6 +74,7 @@ def _of_ledger(path: Path, source: str, metric: str) -> list[Prior]:
 
 
 def _of_storage(url: str, source: str) -> list[Prior]:
+    quieten()
     try:
         names = optuna.get_all_study_names(url)
     except Exception as error:

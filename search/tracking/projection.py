@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from mmm.files import sha256_of_json
+from mmm.metrics import value_of
 from search.ledger.history import Event
 from search.ledger.records import (
     Baseline,
@@ -192,7 +193,7 @@ class Projection:
 
     def _baseline(self, found: Baseline, when: float) -> None:
         """On the sweep's own run, so that the list of runs holds trials alone."""
-        metric, value = self.spec.metric, float(found.metrics[self.spec.metric])
+        metric, value = self.spec.metric, value_of(found.metrics, self.spec.metric)
         self.change(SWEEP).points.append(
             Point(f"baseline_{metric}", value, int(when * 1000), self._sessions)
         )

@@ -96,6 +96,7 @@ def server_command(store: str, port: int, artifacts: Path | None = None) -> list
     """
     command = [
         sys.executable,
+        "-P",
         "-m",
         "mlflow",
         "server",
@@ -120,6 +121,7 @@ def server_environment() -> Mapping[str, str]:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "PYTHONSAFEPATH": "1",  # it starts Python again: uvicorn's, not the user's folder's
     }
 
 

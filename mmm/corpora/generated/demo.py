@@ -36,9 +36,7 @@ _ENTRIES = {"audio", "demo.json", "manifest.csv"}
 SITUATION = {"neutral": 0, "happy": 0, "surprise": 0, "angry": 1, "disgust": 1, "sad": 2, "fear": 2}
 VOICE = {"neutral": 0, "disgust": 0, "sad": 0, "happy": 1, "angry": 1, "surprise": 2, "fear": 2}
 # Neutral is 7 of 26.
-_SHARE = {"neutral": 7, "happy": 4} | dict.fromkeys(
-    ("surprise", "angry", "sad", "disgust", "fear"), 3
-)
+_SHARE = {"neutral": 7, "happy": 4, "surprise": 3, "angry": 3, "sad": 3, "disgust": 3, "fear": 3}
 
 _PERSISTENCE = 0.82  # chance that a turn keeps the emotion of the turn before it
 _FILLER_CHANCE = 0.7  # of a turn that may be a filler, which leaves about half of all turns

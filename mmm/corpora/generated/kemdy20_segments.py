@@ -100,7 +100,7 @@ def plan(
     blocks = _deal_runs(_runs(rng, counts, num_tied), num_sessions)
     least = {session: sum(map(len, runs)) for session, runs in blocks.items()}
     sizes = _shares(rng, total, num_sessions, least)
-    found: dict[tuple[int, int], list[Segment]] = {}
+    dialogues: dict[tuple[int, int], list[Segment]] = {}
     for session in range(1, num_sessions + 1):
         num_neutral = sizes[session - 1] - sum(map(len, blocks[session]))
         mixed = [*blocks[session], *([[("neutral",)]] * num_neutral)]
@@ -115,9 +115,9 @@ def plan(
         }
         for script in range(1, num_scripts + 1):
             part = turns[ends[script - 2] if script > 1 else 0 : ends[script - 1]]
-            found[session, script] = _dialogue(rng, session, script, part, users, voices)
-    assert sum(map(len, found.values())) == total
-    return found
+            dialogues[session, script] = _dialogue(rng, session, script, part, users, voices)
+    assert sum(map(len, dialogues.values())) == total
+    return dialogues
 
 
 def _scaled(total: int) -> tuple[dict[str, int], int]:
@@ -205,7 +205,7 @@ def _dialogue(
     users: dict[str, int],
     voices: dict[str, tuple[float, float]],
 ) -> list[Segment]:
-    found: list[Segment] = []
+    segments: list[Segment] = []
     spoken: Counter[str] = Counter()
     sex = "FM"[int(rng.integers(2))]
     before: str | None = None
@@ -219,11 +219,11 @@ def _dialogue(
         num_fillers = num_fillers + 1 if filler else 0
         identity = f"Sess{session:02}_script{script:02}_User{users[sex]:03}{sex}_{spoken[sex]:03}"
         text = _text(rng, told, round(seconds * rate_hz / _SYLLABLES_A_WORD), filler)
-        found.append(Segment(identity, emotions, told, seconds, text, voices[sex], rate_hz))
+        segments.append(Segment(identity, emotions, told, seconds, text, voices[sex], rate_hz))
         before = told
         if rng.random() < 0.85:
             sex = "M" if sex == "F" else "F"
-    return found
+    return segments
 
 
 def _text(rng: np.random.Generator, told: str, num_words: int, is_filler: bool) -> str:

@@ -77,7 +77,7 @@ def test_training_imports_no_compiler() -> None:
     program = """
 import sys, torch
 from mmm.training.adamw import AdamW
-import mmm.training.fit, mmm.profile
+import mmm.training.fit, mmm.training.profile
 model = torch.nn.Linear(2, 2)
 optimizer = AdamW(model.parameters(), lr=1, weight_decay=0)
 # as packs do

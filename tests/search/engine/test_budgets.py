@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from mmm.models import ARCHITECTURES
-from search.durations import duration, parse_duration
 from search.engine.budgets import broken_constraint, budgets, seconds_left, used_up
+from search.ledger.durations import duration, parse_duration
 from search.ledger.events import Entry
 from search.ledger.history import Event
 from search.ledger.records import Close, End, EndState, Suggestion
@@ -375,7 +375,7 @@ def test_the_report_sets_score_against_the_cost_that_all_trials_have(
     history = sweep.history
     costs = ["milliseconds per utterance", "parameters", "seconds per epoch"]
     for cost in costs:
-        write_report(tmp_path / "report.html", history, None)
+        write_report(tmp_path / "report.html", history)
         text = (tmp_path / "report.html").read_text()
         assert f"<figcaption>Score against {cost}; " in text
         assert f'<td class="number">{history.best[1] if history.best else None}</td>' in text

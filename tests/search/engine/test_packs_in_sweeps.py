@@ -14,7 +14,6 @@ from ray.tune.schedulers import TrialScheduler
 
 from mmm.training.config import make_config
 from mmm.training.pack import pack_shape
-from search.cli.sweeps import parse_packs
 from search.cluster.actor import TrialActor
 from search.cluster.tune import SeatScheduler, SeatSearcher
 from search.engine.controller import MAX_DEAD_WORKERS, Controller
@@ -22,7 +21,7 @@ from search.engine.pack_sizes import PackSizes
 from search.ledger.events import create_sweep, open_sweep, read_history
 from search.ledger.history import History
 from search.ledger.records import PackMeasured
-from search.ledger.spec import SweepSpec
+from search.ledger.spec import SweepSpec, parse_packs
 from search.messages import orders_of
 from search.serial import train
 from search.space.sampling import draws, fixing
@@ -308,13 +307,7 @@ def test_no_packs_where_they_are_off_or_would_change_what_was_asked_for(
 
 
 def test_the_option_is_read_and_refused() -> None:
-    assert [parse_packs(text) for text in (None, "auto", "off", "1", "12")] == [
-        None,
-        None,
-        1,
-        1,
-        12,
-    ]
+    assert [parse_packs(text) for text in ("auto", "off", "1", "12")] == [None, 1, 1, 12]
     for wrong in ("0", "-2", "many", "1.5", ""):
         with pytest.raises(ValueError, match="expected auto, off or a number of trials"):
             parse_packs(wrong)
