@@ -37,7 +37,7 @@ def plain(text: str) -> Text:
 
 
 def say(console: Console, text: str) -> None:
-    """A line as it is: neither coloured nor wrapped, so that what it names can be copied."""
+    """A line as it is, however long: what it names can be copied."""
     console.print(plain(text), highlight=False, soft_wrap=True)
 
 
@@ -57,8 +57,7 @@ class PlainConsole(Console):
         return super().render_str(printable(text), **options)
 
     def say(self, text: str) -> None:
-        """A line as it is, however long."""
-        self.print(text, highlight=False, soft_wrap=True)
+        say(self, text)
 
     def status(self, status: Any, **options: Any) -> Status:
         shown = plain(status) if isinstance(status, str) else status
