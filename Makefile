@@ -1,10 +1,34 @@
-# make sweep   install, then the main job on a generated corpus
-# make test    install, then all checks and tests
-# make quick   the same without the tests that take minutes
+# make install  an environment in .venv with everything
+# make sweep    install, then the main job on a generated corpus
+# make test     install, then all checks and tests
+# make quick    the same without the tests that take minutes
+SHELL := bash
+.DELETE_ON_ERROR:
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# Two processes, of which the one that has nothing left takes over half of what the other has.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+# Some set it: every process that a test starts would then compile all modules again.
+unexport PYTHONDONTWRITEBYTECODE
+# Of what pip says, a line a package.
+define A_LINE_A_PACKAGE
+import sys
+for line in sys.stdin:
+    words = line.split()
+    if line.startswith(("Collecting", "Processing")):
+        print(" ", words[1].rpartition("/")[2])
+    elif line.startswith("Installing"):
+        print("unpacking", len(words) - 3, "packages, which takes a minute or more")
+endef
+define WHAT_IS_INSTALLED
+from importlib.metadata import version as of
+parts = ", ".join(f"{name} {of(name)}" for name in ("torch", "ray", "optuna", "mlflow"))
+print("installed mmm-search", of("mmm-search"), "with", parts, "in $(VENV); type: $(BIN)/mmm-search quickstart")
+endef
+export A_LINE_A_PACKAGE
+export WHAT_IS_INSTALLED
 
 .PHONY: sweep test quick check install clean
 
@@ -12,10 +36,10 @@ sweep: $(INSTALLED)
 	$(BIN)/mmm-search quickstart
 
 test: check
-	$(BIN)/python -m pytest
+	$(PYTEST) --durations=20
 
 quick: check
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -28,8 +52,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: $$($(PYTHON) --version) is too old; Python 3.11 or newer is needed: make PYTHON=python3.11 ..."; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[search,onnx,demo,dev]'
-	@touch $@
+	@set -o pipefail; export PYTHONUNBUFFERED=1; \
+		$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt \
+		-e '.[search,onnx,demo,dev]' | $(BIN)/python -c "$$A_LINE_A_PACKAGE"
+	@$(BIN)/python -c "$$WHAT_IS_INSTALLED" > $@ && cat $@
 
 clean:
 	rm -rf $(VENV) runs
