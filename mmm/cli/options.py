@@ -41,7 +41,8 @@ def options_of(
                 )
             else:
                 parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
-        command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        told = signature.replace(parameters=parameters)
+        command.__signature__ = told  # type: ignore[attr-defined]
         return command
 
     return decorate

@@ -52,7 +52,6 @@ def importances(history: History) -> dict[str, float]:
     """How much each parameter decided the score of complete trials, most first, by fANOVA (Hutter
     et al. 2014); of those that all complete trials have. Empty where there is too little to tell.
     """
-    assert history.spec is not None
     complete = [trial for trial in history.trials.values() if trial.state == "complete"]
     if len(complete) < _ENOUGH:
         return {}

@@ -1,6 +1,5 @@
 """From what a space suggests to complete settings, checked against the features that are there."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from mmm.features.store import list_recipes
 from mmm.manifest import Manifest
 from mmm.manifest_csv import read_manifest
 from mmm.models import ARCHITECTURES
-from mmm.training.config import ConfigError, TrainConfig, make_config
+from mmm.training.config import ConfigError, Params, TrainConfig, make_config
 from mmm.training.features import Features, dims_of, load_features
 from mmm.training.run import build_model
 from search.ledger.data import describe
@@ -21,7 +20,7 @@ from search.ledger.records import DataNote
 from search.ledger.spec import SweepSpec
 
 
-def trial_config(settings: Mapping[str, Any], spec: SweepSpec) -> TrainConfig:
+def trial_config(settings: Params, spec: SweepSpec) -> TrainConfig:
     """The complete settings of a trial: what the space suggests, with the sweep's epochs and seed.
     Raises ConfigError.
     """
@@ -59,7 +58,7 @@ class SettingsCheck:
         self._features: dict[tuple[str, int], Features] = {}
         self._built: dict[tuple[Any, ...], int] = {}
 
-    def __call__(self, settings: Mapping[str, Any]) -> int:
+    def __call__(self, settings: Params) -> int:
         config = trial_config(settings, self.spec)
         features = self.features(config)
         shape = (
