@@ -41,7 +41,6 @@ _SMALLER = (
     (r"--epochs \d+", "--epochs 2"),
     (r"^(mmm-search resume .*--trials) \d+", r"\1 4 --serial"),
     (r"^(mmm-search (?:run|plan) .*--trials) \d+", r"\1 3"),
-    (r"^(mmm-search run my_space.*)$", r"\1 --serial"),
     (r"--frame-rate 6.25 --num-mels 40 --text-width 128 --max-tokens 48", _SMALL_ENCODERS),
     (r"^(mmm encode manifest.csv --features features)$", rf"\1 {_SMALL_ENCODERS}"),
 )
