@@ -7,7 +7,6 @@ a point that is sent twice is one point, because it carries the ledger's time an
 stores have (run, name, time, step, value) as key.
 """
 
-import fcntl
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmm.files import write_json
+from mmm.files import lock, write_json
 from search.ledger.events import read_events
 from search.ledger.lock import is_held
 from search.ledger.spec import without_password
@@ -78,7 +77,7 @@ class Delivery:
     def __enter__(self) -> "Delivery":
         self._file = open(self.folder / ".mlflow.lock", "w")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(self._file)
         except BlockingIOError:
             self._file.close()
             raise Busy(
