@@ -146,7 +146,10 @@ def encode(manifest: Manifest, features_dir: Path) -> list[Progress]:
 
 @pytest.fixture(autouse=True)
 def _fresh_worker() -> None:
-    """What a worker process has learnt about checkpoints is not another test's."""
+    """What a worker in this process has learnt about checkpoints is not another test's, nor are its
+    threads.
+    """
+    torch.set_num_threads(1)
     if "search.worker.trial" in sys.modules:
         sys.modules["search.worker.trial"]._save_costs.clear()
 
