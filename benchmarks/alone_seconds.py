@@ -34,7 +34,6 @@ def main() -> None:
     options = parser.parse_args()
     history = read_history(options.sweep / "ledger.sqlite")
     spec = history.spec
-    assert spec is not None
     manifest = read_manifest(spec.manifest, check_audio=False)
     torch.set_num_threads(1)
     trained = [trial for trial in history.trials.values() if len(trial.epochs) >= options.epochs]
@@ -43,7 +42,7 @@ def main() -> None:
     ratios = []
     print(f"{'trial':>6}  {'architecture':<17} {'in the sweep':>12} {'alone':>8} {'ratio':>6}")
     for trial in chosen:
-        config = make_config(trial.settings)
+        config = make_config(dict(trial.settings))
         run = begin(
             config,
             load_features(manifest, Path(spec.features), config.audio_feature, config.context),
@@ -53,7 +52,7 @@ def main() -> None:
             alone += result.seconds
             if result.epoch >= options.epochs:
                 break
-        swept = sum(entry["alone_seconds"] for entry in trial.epochs[: options.epochs])
+        swept = sum(entry.alone_seconds for entry in trial.epochs[: options.epochs])
         ratios.append(alone / swept)
         print(
             f"{trial.number:>6}  {config.architecture:<17} {swept:>10.2f} s {alone:>6.2f} s"
@@ -61,7 +60,7 @@ def main() -> None:
         )
     middle = statistics.median(ratios)
     print(f"median ratio {middle:.2f}")
-    efficiency = (history.last_close or {}).get("efficiency")
+    efficiency = history.last_close.efficiency if history.last_close else None
     if efficiency is not None:
         print(
             f"steady efficiency {efficiency:.3f} as printed, {efficiency * middle:.3f} with seconds"

@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,7 @@ from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 from mmm.device import cpus_here, resolve_precision
 from mmm.encoders import Running
 from mmm.encoders.huggingface_speech import HuggingFaceSpeech
-from mmm.encoders.jobs import SpeechJob, padding_waste, plan_batches, run_here
+from mmm.encoders.jobs import SpeechJob, plan_batches, run_here
 from mmm.encoders.make import make_speech_encoder
 
 RATE_HZ = 16_000
@@ -67,6 +67,12 @@ def write_wavs(folder: Path, seconds: np.ndarray, rng: np.random.Generator) -> l
             paths[-1], rng.normal(0, 0.1, int(length * RATE_HZ)), RATE_HZ, subtype="PCM_16"
         )
     return paths
+
+
+def padding_waste(lengths: Sequence[float], batches: Sequence[Sequence[int]]) -> float:
+    """The share of what is computed that is padding."""
+    padded = sum(max(lengths[index] for index in batch) * len(batch) for batch in batches)
+    return 1 - sum(lengths[index] for batch in batches for index in batch) / padded
 
 
 def compare(model: str, total_s: float, rounds: int, budget_s: float) -> None:

@@ -12,12 +12,21 @@ import resource
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.distributions import distribution_to_json
 
-from search.ledger.events import Entry, Ledger, read_history
+from search.ledger.events import Entry, create_sweep, open_sweep, read_history
+from search.ledger.records import (
+    Checkpoint,
+    End,
+    Epoch,
+    RungDecision,
+    Session,
+    Suggestion,
+    split_tables,
+)
 from search.ledger.spec import SweepSpec
 from search.suggest.searcher import Searcher
 from spaces import SPACES
@@ -67,13 +76,8 @@ def trial_entries(
     distributions = {
         name: distribution_to_json(found) for name, found in suggested.distributions.items()
     }
-    entries: list[Entry] = [
-        (
-            "suggest",
-            number,
-            {"params": suggested.params, "distributions": distributions, "settings": settings},
-        )
-    ]
+    suggestion = Suggestion(suggested.params, distributions, settings)
+    entries: list[Entry] = [(number, suggestion)]
     length = draw.choices(list(LENGTHS), list(LENGTHS.values()))[0]
     quality = draw.uniform(0.1, 0.5)
     for epoch in range(1, length + 1):
@@ -81,52 +85,39 @@ def trial_entries(
         metrics = metrics_of(
             min(1.0, max(0.0, quality * (1 - 0.7**epoch) + draw.gauss(0, 0.02))), draw
         )
-        entries.append(
-            (
-                "epoch",
-                number,
-                {
-                    "epoch": epoch,
-                    "train_loss": 2 - quality,
-                    "metrics": metrics,
-                    "seconds": seconds,
-                    "alone_seconds": seconds,
-                    "ended": 1.7e9,
-                },
-            )
+        scalars, tables = split_tables(metrics)
+        entry = Epoch(
+            epoch=epoch,
+            train_loss=2 - quality,
+            metrics=scalars,
+            seconds=seconds,
+            alone_seconds=seconds,
+            ended=1.7e9,
+            tables=tables,
         )
+        entries.append((number, entry))
         if epoch in LENGTHS:
             path = f"/storage/runs/at-scale/trials/{number:05d}/checkpoint-{epoch:05d}.safetensors"
-            entries.append(
-                (
-                    "checkpoint",
-                    number,
-                    {"epoch": epoch, "sha256": draw.randbytes(32).hex(), "path": path},
-                )
-            )
+            entries.append((number, Checkpoint(epoch, draw.randbytes(32).hex(), path)))
             reason = (
                 f"rank {draw.randint(1, 500)} of {draw.randint(500, 1000)} at epoch {epoch}, best"
                 " 300 go on"
             )
             if epoch < 27:
-                action = "stop" if epoch == length else "continue"
-                entries.append(
-                    ("decision", number, {"epoch": epoch, "action": action, "reason": reason})
-                )
+                action: Literal["continue", "stop"] = "stop" if epoch == length else "continue"
+                entries.append((number, RungDecision(epoch, action, reason)))
             if epoch == length:
-                state = "complete" if epoch == 27 else "pruned"
-                entries.append(("end", number, {"state": state, "reason": reason, "traceback": ""}))
+                entries.append((number, End("complete" if epoch == 27 else "pruned", reason)))
     return entries
 
 
 def sweep_entries(spec: SweepSpec, num_trials: int) -> Iterator[list[Entry]]:
-    """The events of a whole sweep, in the transactions to write them in."""
+    """The events of a whole sweep after its specification, in the transactions to write them
+    in.
+    """
     draw = random.Random(1)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
-    yield [
-        ("sweep", None, {"spec": spec.as_json()}),
-        ("session", None, {"spec": spec.as_json(), "host": "", "command": ""}),
-    ]
+    yield [Session(spec, "", "")]
     for start in range(0, num_trials, TOGETHER):
         together: list[Entry] = []
         for number in range(start, min(num_trials, start + TOGETHER)):
@@ -155,7 +146,7 @@ def main() -> None:
         spec = SweepSpec(
             "at-scale", "full", "manifest.csv", "features", options.trials + 1, 27, workers=2
         )
-        with Ledger(options.folder) as ledger:
+        with create_sweep(options.folder, spec) as ledger:
             for entries in sweep_entries(spec, options.trials):
                 ledger.append(*entries)
         print(
@@ -173,7 +164,7 @@ def main() -> None:
     print(f"read_history: {time.perf_counter() - started:.2f} s, {cpu_s:.2f} s of the processor")
     del history
     started = time.perf_counter()
-    with Ledger(options.folder) as ledger:
+    with open_sweep(options.folder) as ledger:
         print(
             f"opened for writing: {time.perf_counter() - started:.2f} s, peak memory"
             f" {peak_mb():.0f} MB"

@@ -40,7 +40,8 @@ from ray.tune.registry import register_trainable
 from benchmarks.mlflow_server import Server
 from mmm.metrics import scalar_metrics
 from mmm.training.config import make_config
-from search.ledger.events import Entry, Ledger
+from search.ledger.events import Entry, create_sweep
+from search.ledger.records import Close, End, Epoch, Session, Suggestion, split_tables
 from search.ledger.spec import SweepSpec
 from search.tracking.outbox import Outbox
 
@@ -59,7 +60,7 @@ def settings_of(number: int) -> dict[str, Any]:
     ).params()
 
 
-def epoch_of(number: int, epoch: int) -> dict[str, Any]:
+def epoch_of(number: int, epoch: int) -> Epoch:
     score = 0.3 + 0.001 * (number % 97) + 0.01 * epoch
     metrics: dict[str, Any] = dict.fromkeys(
         ("macro_f1", "unweighted_recall", "accuracy", "weighted_f1", "loss"), score
@@ -68,14 +69,16 @@ def epoch_of(number: int, epoch: int) -> dict[str, Any]:
         name: {"precision": score, "recall": score, "f1": score, "support": 50} for name in CLASSES
     }
     metrics["confusion_matrix"] = [[7] * len(CLASSES)] * len(CLASSES)
-    return {
-        "epoch": epoch,
-        "train_loss": 1 / score,
-        "metrics": metrics,
-        "seconds": 0.5,
-        "alone_seconds": 0.5,
-        "ended": 0.0,
-    }
+    scalars, tables = split_tables(metrics)
+    return Epoch(
+        epoch=epoch,
+        train_loss=1 / score,
+        metrics=scalars,
+        seconds=0.5,
+        alone_seconds=0.5,
+        ended=0.0,
+        tables=tables,
+    )
 
 
 def epochs_of(number: int) -> range:
@@ -86,31 +89,13 @@ def events(spec: SweepSpec) -> Iterator[tuple[bool, list[Entry]]]:
     """What a driver writes, a transaction at a time; True for those that are a report of an
     epoch.
     """
-    yield (
-        False,
-        [
-            ("sweep", None, {"spec": spec.as_json()}),
-            ("session", None, {"spec": spec.as_json(), "host": "here", "command": ""}),
-        ],
-    )
+    yield False, [Session(spec, "here", "")]
     for number in range(TRIALS):
-        yield (
-            False,
-            [
-                (
-                    "suggest",
-                    number,
-                    {"params": {"lr": 0.1}, "distributions": {}, "settings": settings_of(number)},
-                )
-            ],
-        )
+        yield False, [(number, Suggestion({"lr": 0.1}, {}, settings_of(number)))]
         for epoch in epochs_of(number):
-            yield True, [("epoch", number, epoch_of(number, epoch))]
-        yield (
-            False,
-            [("end", number, {"state": "complete", "reason": "all epochs", "traceback": ""})],
-        )
-    yield False, [("close", None, {"why": "done", "seconds": 1.0, "efficiency": 0.9})]
+            yield True, [(number, epoch_of(number, epoch))]
+        yield False, [(number, End("complete", "all epochs"))]
+    yield False, [Close("done", 1.0, 0.9)]
 
 
 def ours(folder: Path, uri: str | None, with_outbox: bool = True) -> tuple[float, list[float]]:
@@ -119,7 +104,7 @@ def ours(folder: Path, uri: str | None, with_outbox: bool = True) -> tuple[float
         "bench", "quick", "m", "f", trials=TRIALS, epochs=6, workers=2, tracking_uri=uri
     )
     reports: list[float] = []
-    with Ledger(folder / "bench") as ledger:
+    with create_sweep(folder / "bench", spec) as ledger:
         started, outbox = time.perf_counter(), None
         for is_report, entries in events(spec):
             before = time.perf_counter()
@@ -144,12 +129,12 @@ def stock(uri: str) -> tuple[float, list[float]]:
         trial = TuneTrial("noop", config=settings_of(number), stub=True)
         callback.log_trial_start(trial)
         for epoch in epochs_of(number):
-            body = epoch_of(number, epoch)
-            values = scalar_metrics(body["metrics"])
+            entry = epoch_of(number, epoch)
+            values = scalar_metrics(entry.all_metrics)
             result = {
                 **values,
-                "train_loss": body["train_loss"],
-                "epoch_seconds": body["seconds"],
+                "train_loss": entry.train_loss,
+                "epoch_seconds": entry.seconds,
                 "training_iteration": epoch,
             }
             before = time.perf_counter()

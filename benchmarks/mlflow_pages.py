@@ -32,7 +32,8 @@ from benchmarks.pictures import (
     open_ranking,
     open_tree,
 )
-from search.ledger.events import Ledger
+from search.ledger.events import create_sweep
+from search.ledger.records import Close, DataNote, ManifestDigest, StoreDigest
 from search.ledger.spec import SweepSpec
 from search.tracking.delivery import Delivery, sync
 
@@ -50,34 +51,21 @@ def make_sweep(folder: Path, num_trials: int) -> int:
     spec = SweepSpec(
         folder.name, "full", "manifest.csv", "features", num_trials, 27, workers=8, first_rung=3
     )
-    manifest = {
-        "name": "corpus",
-        "path": "manifest.csv",
-        "sha256": "0123456789abcdef" * 4,
-        "profile": "{}",
-    }
-    stores = [
-        {
-            "kind": kind,
-            "of": of,
-            "encoder": "encoder",
-            "digest": f"{of}0123456789abcdef",
-            "path": f"features/{of}",
-        }
+    manifest = ManifestDigest("corpus", "manifest.csv", "0123456789abcdef" * 4, "{}")
+    stores = tuple(
+        StoreDigest(kind, of, "encoder", f"{of}0123456789abcdef", f"features/{of}")
         for kind, of in (
             ("audio", "hidden_state"),
             ("audio", "extract_feature"),
             *(("text", k) for k in range(1, 6)),
         )
-    ]
-    with Ledger(folder) as ledger:
+    )
+    with create_sweep(folder, spec) as ledger:
         for number, entries in enumerate(sweep_entries(spec, num_trials)):
             ledger.append(*entries)
             if number == 0:
-                ledger.append(
-                    ("note", None, {"about": "data", "manifest": manifest, "stores": stores})
-                )
-        ledger.append(("close", None, {"why": "done", "seconds": 1.0, "efficiency": 0.9}))
+                ledger.append(DataNote(manifest, stores))
+        ledger.append(Close("done", 1.0, 0.9))
         return sum(len(trial.epochs) for trial in ledger.history.trials.values())
 
 

@@ -3,7 +3,7 @@ one that is killed and started again, frozen (SIGSTOP) for a minute, and answers
 
     python benchmarks/mlflow_trouble.py
 
-The sweep is the real conductor, ledger and outbox; only training is replaced by waiting half a
+The sweep is the real controller, ledger and outbox; only training is replaced by waiting half a
 second an epoch, so that other work on the machine does not blur what is measured. Healthy and
 troubled sweeps take turns; after each, every point has to be in the server's store exactly once.
 """
@@ -23,9 +23,11 @@ from typing import Any
 import optuna
 
 from benchmarks.mlflow_server import Proxy, Server
-from search.engine.controller import Conductor
-from search.ledger.events import Ledger
+from search.engine.controller import Controller
+from search.ledger.events import create_sweep
+from search.ledger.records import Epoch
 from search.ledger.spec import SweepSpec
+from search.messages import Report
 from search.tracking.delivery import Busy, sync
 from search.tracking.outbox import Outbox
 from spaces import Space
@@ -42,20 +44,20 @@ def suggest(trial: optuna.Trial) -> dict[str, Any]:
     }
 
 
-def report_of(number: int, epoch: int) -> dict[str, Any]:
+def report_of(number: int, epoch: int) -> Report:
     score = 0.3 + 0.01 * epoch + 0.001 * number
-    metrics = {"macro_f1": score, "accuracy": score, "loss": 1 - score, "per_class": {}}
     now = time.time()
-    entry = {
-        "epoch": epoch,
-        "train_loss": 1.0,
-        "metrics": metrics,
-        "seconds": EPOCH_S,
-        "alone_seconds": EPOCH_S,
-        "ended": now,
-        "started": now - EPOCH_S,
-    }
-    return {"epochs": [entry], "checkpoint": None, "is_last": epoch == EPOCHS, "failure": None}
+    entry = Epoch(
+        epoch=epoch,
+        train_loss=1.0,
+        metrics={"macro_f1": score, "accuracy": score, "loss": 1 - score},
+        seconds=EPOCH_S,
+        alone_seconds=EPOCH_S,
+        ended=now,
+        started=now - EPOCH_S,
+        tables='{"per_class":{}}',
+    )
+    return Report(number, [entry], is_last=epoch == EPOCHS)
 
 
 def sweep(folder: Path, uri: str, seconds: float) -> tuple[float, float, list[float], str]:
@@ -75,33 +77,31 @@ def sweep(folder: Path, uri: str, seconds: float) -> tuple[float, float, list[fl
         tracking_uri=uri,
     )
     reports = []
-    with Ledger(folder / "trouble") as ledger:
-        ledger.append(("sweep", None, {"spec": spec.as_json()}))
-        conductor = Conductor(ledger, spec, Space(suggest), "cpu", lambda: None)
+    with create_sweep(folder / "trouble", spec) as ledger:
+        controller = Controller(ledger, spec, Space(suggest), "cpu", lambda: None)
         started = time.perf_counter()
-        conductor.open_session("")
+        controller.open_session("")
         outbox = Outbox()
         outbox.follow(folder, "trouble")
         seats: list[
             tuple[float, int, int]
         ] = []  # when an epoch is done, of which trial, which epoch
         for _ in range(SEATS):
-            order = conductor.next_order()
-            assert order is not None
-            heapq.heappush(seats, (time.perf_counter() + EPOCH_S, order["number"], 1))
+            (order,) = controller.next_orders()
+            heapq.heappush(seats, (time.perf_counter() + EPOCH_S, order.number, 1))
         while seats:
             due, number, epoch = heapq.heappop(seats)
             time.sleep(max(0.0, due - time.perf_counter()))
             before = time.perf_counter()
-            ended = conductor.report(number, report_of(number, epoch))
+            ended = controller.report(report_of(number, epoch))
             reports.append(time.perf_counter() - before)
             if ended:
-                order = conductor.next_order()
-                if order is None:
+                orders = controller.next_orders()
+                if not orders:
                     continue
-                number, epoch = order["number"], 0
+                number, epoch = orders[0].number, 0
             heapq.heappush(seats, (time.perf_counter() + EPOCH_S, number, epoch + 1))
-        conductor.close_session("done")
+        controller.close_session("done")
         trained_s = time.perf_counter() - started
         trouble = outbox.close()
         return trained_s, time.perf_counter() - started, reports, trouble

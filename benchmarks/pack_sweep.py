@@ -72,7 +72,7 @@ def command(folder: Path, *arguments: object) -> float:
 
 def steady_s(history: History) -> float:
     """From the first result to the last."""
-    ended = [entry["ended"] for trial in history.trials.values() for entry in trial.epochs]
+    ended = [entry.ended for trial in history.trials.values() for entry in trial.epochs]
     return float(max(ended) - min(ended))
 
 
@@ -87,8 +87,8 @@ def compare(one: History, other: History) -> tuple[int, float, int]:
         assert trial.settings == partner.settings
         assert len(trial.epochs) == len(partner.epochs)
         for mine, theirs in zip(trial.epochs, partner.epochs, strict=True):
-            largest = max(largest, abs(mine["metrics"]["loss"] - theirs["metrics"]["loss"]))
-            differing += mine["metrics"]["macro_f1"] != theirs["metrics"]["macro_f1"]
+            largest = max(largest, abs(mine.metrics["loss"] - theirs.metrics["loss"]))
+            differing += mine.metrics["macro_f1"] != theirs.metrics["macro_f1"]
     return len(partners), largest, differing
 
 

@@ -1,5 +1,4 @@
-"""The pictures of MLflow's pages in the README: a headless Chromium looks at a sweep, as a person
-would.
+"""The pictures of docs/mlflow.md: a headless Chromium looks at a sweep, as a person would.
 
     mmm-search quickstart
     python benchmarks/pictures.py runs quickstart docs/images

@@ -26,9 +26,10 @@ from mmm.bundle.write import save_run_bundle
 from mmm.corpora.generated.demo import make_demo_corpus
 from mmm.encoders.extract import encode_speech, encode_text
 from mmm.encoders.make import make_speech_encoder, make_text_encoder
+from mmm.features.recipe import AUDIO_FEATURES
 from mmm.manifest import Manifest, Utterance
 from mmm.manifest_csv import read_manifest
-from mmm.training.config import AUDIO_FEATURES, make_config
+from mmm.training.config import make_config
 from mmm.training.features import load_features
 from mmm.training.fit import fit
 from mmm.training.run import begin
@@ -54,7 +55,7 @@ def make_bundles(folder: Path) -> tuple[Manifest, dict[str, Path]]:
         for _ in fit(run):
             pass
         bundles[name] = folder / name
-        save_run_bundle(run, bundles[name], name=name, provenance={})
+        save_run_bundle(run, bundles[name], name=name)
     return manifest, bundles
 
 

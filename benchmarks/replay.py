@@ -1,7 +1,7 @@
 """Virtual workers in simulated time: any searcher and scheduler against a task of
 benchmarks/recording.py.
 
-Our side is the real conductor with its ledger, searcher and scheduler; the stock side are Ray
+Our side is the real controller with its ledger, searcher and scheduler; the stock side are Ray
 Tune's own OptunaSearch and ASHAScheduler objects, called in the order in which Tune's controller
 calls them.
 """
@@ -11,6 +11,8 @@ import logging
 import tempfile
 import time
 import warnings
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,9 +21,11 @@ import numpy as np
 import optuna
 
 from benchmarks.recording import Array, Curve, Task
-from search.engine.controller import Conductor
-from search.ledger.events import Ledger
+from search.engine.controller import Controller
+from search.ledger.events import create_sweep
+from search.ledger.records import Epoch, Prior
 from search.ledger.spec import SweepSpec
+from search.messages import Report
 from search.suggest.searcher import Searcher
 from search.suggest.warm_start import load_priors
 
@@ -145,7 +149,7 @@ def simulate(
 
 
 class Ours:
-    """The project's conductor on a ledger in memory-backed storage."""
+    """The project's controller on a ledger in memory-backed storage."""
 
     def __init__(
         self,
@@ -158,7 +162,7 @@ class Ours:
         known_good: bool = True,
         suggests: bool = True,
         expects: bool = True,
-        priors: list[dict[str, Any]] | None = None,
+        priors: Sequence[Prior] = (),
         **options_of_searcher: Any,
     ) -> None:
         """`suggests`, `expects`: whether the model of learning curves suggests settings, and tells
@@ -186,10 +190,9 @@ class Ours:
             **options,
         )
         space = task.space if known_good else type(task.space)(task.space.suggest, ())
-        self.ledger = Ledger(Path(self._folder.name) / "replay").__enter__()
-        self.ledger.append(
-            ("sweep", None, {"spec": spec.as_json()}),
-            *(("prior", None, prior) for prior in priors or []),
+        self._open = ExitStack()
+        self.ledger = self._open.enter_context(
+            create_sweep(Path(self._folder.name) / "replay", spec, priors)
         )
         trials = self.ledger.history.trials
         searcher = Searcher(
@@ -201,46 +204,35 @@ class Ours:
             rungs=[*spec.rungs, spec.epochs],
             **options_of_searcher,
         )
-        self.conductor = Conductor(
+        self.controller = Controller(
             self.ledger, spec, space, "cpu", lambda: None, clock=lambda: self.now, searcher=searcher
         )
         if not suggests:
             searcher.proposer = None
         if not expects:
             searcher.belief = None
-        self.conductor.open_session("replay")
+        self.controller.open_session("replay")
 
     def next(self, now: float) -> tuple[int, dict[str, Any]] | None:
         self.now = now
-        found = self.conductor.next_order()
-        return (
-            None
-            if found is None
-            else (found["number"], self.conductor.trials[found["number"]].params)
-        )
+        orders = self.controller.next_orders()
+        number = orders[0].number if orders else None
+        return None if number is None else (number, dict(self.controller.trials[number].params))
 
     def report(self, number: int, epoch: int, score: float, seconds: float, now: float) -> bool:
         self.now = now
-        entry = {
-            "epoch": epoch,
-            "train_loss": 0.0,
-            "metrics": {METRIC: score},
-            "seconds": seconds,
-            "alone_seconds": seconds,
-            "ended": now,
-        }
-        return self.conductor.report(
-            number,
-            {
-                "epochs": [entry],
-                "checkpoint": None,
-                "is_last": epoch == self.task.epochs,
-                "failure": None,
-            },
+        entry = Epoch(
+            epoch=epoch,
+            train_loss=0.0,
+            metrics={METRIC: score},
+            seconds=seconds,
+            alone_seconds=seconds,
+            ended=now,
         )
+        return self.controller.report(Report(number, [entry], is_last=epoch == self.task.epochs))
 
     def close(self) -> None:
-        self.ledger.__exit__()
+        self._open.close()
         if self.is_remembered:
             self.priors = load_priors(str(self.ledger.folder), Path(self._folder.name), METRIC)
         self._folder.cleanup()

@@ -2,7 +2,8 @@
 one run.
 
     python benchmarks/sweep_efficiency.py [--lengths 10 2 0.5 0.05] [--trials 8 16 30 30]
-        [--longer 0 24 160 400] [--repeats 1] [--workers 2] [--side both|ours|stock] [--rungs] [--json FILE]
+        [--longer 0 24 160 400] [--repeats 1] [--workers 2] [--side both|ours|stock] [--rungs]
+        [--json FILE]
 
 Stock is what one writes after Ray's documentation: a function trainable, `OptunaSearch`,
 `ASHAScheduler` and `MLflowLoggerCallback` into SQLite, everything else at its default. Both sides
@@ -15,8 +16,8 @@ reasonable time are too few for a steady figure.
 
 wall       seconds of the whole program, imports and shutting down included
 steady     training seconds / workers / wall time, from the first result to the start of the last
-           trial: until then there is work for every worker. Training seconds are CPU seconds of the epochs, on one
-           thread.
+           trial: until then there is work for every worker. Training seconds are CPU seconds of the
+           epochs, on one thread.
 with tail  the same until the last result; in the tail a worker may have nothing left to do
 an hour    trials an hour, by `wall`, and in the steady window alone
 first      seconds from the command to the start of the first training step
@@ -196,9 +197,9 @@ def run_ours(task: Task) -> tuple[float, float, list[Epoch]]:
     epochs = [
         Epoch(
             event.trial or 0,
-            event.body["started"],
-            event.body["ended"],
-            event.body["alone_seconds"],
+            event.body.started,
+            event.body.ended,
+            event.body.alone_seconds,
             event.time,
         )
         for event in read_events(runs / "ours" / "ledger.sqlite")

@@ -6,15 +6,16 @@ are worth.
     python -m benchmarks.training packs --threads 1 [--sizes published]
 
 fraction  the training step of each architecture at published sizes (batch 64, 512 speech and 128
-          text positions, 1024 and 768 wide; the concat systems in a pack too). Floating-point operations are those executed (torch's
-          count of the products and of attention, forward and backward); the time is that of the
-          whole step, reading the batch, dropout, loss and AdamW included. The rate is that of the
-          step's own main products, done alone in the same precision, by turns with the steps.
+          text positions, 1024 and 768 wide; the concat systems in a pack too). Floating-point
+          operations are those executed (torch's count of the products and of attention, forward and
+          backward); the time is that of the whole step, reading the batch, dropout, loss and AdamW
+          included. The rate is that of the step's own main products, done alone in the same
+          precision, by turns with the steps.
 epoch     an epoch of vanilla_concat at published settings and widths on 13,000 utterances, from
           pooled vectors stored once.
 packs     trials an hour of each architecture in packs of 1, 4 and 16: an epoch with its validation
-          (the sequence systems: of two batches), at the widths of the built-in encoders at 10 frames a second, or at published
-          ones.
+          (the sequence systems: of two batches), at the widths of the built-in encoders at 10
+          frames a second, or at published ones.
 """
 
 import argparse

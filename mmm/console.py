@@ -1,11 +1,15 @@
-"""What both command lines share: the console, where text is text, tables of metrics, one message
-for an error.
+"""What both command lines share: their own options, the console, where text is text, tables of
+metrics, one message for an error.
 """
 
+import inspect
+import logging
 import re
 import sys
+import traceback
 import warnings
-from typing import Any, TextIO
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
@@ -14,6 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from mmm.files import Unchecked
+from mmm.metrics import Metrics, value_of
+from mmm.version import VERSION
 
 # All but tab and newline: C0 with ESC, DEL, C1 with the one-byte CSI, what turns the direction of
 # writing, halves of characters.
@@ -30,10 +36,17 @@ def plain(text: str) -> Text:
     return Text(printable(text))
 
 
+def say(console: Console, text: str) -> None:
+    """A line as it is, however long: what it names can be copied."""
+    console.print(plain(text), highlight=False, soft_wrap=True)
+
+
 class PlainConsole(Console):
     """A console that takes every string as text, in tables and titles too. A pipe has no width of
     its own: 140 is enough for tables.
     """
+
+    is_quiet = is_verbose = False
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, **options)
@@ -43,42 +56,45 @@ class PlainConsole(Console):
         # measure.
         return super().render_str(printable(text), **options)
 
+    def say(self, text: str) -> None:
+        say(self, text)
+
     def status(self, status: Any, **options: Any) -> Status:
-        return super().status(plain(status) if isinstance(status, str) else status, **options)
+        shown = plain(status) if isinstance(status, str) else status
+        return Console.status(progress_of(self), shown, **options)
+
+
+def progress_of(console: Console) -> Console:
+    """Where a console shows what is going on: nowhere where only results are wanted."""
+    return Console(quiet=True) if getattr(console, "is_quiet", False) else console
 
 
 console = PlainConsole(width=None if sys.stdout.isatty() else 140)
 
 
-def metrics_table(title: str, rows: list[tuple[str, dict[str, Any]]]) -> Table:
+_TITLES = {
+    "macro_f1": "macro F1",
+    "unweighted_recall": "UAR",
+    "accuracy": "accuracy",
+    "weighted_f1": "weighted F1",
+    "weighted_precision": "weighted P",
+    "weighted_recall": "weighted R",
+    "recall_sd": "recall SD",
+}
+
+
+def metrics_table(title: str, rows: Iterable[tuple[str, Metrics]]) -> Table:
     """The metrics of the field, a row a system."""
     table = Table(title=title, title_justify="left")
     table.add_column("")
-    names = (
-        "macro_f1",
-        "unweighted_recall",
-        "accuracy",
-        "weighted_f1",
-        "weighted_precision",
-        "weighted_recall",
-        "recall_sd",
-    )
-    for name in (
-        "macro F1",
-        "UAR",
-        "accuracy",
-        "weighted F1",
-        "weighted P",
-        "weighted R",
-        "recall SD",
-    ):
-        table.add_column(name, justify="right")
+    for shown in _TITLES.values():
+        table.add_column(shown, justify="right")
     for label, metrics in rows:
-        table.add_row(label, *(f"{metrics[name]:.4f}" for name in names))
+        table.add_row(label, *(f"{value_of(metrics, name):.4f}" for name in _TITLES))
     return table
 
 
-def class_table(metrics: dict[str, Any]) -> Table:
+def class_table(metrics: Metrics) -> Table:
     """Per-class scores beside the confusion matrix."""
     classes = list(metrics["per_class"])
     table = Table(
@@ -89,7 +105,7 @@ def class_table(metrics: dict[str, Any]) -> Table:
         table.add_column(name, justify="right")
     for name, row in zip(classes, metrics["confusion_matrix"], strict=True):
         own = metrics["per_class"][name]
-        scores = (f"{own[key]:.3f}" for key in ("precision", "recall", "f1"))
+        scores = (f"{score:.3f}" for score in (own["precision"], own["recall"], own["f1"]))
         table.add_row(name, *scores, str(own["support"]), *map(str, row))
     return table
 
@@ -110,6 +126,54 @@ def _show_warning(
     (file or sys.stderr).write(text)
 
 
+def new_app(text: str) -> typer.Typer:
+    """A command line without commands; `text` is its help."""
+    app = typer.Typer(
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+    @app.callback(help=text)
+    def options(
+        version: Annotated[
+            bool,
+            typer.Option(
+                "--version",
+                help="Say which version this is.",
+                is_eager=True,
+                callback=_show_version,
+            ),
+        ] = False,
+        verbose: Annotated[
+            bool,
+            typer.Option("--verbose", "-v", help="Say what libraries log, and where errors arise."),
+        ] = False,
+        quiet: Annotated[
+            bool, typer.Option("--quiet", "-q", help="Say results and errors, no progress.")
+        ] = False,
+    ) -> None:
+        console.is_quiet, console.is_verbose = quiet, verbose
+        if verbose:
+            logging.basicConfig(level=logging.INFO)
+
+    return app
+
+
+def add_commands(app: typer.Typer, *commands: Callable[..., None]) -> None:
+    """Each under its own name, its docstring as help, wherever the lines of that break."""
+    for command in commands:
+        paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+        text = "\n\n".join(" ".join(paragraph.splitlines()) for paragraph in paragraphs)
+        app.command(command.__name__.replace("_", "-"), help=text)(command)
+
+
+def _show_version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"mmm-search {VERSION}")
+        raise typer.Exit
+
+
 def run_app(application: typer.Typer) -> None:
     """Run a command line; what a user can cause ends in one message and exit status 2, and our own
     warnings take a line.
@@ -128,5 +192,7 @@ def run_app(application: typer.Typer) -> None:
         message = str(error)
         if isinstance(error, OSError) and error.filename and error.strerror:
             message = f"{error.filename}: {error.strerror}"
+        if console.is_verbose:
+            traceback.print_exc()
         print(f"error: {printable(message)}", file=sys.stderr)
         sys.exit(2)

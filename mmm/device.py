@@ -1,10 +1,10 @@
-"""Where and how exactly numbers are computed: the device, and float32 or bf16 on it."""
+"""Where and how exactly numbers are computed: cores, the device, and float32 or bf16 on it."""
 
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # imported where it is used: whoever asks for cores alone need not wait for it
+if TYPE_CHECKING:  # takes seconds, and a command whose features are all there has no use for it
     import torch
 
 PRECISIONS = ("auto", "float32", "bf16", "fp16")
@@ -49,6 +49,12 @@ def training_precision(precision: str, device: str, architecture: str) -> str:
     return "float32" if resolved == "fp16" else resolved
 
 
+def cpus_here() -> int:
+    """Cores that this process may use; where the system does not say (macOS), all of them."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
 def cpu_has_bf16() -> bool:
     """Whether the CPU multiplies bfloat16 (AVX512-BF16 or AMX); only Linux says.
 
@@ -73,12 +79,6 @@ def autocast(precision: str, device: str) -> Any:
     return torch.autocast(
         torch.device(device).type, dtype=dtype or torch.bfloat16, enabled=dtype is not None
     )
-
-
-def cpus_here() -> int:
-    """The cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # macOS has none
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def resolve_device(name: str) -> "torch.device":

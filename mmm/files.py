@@ -1,5 +1,5 @@
 """Writing files so that a reader sees the old content or the new one, never a half, also after a
-power cut.
+power cut; and locks, which die with their process.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 
 class Unchecked(UserWarning):
@@ -37,6 +37,23 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_data(descriptor: int) -> None:
+    """Force an open file's content to the disk, without its times where the system can (Linux)."""
+    getattr(os, "fdatasync", os.fsync)(descriptor)
+
+
+def lock(file: int | IO[Any], *, wait: bool = False) -> None:
+    """Hold the system's lock on an open file until it is closed or the process ends.
+
+    Raises BlockingIOError where another process holds it, unless this one shall `wait`.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        raise OSError("this system has no file locks; run it on Linux, macOS or WSL") from None
+    fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -6,15 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-EMOTIONS = (
-    "neutral",
-    "happy",
-    "surprise",
-    "angry",
-    "sad",
-    "disgust",
-    "fear",
-)  # the published order
+# In the published order.
+EMOTIONS = ("neutral", "happy", "surprise", "angry", "sad", "disgust", "fear")
 SPLITS = ("train", "dev", "test")
 COLUMNS = ("utterance_id", "dialogue_id", "turn", "session", "speaker", "text", "audio", "emotion")
 
@@ -80,19 +73,15 @@ class Manifest:
 
     def rows(self, split: str) -> list[int]:
         """Indices of the utterances of `train` or `dev`."""
-        assert split in (
-            "train",
-            "dev",
-        ), f"split {split!r} is sealed; only mmm.bundle.sealed_test.open_test reads it"
-        return [
-            index for index, utterance in enumerate(self.utterances) if utterance.split == split
-        ]
+        assert split in ("train", "dev"), f"{split!r} is sealed; mmm.bundle.sealed_test reads it"
+        return self._rows(split)
 
     def sealed_test_rows(self) -> list[int]:
         """Indices of the test split, for `mmm test` alone, which writes down that it looked."""
-        return [
-            index for index, utterance in enumerate(self.utterances) if utterance.split == "test"
-        ]
+        return self._rows("test")
+
+    def _rows(self, split: str) -> list[int]:
+        return [index for index, one in enumerate(self.utterances) if one.split == split]
 
     def audio_path(self, utterance: Utterance) -> Path:
         return self.path.parent / utterance.audio
@@ -123,9 +112,7 @@ def split_by_session(sessions: Iterable[str]) -> dict[str, str]:
 
     Raises ValueError with fewer than three sessions.
     """
-    ordered = sorted(
-        set(sessions), key=lambda session: (natural_key(session), session)
-    )  # 1 before 01, always
+    ordered = sorted(set(sessions), key=lambda name: (natural_key(name), name))  # 1 before 01
     if len(ordered) < 3:
         raise ValueError(f"needs at least 3 sessions to split by session, found {len(ordered)}")
     num_test = max(1, round(len(ordered) * 0.2))

@@ -28,9 +28,8 @@ if TYPE_CHECKING:
 
 # Columns that a manifest may have beside these and `split`; others are left alone.
 RATINGS = ("valence", "arousal", "votes")
-_CONTROL = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f]"
-)  # but tab, newline; a carriage return is looked for on its own
+# But tab, newline; a carriage return is looked for on its own.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _TURN = re.compile(r"-?[0-9]{1,9}")
 # marks a row that had more fields than the header; no corpus uses this private character
 _EXTRA_FIELDS = "\ue000"
@@ -62,10 +61,9 @@ def read_table(
         text = decode(path.read_bytes()).removeprefix("\ufeff")
     except ValueError as error:
         raise ManifestError(path, [str(error)]) from None
+    expected = f"expected a header with {', '.join(COLUMNS)}"
     if not text.strip():
-        raise ManifestError(
-            path, ["line 1: the file is empty; expected a header with " + ", ".join(COLUMNS)]
-        )
+        raise ManifestError(path, [f"line 1: the file is empty; {expected}"])
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     records: list[list[str | None]] = []
     lines: list[int] = []
@@ -73,9 +71,7 @@ def read_table(
     try:
         header = next(reader)
         if not header:
-            raise ManifestError(
-                path, ["line 1: an empty line; expected a header with " + ", ".join(COLUMNS)]
-            )
+            raise ManifestError(path, [f"line 1: an empty line; {expected}"])
         if twice := sorted({name for name in header if header.count(name) > 1}):
             raise ManifestError(
                 path, [f"line 1: column {name!r} occurs more than once" for name in twice]
@@ -148,9 +144,8 @@ def read_manifest(path: Path | str, *, check_audio: bool = True) -> Manifest:
     """
     path = Path(path)
     table, lines = read_table(path)
-    missing = [column for column in COLUMNS if column not in table.columns]
-    if missing:
-        found = ", ".join(str(column) for column in table.columns)
+    if missing := [column for column in COLUMNS if column not in table.columns]:
+        found = ", ".join(map(str, table.columns))
         raise ManifestError(path, [f"line 1: no column {', '.join(missing)} (found: {found})"])
     if table.empty:
         raise ManifestError(path, ["no utterances below the header"])
@@ -164,7 +159,7 @@ def read_manifest(path: Path | str, *, check_audio: bool = True) -> Manifest:
     rated = [column for column in RATINGS if column in table.columns]
     wanted = [*COLUMNS, *(["split"] if has_split else []), *rated]
     exists: dict[str, bool] = {}
-    folder = str(path.parent)
+    folder, header = str(path.parent), f"the header's {len(table.columns)}"
     for line, row in zip(lines, table[wanted].itertuples(index=False, name=None), strict=True):
 
         def fault(text: str, line: int = line) -> None:
@@ -174,28 +169,19 @@ def read_manifest(path: Path | str, *, check_audio: bool = True) -> Manifest:
             if all(value == "" or not isinstance(value, str) for value in row):
                 fault("empty line; remove it")
             else:
-                fault(
-                    f"fewer fields than the header's {len(table.columns)}; is a quote or comma"
-                    " missing?"
-                )
+                fault(f"fewer fields than {header}; is a quote or comma missing?")
             continue
         fields = [value.strip() for value in row]
         if not any(fields):
             fault("empty line; remove it")
             continue
         if str(row[0]).startswith(_EXTRA_FIELDS):
-            fault(
-                f"more fields than the header's {len(table.columns)}; is a text with a comma not"
-                " quoted?"
-            )
+            fault(f"more fields than {header}; is a text with a comma not quoted?")
             continue
-        for column, value in (
-            zip(wanted, fields, strict=True) if _CONTROL.search("".join(fields)) else ()
-        ):
-            if found_control := _CONTROL.search(value.replace("\r\n", "\n")):
-                fault(
-                    f"{column} holds the control character U+{ord(found_control[0]):04X}; remove it"
-                )
+        has_control = _CONTROL.search("".join(fields))
+        for column, value in zip(wanted, fields, strict=True) if has_control else ():
+            if control := _CONTROL.search(value.replace("\r\n", "\n")):
+                fault(f"{column} holds the control character U+{ord(control[0]):04X}; remove it")
         utterance_id, dialogue_id, turn_text, session, _, _, audio, emotion = fields[:8]
         for column, value in zip(COLUMNS, fields, strict=False) if "" in fields else ():
             if not value and column != "text":
@@ -216,19 +202,15 @@ def read_manifest(path: Path | str, *, check_audio: bool = True) -> Manifest:
                 )
             turns.setdefault((dialogue_id, turn), line)
         elif turn_text:
-            fault(
-                f"turn {turn_text!r} is not a whole number"
-                + (" of up to 9 digits" if turn_text.strip("-").isdigit() else "")
-            )
+            digits = " of up to 9 digits" if turn_text.strip("-").isdigit() else ""
+            fault(f"turn {turn_text!r} is not a whole number{digits}")
         emotions = _names(emotion)
         if emotion and not emotions:
             fault(f"emotion {emotion!r} names no class")
         for name in emotions:
             if name not in EMOTIONS:
-                fault(
-                    f"unknown emotion {name!r}; expected {', '.join(EMOTIONS)} (several joined"
-                    " by ;)"
-                )
+                known = ", ".join(EMOTIONS)
+                fault(f"unknown emotion {name!r}; expected {known} (several joined by ;)")
         if len(set(emotions)) < len(emotions):
             fault(f"emotion {emotion!r} names one class twice")
         if audio and check_audio:
@@ -243,19 +225,17 @@ def read_manifest(path: Path | str, *, check_audio: bool = True) -> Manifest:
             fault(f"split {split!r} is none of {', '.join(SPLITS)}" if split else "split is empty")
         key = split if has_split else session
         if dialogue_id and key:
-            if dialogue_id in home and home[dialogue_id][0] != key:
+            there, there_line = home.setdefault(dialogue_id, (key, line))
+            if there != key:
                 what = "split" if has_split else "session"
                 fault(
-                    f"dialogue {dialogue_id!r} is in {what} {key!r} here and"
-                    f" {home[dialogue_id][0]!r} on line {home[dialogue_id][1]}; a dialogue must not"
-                    " be divided"
+                    f"dialogue {dialogue_id!r} is in {what} {key!r} here and {there!r} on line"
+                    f" {there_line}; a dialogue must not be divided"
                 )
-            home.setdefault(dialogue_id, (key, line))
         ratings = _Ratings()
         if rated:
-            ratings = _read_ratings(
-                dict(zip(rated, fields[len(wanted) - len(rated) :], strict=True)), fault
-            )
+            values = dict(zip(wanted, fields, strict=True))
+            ratings = _read_ratings({name: values[name] for name in rated}, fault)
         parsed.append((fields, turn, emotions, split, ratings))
 
     by_session: dict[str, str] = {}
@@ -265,18 +245,15 @@ def read_manifest(path: Path | str, *, check_audio: bool = True) -> Manifest:
         except ValueError as error:
             faults.append((1, f"no split column, and {error}; add a split column (train/dev/test)"))
     if has_split and not faults:
-        empty = [
-            name for name in ("train", "dev") if not any(split == name for *_, split, _ in parsed)
-        ]
+        used = {split for *_, split, _ in parsed}
         faults += [
             (1, f"the split column leaves {name} empty; every sweep needs train and dev")
-            for name in empty
+            for name in ("train", "dev")
+            if name not in used
         ]
     if faults:
-        raise ManifestError(
-            path,
-            [f"line {line}: {text}" for line, text in sorted(faults, key=lambda fault: fault[0])],
-        )
+        faults.sort(key=lambda one: one[0])
+        raise ManifestError(path, [f"line {line}: {text}" for line, text in faults])
 
     order: dict[str, list[tuple[int, int]]] = {}
     for index, (fields, turn, *_) in enumerate(parsed):

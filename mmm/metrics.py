@@ -1,7 +1,7 @@
 """Metrics of the field over a manifest's classes."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,44 @@ OBJECTIVES = (
 )
 
 
+LEVEL = 0.95  # the share of resamples in a bootstrap interval
+RESAMPLES = 2000
+
+
+class ClassScores(TypedDict):
+    """Scores of one class; `support` counts its rows."""
+
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+class Metrics(TypedDict, total=False):
+    """Scores of a model on one split, as ledgers, checkpoints and bundles keep them; empty before
+    there are any.
+    """
+
+    loss: float  # mean cross-entropy in nats, where there were probabilities
+    accuracy: float
+    weighted_precision: float
+    weighted_recall: float
+    weighted_f1: float
+    macro_f1: float
+    unweighted_recall: float
+    recall_sd: float
+    per_class: dict[str, ClassScores]
+    confusion_matrix: list[list[int]]  # rows: true, columns: predicted
+
+
+def value_of(metrics: Metrics, name: str) -> float:
+    """One of OBJECTIVES, or another metric that is a number, by its name."""
+    return float(metrics[name])  # type: ignore[literal-required]
+
+
 def classification_metrics(
     true: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], classes: Sequence[str]
-) -> dict[str, Any]:
+) -> Metrics:
     """Metrics of class indices `true` and `predicted`, both (N,).
 
     Classes that do not occur count with zero, as scikit-learn's zero_division=0. `recall_sd` is the
@@ -49,14 +84,10 @@ def classification_metrics(
     }
 
 
-def scalar_metrics(metrics: dict[str, Any]) -> dict[str, float]:
+def scalar_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
     """The metrics that are one number, per-class F1 as f1_CLASS included."""
     scalars = {name: value for name, value in metrics.items() if isinstance(value, float)}
     return scalars | {f"f1_{name}": values["f1"] for name, values in metrics["per_class"].items()}
-
-
-RESAMPLES = 2000
-LEVEL = 0.95
 
 
 def bootstrap_intervals(
@@ -65,11 +96,11 @@ def bootstrap_intervals(
     dialogues: Sequence[str],
     num_classes: int,
 ) -> dict[str, tuple[float, float]]:
-    """95 % percentile intervals of the metrics of class indices (N,), `dialogues` naming that of
-    each row.
+    """95 % percentile intervals of macro_f1, unweighted_recall, accuracy and weighted_f1 of class
+    indices (N,), `dialogues` naming that of each row.
 
-    macro_f1, unweighted_recall, accuracy and weighted_f1 as mmm.metrics computes them. The same
-    input gives the same intervals.
+    Whole dialogues are drawn, because the rows of one are alike (Efron and Tibshirani 1993,
+    chapter 8). The same input gives the same intervals.
     """
     _, group = np.unique(np.asarray(dialogues), return_inverse=True)
     num_groups = int(group.max()) + 1
@@ -78,18 +109,13 @@ def bootstrap_intervals(
     drawn = np.random.default_rng(0).multinomial(
         num_groups, np.full(num_groups, 1 / num_groups), size=RESAMPLES
     )
-    matrix = (drawn @ cells).reshape(
-        RESAMPLES, num_classes, num_classes
-    )  # a confusion matrix of each resample
-    right, support, named = (
-        matrix.diagonal(axis1=1, axis2=2),
-        matrix.sum(axis=2),
-        matrix.sum(axis=1),
-    )
-    f1 = 2 * right / np.maximum(support + named, 1)
+    # A confusion matrix of each resample.
+    matrix = (drawn @ cells).reshape(RESAMPLES, num_classes, num_classes)
+    right, support, chosen = matrix.diagonal(axis1=1, axis2=2), matrix.sum(axis=2), matrix.sum(1)
+    f1 = 2 * right / np.maximum(support + chosen, 1)
     recall = right / np.maximum(support, 1)
     total = support.sum(axis=1)
-    found = {
+    resampled = {
         "macro_f1": f1.mean(axis=1),
         "unweighted_recall": recall.sum(axis=1) / (support > 0).sum(axis=1),
         "accuracy": right.sum(axis=1) / total,
@@ -98,6 +124,6 @@ def bootstrap_intervals(
     edges = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
     return {
         name: (float(low), float(high))
-        for name, values in found.items()
+        for name, values in resampled.items()
         for low, high in [np.quantile(values, edges)]
     }

@@ -13,9 +13,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from mmm.console import plain
-from search.durations import duration
-from search.engine.controller import Conductor
+from mmm.console import plain, progress_of, say
+from search.engine.controller import Controller
+from search.ledger.durations import duration
 from search.ledger.history import History
 from search.results.leaderboard import counts, leaderboard_table
 
@@ -25,18 +25,18 @@ _RUNNING = 6  # trials named
 
 
 class View:
-    """Follows a conductor. Where it is live a table that refreshes itself, elsewhere a line
+    """Follows a controller. Where it is live a table that refreshes itself, elsewhere a line
     whenever a trial ends.
     """
 
     def __init__(self, console: Console, name: str, *, is_live: bool) -> None:
-        self.console, self.name, self.is_live = console, name, is_live
-        self.conductor: Conductor | None = None
+        self.console, self.name, self.is_live = progress_of(console), name, is_live
+        self.controller: Controller | None = None
         self._doing = ""
         self._told: set[int] = set()
         self._live = Live(
             get_renderable=self.picture,
-            console=console,
+            console=self.console,
             refresh_per_second=_REFRESH_PER_S,
             transient=True,
         )
@@ -50,12 +50,10 @@ class View:
         if self.is_live:
             self._live.stop()
 
-    def follow(self, conductor: Conductor) -> None:
-        self.conductor = conductor
+    def follow(self, controller: Controller) -> None:
+        self.controller = controller
         # A resumed sweep has told of these before.
-        self._told = {
-            trial.number for trial in conductor.trials.values() if trial.state != "running"
-        }
+        self._told = {n for n, trial in controller.trials.items() if trial.state != "running"}
 
     def doing(self, what: str) -> None:
         """Say what is done before the first trial, or with "" that it is over."""
@@ -63,26 +61,20 @@ class View:
 
     def picture(self) -> Group | str:
         """What a terminal shows now."""
-        if self.conductor is None:
+        if self.controller is None:
             return f"sweep {self.name}: starting"
         # The driver's thread adds trials while this one reads: a copy of the dictionary is taken in
         # one step.
-        history = replace(self.conductor.ledger.history, trials=dict(self.conductor.trials))
-        metric = self.conductor.spec.metric
+        history = replace(self.controller.ledger.history, trials=dict(self.controller.trials))
+        metric = self.controller.spec.metric
         running = [trial for trial in history.trials.values() if trial.state == "running"]
-        parts: list[Text | Table] = [
-            plain(line)
-            for line in (
-                *head_lines(self.conductor, history),
-                *([self._doing] if self._doing else []),
-            )
-        ]
+        lines = [*head_lines(self.controller, history), *([self._doing] if self._doing else [])]
+        parts: list[Text | Table] = [plain(line) for line in lines]
         if any(trial.epochs for trial in history.trials.values()):
             parts.append(leaderboard_table(history, metric, _ROWS, None, self.console.width))
         if running:
             names = [
-                f"#{trial.number} {trial.settings['architecture']} epoch"
-                f" {trial.epochs[-1]['epoch'] if trial.epochs else 0}"
+                f"#{trial.number} {trial.settings['architecture']} epoch {trial.epoch}"
                 for trial in running[:_RUNNING]
             ]
             more = f"; and {len(running) - _RUNNING} more" if len(running) > _RUNNING else ""
@@ -90,63 +82,61 @@ class View:
         return Group(*parts)
 
     def changed(self) -> None:
-        """Called by the conductor after each change."""
+        """Called by the controller after each change."""
         if (
             self.is_live
-            or self.conductor is None
-            or self.conductor.ledger.history.num_ended == len(self._told)
+            or self.controller is None
+            or self.controller.ledger.history.num_ended == len(self._told)
         ):
             return
-        metric = self.conductor.spec.metric
-        for trial in list(self.conductor.trials.values()):
+        metric = self.controller.spec.metric
+        for trial in list(self.controller.trials.values()):
             if trial.state != "running" and trial.number not in self._told:
                 self._told.add(trial.number)
                 best = trial.best(metric)
                 score = f"{metric} {best[1]:.4f} at epoch {best[0]}" if best else "no score"
-                line = (
+                say(
+                    self.console,
                     f"trial {trial.number} {trial.state} ({trial.reason}):"
-                    f" {trial.settings.get('architecture')}, {score}; "
+                    f" {trial.settings.get('architecture')}, {score};"
+                    f" {best_so_far(self.controller)}; {budget_line(self.controller)}",
                 )
-                line += f"{best_so_far(self.conductor)}; {budget_line(self.conductor)}"
-                self.console.print(plain(line), highlight=False, soft_wrap=True)
 
 
-def head_lines(conductor: Conductor, history: History) -> list[str]:
+def head_lines(controller: Controller, history: History) -> list[str]:
     """Trials by state; the best score and the workers; the budgets and when the first of them
     ends.
     """
+    spec, watch = controller.spec, controller.stopwatch
     states = ", ".join(f"{number} {state}" for state, number in counts(history).items() if number)
-    efficiency = conductor.stopwatch.efficiency()
-    workers = f"{conductor.spec.workers} workers" + (
-        "" if efficiency is None else f" at efficiency {efficiency:.2f}"
-    )
+    efficiency = watch.efficiency()
+    workers = f"{spec.workers} workers"
+    workers += "" if efficiency is None else f" at efficiency {efficiency:.2f}"
+    took = duration(watch.session_s())
     return [
-        (
-            f"sweep {conductor.spec.name}: {states or 'starting workers'}, {workers}, "
-            f"{duration(conductor.stopwatch.session_s())}"
-        ),
-        *([best_so_far(conductor)] if history.best else []),
-        f"budget: {budget_line(conductor)}",
+        f"sweep {spec.name}: {states or 'starting workers'}, {workers}, {took}",
+        *([best_so_far(controller)] if history.best else []),
+        f"budget: {budget_line(controller)}",
     ]
 
 
-def best_so_far(conductor: Conductor) -> str:
-    best = conductor.ledger.history.best
+def best_so_far(controller: Controller) -> str:
+    best = controller.ledger.history.best
     if best is None:
         return "no score yet"
-    architecture = conductor.trials[best[1]].settings["architecture"]
-    return f"best {conductor.spec.metric} {best[0]:.4f} (trial {best[1]}, {architecture})"
+    architecture = controller.trials[best[1]].settings["architecture"]
+    return f"best {controller.spec.metric} {best[0]:.4f} (trial {best[1]}, {architecture})"
 
 
-def budget_line(conductor: Conductor) -> str:
+def budget_line(controller: Controller) -> str:
     """`31 of 120 trials, 12m of 2h; ends about 14:05 (in 22m)`."""
-    line = ", ".join(budget.text for budget in conductor.verdicts.budgets())
-    if conductor.verdicts.used_up is not None:
-        return f"{line}; stopping: {conductor.verdicts.used_up.why}"
-    left = conductor.verdicts.seconds_left()
+    line = ", ".join(budget.text for budget in controller.verdicts.budgets())
+    if controller.verdicts.used_up is not None:
+        return f"{line}; stopping: {controller.verdicts.used_up.why}"
+    left = controller.verdicts.seconds_left()
     if left is None:
         return line
-    end = time.localtime(conductor.stopwatch.clock() + left)
+    end = time.localtime(controller.stopwatch.clock() + left)
     day = "" if left < 12 * 3600 else "%a "
     return f"{line}; ends about {time.strftime(f'{day}%H:%M', end)} (in {duration(left)})"
 
@@ -173,9 +163,8 @@ class _Voice:
             self._fall_silent()
 
     def isatty(self) -> bool:
-        return (
-            self._is_terminal
-        )  # a closed one is none any more, and what was begun on it has to be ended
+        # A closed one is none any more, and what was begun on it has to be ended.
+        return self._is_terminal
 
     def _fall_silent(self) -> None:
         # What is buffered goes there too: Python would fail on it at its end.

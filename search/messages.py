@@ -1,10 +1,86 @@
-"""What workers and the driver tell each other."""
+"""What the driver and its workers tell each other, and the one place that turns it into JSON and
+back. Both are of the same version.
+"""
 
-from dataclasses import dataclass, field
-from typing import Any, Self
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+from search.ledger.records import Checkpoint, Epoch, PackMeasured
+from search.ledger.spec import Params
 
 
-@dataclass
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """A trial to train."""
+
+    sweep: str  # its folder
+    number: int
+    settings: Params
+    manifest: str
+    features: str
+    metric: str
+    device: str
+    rungs: Sequence[int]
+    precision: str
+    checkpoints: Sequence[Checkpoint] = ()  # that are on the disk, the newer first
+    largest_pack: int = 1  # over 1: first measure how large a pack of such trials is worth it
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a trial cannot go on in this worker."""
+
+    reason: str
+    traceback: str
+    is_diverged: bool = False  # that is what its settings are like
+    is_together: bool = False  # it is the whole pack's: nobody can tell whose
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of a trial in a slice of its training, or in several."""
+
+    number: int
+    epochs: Sequence[Epoch] = ()
+    checkpoint: Checkpoint | None = None
+    is_last: bool = False
+    warnings: Sequence[str] = ()
+    failure: Failure | None = None
+    packs: PackMeasured | None = None
+
+
+def as_json(messages: Sequence[Order] | Sequence[Report]) -> str:
+    return json.dumps([asdict(message) for message in messages])
+
+
+def orders_of(text: str) -> list[Order]:
+    orders = json.loads(text)
+    for order in orders:
+        order["checkpoints"] = [Checkpoint(**found) for found in order["checkpoints"]]
+    return [Order(**order) for order in orders]
+
+
+def reports_of(text: str) -> list[Report]:
+    reports = json.loads(text)
+    records = {"checkpoint": Checkpoint, "failure": Failure, "packs": PackMeasured}
+    for report in reports:
+        report["epochs"] = [Epoch(**epoch) for epoch in report["epochs"]]
+        for name, record in records.items():
+            report[name] = None if report[name] is None else record(**report[name])
+    return [Report(**report) for report in reports]
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A checkpoint, or at a trial's end the best weights."""
+
+    epoch: int
+    content: bytes
+    seconds: float  # that making it took
+
+
+@dataclass(frozen=True, slots=True)
 class Cut:
     """What a trial did in a slice of its training, taken while it stood between two epochs; not on
     the disk yet.
@@ -12,32 +88,23 @@ class Cut:
 
     number: int
     epoch: int  # the last one
-    epochs: list[dict[str, Any]] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    failure: dict[str, Any] | None = None
+    epochs: tuple[Epoch, ...] = ()
+    warnings: tuple[str, ...] = ()
+    failure: Failure | None = None
     is_last: bool = False
-    content: bytes | None = None  # of a checkpoint, or at the end the best weights
-    content_epoch: int = 0
-    content_s: float = 0.0  # what making it took
+    weights: Weights | None = None
 
-    def after(self, earlier: "Cut") -> Self:
+    def after(self, earlier: "Cut") -> "Cut":
         """Both in one."""
-        self.epochs, self.warnings = earlier.epochs + self.epochs, earlier.warnings + self.warnings
-        if self.content is None:
-            self.content, self.content_epoch, self.content_s = (
-                earlier.content,
-                earlier.content_epoch,
-                earlier.content_s,
-            )
-        return self
+        return replace(
+            self,
+            epochs=earlier.epochs + self.epochs,
+            warnings=earlier.warnings + self.warnings,
+            weights=self.weights or earlier.weights,
+        )
 
-    def report(self, checkpoint: dict[str, Any] | None = None) -> dict[str, Any]:
+    def report(self, checkpoint: Checkpoint | None = None) -> Report:
         """What the driver is told of it."""
-        return {
-            "number": self.number,
-            "epochs": self.epochs,
-            "checkpoint": checkpoint,
-            "is_last": self.is_last,
-            "warnings": self.warnings,
-            "failure": self.failure,
-        }
+        return Report(
+            self.number, self.epochs, checkpoint, self.is_last, self.warnings, self.failure
+        )

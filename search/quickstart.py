@@ -8,10 +8,10 @@ import shutil
 import sys
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import track
 
 from mmm.bundle.read import load_bundle
+from mmm.console import PlainConsole, progress_of
 from mmm.corpora.generated.demo import make_demo_corpus
 from mmm.encoders.extract import encode_speech, encode_text
 from mmm.encoders.make import make_speech_encoder, make_text_encoder
@@ -37,7 +37,7 @@ def free_name(runs: Path) -> str:
     return name
 
 
-def quickstart(runs: Path, console: Console, workers: int | None = None) -> None:
+def quickstart(runs: Path, console: PlainConsole, workers: int | None = None) -> None:
     """Run the whole way and say what to type next."""
     corpus = runs / "demo-corpus"
     features = runs / "demo-features"
@@ -47,11 +47,7 @@ def quickstart(runs: Path, console: Console, workers: int | None = None) -> None
         with console.status("generating a demo corpus"):
             make_demo_corpus(corpus)
     manifest = read_manifest(manifest_path)
-    console.print(
-        f"demo corpus: {len(manifest.utterances)} utterances in {corpus}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    console.say(f"demo corpus: {len(manifest.utterances)} utterances in {corpus}")
     total = len(manifest.utterances)
     speech = make_speech_encoder("fbank", frame_rate=FRAME_RATE_HZ, num_mels=NUM_MELS)
     text = make_text_encoder("char-ngram", width=TEXT_WIDTH)
@@ -61,7 +57,7 @@ def quickstart(runs: Path, console: Console, workers: int | None = None) -> None
         ("text", encode_text(manifest, features, text, [1, 2, 3]), 3 * total),
     )
     for what, steps, count in tasks:
-        for _ in track(steps, f"encoding {what}", total=count, console=console):
+        for _ in track(steps, f"encoding {what}", total=count, console=progress_of(console)):
             pass
     spec = SweepSpec(
         name=free_name(runs),
@@ -89,14 +85,11 @@ def quickstart(runs: Path, console: Console, workers: int | None = None) -> None
         [(manifest.audio_path(u), u.text) for u in earlier],
     )
     ranked = sorted(found.items(), key=lambda pair: -pair[1])[:3]
-    console.print(
-        f"\npredicting {chosen.utterance_id} (said with: {chosen.emotions[0]}): {chosen.text!r}",
-        highlight=False,
-        soft_wrap=True,
+    console.say(
+        f"\npredicting {chosen.utterance_id} (said with: {chosen.emotions[0]}): {chosen.text!r}"
     )
-    console.print(
-        "  " + ", ".join(f"{name} {probability:.3f}" for name, probability in ranked) + "\n",
-        highlight=False,
+    console.say(
+        "  " + ", ".join(f"{name} {probability:.3f}" for name, probability in ranked) + "\n"
     )
     # After `make sweep` nothing has put our commands on the PATH.
     home = "" if shutil.which("mmm-search") else f"{os.path.relpath(Path(sys.executable).parent)}/"
@@ -126,4 +119,4 @@ def quickstart(runs: Path, console: Console, workers: int | None = None) -> None
         ),
     ):
         console.print(f"{title}:" if title else "", end="\n" if title else "", highlight=False)
-        console.print(f"  {command}", highlight=False, soft_wrap=True)
+        console.say(f"  {command}")

@@ -6,33 +6,33 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 
-from search.engine.controller import Conductor
+from search.engine.controller import Controller
+from search.messages import Report
 from search.worker.slices import Slices
 
 
 def train(
-    conductor: Conductor,
+    controller: Controller,
     threads: int = 1,
     in_training: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
-) -> Iterator[list[dict[str, Any]]]:
-    """Train until the conductor has nothing more to order, what trains in a context `in_training`;
+) -> Iterator[list[Report]]:
+    """Train until the controller has nothing more to order, what trains in a context `in_training`;
     yields the reports of each slice once they are written down.
 
     Whoever stops iterating leaves the sweep as a killed driver would.
     """
     torch.set_num_threads(threads)
-    while orders := conductor.next_orders():
-        seat = [order["number"] for order in orders]
+    while orders := controller.next_orders():
+        seat = [order.number for order in orders]
         with in_training():
             slices = Slices(orders)
         while seat:
             with in_training():
                 reports = slices.next()
-            ended, orders = conductor.hear(seat, reports)
+            ended, orders = controller.hear(seat, reports)
             yield reports
             slices.leave(ended)
             if orders:
@@ -40,15 +40,15 @@ def train(
                     slices.join(orders)
 
 
-def train_here(conductor: Conductor, threads: int) -> None:
+def train_here(controller: Controller, threads: int) -> None:
     """The same to its end. Ctrl-C breaks training off, and waits where something is written."""
     if threading.current_thread() is not threading.main_thread():
-        for _ in train(conductor, threads):
+        for _ in train(controller, threads):
             pass
         return
 
     def wait(*_: object) -> None:
-        conductor.verdicts.interrupt()
+        controller.verdicts.interrupt()
 
     before = signal.signal(signal.SIGINT, wait)
 
@@ -61,7 +61,7 @@ def train_here(conductor: Conductor, threads: int) -> None:
             signal.signal(signal.SIGINT, wait)
 
     try:
-        for _ in train(conductor, threads, in_training):
+        for _ in train(controller, threads, in_training):
             pass
     finally:
         signal.signal(signal.SIGINT, before)

@@ -48,9 +48,8 @@ class Stopping:
         if not self.is_asked and not self.is_ending:
             self.is_asked = True
             self.on_stop()
-            if (
-                signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-            ):  # as a script's background commands have it
+            # As a script's background commands have it.
+            if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -61,9 +60,8 @@ class Stopping:
         if not self._before:
             yield
             return
-        signal.signal(
-            signal.SIGINT, lambda *_: None
-        )  # not ignored: processes that are started would inherit that
+        # Not ignored: processes that are started would inherit that.
+        signal.signal(signal.SIGINT, lambda *_: None)
         try:
             yield
         finally:

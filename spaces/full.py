@@ -3,13 +3,11 @@
 mmm-search run full manifest.csv --features features --name full --trials 100 --epochs 27
 """
 
-from typing import Any
-
 from optuna import Trial
 
-from spaces.there import There
+from spaces.there import Settings, There
 
-_COMMON: dict[str, Any] = {
+_COMMON: Settings = {
     "audio_feature": "hidden_state",
     "lr": 5e-4,
     "batch_size": 32,
@@ -21,7 +19,7 @@ _COMMON: dict[str, Any] = {
 _SEQUENCES = {"dropout": 0.3, "weight_decay": 0.1}
 # Small heads on frozen features overfit before they underfit (docs/LOG.md, 2026-11-26). Weights of
 # classes help weak features and hurt good ones, so one point has them.
-KNOWN_GOOD: tuple[dict[str, Any], ...] = (
+KNOWN_GOOD: tuple[Settings, ...] = (
     {
         **_COMMON,
         "architecture": "vanilla_concat",
@@ -50,7 +48,7 @@ KNOWN_GOOD: tuple[dict[str, Any], ...] = (
 )
 
 
-def suggest(trial: Trial, there: There) -> dict[str, Any]:
+def suggest(trial: Trial, there: There) -> Settings:
     """Architecture, context, speech feature, imbalance, optimiser and the model's own settings."""
     architecture = trial.suggest_categorical(
         "architecture", ["vanilla_concat", "three_way_concat", "cross_attention", "mlp_mixer"]
@@ -62,7 +60,7 @@ def suggest(trial: Trial, there: There) -> dict[str, Any]:
     audio_feature = there.audio_features[0]
     if len(there.audio_features) > 1:
         audio_feature = trial.suggest_categorical("audio_feature", list(there.audio_features))
-    settings: dict[str, Any] = {
+    settings: Settings = {
         "architecture": architecture,
         "context": trial.suggest_int("context", 1, 5),
         "audio_feature": audio_feature,

@@ -4,15 +4,15 @@ docs/reference-systems.md.
 mmm-search run paper manifest.csv --features features --name paper --trials 4 --epochs 30
 """
 
-from typing import Any
-
 from optuna import Trial
 
+from spaces.there import Settings
+
 ARCHITECTURES = ["vanilla_concat", "three_way_concat", "cross_attention", "mlp_mixer"]
-KNOWN_GOOD: tuple[dict[str, Any], ...] = tuple({"architecture": name} for name in ARCHITECTURES)
+KNOWN_GOOD: tuple[Settings, ...] = tuple({"architecture": name} for name in ARCHITECTURES)
 # Written out here because spaces know Optuna alone; a test holds it against
 # mmm.training.config.published_params.
-_RECIPE: dict[str, Any] = {
+_RECIPE: Settings = {
     "context": 1,
     "audio_feature": "hidden_state",
     "dropout": 0.1,
@@ -29,7 +29,7 @@ _RECIPE: dict[str, Any] = {
     "input_scaling": "none",
     "seed": 1024,
 }
-_OWN: dict[str, dict[str, Any]] = {
+_OWN: dict[str, Settings] = {
     "vanilla_concat": {"width": 256},
     "three_way_concat": {"width": 256},
     "cross_attention": {"layers": 1, "heads": 8},
@@ -37,7 +37,7 @@ _OWN: dict[str, dict[str, Any]] = {
 }
 
 
-def suggest(trial: Trial) -> dict[str, Any]:
+def suggest(trial: Trial) -> Settings:
     """One of the four systems as published."""
     architecture = trial.suggest_categorical("architecture", ARCHITECTURES)
     return {"architecture": architecture, **_RECIPE, **_OWN[architecture]}

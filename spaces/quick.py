@@ -3,11 +3,11 @@
 mmm-search run quick manifest.csv --features features --name first --trials 16 --epochs 9
 """
 
-from typing import Any
-
 from optuna import Trial
 
-KNOWN_GOOD: tuple[dict[str, Any], ...] = (
+from spaces.there import Settings
+
+KNOWN_GOOD: tuple[Settings, ...] = (
     {"architecture": "vanilla_concat", "context": 3, "lr": 1e-3, "dropout": 0.4, "width": 128},
     {"architecture": "three_way_concat", "context": 1, "lr": 1e-3, "dropout": 0.4, "width": 64},
     {
@@ -29,12 +29,12 @@ KNOWN_GOOD: tuple[dict[str, Any], ...] = (
 )
 
 
-def suggest(trial: Trial) -> dict[str, Any]:
+def suggest(trial: Trial) -> Settings:
     """Architecture, context, learning rate, dropout and the model's own size."""
     architecture = trial.suggest_categorical(
         "architecture", ["vanilla_concat", "three_way_concat", "cross_attention", "mlp_mixer"]
     )
-    settings: dict[str, Any] = {
+    settings: Settings = {
         "architecture": architecture,
         "context": trial.suggest_int("context", 1, 3),
         "lr": trial.suggest_float("lr", 1e-4, 5e-3, log=True),

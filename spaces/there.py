@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+Settings = dict[str, str | int | float | bool | None]  # what a space suggests, by name
+
 
 @dataclass(frozen=True)
 class There:

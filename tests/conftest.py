@@ -25,10 +25,11 @@ import torch
 from mmm.encoders import SpeechEncoder, TextEncoder
 from mmm.encoders.extract import Progress, encode_speech, encode_text
 from mmm.encoders.make import make_speech_encoder, make_text_encoder
+from mmm.features.recipe import AUDIO_FEATURES
 from mmm.manifest import COLUMNS, Manifest
 from mmm.manifest_csv import read_manifest
 from mmm.training.checkpoint import checkpoint_bytes
-from mmm.training.config import AUDIO_FEATURES, TrainConfig, make_config
+from mmm.training.config import TrainConfig, make_config
 from mmm.training.features import Features, load_features
 from mmm.training.fit import fit
 from mmm.training.run import Run, begin

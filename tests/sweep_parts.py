@@ -7,7 +7,8 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ from optuna import Trial as Suggester
 import mmm.cli.app
 import search.cli.app
 from mmm.console import run_app
-from search.engine.controller import Conductor
-from search.ledger.history import State, Trial
-from search.ledger.spec import SweepSpec
+from search.engine.controller import Controller
+from search.ledger.events import Entry
+from search.ledger.history import Event, History, State, Trial
+from search.ledger.records import Epoch, Sweep
+from search.ledger.spec import Params, SweepSpec
+from search.messages import Order, Report
 from search.serial import train
 from spaces import Space
 from tests.conftest import Corpus
@@ -61,16 +65,48 @@ def small_spec(corpus: Corpus, **changes: Any) -> SweepSpec:
     )
 
 
-def epoch_entry(epoch: int, score: float) -> dict[str, Any]:
-    """The body of an epoch event."""
-    return {
-        "epoch": epoch,
-        "train_loss": 1.0,
-        "metrics": {METRIC: score},
-        "seconds": 0.1,
-        "alone_seconds": 0.1,
-        "ended": 0.0,
-    }
+def order_of(spec: SweepSpec, folder: Path, number: int, settings: Params, **changes: Any) -> Order:
+    """The whole of a trial, without rungs, in a sweep that lies in `folder`."""
+    order = Order(
+        sweep=str(folder),
+        number=number,
+        settings=settings,
+        manifest=spec.manifest,
+        features=spec.features,
+        metric=METRIC,
+        device="cpu",
+        rungs=[],
+        precision="float32",
+    )
+    return replace(order, **changes)
+
+
+def epoch_entry(epoch: int, score: float) -> Epoch:
+    """An epoch as a ledger has it."""
+    return Epoch(
+        epoch=epoch,
+        train_loss=1.0,
+        metrics={METRIC: score},
+        seconds=0.1,
+        alone_seconds=0.1,
+        ended=0.0,
+    )
+
+
+def events_of(*entries: Entry, at: Sequence[float] | None = None) -> list[Event]:
+    """Events as a ledger has them, a second after each other or at these times."""
+    times = at if at is not None else range(1, len(entries) + 1)
+    return [
+        Event(seq, float(when), *(entry if isinstance(entry, tuple) else (None, entry)))
+        for seq, (when, entry) in enumerate(zip(times, entries, strict=True), start=1)
+    ]
+
+
+def history_of(spec: SweepSpec, *entries: Entry) -> History:
+    """What these events of a sweep add up to."""
+    history = History.of(events_of(Sweep(spec), *entries))
+    assert history is not None
+    return history
 
 
 def trial_with(number: int, scores: Mapping[int, float], state: State = "running") -> Trial:
@@ -80,13 +116,13 @@ def trial_with(number: int, scores: Mapping[int, float], state: State = "running
     )
 
 
-def train_serially(conductor: Conductor, threads: int = 1) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Train one trial at a time in this process; yields number and report after each report.
+def train_serially(controller: Controller, threads: int = 1) -> Iterator[Report]:
+    """Train one trial at a time in this process; yields each report once it is recorded.
 
     Whoever stops iterating leaves the sweep as a killed driver would.
     """
-    for (report,) in train(conductor, threads):
-        yield report["number"], report
+    for (report,) in train(controller, threads):
+        yield report
 
 
 def command(module: str, *arguments: object) -> list[str]:

@@ -36,8 +36,8 @@ from mmm.training.config import make_config
 from mmm.training.features import load_features
 from mmm.training.fit import fit
 from mmm.training.run import begin
-from search.engine.controller import Conductor
-from search.ledger.events import Ledger, read_events, read_history
+from search.engine.controller import Controller
+from search.ledger.events import open_sweep, read_events, read_history
 from search.ledger.history import History
 from search.space.load import load_space
 from search.tracking.store import EXPERIMENT, default_tracking_uri
@@ -148,7 +148,7 @@ def test_a_bundle_evaluated_on_its_features_has_the_metrics_that_were_recorded(
     found = evaluate_bundle(
         bundle, manifest, old.features, manifest.rows("dev"), torch.device("cpu")
     )
-    assert_same_metrics(found, bundle.provenance["validation_metrics"])
+    assert_same_metrics(found, bundle.provenance.validation_metrics)
 
 
 @pytest.mark.parametrize("name", BUNDLES)
@@ -268,7 +268,7 @@ def test_a_resumed_sweep_ends_and_what_had_ended_stays_as_it_was(resumed: Resume
         ARCHITECTURES
     )
     assert after.last_close is not None
-    assert after.last_close["why"] == "done"
+    assert after.last_close.why == "done"
     assert list(after.trials) == list(range(UNFINISHED + 2))
     assert {trial.state for trial in after.trials.values()} <= {"complete", "pruned"}
     for number, trial in before.trials.items():
@@ -281,21 +281,21 @@ def test_the_interrupted_trial_goes_on_from_its_checkpoint_as_the_version_went_o
 ) -> None:
     before, after = (history.trials[UNFINISHED] for history in (resumed.before, resumed.after))
     assert before.checkpoint is not None
-    reached = before.checkpoint["epoch"]
+    reached = before.checkpoint.epoch
     assert len(before.epochs) == reached < 10
     assert after.settings == before.settings
     assert after.epochs[:reached] == before.epochs
     events = list(read_events(resumed.old.runs / "first" / "ledger.sqlite"))
     session = [event.seq for event in events if event.kind == "session"][-1]
     trained = [
-        event.body["epoch"]
+        event.body.epoch
         for event in events
         if event.kind == "epoch" and event.trial == UNFINISHED and event.seq > session
     ]
     assert trained == list(range(reached + 1, 11))
     for entry, expected in zip(after.epochs, resumed.old.expected("finished"), strict=True):
-        assert entry["train_loss"] == pytest.approx(expected["train_loss"], abs=TOLERANCE)
-        assert_same_metrics(after.metrics(entry["epoch"]), expected["metrics"])
+        assert entry.train_loss == pytest.approx(expected["train_loss"], abs=TOLERANCE)
+        assert_same_metrics(after.metrics(entry.epoch), expected["metrics"])
 
 
 def test_all_trials_of_a_resumed_sweep_are_in_mlflow(resumed: Resumed) -> None:
@@ -356,18 +356,17 @@ def test_a_sweep_over_a_named_space_goes_on_in_the_space_as_it_is_now(
     folder = tmp_path / "quick"
     shutil.copytree(old.runs / "quick", folder)
     before = read_history(folder / "ledger.sqlite")
-    assert before.spec is not None
     assert before.spec.space == "quick"
     number = len(before.trials)
     spec = replace(before.spec, **old.moved, trials=number + 1)
-    with Ledger(folder) as ledger:
-        conductor = Conductor(ledger, spec, load_space("quick"), "cpu", lambda: None)
-        conductor.open_session("")
+    with open_sweep(folder) as ledger:
+        controller = Controller(ledger, spec, load_space("quick"), "cpu", lambda: None)
+        controller.open_session("")
         # Something is expected of every trial, from what those of before came to.
-        expected = conductor.orders.searcher.expected(list(before.trials))
+        expected = controller.orders.searcher.expected(list(before.trials))
         assert expected is not None
         assert all(map(math.isfinite, expected.values()))
-        for _ in train_serially(conductor):
+        for _ in train_serially(controller):
             pass
         after = ledger.history
     assert {key: after.trials[key] for key in before.trials} == before.trials

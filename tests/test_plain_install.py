@@ -74,7 +74,6 @@ def test_a_bundle_in_another_folder_predicts_without_ray_optuna_mlflow_and_the_s
         trained(corpus, "vanilla_concat", lr=1e-2, context=2),
         tmp_path / "made",
         name="b",
-        provenance={},
     )
     manifest = corpus.manifest
     audio = manifest.audio_path(manifest.utterances[2])

@@ -14,9 +14,8 @@ import soundfile
 
 Floats = npt.NDArray[np.float32]
 
-_BLOCK_FRAMES = (
-    1 << 20
-)  # a header may promise more than memory holds: what is there decides, a block at a time
+# A header may promise more than memory holds: what is there decides, a block at a time.
+_BLOCK_FRAMES = 1 << 20
 _LOUDEST = 16.0  # full scale is 1; beyond this, floats were not scaled or are no floats
 _UNKNOWN = (0, 0xFFFFFFFF)  # written as a length by programs that stream and do not know it
 _PCM, _FLOAT, _ALAW, _MULAW, _EXTENSIBLE = 1, 3, 6, 7, 0xFFFE
@@ -46,9 +45,8 @@ class SoundInfo:
     def describe(self) -> str:
         """Such as `44100 Hz stereo 24-bit`. The usual coding, PCM of 16 bits, is not named."""
         channels = {1: "mono", 2: "stereo"}.get(self.num_channels, f"{self.num_channels} channels")
-        coding = self.coding.partition(" ")[2].replace(
-            "_", " "
-        )  # WAV PCM 24, FLAC PCM_24, OGG VORBIS
+        # Of WAV PCM 24, FLAC PCM_24 or OGG VORBIS.
+        coding = self.coding.partition(" ")[2].replace("_", " ")
         if pcm := re.fullmatch(r"PCM [SU]?(\d+)", coding):
             coding = "" if pcm[1] == "16" else f"{pcm[1]}-bit"
         return f"{self.rate_hz} Hz {channels} {coding.lower()}".rstrip()
@@ -87,12 +85,8 @@ def _info(file: BinaryIO, name: str) -> SoundInfo:
     try:
         if (found := _wav_info(file)) is None:
             with _opened(file) as sound:
-                found = SoundInfo(
-                    sound.frames,
-                    sound.samplerate,
-                    sound.channels,
-                    f"{sound.format} {sound.subtype}",
-                )
+                coding = f"{sound.format} {sound.subtype}"
+                found = SoundInfo(sound.frames, sound.samplerate, sound.channels, coding)
     except AudioError as error:
         raise AudioError(f"{name}: {error}") from None
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:

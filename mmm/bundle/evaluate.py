@@ -1,5 +1,5 @@
 """What a bundle scores on a split, also in a process of its own: `python -m
-mmm.bundle.read.evaluate`.
+mmm.bundle.evaluate`.
 """
 
 import copy
@@ -8,38 +8,33 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from mmm.bundle.read import Bundle, BundleError, Ensemble, load_bundle_or_ensemble
 from mmm.manifest import Manifest
 from mmm.manifest_csv import read_manifest
+from mmm.metrics import Metrics
 from mmm.training.batches import SplitData
 from mmm.training.evaluate import probabilities, score
 from mmm.training.features import load_features
 
 
-def in_fresh_process(bundle: Path, manifest: Path, features: Path) -> dict[str, Any]:
+def in_fresh_process(bundle: Path, manifest: Path, features: Path) -> Metrics:
     """Metrics of a bundle, loaded and evaluated by a new Python. Raises BundleError with what that
     one said.
     """
-    command = [
-        sys.executable,
-        "-m",
-        "mmm.bundle.evaluate",
-        str(bundle),
-        str(manifest),
-        str(features),
-    ]
+    arguments = map(str, (bundle, manifest, features))
+    # -P: an mmm.py in the user's folder is not ours.
+    command = [sys.executable, "-P", "-m", "mmm.bundle.evaluate", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise BundleError(
             f"{bundle}: cannot be loaded and evaluated in a fresh process:"
             f" {done.stderr.strip()[-1000:]}"
         )
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    metrics: Metrics = json.loads(done.stdout)
+    return metrics
 
 
 def main() -> None:
@@ -47,17 +42,10 @@ def main() -> None:
     try:
         checked = read_manifest(manifest, check_audio=False)
         found = load_bundle_or_ensemble(bundle)
-        print(
-            json.dumps(
-                evaluate_bundle(found, checked, features, checked.rows("dev"), torch.device("cpu"))
-            )
-        )
+        rows, cpu = checked.rows("dev"), torch.device("cpu")
+        print(json.dumps(evaluate_bundle(found, checked, features, rows, cpu)))
     except (ValueError, FileNotFoundError) as error:
         sys.exit(str(error))
-
-
-if __name__ == "__main__":
-    main()
 
 
 def check_bundle_fits(bundle: Bundle, manifest: Manifest, features_dir: Path) -> None:
@@ -72,13 +60,10 @@ def check_bundle_fits(bundle: Bundle, manifest: Manifest, features_dir: Path) ->
         ("text", features.text.recipe, bundle.text_recipe),
     ):
         if found != wanted:
-            names = [
-                name
+            differing = ", ".join(
+                f"{name}: {found.get(name)!r}, not {wanted.get(name)!r}"
                 for name in sorted(found.keys() | wanted.keys())
                 if found.get(name) != wanted.get(name)
-            ]
-            differing = ", ".join(
-                f"{name}: {found.get(name)!r}, not {wanted.get(name)!r}" for name in names
             )
             raise ValueError(
                 f"{bundle.path}: trained on other {kind} features than {features_dir}/ holds"
@@ -124,7 +109,11 @@ def evaluate_bundle(
     features_dir: Path,
     indices: list[int],
     device: torch.device,
-) -> dict[str, Any]:
+) -> Metrics:
     """Metrics of a bundle on chosen rows of a manifest, over the bundle's classes."""
     data, found = predict_rows(bundle, manifest, features_dir, indices, device)
     return score(found, data)
+
+
+if __name__ == "__main__":
+    main()

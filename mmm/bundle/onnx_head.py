@@ -41,24 +41,18 @@ def export_onnx(bundle: Bundle) -> bytes:
     except ImportError:
         raise OnnxError(_MISSING) from None
     config, dims = bundle.config, bundle.dims
-    example = _random_batch(
-        config, dims, 3, max(2, dims.speech_positions - 1), max(2, dims.text_positions - 1)
-    )
+    lengths = max(2, dims.speech_positions - 1), max(2, dims.text_positions - 1)
+    example = _random_batch(config, dims, 3, *lengths)
     batch, frames, tokens = (torch.export.Dim(name) for name in ("batch", "frames", "tokens"))
-    axes: tuple[dict[int, Any], ...] = ({0: batch},) * 4
+    axes: list[dict[int, Any]] = [{0: batch}] * 4
     if not config.is_pooled:
-        axes = (
-            {0: batch, 1: frames},
-            {0: batch, 1: frames},
-            {0: batch, 1: tokens},
-            {0: batch, 1: tokens},
-        )
+        axes = [{0: batch, 1: length} for length in (frames, frames, tokens, tokens)]
     with _quiet():
         program = torch.onnx.export(
             bundle.model,
             _tensors(example),
             dynamo=True,
-            dynamic_shapes=axes,
+            dynamic_shapes=tuple(axes),
             input_names=list(INPUTS),
             output_names=["logits"],
             verbose=False,
@@ -93,24 +87,18 @@ def onnx_logits(session: Any, batch: Batch) -> npt.NDArray[np.float32]:
 
 def _check(content: bytes, bundle: Bundle) -> None:
     session, dims = open_session(content), bundle.dims
+    most_frames, most_tokens = dims.speech_positions, dims.text_positions
     for size, frames, tokens in (
         (1, 1, 1),
-        (1, dims.speech_positions, dims.text_positions),
-        (2, 1, dims.text_positions),
-        (7, 2, 2),
+        (1, most_frames, most_tokens),
+        (2, 1, most_tokens),
+        (7, min(2, most_frames), min(2, most_tokens)),
     ):
-        batch = _random_batch(
-            bundle.config,
-            dims,
-            size,
-            min(frames, dims.speech_positions),
-            min(tokens, dims.text_positions),
-        )
+        batch = _random_batch(bundle.config, dims, size, frames, tokens)
         with torch.inference_mode():
             expected = forward(bundle.model, batch).softmax(dim=-1)
-        difference = float(
-            (torch.from_numpy(onnx_logits(session, batch)).softmax(dim=-1) - expected).abs().max()
-        )
+        shares = torch.from_numpy(onnx_logits(session, batch)).softmax(dim=-1)
+        difference = float((shares - expected).abs().max())
         if not difference <= TOLERANCE:
             raise OnnxError(
                 f"{bundle.name}: ONNX gives probabilities that differ from torch's by"
@@ -131,17 +119,13 @@ def _random_batch(config: TrainConfig, dims: Dims, size: int, frames: int, token
     masks = [torch.rand(shape, generator=generator) > 0.3 for shape in shapes]
     for mask in masks:
         mask[:, 0] = True
-    speech = torch.randn((*shapes[0], dims.speech_width), generator=generator) * masks[0].unsqueeze(
-        -1
+    speech, text = (
+        torch.randn((*mask.shape, width), generator=generator) * mask.unsqueeze(-1)
+        for mask, width in zip(masks, (dims.speech_width, dims.text_width), strict=True)
     )
-    text = torch.randn((*shapes[1], dims.text_width), generator=generator) * masks[1].unsqueeze(-1)
-    return Batch(
-        speech,
-        masks[0],
-        text[:, 0] if config.is_pooled else text,
-        masks[1],
-        torch.zeros(size, dims.num_classes),
-    )
+    if config.is_pooled:
+        text = text[:, 0]
+    return Batch(speech, masks[0], text, masks[1], torch.zeros(size, dims.num_classes))
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ checksums cover theirs.
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import nn
 
-from mmm.features.store import Recipe
+from mmm.bundle.records import FORMAT, EnsembleHead, Head, Provenance
 from mmm.files import sha256_of_file, sha256_of_json
-from mmm.training.config import Dims, TrainConfig, make_config
 from mmm.training.run import build_model
 from mmm.version import VERSION
 
-FORMAT = 1
 _FILES = ("config.json", "model.safetensors", "provenance.json")
 _ENSEMBLE_FILES = ("config.json", "provenance.json")
 _KINDS = (".safetensors", ".json", ".md", ".onnx")  # none of them is run by what reads it
@@ -44,22 +43,15 @@ class BundleError(ValueError):
 
 
 @dataclass(frozen=True)
-class Bundle:
+class Bundle(Head):
     """A loaded bundle: the model in evaluation mode and all that is known of it."""
 
     path: Path
-    name: str
     sha256: str
-    config: TrainConfig
-    dims: Dims
-    labels: tuple[str, ...]
-    audio_recipe: Recipe
-    text_recipe: Recipe
-    provenance: dict[str, Any]
+    # Of the weights alone: stays the same when a bundle of the same trial is made again.
+    weights_sha256: str
+    provenance: Provenance
     model: nn.Module
-    weights_sha256: (
-        str  # of the weights alone: stays the same when a bundle of the same trial is made again
-    )
 
     @property
     def members(self) -> tuple["Bundle", ...]:
@@ -77,7 +69,7 @@ class Ensemble:
     name: str
     sha256: str
     labels: tuple[str, ...]
-    provenance: dict[str, Any]
+    provenance: Provenance
     members: tuple[Bundle, ...]
 
     @property
@@ -90,13 +82,13 @@ def load_bundle(path: Path) -> Bundle:
     """Check every file's checksum, then load. Raises FileNotFoundError or BundleError, also for an
     ensemble.
     """
-    found = load_bundle_or_ensemble(path)
-    if isinstance(found, Ensemble):
+    bundle = load_bundle_or_ensemble(path)
+    if isinstance(bundle, Ensemble):
         raise BundleError(
             f"{path}: an ensemble, where one bundle is expected; name one of its members, "
-            f"for example {found.members[0].path}"
+            f"for example {bundle.members[0].path}"
         )
-    return found
+    return bundle
 
 
 def load_bundle_or_ensemble(path: Path) -> Bundle | Ensemble:
@@ -104,25 +96,24 @@ def load_bundle_or_ensemble(path: Path) -> Bundle | Ensemble:
     FileNotFoundError or BundleError.
     """
     checksums = _checked(path)
-    about = _json_object(path / "config.json")
+    content = _json_object(path / "config.json")
     try:
-        if "members" in about:
-            return _load_ensemble(path, about, checksums)
-        config, dims = make_config(about["settings"]), Dims(**about["dims"])
-        model = build_model(config, dims)
+        provenance = Provenance.from_json(_json_object(path / "provenance.json"))
+        digest = sha256_of_file(path / "checksums.json")
+        if "members" in content:
+            ensemble = EnsembleHead.from_json(content)
+            members = _load_members(path, ensemble.members, checksums)
+            return Ensemble(path, ensemble.name, digest, ensemble.labels, provenance, members)
+        head = Head.from_json(content)
+        model = build_model(head.config, head.dims)
         model.load_state_dict(load_tensors((path / "model.safetensors").read_bytes()))
         return Bundle(
-            path,
-            about["name"],
-            sha256_of_file(path / "checksums.json"),
-            config,
-            dims,
-            tuple(about["labels"]),
-            about["audio_recipe"],
-            about["text_recipe"],
-            _json_object(path / "provenance.json"),
-            model.eval(),
-            checksums["model.safetensors"],
+            **vars(head),
+            path=path,
+            sha256=digest,
+            weights_sha256=checksums["model.safetensors"],
+            provenance=provenance,
+            model=model.eval(),
         )
     except SafetensorError as error:
         raise BundleError(
@@ -140,24 +131,18 @@ def load_bundle_or_ensemble(path: Path) -> Bundle | Ensemble:
         ) from None
 
 
-def _load_ensemble(path: Path, about: dict[str, Any], checksums: dict[str, str]) -> Ensemble:
+def _load_members(
+    path: Path, names: Sequence[str], checksums: Mapping[str, str]
+) -> tuple[Bundle, ...]:
     # Named in the checksums, so that no member lies outside of the folder.
-    if not all(f"{member}/config.json" in checksums for member in about["members"]):
+    if not all(f"{name}/config.json" in checksums for name in names):
         raise BundleError(
             f"{path}/config.json: names members that are not in this folder; {_COPY_AGAIN}"
         )
-    members = tuple(load_bundle(path / member) for member in about["members"])
-    return Ensemble(
-        path,
-        about["name"],
-        sha256_of_file(path / "checksums.json"),
-        tuple(about["labels"]),
-        _json_object(path / "provenance.json"),
-        members,
-    )
+    return tuple(load_bundle(path / name) for name in names)
 
 
-def _files_in(folder: Path) -> set[str]:
+def files_in(folder: Path) -> set[str]:
     """Relative names of all files that count as the bundle's."""
     found = set()
     for file in folder.rglob("*"):
@@ -171,17 +156,17 @@ def _files_in(folder: Path) -> set[str]:
     return found
 
 
-def _json_object(file: Path) -> dict[str, Any]:
+def _json_object(file: Path) -> Mapping[str, Any]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError:
-        found = None
-    if not isinstance(found, dict):
+        content = None
+    if not isinstance(content, dict):
         raise BundleError(f"{file}: damaged: not a JSON object; {_COPY_AGAIN}")
-    return found
+    return content
 
 
-def _checked(path: Path) -> dict[str, str]:
+def _checked(path: Path) -> Mapping[str, str]:
     """The checksums of a bundle's files, after everything in the folder has been held against them
     and nothing was opened.
     """
@@ -196,7 +181,7 @@ def _checked(path: Path) -> dict[str, str]:
         or not set(_ENSEMBLE_FILES) <= checksums.keys()
     ):
         raise BundleError(f"{path}/checksums.json: damaged; {_COPY_AGAIN}")
-    there = _files_in(path)
+    there = files_in(path)
 
     def check(file: str) -> None:
         if file not in there:
@@ -208,12 +193,12 @@ def _checked(path: Path) -> dict[str, str]:
             )
 
     check("config.json")
-    about = _json_object(path / "config.json")
-    if about.get("format") != FORMAT:
+    config = _json_object(path / "config.json")
+    if config.get("format") != FORMAT:
         raise BundleError(
-            f"{path}: bundle format {about.get('format')}, this version ({VERSION}) reads {FORMAT}"
+            f"{path}: bundle format {config.get('format')}, this version ({VERSION}) reads {FORMAT}"
         )
-    if not set(_ENSEMBLE_FILES if "members" in about else _FILES) <= checksums.keys():
+    if not set(_ENSEMBLE_FILES if "members" in config else _FILES) <= checksums.keys():
         raise BundleError(f"{path}/checksums.json: damaged; {_COPY_AGAIN}")
     for file in sorted(there | checksums.keys()):
         if Path(file).suffix not in _KINDS:

@@ -1,10 +1,10 @@
 """The one way to the test split: every opening is written down."""
 
 import csv
+import io
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -12,6 +12,7 @@ from mmm.bundle.evaluate import check_bundle_fits, evaluate_bundle
 from mmm.bundle.read import Bundle, Ensemble
 from mmm.files import write_text
 from mmm.manifest import Manifest
+from mmm.metrics import Metrics
 
 OPENINGS = "test_openings.csv"
 _OPENING_COLUMNS = (
@@ -32,7 +33,7 @@ def open_test(
     manifest: Manifest,
     features_dir: Path,
     device: torch.device,
-) -> list[dict[str, Any]]:
+) -> list[Metrics]:
     """Metrics of each bundle on the sealed test split; the opening is written down in the features
     folder first.
 
@@ -45,11 +46,9 @@ def open_test(
         for member in bundle.members:
             check_bundle_fits(member, manifest, features_dir)
     path = features_dir / OPENINGS
-    rows = [
-        list(_OPENING_COLUMNS),
-        *([row[name] for name in _OPENING_COLUMNS] for row in read_openings(features_dir)),
-    ]
-    found = []
+    earlier = [[row[name] for name in _OPENING_COLUMNS] for row in read_openings(features_dir)]
+    rows = [list(_OPENING_COLUMNS), *earlier]
+    scores = []
     for bundle in bundles:
         opening = [
             datetime.now(UTC).isoformat(timespec="seconds"),
@@ -62,17 +61,11 @@ def open_test(
         # Written before it is read, so that an opening is on record even if the evaluation dies.
         _write_rows(path, [*rows, [*opening, "", "", bundle.weights_sha256]])
         metrics = evaluate_bundle(bundle, manifest, features_dir, indices, device)
-        rows.append(
-            [
-                *opening,
-                f"{metrics['macro_f1']:.6f}",
-                f"{metrics['accuracy']:.6f}",
-                bundle.weights_sha256,
-            ]
-        )
+        numbers = f"{metrics['macro_f1']:.6f}", f"{metrics['accuracy']:.6f}"
+        rows.append([*opening, *numbers, bundle.weights_sha256])
         _write_rows(path, rows)
-        found.append(metrics)
-    return found
+        scores.append(metrics)
+    return scores
 
 
 def read_openings(features_dir: Path) -> list[dict[str, str]]:
@@ -89,7 +82,6 @@ def read_openings(features_dir: Path) -> list[dict[str, str]]:
 
 
 def _write_rows(path: Path, rows: list[list[str]]) -> None:
-    def cell(value: str) -> str:
-        return f'"{value.replace(chr(34), chr(34) * 2)}"' if set(value) & set(',"\n') else value
-
-    write_text(path, "".join(",".join(cell(value) for value in row) + "\n" for row in rows))
+    content = io.StringIO()
+    csv.writer(content, lineterminator="\n").writerows(rows)
+    write_text(path, content.getvalue())

@@ -120,9 +120,8 @@ def predict(
         else:
             widest = max(map(len, found))
             for label, probability in sorted(found.items(), key=lambda pair: -pair[1]):
-                console.print(
-                    f"{label:<{widest}}  {probability:.4f}  {'█' * round(40 * probability)}",
-                    highlight=False,
+                console.say(
+                    f"{label:<{widest}}  {probability:.4f}  {'█' * round(40 * probability)}"
                 )
     else:
         answers: list[dict[str, float] | None] = []
@@ -186,7 +185,7 @@ def _show_predictions(
             )
             writer.writerow([line.audio or "", line.text, line.speaker, best, *probabilities])
         write_text(out, content.getvalue())
-        console.print(f"wrote {out}: {len(rows)} utterances", highlight=False, soft_wrap=True)
+        console.say(f"wrote {out}: {len(rows)} utterances")
     elif as_json:
         for line, found, best in rows:
             typer.echo(
@@ -232,9 +231,5 @@ def demo(
     predictor = mmm.load(bundle, audio_encoder=audio_encoder, text_encoder=text_encoder)
     from mmm.predict.page import serve
 
-    console.print(
-        f"http://127.0.0.1:{port}  (this machine only; Ctrl-C ends it)",
-        highlight=False,
-        soft_wrap=True,
-    )
+    console.say(f"http://127.0.0.1:{port}  (this machine only; Ctrl-C ends it)")
     serve(predictor, port)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from mmm.console import console
+from mmm.console import add_commands, console, progress_of
 
 if TYPE_CHECKING:  # pandas takes long to import, and --help must not wait for it
     from mmm.corpora.account import Account, Prepared
@@ -67,13 +67,13 @@ def _write(prepared: "Prepared", out: Path) -> None:
     account = write_prepared(prepared, out)
     _print_counts(out)
     print_account(prepared.account)
-    console.print(f"every case is in {account}", highlight=False, soft_wrap=True)
+    console.say(f"every case is in {account}")
     _print_next(out)
 
 
 def _print_next(manifest: Path) -> None:
     words = ["mmm", "encode", str(manifest), "--features", str(manifest.parent / "features")]
-    console.print(f"next: {shlex.join(words)}", highlight=False, soft_wrap=True)
+    console.say(f"next: {shlex.join(words)}")
 
 
 def _print_counts(out: Path) -> None:
@@ -88,8 +88,7 @@ def _print_counts(out: Path) -> None:
     console.print(table)
 
 
-@prepare.command("kemdy20")
-def prepare_kemdy20_command(
+def kemdy20(
     folder: CorpusFolder,
     out: Out = Path("manifest.csv"),
     dev_sessions: Annotated[
@@ -135,8 +134,7 @@ def prepare_kemdy20_command(
     _write(prepared, out)
 
 
-@prepare.command("kemdy19")
-def prepare_kemdy19_command(
+def kemdy19(
     folder: CorpusFolder,
     out: Out = Path("manifest.csv"),
     dev_sessions: DevSessions = "15-16",
@@ -153,8 +151,7 @@ def prepare_kemdy19_command(
     _write(prepared, out)
 
 
-@prepare.command("ai-hub")
-def prepare_ai_hub_command(
+def ai_hub(
     folder: CorpusFolder,
     out: Out = Path("manifest.csv"),
     labels: Labels = None,
@@ -172,8 +169,7 @@ def prepare_ai_hub_command(
     _write(prepared, out)
 
 
-@prepare.command("meld")
-def prepare_meld_command(folder: CorpusFolder, out: Out = Path("manifest.csv")) -> None:
+def meld(folder: CorpusFolder, out: Out = Path("manifest.csv")) -> None:
     """MELD: train_sent_emo.csv, dev_sent_emo.csv, test_sent_emo.csv and the clips (wav, flac, or
     mp4 by ffmpeg).
     """
@@ -184,15 +180,14 @@ def prepare_meld_command(folder: CorpusFolder, out: Out = Path("manifest.csv")) 
     prepared, clips = prepare_meld(folder, out)
     if clips:
         for source, target in track(
-            clips, description="taking the sound out of clips", console=console
+            clips, description="taking the sound out of clips", console=progress_of(console)
         ):
             extract_sound(source, target)
         prepared, _ = prepare_meld(folder, out)
     _write(prepared, out)
 
 
-@prepare.command("iemocap")
-def prepare_iemocap_command(
+def iemocap(
     folder: CorpusFolder,
     out: Out = Path("manifest.csv"),
     dev_sessions: DevSessions = "4",
@@ -213,8 +208,7 @@ def prepare_iemocap_command(
     _write(prepared, out)
 
 
-@prepare.command("csv")
-def prepare_csv_command(
+def csv(
     file: Annotated[
         Path, typer.Argument(help="A CSV with a row an utterance.", show_default=False)
     ],
@@ -226,8 +220,11 @@ def prepare_csv_command(
     repaired = prepare_csv(file, out)
     _print_counts(out)
     for what, count in repaired.items():
-        console.print(f"{what}: {count}", highlight=False)
+        console.say(f"{what}: {count}")
     _print_next(out)
+
+
+add_commands(prepare, kemdy20, kemdy19, ai_hub, meld, iemocap, csv)
 
 
 def demo_corpus(
@@ -271,7 +268,7 @@ def demo_corpus(
             manifest = make_demo_corpus(
                 out, num_sessions=24 if sessions is None else sessions, seed=seed
             )
-        console.print(f"wrote {manifest}", highlight=False, soft_wrap=True)
+        console.say(f"wrote {manifest}")
         return
     from rich.progress import (
         BarColumn,
@@ -292,18 +289,16 @@ def demo_corpus(
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as bar:
+    with Progress(*columns, console=progress_of(console)) as bar:
         task = bar.add_task("utterances", total=None)
         for done, total in make_kemdy20_demo(
             out, num_sessions=num_sessions, num_scripts=6 if scripts is None else scripts, seed=seed
         ):
             bar.update(task, completed=done, total=total)
     dev, test = default_splits(num_sessions)
-    console.print(
+    console.say(
         f"mmm prepare kemdy20 {out} --dev-sessions {dev} --test-sessions {test} -o"
-        f" {out / 'manifest.csv'}",
-        highlight=False,
-        soft_wrap=True,
+        f" {out / 'manifest.csv'}"
     )
     with console.status("reading the corpus"):
         prepared = prepare_kemdy20(out, dev_sessions=dev, test_sessions=test)
@@ -322,7 +317,6 @@ def corpus_report(
     from rich.progress import track
 
     from mmm.corpora.report import durations, report, tables
-    from mmm.corpora.report_page import page
     from mmm.files import write_text
     from mmm.manifest_csv import read_manifest
 
@@ -333,12 +327,14 @@ def corpus_report(
             durations(clips),
             total=len(clips),
             description="reading headers",
-            console=console,
+            console=progress_of(console),
             transient=True,
         )
     )
     found = report(checked, seconds)
     if out is not None:
+        from mmm.corpora.report_page import page
+
         write_text(out, page(found))
     for title, header, rows in tables(found):
         table = Table(*header, title=title, title_justify="left")
@@ -348,17 +344,15 @@ def corpus_report(
             table.add_row(*row)
         console.print(table)
         if len(rows) > _MOST_ROWS:
-            console.print(
-                f"... and {len(rows) - _MOST_ROWS} more, all of them in the page: -o report.html",
-                highlight=False,
+            console.say(
+                f"... and {len(rows) - _MOST_ROWS} more, all of them in the page: -o report.html"
             )
     for leak in found.leaks:
         console.print(f"leak: {leak}", style="red", highlight=False)
     if not found.leaks:
-        console.print(
+        console.say(
             "no leaks between splits: speakers, sessions, audio files, audio content and lines of"
-            " audio and text are disjoint",
-            highlight=False,
+            " audio and text are disjoint"
         )
     if out is not None:
-        console.print(f"page {out}", highlight=False, soft_wrap=True)
+        console.say(f"page {out}")

@@ -1,22 +1,57 @@
 """The commands `mmm train`, `mmm test` and `mmm baselines`."""
 
+import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mmm.cli.encode import DeviceName, FeaturesDir, ManifestPath
-from mmm.console import class_table, console, metrics_table
+from mmm.cli.options import options_of
+from mmm.console import class_table, console, metrics_table, progress_of
+from mmm.metrics import OBJECTIVES
+from mmm.training.config import (
+    Params,
+    ParamValue,
+    TrainConfig,
+    make_config,
+    new_params,
+    published_params,
+)
 
 if TYPE_CHECKING:
     from mmm.manifest import Manifest
-    from mmm.training.config import TrainConfig
+
+TrainingPrecision = Annotated[
+    str, typer.Option(help="float32, bf16, or auto: bf16 where it is faster on this device.")
+]
 
 
+def base_params(architecture: str, published: bool) -> dict[str, ParamValue]:
+    """What a training starts from where nothing else is said."""
+    from mmm.models import ARCHITECTURES
+
+    is_published = published and architecture in ARCHITECTURES
+    return published_params(architecture) if is_published else new_params(architecture)
+
+
+def check_metric(metric: str) -> None:
+    if metric not in OBJECTIVES:
+        raise ValueError(f"unknown --metric {metric!r}; expected one of {', '.join(OBJECTIVES)}")
+
+
+@options_of(
+    TrainConfig,
+    *("context", "audio_feature", "epochs", "batch_size", "accumulate", "lr", "weight_decay"),
+    *("dropout", "weighted_sampling", "shuffle", "class_weight", "label_smoothing", "label_policy"),
+    *("num_blocks", "layers", "heads", "width", "c", "inputs", "input_scaling", "seed"),
+    optional=True,
+)
 def train(
     manifest: ManifestPath,
     features: FeaturesDir,
+    *,
     out: Annotated[Path, typer.Option(help="Folder of the bundle to write.", show_default=False)],
     architecture: Annotated[
         str,
@@ -24,74 +59,7 @@ def train(
             help="vanilla_concat, three_way_concat, cross_attention, mlp_mixer or linear."
         ),
     ] = "mlp_mixer",
-    context: Annotated[
-        int | None, typer.Option(help="Utterances of context K, the current one included \\[1].")
-    ] = None,
-    audio_feature: Annotated[
-        str | None, typer.Option(help="hidden_state or extract_feature \\[hidden_state].")
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="\\[concat systems 30, the others 12; published 30]")
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="\\[32; published 64]")] = None,
-    accumulate: Annotated[
-        int | None, typer.Option(help="Batches a step \\[1; published 8].")
-    ] = None,
-    lr: Annotated[
-        float | None,
-        typer.Option(help="Learning rate of AdamW \\[5e-4, cross_attention 3e-4; published 5e-5]."),
-    ] = None,
-    weight_decay: Annotated[
-        float | None, typer.Option(help="\\[concat systems 0.5, the others 0.1; published 0.01]")
-    ] = None,
-    dropout: Annotated[
-        float | None, typer.Option(help="\\[concat systems 0.5, the others 0.3; published 0.1]")
-    ] = None,
-    weighted_sampling: Annotated[
-        bool, typer.Option("--weighted-sampling", help="Draw rare classes as often.")
-    ] = False,
-    shuffle: Annotated[
-        bool | None,
-        typer.Option("--shuffle/--no-shuffle", help="\\[shuffle, but with weighted sampling]"),
-    ] = None,
-    class_weight: Annotated[
-        str | None, typer.Option(help="none, inverse, sqrt_inverse or effective_number \\[none].")
-    ] = None,
-    label_smoothing: Annotated[
-        float | None,
-        typer.Option(help="Share of a label spread over all classes \\[0.1; published 0]."),
-    ] = None,
-    label_policy: Annotated[
-        str | None,
-        typer.Option(help="Rows with several labels: expand, first, drop, soft \\[expand]."),
-    ] = None,
-    num_blocks: Annotated[int | None, typer.Option(help="mlp_mixer: blocks \\[1].")] = None,
-    layers: Annotated[int | None, typer.Option(help="cross_attention: layers \\[1].")] = None,
-    heads: Annotated[int | None, typer.Option(help="cross_attention: heads \\[8].")] = None,
-    width: Annotated[
-        int | None,
-        typer.Option(
-            help=(
-                "Model width, not for cross_attention \\[concat systems 64, mlp_mixer 128;"
-                " published 256]."
-            )
-        ),
-    ] = None,
-    c: Annotated[
-        float | None, typer.Option("--c", help="linear: scikit-learn's C \\[tuned on validation].")
-    ] = None,
-    inputs: Annotated[
-        str | None, typer.Option(help="both, speech or text: what an ablation sees \\[both].")
-    ] = None,
-    input_scaling: Annotated[
-        str | None,
-        typer.Option(
-            help=(
-                "standard: features with mean 0, deviation 1 over training rows; none \\[standard;"
-                " published none]."
-            )
-        ),
-    ] = None,
+    given: Params,
     published: Annotated[
         bool,
         typer.Option(
@@ -99,7 +67,6 @@ def train(
         ),
     ] = False,
     metric: Annotated[str, typer.Option(help="Chooses the best epoch on validation.")] = "macro_f1",
-    seed: Annotated[int | None, typer.Option(help="\\[1024]")] = None,
     save_every: Annotated[
         int, typer.Option(help="Also bundle every N epochs, as OUT/epoch-N (0: never).")
     ] = 0,
@@ -110,69 +77,32 @@ def train(
         str | None, typer.Option(help="Name kept in the bundle \\[the architecture].")
     ] = None,
     device: DeviceName = "cpu",
-    precision: Annotated[
-        str, typer.Option(help="float32, bf16, or auto: bf16 where it is faster on this device.")
-    ] = "auto",
+    precision: TrainingPrecision = "auto",
 ) -> None:
     """Train one system and write its best epoch as a bundle."""
     from mmm.bundle.read import load_bundle
+    from mmm.bundle.records import Provenance
     from mmm.bundle.write import check_destination, save_run_bundle
-    from mmm.models import ARCHITECTURES
-    from mmm.training.config import make_config, new_params, published_params
-
-    given = {
-        "context": context,
-        "audio_feature": audio_feature,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "accumulate": accumulate,
-        "lr": lr,
-        "weight_decay": weight_decay,
-        "dropout": dropout,
-        "weighted_sampling": weighted_sampling or None,
-        "shuffle": shuffle,
-        "class_weight": class_weight,
-        "label_policy": label_policy,
-        "label_smoothing": label_smoothing,
-        "num_blocks": num_blocks,
-        "layers": layers,
-        "heads": heads,
-        "width": width,
-        "c": c,
-        "inputs": inputs,
-        "input_scaling": input_scaling,
-        "seed": seed,
-    }
-    base = (
-        published_params(architecture)
-        if published and architecture in ARCHITECTURES
-        else new_params(architecture)
-    )
-    start = None if from_bundle is None else load_bundle(from_bundle)
-    if start is not None:
-        base["input_scaling"] = start.config.input_scaling  # its weights are used to it
-    config = make_config(base | {key: value for key, value in given.items() if value is not None})
     from mmm.device import resolve_device, training_precision
     from mmm.manifest_csv import read_manifest
-    from mmm.metrics import OBJECTIVES
+    from mmm.metrics import value_of
     from mmm.training.features import load_features
     from mmm.training.fit import Diverged, fit
     from mmm.training.malloc import keep_freed_memory
     from mmm.training.run import begin
 
+    start = None if from_bundle is None else load_bundle(from_bundle)
+    base = base_params(architecture, published)
+    if start is not None:
+        base["input_scaling"] = start.config.input_scaling  # its weights are used to it
+    config = make_config({**base, **given})
     keep_freed_memory()
-    if metric not in OBJECTIVES:
-        raise ValueError(f"unknown --metric {metric!r}; expected one of {', '.join(OBJECTIVES)}")
+    check_metric(metric)
     where = resolve_device(device)
     check_destination(out)
     checked = read_manifest(manifest, check_audio=False)
     if architecture == "linear":
-        config = _tuned_linear(
-            checked,
-            features,
-            metric,
-            {key: value for key, value in given.items() if value is not None},
-        )
+        config = _tuned_linear(checked, features, metric, given)
     data = load_features(checked, features, config.audio_feature, config.context)
     run = begin(
         config,
@@ -181,7 +111,7 @@ def train(
         device=where,
         precision=training_precision(precision, device, architecture),
     )
-    provenance: dict[str, Any] = {"command": " ".join(["mmm", *sys.argv[1:]])}
+    provenance = Provenance(command=" ".join(["mmm", *sys.argv[1:]]))
     if start is not None:
         if (start.config.architecture, start.labels) != (config.architecture, checked.classes):
             raise ValueError(
@@ -194,25 +124,24 @@ def train(
             raise ValueError(
                 f"{from_bundle}: its sizes do not fit these settings: {error}"
             ) from None
-        provenance["from_bundle_sha256"] = start.sha256
+        provenance = dataclasses.replace(provenance, from_bundle_sha256=start.sha256)
     label = name or config.architecture
     parameters = sum(parameter.numel() for parameter in run.model.parameters())
-    console.print(
+    console.say(
         f"{label}: {parameters:,} parameters, {len(run.train)} training and {len(run.dev)}"
-        f" validation rows, {where}",
-        highlight=False,
-        soft_wrap=True,
+        f" validation rows, {where}"
     )
     try:
         for result in fit(run):
-            console.print(
+            score = value_of(result.metrics, metric)
+            progress_of(console).print(
                 f"epoch {result.epoch:>3}/{config.epochs}  train loss {result.train_loss:.4f}  dev"
-                f" loss {result.metrics['loss']:.4f}  {metric} {result.metrics[metric]:.4f} "
+                f" loss {result.metrics['loss']:.4f}  {metric} {score:.4f} "
                 f" {result.seconds:.2f} s{'  best' if result.is_best else ''}",
                 highlight=False,
             )
             if save_every and result.epoch % save_every == 0:
-                at_epoch = {**provenance, "validation_metrics": result.metrics}
+                at_epoch = dataclasses.replace(provenance, validation_metrics=result.metrics)
                 save_run_bundle(
                     run,
                     out / f"epoch-{result.epoch:03d}",
@@ -227,11 +156,11 @@ def train(
         metrics_table(f"validation, best epoch {run.best_epoch}", [(label, run.best_metrics)])
     )
     console.print(class_table(run.best_metrics))
-    console.print(f"bundle {out} (sha256 {digest[:16]})", highlight=False, soft_wrap=True)
+    console.say(f"bundle {out} (sha256 {digest[:16]})")
 
 
 def _tuned_linear(
-    manifest: "Manifest", features: Path, metric: str, given: dict[str, Any]
+    manifest: "Manifest", features: Path, metric: str, given: Params
 ) -> "TrainConfig":
     """The linear system's settings: those that are not given are tuned on validation."""
     from mmm.training.baselines import tuned
@@ -245,7 +174,7 @@ def _tuned_linear(
         f"context {config.context}, {config.audio_feature}, C {config.c:g}, class weight"
         f" {config.class_weight}"
     )
-    console.print(f"tuned on validation: {chosen}", highlight=False, soft_wrap=True)
+    console.say(f"tuned on validation: {chosen}")
     return config
 
 
@@ -290,11 +219,9 @@ def test(
     ]
     console.print(metrics_table("test", list(zip(labels, found, strict=True))))
     for label, metrics in zip(labels, found, strict=True):
-        console.print(f"\n{label}", highlight=False)
+        console.say(f"\n{label}")
         console.print(class_table(metrics))
-    console.print(
-        f"the opening is on record in {features / OPENINGS}", highlight=False, soft_wrap=True
-    )
+    console.say(f"the opening is on record in {features / OPENINGS}")
 
 
 def baselines(
@@ -306,11 +233,9 @@ def baselines(
 ) -> None:
     """Majority class and logistic regression on pooled features, tuned on validation."""
     from mmm.manifest_csv import read_manifest
-    from mmm.metrics import OBJECTIVES
     from mmm.training.baselines import baselines as tuned_baselines
 
-    if metric not in OBJECTIVES:
-        raise ValueError(f"unknown --metric {metric!r}; expected one of {', '.join(OBJECTIVES)}")
+    check_metric(metric)
     checked = read_manifest(manifest, check_audio=False)
     found = []
     with console.status("tuning logistic regression") as status:
@@ -320,7 +245,6 @@ def baselines(
     console.print(metrics_table("validation", [(one.name, one.metrics) for one in found]))
     for one in found:
         if one.settings:
-            console.print(
-                f"{one.name}: {', '.join(f'{key}={value}' for key, value in one.settings.items())}",
-                highlight=False,
+            console.say(
+                f"{one.name}: {', '.join(f'{key}={value}' for key, value in one.settings.items())}"
             )

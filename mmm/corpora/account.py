@@ -80,13 +80,9 @@ def emotion_names(text: str, account: Account, case: str) -> tuple[str, ...]:
 
 def unknown_emotions(names: Iterable[str]) -> str:
     """A fault, empty where all names are known."""
-    unknown = [name for name in names if name not in EMOTIONS]
-    return (
-        f"unknown emotion {', '.join(map(repr, unknown))}; expected {', '.join(EMOTIONS)} (several"
-        " joined by ;)"
-        if unknown
-        else ""
-    )
+    unknown = ", ".join(repr(name) for name in names if name not in EMOTIONS)
+    expected = f"expected {', '.join(EMOTIONS)} (several joined by ;)"
+    return f"unknown emotion {unknown}; {expected}" if unknown else ""
 
 
 def emotion_map(default: dict[str, str], changes: Sequence[str]) -> dict[str, str]:
@@ -151,9 +147,8 @@ def write_prepared(prepared: Prepared, out: Path) -> Path:
             homes.setdefault(row[column], set()).add(row["split"])
         for name, splits in homes.items():
             if len(splits) > 1:
-                prepared.account.note(
-                    f"{column}s in more than one split", f"{name} ({', '.join(sorted(splits))})"
-                )
+                case = f"{name} ({', '.join(sorted(splits))})"
+                prepared.account.note(f"{column}s in more than one split", case)
     home = out.parent.resolve()
     names = [*COLUMNS, "split"]
     names += [name for row in prepared.rows[:1] for name in row if name not in names]
@@ -161,12 +156,6 @@ def write_prepared(prepared: Prepared, out: Path) -> Path:
     table["audio"] = [os.path.relpath(audio, home) for audio in table["audio"]]
     write_checked(out, table.to_csv(index=False, lineterminator="\n"), prepared.source)
     account = out.with_suffix(".account.json")
-    write_json(
-        account,
-        {
-            "source": str(prepared.source),
-            "num_utterances": len(prepared.rows),
-            **asdict(prepared.account),
-        },
-    )
+    about = {"source": str(prepared.source), "num_utterances": len(prepared.rows)}
+    write_json(account, {**about, **asdict(prepared.account)})
     return account

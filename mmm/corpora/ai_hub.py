@@ -48,17 +48,16 @@ def prepare_ai_hub(
     prepared = Prepared(path)
     rows = _read_clips(path, labels, emotions, text, prepared.account)
     sentences = sorted({row["text"] or row["utterance_id"] for row in rows})
-    session_of = dict(
-        zip(sentences, deal(len(sentences), range(1, _NUM_SESSIONS + 1), seed), strict=True)
-    )
+    numbers = deal(len(sentences), range(1, _NUM_SESSIONS + 1), seed)
+    sessions = [f"AIHub{number:02}" for number in numbers]
+    session_of = dict(zip(sentences, sessions, strict=True))
     try:
-        splits = split_by_session(f"AIHub{number:02}" for number in session_of.values())
+        splits = split_by_session(sessions)
     except ValueError as error:
-        raise ManifestError(
-            path, [f"{len(sentences)} sentences that can be used; {error}"]
-        ) from None
+        fault = f"{len(sentences)} sentences that can be used; {error}"
+        raise ManifestError(path, [fault]) from None
     for row in rows:
-        row["session"] = f"AIHub{session_of[row['text'] or row['utterance_id']]:02}"
+        row["session"] = session_of[row["text"] or row["utterance_id"]]
         row["split"] = splits[row["session"]]
     prepared.rows = rows
     return prepared
@@ -83,9 +82,7 @@ def add_ai_hub(
             f"unknown --ai-hub-sessions {which!r}; expected one of {', '.join(_WHICH)}"
         )
     rows = _read_clips(path, None, emotions, text, prepared.account)
-    sessions = sorted(
-        session for session, split in splits.items() if which == "all" or split == "train"
-    )
+    sessions = sorted(one for one, split in splits.items() if which == "all" or split == "train")
     for row, session in zip(rows, deal(len(rows), sessions, seed), strict=True):
         row["session"], row["split"] = session_name.format(session), splits[session]
     # A row keeps to the corpus' columns; what AI Hub does not have stays empty.
@@ -111,13 +108,9 @@ def _read_clips(
     for column, known in _COLUMNS.items():
         found = [place for place, name in enumerate(header) if name.lower() in known]
         if len(found) != 1:
-            raise ManifestError(
-                file,
-                [
-                    f"line 1: {'no' if not found else 'more than one'} column for {column}"
-                    f" (expected one of {', '.join(known)}; found: {', '.join(header)})"
-                ],
-            )
+            number = "more than one" if found else "no"
+            fault = f"line 1: {number} column for {column} (expected one of {', '.join(known)};"
+            raise ManifestError(file, [f"{fault} found: {', '.join(header)})"])
         places[column] = found[0]
     clips = {
         clip.name.lower(): clip
@@ -126,7 +119,7 @@ def _read_clips(
     }
     faults: list[str] = []
     seen: dict[str, int] = {}
-    found_rows: list[dict[str, str]] = []
+    usable: list[dict[str, str]] = []
     for line, fields in rows:
         if len(fields) != len(header):
             faults.append(
@@ -156,29 +149,28 @@ def _read_clips(
         clip = clips.get(Path(name).name.lower(), path / name)
         if usable_sound(clip, account, where) is None:
             continue
-        found_rows.append(
-            {
-                "utterance_id": f"AIHub_{stem}",
-                "dialogue_id": f"AIHub_{stem}",
-                "turn": "1",
-                "session": "",
-                "speaker": f"AIHub_{match[1]}",
-                "text": clean(fields[places["text"]]),
-                "audio": str(clip.resolve()),
-                "emotion": names[label.lower()],
-                "split": "",
-            }
-        )
+        row = {
+            "utterance_id": f"AIHub_{stem}",
+            "dialogue_id": f"AIHub_{stem}",
+            "turn": "1",
+            "session": "",
+            "speaker": f"AIHub_{match[1]}",
+            "text": clean(fields[places["text"]]),
+            "audio": str(clip.resolve()),
+            "emotion": names[label.lower()],
+            "split": "",
+        }
+        usable.append(row)
     if faults:
         raise ManifestError(file, faults)
     for clip in clips.values():
         if clip.stem not in seen:
             account.leave_out("clips without a label", clip.name)
-    if not found_rows:
+    if not usable:
         raise ManifestError(
             file, [f"none of its {len(rows)} clips can be used; are the wav files in {path}/?"]
         )
-    return found_rows
+    return usable
 
 
 def _label_file(path: Path) -> Path:

@@ -3,11 +3,12 @@ manifest.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from mmm.corpora.account import EMOTION_NAMES, write_checked
 from mmm.corpora.text_files import decode
-from mmm.manifest import COLUMNS, EMOTIONS, ManifestError, split_by_session
+from mmm.manifest import COLUMNS, SPLITS, ManifestError, split_by_session
 from mmm.manifest_csv import read_manifest, read_table
 
 # Names that other corpora's tables use.
@@ -34,6 +35,11 @@ _SPLIT_NAMES = {
 }
 
 
+def _renamed(name: str, known: Mapping[str, str]) -> str:
+    name = name.strip().lower()
+    return known.get(name, name)
+
+
 def prepare_csv(source: Path, out: Path) -> dict[str, int]:
     """Write `out` from `source`; audio paths become relative to `out`. Returns what was repaired
     and how often.
@@ -43,68 +49,38 @@ def prepare_csv(source: Path, out: Path) -> dict[str, int]:
     FileNotFoundError or ManifestError; `out` is written only when it is faultless.
     """
     table, lines = read_table(source, decode)
-    repaired = {
-        "columns renamed": 0,
-        "emotions renamed": 0,
-        "splits renamed": 0,
-        "splits added": 0,
-        "sessions added": 0,
-    }
-    renamed = {
-        name: new
-        for name in table.columns
-        if (new := _COLUMN_NAMES.get(str(name).strip().lower(), str(name).strip().lower())) != name
-    }
-    clashes = [
-        new
-        for new in renamed.values()
-        if list(renamed.values()).count(new) > 1 or new in table.columns
-    ]
+    repairs = ("columns renamed", "emotions renamed", "splits renamed")
+    repaired = dict.fromkeys((*repairs, "splits added", "sessions added"), 0)
+    names = {name: _renamed(str(name), _COLUMN_NAMES) for name in table.columns}
+    renamed = {name: new for name, new in names.items() if new != name}
+    new_names = list(renamed.values())
+    clashes = {new for new in new_names if new_names.count(new) > 1 or new in table.columns}
     if clashes:
-        raise ManifestError(
-            source,
-            [f"line 1: several columns would become {', '.join(sorted(set(clashes)))}; keep one"],
-        )
+        fault = f"line 1: several columns would become {', '.join(sorted(clashes))}; keep one"
+        raise ManifestError(source, [fault])
     table = table.rename(columns=renamed)
     repaired["columns renamed"] = len(renamed)
     if "session" not in table.columns and "dialogue_id" in table.columns:
         table["session"] = table["dialogue_id"]
         repaired["sessions added"] = len(set(table["session"]))
-    missing = [column for column in COLUMNS if column not in table.columns]
-    if missing:
-        raise ManifestError(
-            source,
-            [
-                f"line 1: no column {', '.join(missing)} (found:"
-                f" {', '.join(map(str, table.columns))})"
-            ],
-        )
-    if table.isna().any(axis=None):
-        bad = [line for line, broken in zip(lines, table.isna().any(axis=1), strict=True) if broken]
+    if missing := [column for column in COLUMNS if column not in table.columns]:
+        found = ", ".join(map(str, table.columns))
+        raise ManifestError(source, [f"line 1: no column {', '.join(missing)} (found: {found})"])
+    broken = table.isna().any(axis=1)
+    if broken.any():
+        bad = [line for line, is_broken in zip(lines, broken, strict=True) if is_broken]
         raise ManifestError(
             source, [f"line {line}: fewer fields than the header's" for line in bad]
         )
-    emotions = [
-        ";".join(
-            EMOTION_NAMES.get(name.strip().lower(), name.strip().lower())
-            for name in value.split(";")
-        )
-        for value in table["emotion"]
-    ]
-    repaired["emotions renamed"] = sum(
-        a != b for a, b in zip(emotions, table["emotion"], strict=True)
-    )
-    table["emotion"] = emotions
-    if "split" in table.columns:
-        splits = [
-            _SPLIT_NAMES.get(value.strip().lower(), value.strip().lower())
-            for value in table["split"]
-        ]
-        repaired["splits renamed"] = sum(
-            a != b for a, b in zip(splits, table["split"], strict=True)
-        )
-        table["split"] = splits
-    else:
+    for column, known in (("emotion", EMOTION_NAMES), ("split", _SPLIT_NAMES)):
+        if column in table.columns:
+            values = [
+                ";".join(_renamed(name, known) for name in value.split(";"))
+                for value in table[column]
+            ]
+            repaired[f"{column}s renamed"] = int((table[column] != values).sum())
+            table[column] = values
+    if "split" not in table.columns:
         try:
             table["split"] = table["session"].map(split_by_session(table["session"]))
         except ValueError as error:
@@ -123,28 +99,15 @@ def prepare_csv(source: Path, out: Path) -> dict[str, int]:
 def describe(path: Path) -> list[tuple[str, ...]]:
     """Rows of a table for the terminal: classes by split, then sessions and speakers."""
     manifest = read_manifest(path, check_audio=False)
-    splits = [
-        split
-        for split in ("train", "dev", "test")
-        if any(u.split == split for u in manifest.utterances)
-    ]
-    rows: list[tuple[str, ...]] = [("", *splits)]
-    for name in (
-        *(name for name in EMOTIONS if name in manifest.classes),
-        "utterances",
-        "dialogues",
-        "sessions",
-        "speakers",
-    ):
-        row = [name]
-        for split in splits:
-            chosen = [u for u in manifest.utterances if u.split == split]
-            values = {
+    columns: list[dict[str, object]] = []
+    for split in SPLITS:
+        if chosen := [u for u in manifest.utterances if u.split == split]:
+            classes = {name: sum(name in u.emotions for u in chosen) for name in manifest.classes}
+            counts = {
                 "utterances": len(chosen),
                 "dialogues": len({u.dialogue_id for u in chosen}),
                 "sessions": len({u.session for u in chosen}),
                 "speakers": len({u.speaker for u in chosen}),
             }
-            row.append(str(values.get(name, sum(name in u.emotions for u in chosen))))
-        rows.append(tuple(row))
-    return rows
+            columns.append({"": split, **classes, **counts})
+    return [(name, *(str(column[name]) for column in columns)) for name in columns[0]]

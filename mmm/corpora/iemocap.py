@@ -104,20 +104,15 @@ def _read_dialogue(
     dialogue = file.stem
     texts = _transcription(folder / "dialog" / "transcriptions" / file.name)
     faults: list[str] = []
-    found: list[tuple[float, dict[str, str]]] = []
+    rows: list[tuple[float, dict[str, str]]] = []
     seen: set[str] = set()
     row: dict[str, str] | None = None
     for number, line in enumerate(read_text(file).splitlines(), start=1):
         if rater := _RATER.fullmatch(line.strip()):
             if row is not None:
-                labels = [
-                    _RATED.get(name.strip().lower(), "oth")
-                    for name in rater[1].split(";")
-                    if name.strip()
-                ]
-                chosen = ";".join(
-                    dict.fromkeys(emotion for label in labels if (emotion := names.get(label, "")))
-                )
+                said = [name.strip().lower() for name in rater[1].split(";") if name.strip()]
+                heard = [names.get(_RATED.get(name, "oth"), "") for name in said]
+                chosen = ";".join(dict.fromkeys(emotion for emotion in heard if emotion))
                 row["votes"] = f"{row['votes']}|{chosen}" if "votes" in row else chosen
             continue
         if not line.startswith("["):
@@ -144,11 +139,8 @@ def _read_dialogue(
             faults.append(f"line {number}: unknown label {label!r}; expected {', '.join(names)}")
             continue
         if not names[label]:
-            account.leave_out(
-                f"labelled {label}, which is none of the emotions (--emotion {label}=... reads it"
-                " as one)",
-                where,
-            )
+            option = f"--emotion {label}=... reads it as one"
+            account.leave_out(f"labelled {label}, which is none of the emotions ({option})", where)
             continue
         if identity not in texts:
             account.leave_out("no transcription", where)
@@ -171,18 +163,17 @@ def _read_dialogue(
             "valence": valence,
             "arousal": arousal,
         }
-        found.append((float(start), row))
+        rows.append((float(start), row))
     if faults:
         raise ManifestError(file, faults)
     for clip in sorted((folder / "sentences" / "wav" / dialogue).glob("*.wav")):
         if clip.stem not in seen:
-            account.leave_out(
-                "stray files" if is_stray(clip.name) else "clips without evaluation", clip.name
-            )
-    found.sort(key=lambda one: one[0])
+            why = "stray files" if is_stray(clip.name) else "clips without evaluation"
+            account.leave_out(why, clip.name)
+    rows.sort(key=lambda one: one[0])
     return [
         {**row, "turn": str(turn), "votes": row.get("votes", "")}
-        for turn, (_, row) in enumerate(found, start=1)
+        for turn, (_, row) in enumerate(rows, start=1)
     ]
 
 

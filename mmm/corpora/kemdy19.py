@@ -12,13 +12,13 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-from mmm.corpora.account import Prepared, emotion_names, is_stray, unknown_emotions, usable_sound
-from mmm.corpora.kemdy20 import NUM_RATERS, rows_below_headers
+from mmm.corpora.account import Prepared, is_stray, usable_sound
+from mmm.corpora.kemdy20 import read_labels, read_transcript, rows_below_headers
 from mmm.corpora.sessions import split_of_sessions
-from mmm.corpora.text_files import cleaning, decode
+from mmm.corpora.text_files import cleaning
 from mmm.manifest import ManifestError
 
-_NUM_COLUMNS, _ID, _TOTALS, _RATERS = 43, 9, 10, 13
+_NUM_COLUMNS, _ID, _TOTALS = 43, 9, 10
 _FILE = re.compile(r"Session([0-9]{2})_([FM])_res\.csv", re.IGNORECASE)
 _SEGMENT_ID = re.compile(
     r"Sess([0-9]{2})_((?:impro|script)[0-9]{2})_(?:User[0-9]{3})?([FM])_?([0-9]{3})"
@@ -73,9 +73,8 @@ def prepare_kemdy19(
         raise ManifestError(path, faults)
     for clip in sorted((path / "wav").rglob("*.wav")):
         if clip.stem not in annotated:
-            prepared.account.leave_out(
-                "stray files" if is_stray(clip.name) else "clips without annotation", clip.name
-            )
+            why = "stray files" if is_stray(clip.name) else "clips without annotation"
+            prepared.account.leave_out(why, clip.name)
     return prepared
 
 
@@ -95,7 +94,7 @@ def _read_speaker(
     account, name = prepared.account, f"Sess{session:02}"
     faults: list[str] = []
     first_line: dict[str, int] = {}
-    found: list[tuple[int, dict[str, str]]] = []
+    rows: list[tuple[int, dict[str, str]]] = []
     num_own = 0
     for line, fields in rows_below_headers(file, _NUM_COLUMNS, _ID):
         match = _SEGMENT_ID.fullmatch(fields[_ID])
@@ -115,12 +114,8 @@ def _read_speaker(
             )
         first_line.setdefault(segment, line)
         annotated.add(segment)
-        emotions = emotion_names(fields[_TOTALS], account, where)
-        votes = [
-            emotion_names(fields[_RATERS + 3 * rater], account, where)
-            for rater in range(NUM_RATERS)
-        ]
-        if wrong := unknown_emotions([*emotions, *(vote for rater in votes for vote in rater)]):
+        emotions, votes, wrong = read_labels(fields[_TOTALS:], account, where)
+        if wrong:
             faults.append(f"line {line}: {wrong}")
         if not emotions:
             account.leave_out("no total emotion", where)
@@ -128,43 +123,33 @@ def _read_speaker(
         folder = path / "wav" / f"Session{session:02}" / dialogue
         if usable_sound(wav := folder / f"{segment}.wav", account, where) is None:
             continue
-        transcript = folder / f"{segment}.txt"
-        if not transcript.is_file():
-            account.leave_out("no transcript", where)
+        written = read_transcript(folder / f"{segment}.txt", account, where)
+        if written is None:
             continue
-        try:
-            written = decode(transcript.read_bytes(), is_korean=True)
-        except ValueError as error:
-            account.leave_out(f"transcript is not text: {error}", where)
-            continue
-        if len(emotions) > 1:
+        if ";" in emotions:
             account.note("tied votes, kept as several emotions", where)
-        found.append(
-            (
-                line,
-                {
-                    "utterance_id": segment,
-                    "dialogue_id": dialogue,
-                    "turn": "",
-                    "session": name,
-                    "speaker": f"{name}_{sex}",
-                    "text": clean(written),
-                    "audio": str(wav.resolve()),
-                    "emotion": ";".join(emotions),
-                    "split": split,
-                    "start": fields[1],
-                    "end": fields[2],
-                    "valence": fields[_TOTALS + 1],
-                    "arousal": fields[_TOTALS + 2],
-                    "votes": "|".join(";".join(rater) for rater in votes),
-                },
-            )
-        )
-    if num_own and not faults and not found:
+        row = {
+            "utterance_id": segment,
+            "dialogue_id": dialogue,
+            "turn": "",
+            "session": name,
+            "speaker": f"{name}_{sex}",
+            "text": clean(written),
+            "audio": str(wav.resolve()),
+            "emotion": emotions,
+            "split": split,
+            "start": fields[1],
+            "end": fields[2],
+            "valence": fields[_TOTALS + 1],
+            "arousal": fields[_TOTALS + 2],
+            "votes": votes,
+        }
+        rows.append((line, row))
+    if num_own and not faults and not rows:
         faults.append(
             f"none of its {num_own} segments can be used; are the wav and txt files in"
             f" wav/Session{session:02}/?"
         )
     if faults:
         raise ManifestError(file, faults)
-    return found
+    return rows

@@ -8,7 +8,7 @@ ID.wav and ID.txt. Rows are in order of conversation.
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mmm.corpora.account import (
@@ -89,11 +89,9 @@ def annotation_files(path: Path) -> tuple[Path, dict[int, Path]]:
         folder for folder in (path, *sorted(path.iterdir())) if (folder / "annotation").is_dir()
     ]
     if len(roots) != 1 and path not in roots:
-        found = (
-            f"{len(roots)} folders with one"
-            if roots
-            else ", ".join(sorted(child.name for child in path.iterdir())[:5]) or "nothing"
-        )
+        found = ", ".join(sorted(child.name for child in path.iterdir())[:5]) or "nothing"
+        if roots:
+            found = f"{len(roots)} folders with one"
         raise FileNotFoundError(
             f"{path}: no annotation/ in it (found: {found}); expected the folder with KEMDy20's"
             " annotation/ and wav/"
@@ -157,30 +155,25 @@ def _read_session(
                 f" {name}_script01_User001F_001"
             )
             continue
-        written, script, user, sex, _ = match.groups()
+        number, script, user, sex, _ = match.groups()
         segment = name + fields[3][len("SessNN") :]
         where = f"{file.name} line {line} ({segment})"
-        if int(written) != session:
-            account.repair(
-                f"segments of {file.name} named Sess{written}: the file's name wins", where
-            )
+        if int(number) != session:
+            what = f"segments of {file.name} named Sess{number}: the file's name wins"
+            account.repair(what, where)
         if segment in first_line:
             faults.append(
                 f"line {line}: segment {segment} is already on line {first_line[segment]}"
             )
         first_line.setdefault(segment, line)
         if int(user) not in (2 * session - 1, 2 * session):
-            account.note(
-                f"user number out of sequence, kept: User{user}{sex} in session {session}", where
-            )
+            what = f"user number out of sequence, kept: User{user}{sex} in session {session}"
+            account.note(what, where)
         dialogue = f"{name}_{script}"
         turns[dialogue] += 1  # of segments left out too, so that numbers do not depend on them
         num_rows += 1
-        emotions = emotion_names(fields[4], account, where)
-        votes = [
-            emotion_names(fields[7 + 3 * rater], account, where) for rater in range(NUM_RATERS)
-        ]
-        if wrong := unknown_emotions([*emotions, *(vote for rater in votes for vote in rater)]):
+        emotions, votes, wrong = read_labels(fields[4:], account, where)
+        if wrong:
             faults.append(f"line {line}: {wrong}")
         numbers = _numbers(fields, faults, line)
         if numbers is None:
@@ -197,17 +190,21 @@ def _read_session(
         sound = usable_sound(wav, account, where)
         if sound is None:
             continue
-        if (
-            start_s is not None
-            and end_s is not None
-            and abs(sound.seconds - (end_s - start_s)) > _TOLERANCE_S
-        ):
-            account.note(f"clip and annotated times differ by more than {_TOLERANCE_S} s", where)
-        if len(emotions) > 1:
+        if start_s is not None and end_s is not None:
+            annotated_s = end_s - start_s
+            if abs(sound.seconds - annotated_s) > _TOLERANCE_S:
+                what = f"clip and annotated times differ by more than {_TOLERANCE_S} s"
+                account.note(what, where)
+        if ";" in emotions:
             account.note("tied votes, kept as several emotions", where)
-        transcript = _transcript(there.get(f"{segment}.txt".lower()), clean, account, where)
-        if transcript is None:
+        written = read_transcript(there.get(f"{segment}.txt".lower()), account, where)
+        if written is None:
             continue
+        transcript = clean(written)
+        if not transcript:
+            account.repair("transcripts of tags alone: the speech stays, with an empty text", where)
+        elif transcript != " ".join(written.split()):
+            account.repair("transcripts cleaned of tags and other characters", where)
         prepared.rows.append(
             {
                 "utterance_id": segment,
@@ -217,13 +214,13 @@ def _read_session(
                 "speaker": f"User{user}{sex}",
                 "text": transcript,
                 "audio": str(wav),
-                "emotion": ";".join(emotions),
+                "emotion": emotions,
                 "split": split,
                 "start": fields[1],
                 "end": fields[2],
                 "valence": "" if valence is None else fields[5],
                 "arousal": "" if arousal is None else fields[6],
-                "votes": "|".join(";".join(rater) for rater in votes),
+                "votes": votes,
             }
         )
     if not num_rows and not faults:
@@ -251,24 +248,27 @@ def _numbers(fields: list[str], faults: list[str], line: int) -> list[float | No
     return found
 
 
-def _transcript(
-    file: Path | None, clean: Callable[[str], str], account: Account, where: str
-) -> str | None:
-    """The cleaned text, None and an entry in the account where there is none to read."""
-    if file is None:
+def read_labels(fields: Sequence[str], account: Account, where: str) -> tuple[str, str, str]:
+    """Emotion and votes as a manifest has them, and what is wrong with them, of the total label and
+    the raters' that follow it three columns apart.
+    """
+    emotions, *votes = (
+        emotion_names(fields[3 * rater], account, where) for rater in range(NUM_RATERS + 1)
+    )
+    wrong = unknown_emotions([*emotions, *(name for rater in votes for name in rater)])
+    return ";".join(emotions), "|".join(";".join(rater) for rater in votes), wrong
+
+
+def read_transcript(file: Path | None, account: Account, where: str) -> str | None:
+    """A transcript as it is; None, and an entry in the account, where there is none to read."""
+    if file is None or not file.is_file():
         account.leave_out("no transcript", where)
         return None
     try:
-        written = decode(file.read_bytes(), is_korean=True)
+        return decode(file.read_bytes(), is_korean=True)
     except ValueError as error:
         account.leave_out(f"transcript is not text: {error}", where)
         return None
-    cleaned = clean(written)
-    if not cleaned:
-        account.repair("transcripts of tags alone: the speech stays, with an empty text", where)
-    elif cleaned != " ".join(written.split()):
-        account.repair("transcripts cleaned of tags and other characters", where)
-    return cleaned
 
 
 def _account_for_the_rest(
@@ -291,7 +291,5 @@ def _account_for_the_rest(
             for file in sorted(folder.iterdir()):
                 if file.name.lower() not in known:
                     is_clip = file.suffix.lower() in (".wav", ".txt") and not is_stray(file.name)
-                    account.leave_out(
-                        "files without annotation" if is_clip else "stray files",
-                        f"wav/{folder.name}/{file.name}",
-                    )
+                    why = "files without annotation" if is_clip else "stray files"
+                    account.leave_out(why, f"wav/{folder.name}/{file.name}")

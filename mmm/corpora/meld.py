@@ -16,7 +16,8 @@ from mmm.manifest import SPLITS, ManifestError
 
 _COLUMNS = ("Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID")
 _CLIP = re.compile(r"dia([0-9]+)_utt([0-9]+)\.(wav|flac|mp4)", re.IGNORECASE)
-_SAMPLE_RATE_HZ = 16_000
+# What makes ffmpeg write 16 kHz mono speech.
+_AS_SPEECH = ("-vn", "-ac", "1", "-ar", "16000", "-c:a", "pcm_s16le", "-f", "wav")
 _SOUND = "meld_audio"  # beside the manifest: what ffmpeg took out of clips
 
 
@@ -63,25 +64,7 @@ def extract_sound(clip: Path, target: Path) -> None:
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     half = target.with_name(f".{target.name}")
-    command = [
-        program,
-        "-nostdin",
-        "-v",
-        "error",
-        "-y",
-        "-i",
-        str(clip),
-        "-vn",
-        "-ac",
-        "1",
-        "-ar",
-        str(_SAMPLE_RATE_HZ),
-        "-c:a",
-        "pcm_s16le",
-        "-f",
-        "wav",
-        str(half),
-    ]
+    command = [program, "-nostdin", "-v", "error", "-y", "-i", str(clip), *_AS_SPEECH, str(half)]
     done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode == 0:
         half.replace(target)
@@ -111,7 +94,7 @@ def _read_split(
         raise ManifestError(
             file, [f"line 1: no column {', '.join(missing)} (found: {', '.join(header)})"]
         )
-    place = {name: header.index(name) for name in header}
+    columns = {name: header.index(name) for name in header}
     faults: list[str] = []
     seen: dict[tuple[int, int], int] = {}
     pending: list[tuple[Path, Path]] = []
@@ -122,7 +105,9 @@ def _read_split(
                 f"line {line}: {len(fields)} columns; expected {len(header)}, as the header has"
             )
             continue
-        written, speaker, emotion, dialogue, utterance = (fields[place[name]] for name in _COLUMNS)
+        written, speaker, emotion, dialogue, utterance = (
+            fields[columns[name]] for name in _COLUMNS
+        )
         if not re.fullmatch(r"[0-9]{1,6}", dialogue) or not re.fullmatch(r"[0-9]{1,6}", utterance):
             faults.append(
                 f"line {line}: Dialogue_ID {dialogue!r}, Utterance_ID {utterance!r}; expected whole"
@@ -155,25 +140,22 @@ def _read_split(
         text = " ".join(from_windows(written).split())
         if text != " ".join(written.split()):
             account.repair("quotes and dashes of Windows restored", where)
-        episode = [fields[place[name]] for name in ("Season", "Episode") if name in place]
-        session = (
-            f"s{episode[0]}e{episode[1]}"
-            if len(episode) == 2 and all(episode)
-            else f"{split}_dia{key[0]}"
-        )
-        prepared.rows.append(
-            {
-                "utterance_id": f"{split}_dia{key[0]}_utt{key[1]}",
-                "dialogue_id": f"{split}_dia{key[0]}",
-                "turn": str(key[1]),
-                "session": session,
-                "speaker": speaker or "unknown",
-                "text": text,
-                "audio": str(clip.resolve()),
-                "emotion": ";".join(names),
-                "split": split,
-            }
-        )
+        session = dialogue_id = f"{split}_dia{key[0]}"
+        episode = [fields[columns[name]] for name in ("Season", "Episode") if name in columns]
+        if len(episode) == 2 and all(episode):
+            session = f"s{episode[0]}e{episode[1]}"
+        row = {
+            "utterance_id": f"{dialogue_id}_utt{key[1]}",
+            "dialogue_id": dialogue_id,
+            "turn": str(key[1]),
+            "session": session,
+            "speaker": speaker or "unknown",
+            "text": text,
+            "audio": str(clip.resolve()),
+            "emotion": ";".join(names),
+            "split": split,
+        }
+        prepared.rows.append(row)
     if rows and not faults and not pending and len(prepared.rows) == num_rows:
         faults.append(
             f"none of its {len(rows)} utterances has a clip; expected diaN_uttM.wav, .flac or .mp4"

@@ -15,9 +15,16 @@ import numpy as np
 
 from mmm.audio.sound import sound_info
 from mmm.manifest import SPLITS, Manifest, Utterance, natural_key
-from mmm.metrics import classification_metrics
+from mmm.metrics import classification_metrics, value_of
 
 Table = tuple[str, tuple[str, ...], list[tuple[str, ...]]]  # title, header, rows
+# Metrics of the majority baseline.
+_MAJORITY = {
+    "accuracy": "accuracy",
+    "weighted_f1": "weighted F1",
+    "macro_f1": "macro F1",
+    "unweighted_recall": "UAR",
+}
 _LONGEST = 5
 _SHOWN_LEAKS = 3
 # from so many words on a text that is there twice was written twice; "yes" and "I see" recur by
@@ -52,13 +59,11 @@ class Report:
     speakers: list[Group]
     turns: list[int]  # of each dialogue
     ties: dict[str, int]  # `happy;neutral` -> utterances
-    transitions: dict[
-        str, Counter[str]
-    ]  # emotion -> the next turn's, train and dev, utterances with one emotion
+    # Emotion -> the next turn's, of train and dev, of utterances with one emotion.
+    transitions: dict[str, Counter[str]]
     agreement: list[float]  # the share of votes for the most voted class, train and dev
-    majority: dict[
-        str, dict[str, float]
-    ]  # split -> metrics of always naming train's most frequent class
+    # Split -> metrics of always naming train's most frequent class.
+    majority: dict[str, dict[str, float]]
     leaks: list[str]
 
     @property
@@ -76,9 +81,11 @@ def report(manifest: Manifest, seconds_of_clips: Mapping[Path, float]) -> Report
     """Everything about a manifest whose clips have these lengths."""
     utterances = manifest.utterances
     seconds = [seconds_of_clips[manifest.audio_path(utterance)] for utterance in utterances]
+    by_split: dict[str, list[int]] = defaultdict(list)
     by_session: dict[str, list[int]] = defaultdict(list)
     by_speaker: dict[str, list[int]] = defaultdict(list)
     for index, utterance in enumerate(utterances):
+        by_split[utterance.split].append(index)
         by_session[utterance.session].append(index)
         by_speaker[utterance.speaker].append(index)
 
@@ -86,47 +93,35 @@ def report(manifest: Manifest, seconds_of_clips: Mapping[Path, float]) -> Report
         chosen = [utterances[index] for index in indices]
         return Group(
             name,
-            tuple(split for split in SPLITS if any(one.split == split for one in chosen)),
-            len(chosen),
-            len({one.dialogue_id for one in chosen}),
-            len({one.speaker for one in chosen}),
-            len({one.session for one in chosen}),
-            sum(seconds[index] for index in indices) / 3600,
-            sum(len(one.emotions) > 1 for one in chosen),
-            {
-                emotion: sum(emotion in one.emotions for one in chosen)
-                for emotion in manifest.classes
-            },
+            splits=tuple(split for split in SPLITS if any(one.split == split for one in chosen)),
+            num_utterances=len(chosen),
+            num_dialogues=len({one.dialogue_id for one in chosen}),
+            num_speakers=len({one.speaker for one in chosen}),
+            num_sessions=len({one.session for one in chosen}),
+            hours=sum(seconds[index] for index in indices) / 3600,
+            num_tied=sum(len(one.emotions) > 1 for one in chosen),
+            classes={name: sum(name in u.emotions for u in chosen) for name in manifest.classes},
         )
 
     def groups(indices: Mapping[str, Sequence[int]]) -> list[Group]:
-        return [
-            group(name, indices[name])
-            for name in sorted(indices, key=lambda name: (natural_key(name), name))
-        ]
+        names = sorted(indices, key=lambda name: (natural_key(name), name))
+        return [group(name, indices[name]) for name in names]
 
-    by_split = {
-        split: [index for index, one in enumerate(utterances) if one.split == split]
-        for split in SPLITS
-    }
+    tied = [";".join(sorted(one.emotions)) for one in utterances if len(one.emotions) > 1]
     seen = [one for one in utterances if one.split != "test"]
     return Report(
         manifest,
         seconds,
-        group("all", range(len(utterances))),
-        [group(split, indices) for split, indices in by_split.items() if indices],
-        groups(by_session),
-        groups(by_speaker),
-        sorted(Counter(one.dialogue_id for one in utterances).values()),
-        dict(
-            Counter(
-                ";".join(sorted(one.emotions)) for one in utterances if len(one.emotions) > 1
-            ).most_common()
-        ),
-        _transitions(manifest),
-        [max(one.shares.values()) for one in seen if any(one.votes)],
-        _majority(manifest),
-        _leaks(manifest),
+        total=group("all", range(len(utterances))),
+        splits=[group(split, by_split[split]) for split in SPLITS if split in by_split],
+        sessions=groups(by_session),
+        speakers=groups(by_speaker),
+        turns=sorted(Counter(one.dialogue_id for one in utterances).values()),
+        ties=dict(Counter(tied).most_common()),
+        transitions=_transitions(manifest),
+        agreement=[max(one.shares.values()) for one in seen if any(one.votes)],
+        majority=_majority(manifest),
+        leaks=_leaks(manifest),
     )
 
 
@@ -153,10 +148,7 @@ def _majority(manifest: Manifest) -> dict[str, dict[str, float]]:
     for split in ("train", "dev"):
         true = np.array(labels(split), dtype=np.int64)
         metrics = classification_metrics(true, np.full_like(true, most), manifest.classes)
-        found[split] = {
-            name: float(metrics[name])
-            for name in ("accuracy", "weighted_f1", "macro_f1", "unweighted_recall")
-        }
+        found[split] = {name: value_of(metrics, name) for name in _MAJORITY}
     return found
 
 
@@ -180,19 +172,17 @@ def _leaks(manifest: Manifest) -> list[str]:
             homes[key(one)].setdefault(one.split, one.utterance_id)
         shared = {name: splits for name, splits in homes.items() if len(splits) > 1}
         if shared:
-            shown = [
-                (
+            shown = [f"{name} ({', '.join(splits)})" for name, splits in shared.items()]
+            if "audio" in what:
+                shown = [
                     " and ".join(f"{identity} ({split})" for split, identity in splits.items())
-                    if "audio" in what
-                    else f"{name} ({', '.join(splits)})"
-                )
-                for name, splits in list(shared.items())[:_SHOWN_LEAKS]
-            ]
-            more = ", ..." if len(shared) > _SHOWN_LEAKS else ""
-            are = "is" if len(shared) == 1 else "are"
+                    for splits in shared.values()
+                ]
+            more = ", ..." if len(shown) > _SHOWN_LEAKS else ""
+            are = f"{what} is" if len(shared) == 1 else f"{what}s are"
             leaks.append(
-                f"{len(shared)} {what}{'' if len(shared) == 1 else 's'} {are} in more than one"
-                f" split: {', '.join(shown)}{more}"
+                f"{len(shared)} {are} in more than one split:"
+                f" {', '.join(shown[:_SHOWN_LEAKS])}{more}"
             )
     return leaks
 
@@ -229,10 +219,10 @@ def _group_rows(groups: Sequence[Group], classes: Sequence[str]) -> list[tuple[s
     ]
 
 
-def tables(found: Report) -> list[Table]:
+def tables(facts: Report) -> list[Table]:
     """The report as tables of text; the first column is a name, the others are numbers."""
-    manifest, classes = found.manifest, found.manifest.classes
-    all_and_splits = [*found.splits, found.total]
+    manifest, classes = facts.manifest, facts.manifest.classes
+    all_and_splits, turns = [*facts.splits, facts.total], facts.turns
 
     def share(group: Group, name: str) -> str:
         return f"{group.classes[name]} ({group.classes[name] / group.num_utterances:.1%})"
@@ -245,7 +235,7 @@ def tables(found: Report) -> list[Table]:
         ("hours of speech", *(f"{group.hours:.2f}" for group in all_and_splits)),
         ("tied votes", *(str(group.num_tied) for group in all_and_splits)),
     ]
-    header = ("", *found.split_names, "all")
+    header = ("", *facts.split_names, "all")
     result: list[Table] = [
         (str(manifest.path), header, overview),
         (
@@ -256,56 +246,36 @@ def tables(found: Report) -> list[Table]:
         (
             "durations, s",
             ("", "shortest", "median", "mean", "95 %", "longest"),
-            _duration_rows(found),
+            _duration_rows(facts),
         ),
         (
             "majority baseline (test is sealed)",
             (
-                "always " + max(classes, key=lambda name: found.splits[0].classes[name]),
-                "accuracy",
-                "weighted F1",
-                "macro F1",
-                "UAR",
+                f"always {max(classes, key=lambda name: facts.splits[0].classes[name])}",
+                *_MAJORITY.values(),
             ),
             [
                 (split, *(f"{value:.4f}" for value in metrics.values()))
-                for split, metrics in found.majority.items()
+                for split, metrics in facts.majority.items()
             ],
         ),
         (
             "dialogues",
             ("", "shortest", "median", "longest"),
-            [
-                (
-                    "turns",
-                    str(found.turns[0]),
-                    f"{statistics.median(found.turns):g}",
-                    str(found.turns[-1]),
-                )
-            ],
+            [("turns", str(turns[0]), f"{statistics.median(turns):g}", str(turns[-1]))],
         ),
     ]
-    if found.ties:
-        result.append(
-            (
-                "tied votes",
-                ("", "utterances"),
-                [(name, str(count)) for name, count in found.ties.items()],
-            )
-        )
+    if facts.ties:
+        ties: list[tuple[str, ...]] = [(name, str(count)) for name, count in facts.ties.items()]
+        result.append(("tied votes", ("", "utterances"), ties))
     if repeated := _repeated_texts(manifest):
-        result.append(
-            (
-                "texts that train has too, word for word",
-                ("", "utterances", f"of {_LINE_WORDS} words or more"),
-                repeated,
-            )
-        )
+        columns = ("", "utterances", f"of {_LINE_WORDS} words or more")
+        result.append(("texts that train has too, word for word", columns, repeated))
     group_header = ("", "split", "utterances", "dialogues", "min", "tied", *classes)
     result += [
-        longest(found),
-        ("sessions", group_header, _group_rows(found.sessions, classes)),
-        ("speakers", group_header, _group_rows(found.speakers, classes)),
+        longest(facts),
+        ("sessions", group_header, _group_rows(facts.sessions, classes)),
+        ("speakers", group_header, _group_rows(facts.speakers, classes)),
     ]
     return result
 
@@ -323,12 +293,8 @@ def _repeated_texts(manifest: Manifest) -> list[tuple[str, ...]]:
         repeated = [text for text in texts if text in known]
         if repeated:
             lines = sum(len(text.split()) >= _LINE_WORDS for text in repeated)
-            rows.append(
-                (
-                    split,
-                    *(f"{count} ({count / len(texts):.1%})" for count in (len(repeated), lines)),
-                )
-            )
+            counts = len(repeated), lines
+            rows.append((split, *(f"{count} ({count / len(texts):.1%})" for count in counts)))
     return rows
 
 
@@ -342,34 +308,20 @@ def _duration_rows(found: Report) -> list[tuple[str, ...]]:
             if name in ("all", one.split, *(one.emotions if one.split != "test" else ()))
         ]
         if values:
-            numbers = (
-                min(values),
-                statistics.median(values),
-                statistics.fmean(values),
-                percentile(values, 95),
-                max(values),
-            )
+            middle = statistics.median(values), statistics.fmean(values), percentile(values, 95)
+            numbers = min(values), *middle, max(values)
             rows.append((name, *(f"{number:.2f}" for number in numbers)))
     return rows
 
 
 def longest(found: Report) -> Table:
     """The longest in speech and in text: what decides memory."""
-    order = sorted(range(len(found.seconds)), key=lambda index: -found.seconds[index])[:_LONGEST]
-    utterances = found.manifest.utterances
-    wordy = sorted(range(len(utterances)), key=lambda index: -len(utterances[index].text))[
-        :_LONGEST
-    ]
+    utterances, everyone = found.manifest.utterances, range(len(found.seconds))
+    in_speech = sorted(everyone, key=lambda index: -found.seconds[index])[:_LONGEST]
+    in_text = sorted(everyone, key=lambda index: -len(utterances[index].text))[:_LONGEST]
     rows: list[tuple[str, ...]] = []
-    for index in dict.fromkeys([*order, *wordy]):
+    for index in dict.fromkeys([*in_speech, *in_text]):
         one = utterances[index]
-        rows.append(
-            (
-                one.utterance_id,
-                one.split,
-                f"{found.seconds[index]:.2f}",
-                str(len(one.text)),
-                str(len(one.text.split())),
-            )
-        )
+        words = str(len(one.text)), str(len(one.text.split()))
+        rows.append((one.utterance_id, one.split, f"{found.seconds[index]:.2f}", *words))
     return ("longest utterances", ("", "split", "s", "characters", "words"), rows)

@@ -40,24 +40,24 @@ def decode(content: bytes, *, is_korean: bool = False) -> str:
                 f"byte {error.start}: not UTF-16 ({error.reason}), as its first bytes say"
             ) from None
     else:
-        found: dict[str, str] = {}
+        decoded: dict[str, str] = {}
         faults: dict[str, UnicodeDecodeError] = {}
         for encoding in ("utf-8-sig", "cp949"):
             try:
-                found[encoding] = content.decode(encoding)
+                decoded[encoding] = content.decode(encoding)
             except UnicodeDecodeError as error:
                 faults[encoding] = error
-        if not found:
+        if not decoded:
             last = max(faults.values(), key=lambda fault: fault.start)
             raise ValueError(f"byte {last.start}: neither UTF-8 nor cp949 ({last.reason})")
-        text = found.get("utf-8-sig", "")
-        if "utf-8-sig" not in found or (
+        text = decoded.get("utf-8-sig", "")
+        if "utf-8-sig" not in decoded or (
             is_korean
             and not text.isascii()
             and not _HANGUL.search(unicodedata.normalize("NFC", text))
-            and _HANGUL.search(found.get("cp949", ""))
+            and _HANGUL.search(decoded.get("cp949", ""))
         ):
-            text = found["cp949"]
+            text = decoded["cp949"]
     text = text.removesuffix("\x1a")  # how DOS ends a text
     if control := _CONTROL.search(text):
         raise ValueError(f"control character U+{ord(control[0]):04X}; is it a text file?")

@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from mmm.features.store import Recipe
+from mmm.features.recipe import Recipe
 
 Floats = npt.NDArray[np.float32]
 # Which utterances may share a batch: of any lengths, of one length only (padding would change their

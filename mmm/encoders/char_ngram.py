@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 
 from mmm.encoders import Batching, Floats
-from mmm.features.store import Recipe
+from mmm.features.recipe import Recipe
 
 _VERSION = 1
 MAX_TOKENS = 128

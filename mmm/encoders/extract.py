@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import fcntl
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,22 +13,12 @@ from mmm.audio.sound import SoundInfo, sound_info
 from mmm.audio.speech import SAMPLE_RATE_HZ, num_speech_samples
 from mmm.device import cpus_here
 from mmm.encoders import SpeechEncoder, TextEncoder
-from mmm.encoders.jobs import (
-    Job,
-    Runner,
-    SpeechJob,
-    TextJob,
-    plan_batches,
-    run_here,
-)
+from mmm.encoders.jobs import Job, Runner, SpeechJob, TextJob, plan_batches, run_here
 from mmm.features.clips import BadFiles, clips_of, find_bad_files, hash_clips, stamps_of
-from mmm.features.store import (
-    AUDIO_HASH_BYTES,
-    Recipe,
-    open_store,
-    recipe_hash,
-)
+from mmm.features.recipe import Recipe, recipe_hash
+from mmm.features.store import AUDIO_HASH_BYTES, open_store
 from mmm.features.writer import PartialStore, Plan, Rows, rows_there, tidy
+from mmm.files import lock
 from mmm.manifest import Manifest, speech_key, text_key, turns_of
 
 
@@ -54,7 +43,7 @@ def _only_writer(features: Path) -> Iterator[None]:
     features.mkdir(parents=True, exist_ok=True)
     with open(features / ".lock", "w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file)
         except BlockingIOError:
             raise ValueError(
                 f"{features}: another mmm encode is writing here; wait for it or use another folder"
@@ -84,34 +73,25 @@ def encode_speech(
     recipes = {feature: encoder.recipe(feature) for feature in features}
     with _only_writer(features_dir):
         paths = {feature: features_dir / recipe_hash(recipe) for feature, recipe in recipes.items()}
-        todo = [
-            feature
-            for feature in features
-            if not _holds(paths[feature], keys, stamps, manifest.path)
-        ]
+        todo = [name for name in features if not _holds(paths[name], keys, stamps, manifest.path)]
         if not todo:
             yield Progress("speech", len(keys), len(keys))
             return
         clips = clips_of(manifest)
         rows_of = {feature: rows_there(paths[feature], manifest.path) for feature in features}
-        every = [rows for found in rows_of.values() for rows in found]
+        every = [rows for of_feature in rows_of.values() for rows in of_feature]
         hashes, to_read = _recorded_hashes(manifest, every, keys, stamps)
-        for number, (name, found) in enumerate(hash_clips(manifest, to_read), start=1):
-            hashes[name] = found
+        for number, (name, content) in enumerate(hash_clips(manifest, to_read), start=1):
+            hashes[name] = content
             yield Progress("comparing audio", number, len(to_read))
         known = _hashes_of_rows(manifest, hashes)
         is_there = np.ones(len(keys), dtype=bool)
         for feature in todo:
-            is_there &= np.any(
-                [
-                    np.zeros(len(keys)),
-                    *(rows.places(keys, stamps, known) >= 0 for rows in rows_of[feature]),
-                ],
-                axis=0,
-            )
-        missing = {
-            audio: indices for audio, indices in clips.items() if not is_there[indices].all()
-        }
+            of_feature = np.zeros(len(keys), dtype=bool)
+            for rows in rows_of[feature]:
+                of_feature |= rows.places(keys, stamps, known) >= 0
+            is_there &= of_feature
+        missing = {name: indices for name, indices in clips.items() if not is_there[indices].all()}
         bad = []
         for number, fault in find_bad_files(manifest, missing, hashes):
             if fault:
@@ -128,22 +108,14 @@ def encode_speech(
             for name, info in zip(names, infos, strict=True)
         ]
         of_clip = {name: place for place, name in enumerate(names)}
-        rows = [of_clip[utterance.audio] for utterance in manifest.utterances]
+        places = [of_clip[utterance.audio] for utterance in manifest.utterances]
         stores, finished = {}, []
         for feature in todo:
-            lengths = [encoder.num_frames(count, feature) for count in samples]
-            plan, old = _plan(
-                paths[feature],
-                Plan(
-                    recipes[feature],
-                    encoder.width(feature),
-                    keys,
-                    stamps,
-                    np.array([lengths[row] for row in rows]),
-                    known,
-                ),
-                manifest.path,
+            lengths = np.array([encoder.num_frames(count, feature) for count in samples])[places]
+            mine = Plan(
+                recipes[feature], encoder.width(feature), keys, stamps, lengths, known_hashes=known
             )
+            plan, old = _plan(paths[feature], mine, manifest.path)
             store = PartialStore(paths[feature], plan, manifest.path)
             if old.all():
                 store.finish()  # with other stamps, with hashes or checksums that it lacked
@@ -163,17 +135,12 @@ def encode_speech(
             for batch in plan_batches(seconds, batch_s, encoder.batching)
         ]
 
-        def job(batch: Sequence[int]) -> Job:
-            named = [
-                f"utterance {manifest.utterances[clips[names[place]][0]].utterance_id!r}"
-                f" ({names[place]})"
-                for place in batch
-            ]
-            return SpeechJob(
-                tuple((manifest.path.parent / names[place]).absolute() for place in batch),
-                tuple(named),
-                tuple(stores),
-            )
+        def job(number: int) -> Job:
+            chosen = [names[place] for place in batches[number]]
+            first = [manifest.utterances[clips[name][0]].utterance_id for name in chosen]
+            named = [f"utterance {one!r} ({name})" for one, name in zip(first, chosen, strict=True)]
+            files = ((manifest.path.parent / name).absolute() for name in chosen)
+            return SpeechJob(tuple(files), tuple(named), tuple(stores))
 
         members = [[clips[names[place]] for place in batch] for batch in batches]
         seconds = [sum(samples[place] for place in batch) / SAMPLE_RATE_HZ for batch in batches]
@@ -182,19 +149,11 @@ def encode_speech(
         done = len(keys) - sum(len(rows) for number in numbers for rows in members[number])
         done_s = 0.0
         yield Progress("speech", done, len(keys), 0.0, total_s)
-        for number in _fill(
-            stores, encoder, members, numbers, lambda number: job(batches[number]), run
-        ):
+        for number in _fill(stores, encoder, members, numbers, job, run):
             done += sum(map(len, members[number]))
             done_s += seconds[number]
-            yield Progress(
-                "speech",
-                done,
-                len(keys),
-                done_s,
-                total_s,
-                tuple(infos[place] for place in batches[number]),
-            )
+            files = tuple(infos[place] for place in batches[number])
+            yield Progress("speech", done, len(keys), done_s, total_s, files)
 
 
 def encode_text(

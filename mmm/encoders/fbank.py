@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from mmm.encoders import Batching, Floats
-from mmm.features.store import Recipe
+from mmm.features.recipe import Recipe
 
 SAMPLE_RATE_HZ = 16_000
+FRAME_RATE_HZ = 25.0  # where nothing else is said
 _VERSION = 1  # raise it when the numbers change, so that old features are not taken for new ones
 _HOP_S, _WINDOW_S = 0.010, 0.025  # the usual framing of speech recognition
 _ANALYSIS_RATE_HZ = round(1 / _HOP_S)
@@ -28,7 +29,7 @@ class Fbank:
 
     batching: Batching = "loop"
 
-    def __init__(self, *, frame_rate: float = 25.0, num_mels: int = 64) -> None:
+    def __init__(self, *, frame_rate: float = FRAME_RATE_HZ, num_mels: int = 64) -> None:
         block = _ANALYSIS_RATE_HZ / frame_rate if frame_rate > 0 else 0.0
         if block < 1 or block != int(block):
             raise ValueError(

@@ -6,7 +6,7 @@ they exist, otherwise torch.load with weights_only (transformers' own default si
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,8 @@ import numpy as np
 
 from mmm.encoders import ON_CPU, Batching, Floats, Running
 from mmm.encoders.pretrained import find_pretrained, load_part
-from mmm.encoders.windows import Convolutions, Window, stitch, windows
-from mmm.features.store import Recipe
+from mmm.encoders.windows import Convolutions, stitch, windows
+from mmm.features.recipe import Recipe
 
 SAMPLE_RATE_HZ = 16_000
 _VERSION = 2
@@ -39,12 +39,8 @@ class HuggingFaceSpeech:
         only_local: bool = False,
     ) -> None:
         """`frame_rate`: a store keeps so many means of frames a second; None keeps every frame."""
-        self.name, self.running, self.layers, self.frame_rate = (
-            name,
-            running,
-            parse_layers(layer),
-            frame_rate,
-        )
+        self.name, self.running, self.frame_rate = name, running, frame_rate
+        self.layers = parse_layers(layer)
         if running.chunk_s <= _OVERLAP_S:
             raise ValueError(
                 f"--chunk-seconds {running.chunk_s:g} is too short; chunks overlap by"
@@ -56,16 +52,18 @@ class HuggingFaceSpeech:
         self.batching: Batching = "equal"
 
     def recipe(self, feature: str) -> Recipe:
-        # Features of the convolutions have no layer: one store serves all.
-        layer = {"layer": str(self.layers)} if feature == "hidden_state" else {}
-        rate = {} if self.frame_rate is None else {"frame_rate_hz": float(self.frame_rate)}
-        return {
+        recipe: Recipe = {
             "kind": "audio",
             **self.pretrained.identity,
             "version": _VERSION,
             "feature": feature,
-            **layer,
-            **rate,
+        }
+        if feature == "hidden_state":  # those of the convolutions have no layer: one store for all
+            recipe["layer"] = str(self.layers)
+        if self.frame_rate is not None:
+            recipe["frame_rate_hz"] = float(self.frame_rate)
+        return {
+            **recipe,
             "precision": self.running.precision,
             "chunk_s": self.running.chunk_s,
             "sample_rate_hz": SAMPLE_RATE_HZ,
@@ -102,15 +100,10 @@ class HuggingFaceSpeech:
             )
         self.is_whisper = family == "whisper"
         if self.is_whisper:
-            self.window = (
-                self.config.max_source_positions * 2 * self.extractor.hop_length
-            )  # its second convolution halves
-            self.convolutions = Convolutions(
-                (2 * self.extractor.hop_length,), (2 * self.extractor.hop_length,)
-            )
-            self.batching = (  # every window is as long: it was trained on speech padded to 30 s
-                "masked"
-            )
+            hop = 2 * self.extractor.hop_length  # its second convolution halves
+            self.window = self.config.max_source_positions * hop
+            self.convolutions = Convolutions((hop,), (hop,))
+            self.batching = "masked"  # every window is as long: it was trained on padded speech
         else:
             self.convolutions = Convolutions(
                 tuple(self.config.conv_kernel), tuple(self.config.conv_stride)
@@ -122,19 +115,14 @@ class HuggingFaceSpeech:
         self.frames_per_mean("hidden_state")  # refuses a rate that does not divide
 
     def _keep_layers(self, stack: Any) -> None:
-        if not self.layers.numbers:
-            return
-        # One more block than is read, because what comes out of the last one may be normalised once
-        # more.
-        stack.layers = stack.layers[: max(self.layers.numbers) + 1]
+        if self.layers.numbers:
+            # One more than is read: what comes out of the last one may be normalised once more.
+            stack.layers = stack.layers[: max(self.layers.numbers) + 1]
 
     @property
     def _num_adapters(self) -> int:
-        return (
-            self.config.num_adapter_layers
-            if getattr(self.config, "add_adapter", False) and not self.layers.numbers
-            else 0
-        )
+        has_adapter = getattr(self.config, "add_adapter", False) and not self.layers.numbers
+        return self.config.num_adapter_layers if has_adapter else 0
 
     def width(self, feature: str) -> int:
         if feature == "extract_feature":
@@ -144,9 +132,8 @@ class HuggingFaceSpeech:
                     " hidden_state"
                 )
             return int(self.config.conv_dim[-1])
-        width = int(
-            self.config.output_hidden_size if self._num_adapters else self.config.hidden_size
-        )
+        of = self.config
+        width = int(of.output_hidden_size if self._num_adapters else of.hidden_size)
         return width * (1 if self.layers.mean else max(1, len(self.layers.numbers)))
 
     def frames_per_mean(self, feature: str) -> int:
@@ -199,12 +186,8 @@ class HuggingFaceSpeech:
             return self._run(normal, features)
         found = []
         for wave in normal:
-            cut = windows(
-                len(wave),
-                self.convolutions,
-                limit=limit,
-                overlap=round(_OVERLAP_S * SAMPLE_RATE_HZ),
-            )
+            overlap = round(_OVERLAP_S * SAMPLE_RATE_HZ)
+            cut = windows(len(wave), self.convolutions, limit=limit, overlap=overlap)
             if len(cut) > 1 and self._num_adapters:
                 raise ValueError(
                     f"encoder {self.name!r} has an adapter, whose frames cannot be stitched; use a"
@@ -219,9 +202,8 @@ class HuggingFaceSpeech:
     def _normal(self, wave: Floats) -> Floats:
         if len(wave) < self.convolutions.receptive:
             wave = np.pad(wave, (0, self.convolutions.receptive - len(wave)))
-        values: Floats = self.extractor(wave, sampling_rate=SAMPLE_RATE_HZ, return_tensors="np")[
-            "input_values"
-        ][0]
+        found = self.extractor(wave, sampling_rate=SAMPLE_RATE_HZ, return_tensors="np")
+        values: Floats = found["input_values"][0]
         return values.astype(np.float32, copy=False)
 
     def _run(self, waves: Sequence[Floats], features: Sequence[str]) -> list[dict[str, Floats]]:
@@ -241,13 +223,11 @@ class HuggingFaceSpeech:
         found = {"hidden_state": self._hidden(output)} if "hidden_state" in features else {}
         if "extract_feature" in features:
             found["extract_feature"] = output.extract_features
-        return _rows(
-            found,
-            [
-                {feature: self._num_own_frames(length, feature) for feature in features}
-                for length in lengths
-            ],
-        )
+        frames = [
+            {feature: self._num_own_frames(length, feature) for feature in features}
+            for length in lengths
+        ]
+        return _rows(found, frames)
 
     def _whisper(self, waves: Sequence[Floats], features: Sequence[str]) -> list[dict[str, Floats]]:
         """In windows of 30 s, one after another, as the model was trained; frames of padding are
@@ -255,24 +235,17 @@ class HuggingFaceSpeech:
         """
         import torch
 
-        cut = [
-            [
-                Window(start, min(start + self.window, len(wave)), 0, 0, 0)
-                for start in range(0, max(1, len(wave)), self.window)
-            ]
-            for wave in waves
-        ]
-        found = []
+        cut = [range(0, max(1, len(wave)), self.window) for wave in waves]
         pieces = [
-            wave[w.start_sample : w.end_sample]
-            for wave, own in zip(waves, cut, strict=True)
-            for w in own
+            wave[start : start + self.window]
+            for wave, starts in zip(waves, cut, strict=True)
+            for start in starts
         ]
         outputs: list[Floats] = []
-        for start in range(
-            0, len(pieces), max(1, len(waves))
-        ):  # a long recording's windows are no larger batch than the plan's
-            group = pieces[start : start + max(1, len(waves))]
+        # A long recording's windows are no larger batch than the plan's.
+        at_once = max(1, len(waves))
+        for first in range(0, len(pieces), at_once):
+            group = pieces[first : first + at_once]
             mel = self.extractor(
                 group,
                 sampling_rate=SAMPLE_RATE_HZ,
@@ -281,17 +254,16 @@ class HuggingFaceSpeech:
                 padding="max_length",
                 truncation=True,
             )["input_features"]
-            hidden = self._hidden(
-                self._forward(torch.from_numpy(np.asarray(mel, dtype=np.float32)))
-            )
+            output = self._forward(torch.from_numpy(np.asarray(mel, dtype=np.float32)))
             lengths = [
                 {"hidden_state": self._num_own_frames(len(piece), "hidden_state")}
                 for piece in group
             ]
-            outputs += [row["hidden_state"] for row in _rows({"hidden_state": hidden}, lengths)]
-        for own in cut:
-            found.append({"hidden_state": np.concatenate([outputs.pop(0) for _ in own])})
-        return found
+            rows = _rows({"hidden_state": self._hidden(output)}, lengths)
+            outputs += [row["hidden_state"] for row in rows]
+        return [
+            {"hidden_state": np.concatenate([outputs.pop(0) for _ in starts])} for starts in cut
+        ]
 
     def _forward(self, inputs: Any, **options: Any) -> Any:
         import torch
@@ -327,7 +299,7 @@ def _batching(config: Any) -> Batching:
     return "masked" if masked and not getattr(config, "add_adapter", False) else "equal"
 
 
-def _rows(values: dict[str, Any], lengths: Sequence[dict[str, int]]) -> list[dict[str, Floats]]:
+def _rows(values: Mapping[str, Any], lengths: Sequence[dict[str, int]]) -> list[dict[str, Floats]]:
     """(B, T, D) on a device -> each file's (T_i, D) here."""
     arrays = {feature: tensor.float().cpu().numpy() for feature, tensor in values.items()}
     return [
@@ -350,11 +322,9 @@ class Layers:
 
     def __str__(self) -> str:
         """Canonical, as it stands in a recipe."""
-        return (
-            ("mean:" if self.mean else "") + ",".join(map(str, self.numbers))
-            if self.numbers
-            else "last"
-        )
+        if not self.numbers:
+            return "last"
+        return ("mean:" if self.mean else "") + ",".join(map(str, self.numbers))
 
 
 def parse_layers(text: str) -> Layers:

@@ -9,7 +9,7 @@ from typing import Any
 
 from mmm.encoders import ON_CPU, Batching, Floats, Running
 from mmm.encoders.pretrained import find_pretrained, load_part
-from mmm.features.store import Recipe
+from mmm.features.recipe import Recipe
 
 MAX_TOKENS = 128  # published
 _VERSION = 2

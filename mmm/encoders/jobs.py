@@ -89,12 +89,6 @@ def plan_batches(lengths: Sequence[float], budget: float, batching: Batching) ->
     return found
 
 
-def padding_waste(lengths: Sequence[float], batches: Sequence[Sequence[int]]) -> float:
-    """The share of what is computed that is padding."""
-    padded = sum(max(lengths[index] for index in batch) * len(batch) for batch in batches)
-    return 1 - sum(lengths[index] for batch in batches for index in batch) / padded
-
-
 def run_here(threads: int = 1) -> Runner:
     """A runner in this process: `threads` jobs at a time, each on one core.
 

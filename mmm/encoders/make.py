@@ -1,10 +1,10 @@
 """Encoders by their names, and again from a recipe."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from mmm.encoders import DEFAULT_CHUNK_S, ON_CPU, Running, SpeechEncoder, TextEncoder
-from mmm.features.store import Recipe
+from mmm.features.recipe import Recipe
 
 
 def make_speech_encoder(
@@ -29,13 +29,10 @@ def make_speech_encoder(
             raise ValueError(
                 f"--layer {layer} is for pretrained speech models; fbank has no layers"
             )
-        from mmm.encoders.fbank import Fbank
+        from mmm.encoders.fbank import FRAME_RATE_HZ, Fbank
 
-        return (
-            Fbank(num_mels=num_mels)
-            if frame_rate is None
-            else Fbank(frame_rate=frame_rate, num_mels=num_mels)
-        )
+        rate = FRAME_RATE_HZ if frame_rate is None else frame_rate
+        return Fbank(frame_rate=rate, num_mels=num_mels)
     from mmm.encoders.huggingface_speech import HuggingFaceSpeech
 
     encoder = HuggingFaceSpeech(
@@ -90,17 +87,15 @@ def speech_encoder_of(recipe: Recipe, folder: Path | None = None) -> SpeechEncod
             "fbank", frame_rate=recipe["frame_rate_hz"], num_mels=recipe["num_mels"]
         )
     else:
-        where = _place(recipe, folder, "--audio-encoder")
-        running = Running(
-            precision=recipe.get("precision", "float32"),
-            chunk_s=recipe.get("chunk_s", DEFAULT_CHUNK_S),
-        )
         encoder = make_speech_encoder(
-            where,
+            _place(recipe, folder, "--audio-encoder"),
             revision=recipe["revision"],
             layer=recipe.get("layer", "last"),
             frame_rate=recipe.get("frame_rate_hz"),
-            running=running,
+            running=Running(
+                precision=recipe.get("precision", "float32"),
+                chunk_s=recipe.get("chunk_s", DEFAULT_CHUNK_S),
+            ),
             lazy=True,
             only_local=True,
         )
@@ -111,20 +106,18 @@ def speech_encoder_of(recipe: Recipe, folder: Path | None = None) -> SpeechEncod
 
 def text_encoder_of(recipe: Recipe, folder: Path | None = None) -> TextEncoder:
     """As `speech_encoder_of`."""
-    options: dict[str, Any] = {}
-    where = str(recipe["encoder"])
     if recipe["encoder"] == "char-ngram":
-        options = {"width": recipe["width"], "max_tokens": recipe["max_tokens"]}
+        encoder = make_text_encoder(
+            "char-ngram", width=recipe["width"], max_tokens=recipe["max_tokens"]
+        )
     else:
-        where = _place(recipe, folder, "--text-encoder")
-        running = Running(precision=recipe.get("precision", "float32"))
-        options = {
-            "revision": recipe["revision"],
-            "running": running,
-            "lazy": True,
-            "only_local": True,
-        }
-    encoder = make_text_encoder(where, **options)
+        encoder = make_text_encoder(
+            _place(recipe, folder, "--text-encoder"),
+            revision=recipe["revision"],
+            running=Running(precision=recipe.get("precision", "float32")),
+            lazy=True,
+            only_local=True,
+        )
     _same(
         encoder.recipe(),
         {name: value for name, value in recipe.items() if name != "context"},
@@ -139,7 +132,7 @@ def _place(recipe: Recipe, folder: Path | None, option: str) -> str:
     not there.
     """
     if "files_sha256" not in recipe:
-        return str(recipe["encoder"])  # a hub's: found in the cache by id and revision
+        return recipe["encoder"]  # a hub's: found in the cache by id and revision
     place = folder or Path(recipe["encoder"])
     if not place.is_dir():
         raise FileNotFoundError(
@@ -149,7 +142,7 @@ def _place(recipe: Recipe, folder: Path | None, option: str) -> str:
     return str(place)
 
 
-def _same(found: Recipe, wanted: Recipe, folder: Path | None) -> None:
+def _same(found: Mapping[str, object], wanted: Mapping[str, object], folder: Path | None) -> None:
     differing = {
         name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name)
     }

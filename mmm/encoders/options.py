@@ -3,20 +3,13 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import Annotated
 
-from mmm.console import console as console
-from mmm.device import resolve_precision
-from mmm.encoders import DEFAULT_CHUNK_S as DEFAULT_CHUNK_S
-from mmm.encoders import Running, SpeechEncoder, TextEncoder
+from mmm.encoders import DEFAULT_CHUNK_S, Running, SpeechEncoder, TextEncoder
 from mmm.encoders.make import make_speech_encoder, make_text_encoder
-from mmm.features.store import AUDIO_FEATURES, MAX_CONTEXT, list_recipes
-
-if (
-    TYPE_CHECKING
-):  # pandas and torch are imported inside the commands: --help must not wait for them
-    pass
-
+from mmm.features.recipe import AUDIO_FEATURES, MAX_CONTEXT
+from mmm.features.store import list_recipes
+from mmm.setting import Setting, option_faults
 
 _PUBLISHED = {"speech": "kresnik/wav2vec2-large-xlsr-korean", "text": "beomi/KcELECTRA-base"}
 # Seconds of speech a batch. On a CPU one file at a time is faster than padded batches
@@ -32,47 +25,104 @@ _BATCH_TOKENS = {"cpu": 512, "cuda": 8192}
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """What to encode with, checked; processes elsewhere make the same encoders of it."""
+    """What to encode with; processes elsewhere make the same encoders of it, once it is checked."""
 
-    speech: str
-    text: str
-    speech_options: "SpeechOptions"
-    text_options: "TextOptions"
-    features: tuple[str, ...]
-    contexts: tuple[int, ...]
-    batch_s: float
-    batch_tokens: int
+    audio_encoder: Annotated[
+        str, Setting("fbank (built in), published, a Hugging Face id, or a folder.")
+    ] = "fbank"
+    text_encoder: Annotated[
+        str, Setting("char-ngram (built in), published, a Hugging Face id, or a folder.")
+    ] = "char-ngram"
+    context: Annotated[
+        str, Setting("Utterances of context K to encode text for, the current one included.")
+    ] = "1,2,3,4,5"
+    audio_feature: Annotated[str, Setting("Speech features to keep.")] = ",".join(AUDIO_FEATURES)
+    layer: Annotated[
+        str,
+        Setting(
+            "hidden_state: last, one layer (9), several side by side (6,9,12), or their mean"
+            " (mean:6-12)."
+        ),
+    ] = "last"
+    frame_rate: Annotated[
+        float | None,
+        Setting(
+            "Frames a second to keep, means of neighbours; 0: every frame of a pretrained model"
+            " \\[fbank 25, published 0, others 12.5, or as the folder has it]."
+        ),
+    ] = None
+    num_mels: Annotated[int, Setting("fbank: mel bands.")] = 64
+    text_width: Annotated[int, Setting("char-ngram: numbers a word.")] = 256
+    max_tokens: Annotated[int, Setting("char-ngram: words kept, the latest turns first.")] = 128
+    audio_revision: Annotated[
+        str | None,
+        Setting("Commit, tag or branch of a hub's speech model \\[what is cached, else main]."),
+    ] = None
+    text_revision: Annotated[str | None, Setting("The same of the text model.")] = None
+    precision: Annotated[
+        str, Setting("auto (bf16 where the device multiplies it), float32, bf16, fp16.")
+    ] = "auto"
+    batch_seconds: Annotated[
+        float | None,
+        Setting(
+            "Speech a batch, 0 for one file at a time [CPU 0, GPU 120].",
+            0,
+            1e5,
+            wrong="is out of range; expected 0 (one file at a time) or more",
+        ),
+    ] = None
+    chunk_seconds: Annotated[
+        float, Setting("Longer speech is encoded in overlapping chunks of this.")
+    ] = DEFAULT_CHUNK_S
+    device: str = "cpu"
 
     def make_speech(self) -> SpeechEncoder:
         """The encoder with its weights still on the disk."""
-        return make_speech_encoder(self.speech, **self.speech_options, lazy=True)
-
-    def make_text(self) -> TextEncoder:
-        return make_text_encoder(self.text, **self.text_options, lazy=True)
-
-    def pinned(self, speech: SpeechEncoder, text: TextEncoder) -> "EncodeOptions":
-        """With the revisions that were found here, so that other machines take the same."""
-        revisions = speech.recipe("hidden_state").get("revision"), text.recipe().get("revision")
-        return dataclasses.replace(
-            self,
-            speech_options=self.speech_options | {"revision": revisions[0]},
-            text_options=self.text_options | {"revision": revisions[1]},
+        return make_speech_encoder(
+            self.audio_encoder,
+            frame_rate=self.frame_rate,
+            num_mels=self.num_mels,
+            layer=self.layer,
+            revision=self.audio_revision,
+            running=self._running,
+            lazy=True,
         )
 
+    def make_text(self) -> TextEncoder:
+        return make_text_encoder(
+            self.text_encoder,
+            width=self.text_width,
+            max_tokens=self.max_tokens,
+            revision=self.text_revision,
+            running=self._running,
+            lazy=True,
+        )
 
-class SpeechOptions(TypedDict):
-    frame_rate: float | None
-    num_mels: int
-    layer: str
-    revision: str | None
-    running: Running
+    @property
+    def _running(self) -> Running:
+        return Running(self.device, self.precision, self.chunk_seconds)
 
+    @property
+    def features(self) -> list[str]:
+        return comma_list(self.audio_feature, "--audio-feature")
 
-class TextOptions(TypedDict):
-    width: int
-    max_tokens: int
-    revision: str | None
-    running: Running
+    @property
+    def contexts(self) -> list[int]:
+        return [int(part) for part in comma_list(self.context, "--context")]
+
+    @property
+    def batch_s(self) -> float:
+        """Seconds of speech a batch."""
+        usual = _BATCH_S[self._kind_of_device]
+        return usual if self.batch_seconds is None else self.batch_seconds
+
+    @property
+    def batch_tokens(self) -> int:
+        return _BATCH_TOKENS[self._kind_of_device]
+
+    @property
+    def _kind_of_device(self) -> str:
+        return self.device.partition(":")[0]
 
 
 def comma_list(text: str, option: str) -> list[str]:
@@ -81,6 +131,53 @@ def comma_list(text: str, option: str) -> list[str]:
     if not parts:
         raise ValueError(f"{option} is empty; expected names divided by commas")
     return list(dict.fromkeys(parts))
+
+
+def checked(asked: EncodeOptions, features: Path) -> EncodeOptions:
+    """The same with what `published`, `auto` and defaults mean here, for the stores in a folder.
+    Raises ValueError for what cannot be.
+    """
+    from mmm.device import resolve_precision
+
+    for name in asked.features:
+        if name not in AUDIO_FEATURES:
+            raise ValueError(f"--audio-feature {name!r} is none of {', '.join(AUDIO_FEATURES)}")
+    for part in comma_list(asked.context, "--context"):
+        if not part.isdigit() or not 1 <= int(part) <= MAX_CONTEXT:
+            raise ValueError(
+                f"--context {part!r} is out of range; expected whole numbers from 1 to"
+                f" {MAX_CONTEXT}"
+            )
+    if asked.device.partition(":")[0] not in _BATCH_S:
+        raise ValueError(
+            f"--device {asked.device!r} is not understood; expected cpu, cuda or cuda:N"
+        )
+    for fault in option_faults(asked):
+        raise ValueError(fault)
+    return dataclasses.replace(
+        asked,
+        audio_encoder=_found(asked.audio_encoder, "speech"),
+        text_encoder=_found(asked.text_encoder, "text"),
+        frame_rate=kept_frame_rate(features, asked.audio_encoder, asked.frame_rate),
+        precision=resolve_precision(asked.precision, asked.device),
+    )
+
+
+def pinned(options: EncodeOptions, speech: SpeechEncoder, text: TextEncoder) -> EncodeOptions:
+    """With the revisions that were found here, so that other machines take the same."""
+    return dataclasses.replace(
+        options,
+        audio_revision=speech.recipe("hidden_state").get("revision"),
+        text_revision=text.recipe().get("revision"),
+    )
+
+
+def _found(encoder: str, kind: str) -> str:
+    """An encoder by a name that another process understands, which works in another folder."""
+    if encoder == "published":
+        return _PUBLISHED[kind]
+    is_local = encoder not in ("fbank", "char-ngram") and Path(encoder).is_dir()
+    return str(Path(encoder).resolve()) if is_local else encoder
 
 
 def kept_frame_rate(features: Path, audio_encoder: str, asked: float | None) -> float | None:
@@ -93,77 +190,10 @@ def kept_frame_rate(features: Path, audio_encoder: str, asked: float | None) -> 
         return asked
     if asked is not None:
         return asked or None
-    names = {
-        audio_encoder,
-        str(Path(audio_encoder).resolve()),
-        *([_PUBLISHED["speech"]] if audio_encoder == "published" else []),
-    }
+    name = _found(audio_encoder, "speech")
     if features.is_dir():
         for recipe in list_recipes(features).values():
-            if recipe["kind"] == "audio" and recipe["encoder"] in names:
+            if recipe["kind"] == "audio" and recipe["encoder"] == name:
                 rate: float | None = recipe.get("frame_rate_hz")
                 return rate
     return None if audio_encoder == "published" else _FRAME_RATE
-
-
-def check_options(
-    *,
-    audio_encoder: str,
-    text_encoder: str,
-    context: str,
-    audio_feature: str,
-    layer: str,
-    frame_rate: float | None,
-    num_mels: int,
-    text_width: int,
-    max_tokens: int,
-    audio_revision: str | None,
-    text_revision: str | None,
-    precision: str,
-    batch_seconds: float | None,
-    chunk_seconds: float,
-    device: str,
-) -> EncodeOptions:
-    """Raises ValueError for what cannot be."""
-    kept = comma_list(audio_feature, "--audio-feature")
-    for name in kept:
-        if name not in AUDIO_FEATURES:
-            raise ValueError(f"--audio-feature {name!r} is none of {', '.join(AUDIO_FEATURES)}")
-    contexts = []
-    for part in comma_list(context, "--context"):
-        if not part.isdigit() or not 1 <= int(part) <= MAX_CONTEXT:
-            raise ValueError(
-                f"--context {part!r} is out of range; expected whole numbers from 1 to"
-                f" {MAX_CONTEXT}"
-            )
-        contexts.append(int(part))
-    kind = device.partition(":")[0]
-    if kind not in _BATCH_S:
-        raise ValueError(f"--device {device!r} is not understood; expected cpu, cuda or cuda:N")
-    if batch_seconds is not None and not 0 <= batch_seconds < 1e5:
-        raise ValueError(
-            f"--batch-seconds {batch_seconds:g} is out of range; expected 0 (one file at a time) or"
-            " more"
-        )
-    running = Running(device, resolve_precision(precision, device), chunk_seconds)
-    return EncodeOptions(
-        speech=_PUBLISHED["speech"] if audio_encoder == "published" else audio_encoder,
-        text=_PUBLISHED["text"] if text_encoder == "published" else text_encoder,
-        speech_options={
-            "frame_rate": frame_rate,
-            "num_mels": num_mels,
-            "layer": layer,
-            "revision": audio_revision,
-            "running": running,
-        },
-        text_options={
-            "width": text_width,
-            "max_tokens": max_tokens,
-            "revision": text_revision,
-            "running": running,
-        },
-        features=tuple(kept),
-        contexts=tuple(contexts),
-        batch_s=_BATCH_S[kind] if batch_seconds is None else batch_seconds,
-        batch_tokens=_BATCH_TOKENS[kind],
-    )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmm.features.store import Recipe
+from mmm.features.recipe import Recipe
 from mmm.files import sha256_of_file
 
 _SMALL_FILES = ("*.json", "*.txt", "*.model")
@@ -40,18 +40,11 @@ def find_pretrained(
         digest = hashlib.sha256()
         for file in sorted({file for pattern in _LOADED_FILES for file in folder.glob(pattern)}):
             digest.update(f"{file.name}\0{sha256_of_file(file)}\n".encode())
-        return Pretrained(
-            folder,
-            {
-                "encoder": str(folder.resolve()),
-                "revision": None,
-                "files_sha256": digest.hexdigest(),
-            },
-        )
+        identity: Recipe = {"encoder": str(folder.resolve()), "revision": None}
+        return Pretrained(folder, {**identity, "files_sha256": digest.hexdigest()})
     snapshot = _snapshot(name, revision, only_local)
-    return Pretrained(
-        snapshot, {"encoder": name, "revision": snapshot.name}
-    )  # the hub's cache names snapshots by their commit
+    # The hub's cache names snapshots by their commit.
+    return Pretrained(snapshot, {"encoder": name, "revision": snapshot.name})
 
 
 def _snapshot(name: str, revision: str | None, only_local: bool) -> Path:

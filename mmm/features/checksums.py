@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -41,20 +41,16 @@ class Blocks:
         """
         if self._is_complete:
             return True
-        content = np.asarray(array).reshape(-1).view(np.uint8).data
-        if len(self.sums) != -(-len(content) // self.block_bytes):
+        content, size = np.asarray(array).reshape(-1).view(np.uint8).data, self.block_bytes
+        if len(self.sums) != -(-len(content) // size):
             return False
         row_bytes = array.shape[1] * array.itemsize
-        changes = np.zeros(
-            len(self.sums) + 1, dtype=np.int64
-        )  # +1 where a stretch of rows begins, -1 behind its end
-        np.add.at(changes, starts * row_bytes // self.block_bytes, 1)
-        np.add.at(changes, (ends * row_bytes - 1) // self.block_bytes + 1, -1)
+        # +1 where a stretch of rows begins, -1 behind its end
+        changes = np.zeros(len(self.sums) + 1, dtype=np.int64)
+        np.add.at(changes, starts * row_bytes // size, 1)
+        np.add.at(changes, (ends * row_bytes - 1) // size + 1, -1)
         for block in np.flatnonzero((np.cumsum(changes[:-1]) > 0) & ~self._is_checked).tolist():
-            if (
-                zlib.crc32(content[block * self.block_bytes : (block + 1) * self.block_bytes])
-                != self.sums[block]
-            ):
+            if zlib.crc32(content[block * size : (block + 1) * size]) != self.sums[block]:
                 return False
             self._is_checked[block] = True
         self._is_complete = bool(self._is_checked.all())
@@ -67,6 +63,30 @@ class Checksums:
 
     files: Mapping[str, int]
     blocks: Mapping[str, Blocks]
+
+    def as_json(self) -> Mapping[str, object]:
+        arrays = blocks_as_json(self.blocks)
+        return {"block_bytes": BLOCK_BYTES, "files": self.files, "arrays": arrays}
+
+    @classmethod
+    def from_json(cls, content: Any) -> Self:
+        """Raises AttributeError, KeyError, TypeError or ValueError where it is none."""
+        size = int(content["block_bytes"])
+        if size <= 0:
+            raise ValueError("blocks without bytes")
+        files = {name: int(one) for name, one in content["files"].items()}
+        return cls(files, blocks_from_json(content["arrays"], size))
+
+
+def blocks_as_json(blocks: Mapping[str, Blocks]) -> Mapping[str, object]:
+    return {name: {"header": one.header, "blocks": one.sums} for name, one in blocks.items()}
+
+
+def blocks_from_json(content: Any, block_bytes: int = BLOCK_BYTES) -> Mapping[str, Blocks]:
+    return {
+        name: Blocks(int(one["header"]), [int(part) for part in one["blocks"]], block_bytes)
+        for name, one in content.items()
+    }
 
 
 def read_checksums(folder: Path, small: Sequence[str], large: Sequence[str]) -> Checksums | None:
@@ -83,24 +103,11 @@ def read_checksums(folder: Path, small: Sequence[str], large: Sequence[str]) -> 
     return found
 
 
-@functools.lru_cache(
-    maxsize=1000
-)  # the folder too: what was checked of one is not checked of its copy
+# By folder too: what was checked of one is not checked of its copy.
+@functools.lru_cache(maxsize=1000)
 def _parsed(folder: Path, text: bytes) -> Checksums | None:
     try:
-        found = json.loads(text)
-        blocks = {
-            name: Blocks(
-                int(one["header"]), [int(part) for part in one["blocks"]], int(found["block_bytes"])
-            )
-            for name, one in found["arrays"].items()
-        }
-        usable = all(one.block_bytes > 0 for one in blocks.values())
-        return (
-            Checksums({name: int(one) for name, one in found["files"].items()}, blocks)
-            if usable
-            else None
-        )
+        return Checksums.from_json(json.loads(text))
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
 
@@ -109,27 +116,18 @@ def checksums_of(
     folder: Path,
     small: Sequence[str],
     large: Sequence[str],
-    arrays: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """The content of a `checksums.json`, from what is on the disk; `arrays` where those of the
-    large files are known already.
-    """
-    return {
-        "block_bytes": BLOCK_BYTES,
-        "files": {name: zlib.crc32((folder / name).read_bytes()) for name in small},
-        "arrays": (
-            arrays if arrays is not None else {name: _of_array(folder / name) for name in large}
-        ),
-    }
+    known: Mapping[str, Blocks] | None = None,
+) -> Checksums:
+    """Of what is on the disk; of the large files what is `known`, if it is."""
+    files = {name: zlib.crc32((folder / name).read_bytes()) for name in small}
+    return Checksums(files, known or {name: _blocks_of(folder / name) for name in large})
 
 
-def _of_array(path: Path) -> dict[str, Any]:
+def _blocks_of(path: Path) -> Blocks:
     with open(path, "rb") as file:
         header = zlib.crc32(file.read(_header_bytes(path)))
-        return {
-            "header": header,
-            "blocks": [zlib.crc32(block) for block in iter(lambda: file.read(BLOCK_BYTES), b"")],
-        }
+        sums = [zlib.crc32(block) for block in iter(lambda: file.read(BLOCK_BYTES), b"")]
+    return Blocks(header, sums, BLOCK_BYTES)
 
 
 def header_checksum(path: Path) -> int:

@@ -45,10 +45,10 @@ class BadFiles(ValueError):
 
 def clips_of(manifest: Manifest) -> dict[str, list[int]]:
     """Each clip with its utterances: one clip may serve several lines of a corpus."""
-    found: dict[str, list[int]] = {}
+    clips: dict[str, list[int]] = {}
     for index, utterance in enumerate(manifest.utterances):
-        found.setdefault(utterance.audio, []).append(index)
-    return found
+        clips.setdefault(utterance.audio, []).append(index)
+    return clips
 
 
 def stamps_of(manifest: Manifest) -> npt.NDArray[np.int64]:
@@ -77,20 +77,16 @@ def audio_hash(path: Path) -> bytes:
 
 @functools.cache
 def _hash(path: str, size: int, mtime_ns: int) -> bytes:
+    new = functools.partial(hashlib.blake2b, digest_size=AUDIO_HASH_BYTES)
     with open(path, "rb") as file:
-        return hashlib.file_digest(
-            file, lambda: hashlib.blake2b(digest_size=AUDIO_HASH_BYTES)
-        ).digest()
+        return hashlib.file_digest(file, new).digest()
 
 
 def hash_clips(manifest: Manifest, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
     """The hash of each of these clips."""
+    paths = (manifest.path.parent / name for name in names)
     with ThreadPoolExecutor(cpus_here()) as pool:
-        yield from zip(
-            names,
-            pool.map(lambda name: audio_hash(manifest.path.parent / name), names),
-            strict=True,
-        )
+        yield from zip(names, pool.map(audio_hash, paths), strict=True)
 
 
 def find_bad_files(
@@ -113,14 +109,10 @@ def find_bad_files(
             if hashes is not None and audio not in hashes:
                 hashes[audio] = audio_hash(path)
         except (ValueError, OSError) as error:
-            return BadFile(
-                audio,
-                tuple(manifest.utterances[index].utterance_id for index in indices),
-                str(error),
-            )
+            ids = tuple(manifest.utterances[index].utterance_id for index in indices)
+            return BadFile(audio, ids, str(error))
         return None
 
+    items = (clips_of(manifest) if clips is None else clips).items()
     with ThreadPoolExecutor(cpus_here()) as pool:
-        yield from enumerate(
-            pool.map(check, (clips_of(manifest) if clips is None else clips).items()), start=1
-        )
+        yield from enumerate(pool.map(check, items), start=1)

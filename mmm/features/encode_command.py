@@ -3,14 +3,14 @@ the fault as printed.
 """
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+
+from mmm.features.recipe import AUDIO_FEATURES, CONTEXTS, Recipe
 
 MANIFEST = Path("manifest.csv")  # where an error does not know which
-# What the command takes where nothing is said; a default need not be printed.
-_FEATURES = ("hidden_state", "extract_feature")
-_CONTEXTS = (1, 2, 3, 4, 5)
+# Entries of a recipe, their options, and what the command takes where nothing is said: a default
+# need not be printed.
 _SPEECH_OPTIONS = (
     ("revision", "--audio-revision", None),
     ("layer", "--layer", "last"),
@@ -24,7 +24,7 @@ _CHAR_NGRAM_OPTIONS = (("width", "--text-width", 256), ("max_tokens", "--max-tok
 def encode_command(
     manifest: Path | str,
     features: Path | str,
-    recipes: Iterable[Mapping[str, Any]] = (),
+    recipes: Iterable[Recipe] = (),
     *,
     contexts: Iterable[int] = (),
     audio_features: Iterable[str] = (),
@@ -33,20 +33,12 @@ def encode_command(
 
     Contexts and audio features are those of the recipes, unless it is said which are wanted.
     """
-    return shlex.join(
-        [
-            "mmm",
-            "encode",
-            str(manifest),
-            "--features",
-            str(features),
-            *encode_options(recipes, contexts=contexts, audio_features=audio_features),
-        ]
-    )
+    options = encode_options(recipes, contexts=contexts, audio_features=audio_features)
+    return shlex.join(["mmm", "encode", str(manifest), "--features", str(features), *options])
 
 
 def encode_options(
-    recipes: Iterable[Mapping[str, Any]],
+    recipes: Iterable[Recipe],
     *,
     contexts: Iterable[int] = (),
     audio_features: Iterable[str] = (),
@@ -59,10 +51,10 @@ def encode_options(
     words: list[str] = []
     precisions: list[str] = []
     if speech := _merged(audio):
-        words += [] if speech["encoder"] == "fbank" else ["--audio-encoder", str(speech["encoder"])]
         if speech["encoder"] == "fbank":
             words += _options(speech, [("frame_rate_hz", "--frame-rate", _FBANK_FRAME_RATE)])
-        else:  # without an entry it keeps every frame
+        else:  # without a frame rate it keeps every frame
+            words += ["--audio-encoder", speech["encoder"]]
             words += ["--frame-rate", _number(speech.get("frame_rate_hz", 0.0))]
         words += _options(speech, _SPEECH_OPTIONS)
         precisions += [speech["precision"]] if "precision" in speech else []
@@ -70,47 +62,41 @@ def encode_options(
         if written["encoder"] == "char-ngram":
             words += _options(written, _CHAR_NGRAM_OPTIONS)
         else:
-            words += [
-                "--text-encoder",
-                str(written["encoder"]),
-                *_options(written, [("revision", "--text-revision", None)]),
-            ]
+            words += ["--text-encoder", written["encoder"]]
+            words += _options(written, [("revision", "--text-revision", None)])
         precisions += [written["precision"]] if "precision" in written else []
     if precisions:  # `auto` is another one on another machine
-        words += [
-            "--precision",
-            precisions[0],
-            *(["--device", "cuda"] if precisions[0] == "fp16" else []),
-        ]
+        words += ["--precision", precisions[0]]
+        words += ["--device", "cuda"] if precisions[0] == "fp16" else []
     kept = set(audio_features) or {recipe["feature"] for recipe in audio if "feature" in recipe}
-    if kept and kept != set(_FEATURES):
-        words += ["--audio-feature", ",".join(name for name in _FEATURES if name in kept)]
+    if kept and kept != set(AUDIO_FEATURES):
+        words += ["--audio-feature", ",".join(name for name in AUDIO_FEATURES if name in kept)]
     wanted = set(contexts) or {recipe["context"] for recipe in text if "context" in recipe}
-    if wanted and wanted != set(_CONTEXTS):
+    if wanted and wanted != set(CONTEXTS):
         words += ["--context", ",".join(map(str, sorted(wanted)))]
     return words
 
 
-def _merged(recipes: list[Mapping[str, Any]]) -> dict[str, Any]:
+def _merged(recipes: list[Recipe]) -> Recipe:
     """What the stores of the first encoder say of it together: each leaves out what does not touch
     its features.
     """
-    found: dict[str, Any] = {}
+    merged: Recipe = {}
     for recipe in recipes:
         if recipe["encoder"] == recipes[0]["encoder"]:
-            found = {**recipe, **found}
-    return found
+            merged = {**recipe, **merged}
+    return merged
 
 
-def _options(recipe: Mapping[str, Any], options: Iterable[tuple[str, str, Any]]) -> list[str]:
+def _options(recipe: Recipe, options: Iterable[tuple[str, str, object]]) -> list[str]:
     return [
         word
         for name, option, usual in options
-        if recipe.get(name, usual) not in (None, usual)
-        for word in (option, _number(recipe[name]))
+        if (value := recipe.get(name, usual)) not in (None, usual)
+        for word in (option, _number(value))
     ]
 
 
-def _number(value: Any) -> str:
+def _number(value: object) -> str:
     """Without a needless fraction, but such that it reads as the same number again."""
     return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)

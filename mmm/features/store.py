@@ -31,20 +31,13 @@ import numpy.typing as npt
 
 from mmm.features.checksums import Checksums, header_checksum, read_checksums
 from mmm.features.encode_command import MANIFEST, encode_command, encode_options
-from mmm.files import Unchecked, sha256_of_json
+from mmm.features.recipe import AUDIO_FEATURES, CONTEXTS, Recipe, recipe_hash
+from mmm.files import Unchecked
 
-Recipe = dict[str, Any]
-AUDIO_FEATURES = ("hidden_state", "extract_feature")
-MAX_CONTEXT = 5  # utterances, the current one included
 AUDIO_HASH_BYTES = 16
 LARGE_FILES = ("values.npy", "pooled.npy")
 _OTHER_CHECKSUM = "its checksum is not the recorded one"
 SMALL_FILES = ("recipe.json", "offsets.npy", "keys.npy", "stamps.npy", "audio_hashes.npy")
-
-
-def recipe_hash(recipe: Recipe) -> str:
-    """Name of the folder that a recipe's features live in (16 hex digits)."""
-    return sha256_of_json(recipe)[:16]
 
 
 def pool(values: npt.NDArray[np.float16], kind: str) -> npt.NDArray[np.float16]:
@@ -74,9 +67,8 @@ def encoded(frames: npt.NDArray[np.floating], kind: str, frames_per_mean: int = 
     Pooled before frames are averaged: the last mean may be of fewer frames, and the mean of all
     must not depend on that.
     """
-    with np.errstate(
-        over="ignore"
-    ):  # what does not fit becomes infinite, and is refused by the store
+    # What does not fit becomes infinite, and is refused by the store.
+    with np.errstate(over="ignore"):
         rounded = frames.astype(np.float16)
     pooled = pool(rounded, kind) if len(rounded) else np.zeros(rounded.shape[1:], dtype=np.float16)
     if frames_per_mean > 1 and len(rounded):
@@ -241,23 +233,21 @@ def _recipes_to_make(store: Path) -> list[Recipe]:
     """Of the stores beside a damaged one, and its own; where that is what is damaged, it differs
     from a neighbour in one entry.
     """
-    found, is_known = [], False
+    found: list[Recipe] = []
+    is_known = False
     for file in sorted(store.parent.glob("[!.]*/recipe.json")):
         with contextlib.suppress(ValueError):
             found.append(_recipe_of(file.parent))
             is_known |= file.parent == store
-    changes = [{"feature": name} for name in AUDIO_FEATURES] + [
-        {"context": number} for number in range(1, MAX_CONTEXT + 1)
-    ]
-    own = [
-        {**recipe, **change}
-        for recipe in found
-        for change in changes
-        if next(iter(change)) in recipe
-    ]
-    return found + (
-        [] if is_known else [recipe for recipe in own if recipe_hash(recipe) == store.name][:1]
-    )
+    if is_known:
+        return found
+    neighbours: list[Recipe] = []
+    for recipe in found:
+        if "feature" in recipe:
+            neighbours += [{**recipe, "feature": name} for name in AUDIO_FEATURES]
+        if "context" in recipe:
+            neighbours += [{**recipe, "context": number} for number in CONTEXTS]
+    return found + [recipe for recipe in neighbours if recipe_hash(recipe) == store.name][:1]
 
 
 def find_store(
@@ -270,13 +260,13 @@ def find_store(
     """
     every = list_recipes(features_dir, manifest)
     recipes = {path: recipe for path, recipe in every.items() if recipe["kind"] == kind}
-    found = [
+    matching = [
         path
         for path, recipe in recipes.items()
         if all(recipe.get(name) == value for name, value in wanted.items())
     ]
     (name, value), *_ = wanted.items()
-    if not found:
+    if not matching:
         there = ", ".join(sorted({str(recipe.get(name)) for recipe in recipes.values()})) or "none"
         lacking = {"contexts": [value]} if kind == "text" else {"audio_features": [value]}
         command = encode_command(
@@ -289,13 +279,13 @@ def find_store(
             f"no {kind} features for {name}={value} in {features_dir}/ (found: {there}); run:"
             f" {command}"
         )
-    if len(found) > 1:
+    if len(matching) > 1:
         raise ValueError(
-            f"{features_dir}/ holds {kind} features of {len(found)} encoders for {name}={value};"
+            f"{features_dir}/ holds {kind} features of {len(matching)} encoders for {name}={value};"
             " keep one of each kind in a folder, and encode with the other into another"
-            f" one\n{_how_to_keep_one(recipes, found)}"
+            f" one\n{_how_to_keep_one(recipes, matching)}"
         )
-    store = open_store(found[0], manifest)
+    store = open_store(matching[0], manifest)
     if store.checksums is None and features_dir.absolute() not in _told:
         _told.add(features_dir.absolute())
         command = encode_command(manifest, features_dir, every.values())
@@ -315,11 +305,9 @@ def _how_to_keep_one(recipes: dict[Path, Recipe], found: Sequence[Path]) -> str:
     """For each of these stores the command that removes those that do not go with it."""
     lines = []
     for kept in found:
-        made = {
-            name: value
-            for name, value in recipes[kept].items()
-            if name not in ("context", "feature")
-        }
+        made: Recipe = {**recipes[kept]}
+        made.pop("context", None)
+        made.pop("feature", None)
         others = [
             str(path) for path, recipe in recipes.items() if not _go_together(recipes[kept], recipe)
         ]

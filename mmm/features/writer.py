@@ -13,6 +13,7 @@ Sizes and places are known before the first row, so memory does not grow with th
 written twice, and the bytes do not depend on who wrote which row when.
 """
 
+import io
 import json
 import os
 import shutil
@@ -24,18 +25,18 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mmm.features.checksums import CHECKSUMS, checksums_of
+from mmm.features.checksums import CHECKSUMS, blocks_as_json, blocks_from_json, checksums_of
 from mmm.features.encode_command import MANIFEST
+from mmm.features.recipe import Recipe
 from mmm.features.store import (
     AUDIO_HASH_BYTES,
     LARGE_FILES,
     SMALL_FILES,
     FeatureStore,
-    Recipe,
     open_store,
     pool,
 )
-from mmm.files import sha256_of_json, sync, write_json
+from mmm.files import sha256_of_json, sync, sync_data, write_json
 
 _SYNC_S = 2.0  # what is written is marked as done, after a sync, this often
 _FILES = ("values", "pooled")
@@ -50,9 +51,8 @@ class Plan:
     keys: npt.NDArray[np.uint64]  # (N,)
     stamps: npt.NDArray[np.int64]  # (N, 2)
     lengths: npt.NDArray[np.int64]  # (N,) frames or tokens
-    known_hashes: npt.NDArray[np.uint8] | None = (
-        None  # (N, 16) of the audio, zeros where it is not known; None: of text
-    )
+    # (N, 16) of the audio, zeros where it is not known; None: of text
+    known_hashes: npt.NDArray[np.uint8] | None = None
 
     @property
     def audio_hashes(self) -> npt.NDArray[np.uint8]:
@@ -158,20 +158,18 @@ class PartialStore:
         }
         self._files: dict[str, int] = {}
         sources = rows_there(path, manifest)
-        digest = plan.digest
-        goes_on = (
-            self.folder.is_dir()
-            and json.loads((self.folder / "plan.json").read_text())["digest"] == digest
-        )
-        if not goes_on:
-            self._make(digest, sources)
+        there = None
+        if self.folder.is_dir():
+            there = json.loads((self.folder / "plan.json").read_text())["digest"]
+        if there != plan.digest:
+            self._make(sources)
         self.done = np.fromfile(self.folder / "done", dtype=np.uint8) == 1
         if not self.done.all():
             self._open(self.folder)
         self._unmarked: list[int] = []
         self._synced = time.monotonic()
 
-    def _make(self, digest: str, sources: Sequence[Rows]) -> None:
+    def _make(self, sources: Sequence[Rows]) -> None:
         plan, fresh = self.plan, self.path.parent / f".{self.path.name}.fresh"
         (fresh / "store").mkdir(parents=True)
         write_json(fresh / "store" / "recipe.json", plan.recipe)
@@ -182,23 +180,16 @@ class PartialStore:
             ("audio_hashes", plan.audio_hashes),
         ):
             np.save(fresh / "store" / f"{name}.npy", array)
-        whole = next(
-            (
-                source
-                for source in sources
-                if source.store.path == self.path and source.is_all_of(plan)
-            ),
-            None,
-        )
-        if whole is not None:
-            self._take_over(whole.store, fresh)
+        finished = [source for source in sources if source.store.path == self.path]
+        if finished and finished[0].is_all_of(plan):
+            self._take_over(finished[0].store, fresh)
             done = np.ones(len(plan.keys), dtype=np.uint8)
         else:
             done = self._copy(sources, fresh)
         done.tofile(fresh / "done")
         for path in fresh.rglob("*"):
             sync(path)
-        write_json(fresh / "plan.json", {"digest": digest})
+        write_json(fresh / "plan.json", {"digest": plan.digest})
         if self.folder.exists():
             (self.folder / "plan.json").unlink()
             shutil.rmtree(self.folder)
@@ -216,9 +207,7 @@ class PartialStore:
                 shutil.copyfile(store.path / name, fresh / "store" / name)
         if store.checksums is not None:
             # Those of now would make a bit that has flipped since look as if it was meant.
-            write_json(
-                fresh / "arrays.json", json.loads((store.path / CHECKSUMS).read_bytes())["arrays"]
-            )
+            write_json(fresh / "arrays.json", blocks_as_json(store.checksums.blocks))
 
     def _copy(self, sources: Sequence[Rows], fresh: Path) -> npt.NDArray[np.uint8]:
         """Large files with the rows that there are; returns which those are."""
@@ -231,15 +220,10 @@ class PartialStore:
                 f"{self.path.parent}: the features need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB"
                 " are free"
             )
-        for name, header in self._headers.items():
+        for name, length in (("values", int(self.offsets[-1])), ("pooled", len(plan.keys))):
             with open(fresh / "store" / f"{name}.npy", "wb") as file:
-                file.write(header)
-                file.truncate(
-                    len(header)
-                    + 2
-                    * plan.width
-                    * (int(self.offsets[-1]) if name == "values" else len(plan.keys))
-                )
+                file.write(self._headers[name])
+                file.truncate(len(self._headers[name]) + 2 * plan.width * length)
         done = np.zeros(len(plan.keys), dtype=np.uint8)
         self._open(fresh)
         for source in sources:
@@ -294,10 +278,8 @@ class PartialStore:
         `pooled` (D,) stands for the whole where `values` are means of several frames; otherwise it
         is made of them.
         """
-        encoder, expected = (
-            self.plan.recipe["encoder"],
-            (int(self.plan.lengths[row]), self.plan.width),
-        )
+        encoder, kind = self.plan.recipe["encoder"], self.plan.recipe["kind"]
+        expected = int(self.plan.lengths[row]), self.plan.width
         with np.errstate(over="ignore"):
             rounded = values.astype(np.float16)
         if not len(rounded) or not np.isfinite(rounded).all():
@@ -309,9 +291,7 @@ class PartialStore:
                 f"encoder {encoder!r} gave features of shape {rounded.shape}, {expected} were"
                 " expected; was the file changed?"
             )
-        self._write(
-            row, rounded, pool(rounded, self.plan.recipe["kind"]) if pooled is None else pooled
-        )
+        self._write(row, rounded, pool(rounded, kind) if pooled is None else pooled)
         self._unmarked.append(row)
 
     def mark(self, *, now: bool = False) -> None:
@@ -321,12 +301,12 @@ class PartialStore:
         if not self._unmarked or not (now or time.monotonic() - self._synced > _SYNC_S):
             return
         for descriptor in self._files.values():
-            os.fdatasync(descriptor)
+            sync_data(descriptor)
         self.done[self._unmarked] = True
         with open(self.folder / "done", "r+b") as file:
             file.write(self.done.astype(np.uint8).tobytes())
             file.flush()
-            os.fdatasync(file.fileno())
+            sync_data(file.fileno())
         self._unmarked.clear()
         self._synced = time.monotonic()
 
@@ -342,9 +322,12 @@ class PartialStore:
         store, taken_over = self.folder / "store", self.folder / "arrays.json"
         for file in store.iterdir():
             sync(file)
-        arrays = json.loads(taken_over.read_bytes()) if taken_over.is_file() else None
+        known = None
+        if taken_over.is_file():
+            known = blocks_from_json(json.loads(taken_over.read_bytes()))
+        checksums = checksums_of(store, SMALL_FILES, LARGE_FILES, known)
         # Beside the store first, so that a kill leaves no file in it that does not belong there.
-        write_json(self.folder / CHECKSUMS, checksums_of(store, SMALL_FILES, LARGE_FILES, arrays))
+        write_json(self.folder / CHECKSUMS, checksums.as_json())
         (self.folder / CHECKSUMS).replace(store / CHECKSUMS)
         sync(store)
         if self.path.exists():
@@ -356,8 +339,6 @@ class PartialStore:
 
 
 def _header(length: int, width: int) -> bytes:
-    import io
-
     buffer = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         buffer, {"descr": "<f2", "fortran_order": False, "shape": (length, width)}

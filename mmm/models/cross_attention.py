@@ -142,11 +142,8 @@ class CrossAttention(nn.Module):
                 f"heads={heads} does not divide the text width {text_width} that cross_attention"
                 " works at"
             )
-        self.masked, self.speech_positions, self.text_positions = (
-            masked,
-            speech_positions,
-            text_positions,
-        )
+        self.masked = masked
+        self.speech_positions, self.text_positions = speech_positions, text_positions
         self.speech_projection = Linear(speech_width, text_width, bias=False)
         self.speech_to_text = OneWayEncoder(text_width, layers, heads)
         self.text_to_speech = OneWayEncoder(text_width, layers, heads)

@@ -31,13 +31,12 @@ def linear(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     rows = values.flatten(1, -2)
     # The weight comes first, so that its gradient is made in the weight's own layout; else autograd
     # copies it (docs/LOG.md).
-    product = (
-        torch.bmm(weight, rows.mT)
-        if bias is None
-        else torch.baddbmm(bias.unsqueeze(-1), weight, rows.mT)
-    )
-    found: Tensor = product.mT.unflatten(1, values.shape[1:-1])
-    return found
+    if bias is None:
+        product = torch.bmm(weight, rows.mT)
+    else:
+        product = torch.baddbmm(bias.unsqueeze(-1), weight, rows.mT)
+    mapped: Tensor = product.mT.unflatten(1, values.shape[1:-1])
+    return mapped
 
 
 class Linear(nn.Linear):

@@ -40,10 +40,8 @@ class TokenMlp(Mlp):
         weight_out: Tensor = second.weight
         bias_out: Tensor = second.bias
         if len(columns) < first.in_features:
-            weight_in, weight_out = (
-                first.weight.index_select(-1, columns),
-                second.weight.index_select(-2, columns),
-            )
+            weight_in = first.weight.index_select(-1, columns)
+            weight_out = second.weight.index_select(-2, columns)
             bias_out = second.bias.index_select(-1, columns)
         hidden = functional.gelu(token_product(weight_in, first.bias, values_BPD))
         return token_product(weight_out, bias_out, hidden)
@@ -104,11 +102,8 @@ class MlpMixer(nn.Module):
         residual: str,
     ) -> None:
         super().__init__()
-        self.masked, self.speech_positions, self.text_positions = (
-            masked,
-            speech_positions,
-            text_positions,
-        )
+        self.masked = masked
+        self.speech_positions, self.text_positions = speech_positions, text_positions
         self.speech_projection = Linear(speech_width, width)
         self.text_projection = Linear(text_width, width)
         num_positions = text_positions + speech_positions

@@ -42,11 +42,9 @@ class Positions:
     def table(self, table_PD: Tensor) -> Tensor:
         """A row of a table for each position, to be added to values."""
         table_PD = table_PD[: self.mask.shape[-1]]
-        return (
-            table_PD
-            if self.rows is None
-            else table_PD.index_select(0, self.rows % self.mask.shape[-1])
-        )
+        if self.rows is None:
+            return table_PD
+        return table_PD.index_select(0, self.rows % self.mask.shape[-1])
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean over the positions, (B, D)."""

@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_SUMMED = (
-    2**20
-)  # elements of the weight's gradients of a whole batch; beyond, they are added up as they are made
+# Elements of the weight's gradients of a whole batch; beyond, they are added up as they are made.
+_SUMMED = 2**20
 
 
 def token_product(weight_QP: Tensor, bias_Q: Tensor, values_BPD: Tensor) -> Tensor:
@@ -35,9 +34,8 @@ class _TokenProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight_QP: Tensor, bias_Q: Tensor, values_BPD: Tensor) -> Tensor:
         ctx.save_for_backward(weight_QP, values_BPD)
-        of_all = weight_QP.expand(
-            len(values_BPD), -1, -1
-        )  # no copy: batched products take a stride of 0
+        # No copy: batched products take a stride of 0.
+        of_all = weight_QP.expand(len(values_BPD), -1, -1)
         return torch.baddbmm(bias_Q.view(1, -1, 1), of_all, values_BPD)
 
     @staticmethod

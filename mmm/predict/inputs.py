@@ -10,10 +10,10 @@ import json
 import math
 import re
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypedDict
 
 if TYPE_CHECKING:  # torch takes seconds to import, and what is wrong with a file is said before
     from mmm.predict.predictor import Audio, Predictor, Turn
@@ -21,9 +21,8 @@ if TYPE_CHECKING:  # torch takes seconds to import, and what is wrong with a fil
 _SOUNDS = (".wav", ".flac", ".ogg", ".mp3")
 _FIELDS = ("audio", "audio_base64", "text", "history", "dialogue", "id")
 _TURN_FIELDS = ("audio", "audio_base64", "text")
-MAX_LINE_BYTES = (
-    16 * 1024**2
-)  # of a stream: 12 MB of speech as base64; a longer recording is sent by its path
+# Of a stream: 12 MB of speech as base64; a longer recording is sent by its path.
+MAX_LINE_BYTES = 16 * 1024**2
 MAX_TEXT = 100_000  # characters; no encoder looks at more than 128 words or tokens one by one
 _MAX_NAME = 1000  # characters of a dialogue's name
 _MAX_ERROR = 1000  # characters that are answered of an error
@@ -117,13 +116,24 @@ def read_folder(folder: Path, text: str | None = None) -> list[Line]:
             f" ({', '.join(without[:5])}{', ...' if len(without) > 5 else ''}); expected"
             f" {Path(without[0]).stem}.txt in UTF-8, or give --text for those without one"
         )
-    texts = [
-        _text_of(beside[sound]).strip() if beside[sound].is_file() else text or ""
-        for sound in sounds
-    ]
-    for sound, found in zip(sounds, texts, strict=True):
-        _check_length(found, str(beside[sound]))
-    return [Line(sound, found) for sound, found in zip(sounds, texts, strict=True)]
+    lines = []
+    for sound, file in beside.items():
+        said = _text_of(file).strip() if file.is_file() else text or ""
+        _check_length(said, str(file))
+        lines.append(Line(sound, said))
+    return lines
+
+
+class Answer(TypedDict, total=False):
+    """A line of the output: prediction and probabilities, None of a turn without speech, or the
+    error and the line it is in.
+    """
+
+    line: int
+    id: object  # as the request has it
+    error: str
+    prediction: str | None
+    probabilities: Mapping[str, float] | None
 
 
 class JsonLines:
@@ -140,32 +150,28 @@ class JsonLines:
         self.predictor = predictor
         self._dialogues: OrderedDict[str, deque[Turn]] = OrderedDict()
 
-    def answers(self, lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    def answers(self, lines: Iterable[bytes]) -> Iterator[Answer]:
         """One answer a line, whatever is in it; empty lines are passed over."""
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
-            about: dict[str, Any] = {}
+            named: Answer = {}
             try:
                 request = _object(line, "the line", _FIELDS)
                 if "id" in request:
-                    about["id"] = request["id"]
-                answer = about | self._answer(request)
-            except (ValueError, OSError) as error:
-                answer = {"line": number, **about, "error": _shortened(str(error))}
+                    named["id"] = request["id"]
+                yield {**named, **self._answer(request)}
             except Exception as error:  # of one line: those after it are somebody else's
-                answer = {
-                    "line": number,
-                    **about,
-                    "error": _shortened(f"{type(error).__name__}: {error}"),
-                }
-            yield answer
+                said = str(error)
+                if not isinstance(error, ValueError | OSError):
+                    said = f"{type(error).__name__}: {error}"
+                yield {"line": number, **named, "error": _shortened(said)}
 
-    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _answer(self, request: Mapping[str, Any]) -> Answer:
         audio, text = _turn(request, "")
-        name = request.get("dialogue")
+        dialogue = request.get("dialogue")
         earlier: list[Turn]
-        if name is None:
+        if dialogue is None:
             turns = request.get("history", [])
             if not isinstance(turns, list):
                 raise ValueError("history: expected a list of earlier turns, oldest first")
@@ -173,11 +179,11 @@ class JsonLines:
                 _turn(_object(turn, f"history[{place}]", _TURN_FIELDS), f"history[{place}].")
                 for place, turn in enumerate(turns)
             ]
-        elif not isinstance(name, str):
+        elif not isinstance(dialogue, str):
             raise ValueError("dialogue: expected a name")
-        elif len(name) > _MAX_NAME:
+        elif len(dialogue) > _MAX_NAME:
             raise ValueError(
-                f"dialogue: a name of {len(name):,} characters; expected at most {_MAX_NAME:,}"
+                f"dialogue: a name of {len(dialogue):,} characters; expected at most {_MAX_NAME:,}"
             )
         elif "history" in request:
             raise ValueError(
@@ -185,27 +191,29 @@ class JsonLines:
                 " history"
             )
         else:
-            earlier = list(self._dialogues.get(name, ()))
-        if audio is None and name is None:
+            earlier = list(self._dialogues.get(dialogue, ()))
+        if audio is None and dialogue is None:
             raise ValueError(
                 "audio is missing; expected audio (a file) or audio_base64 (a file's content)"
             )
+        answer: Answer = {"prediction": None, "probabilities": None}
         heard = None if audio is None else self.predictor.hear(audio)
-        answer: dict[str, Any] = {"prediction": None, "probabilities": None}
         if heard is not None:
-            found = self.predictor.predict(heard, text, earlier)
-            answer = {"prediction": max(found, key=found.__getitem__), "probabilities": found}
-        if name is not None:
-            self._dialogues.setdefault(
-                name, deque(maxlen=max(1, self.predictor.context - 1))
-            ).append((heard, text))
-            self._dialogues.move_to_end(name)
-            if len(self._dialogues) > _OPEN_DIALOGUES:
-                self._dialogues.popitem(last=False)
+            shares = self.predictor.predict(heard, text, earlier)
+            answer = {"prediction": max(shares, key=shares.__getitem__), "probabilities": shares}
+        if dialogue is not None:
+            self._remember(dialogue, (heard, text))
         return answer
 
+    def _remember(self, dialogue: str, turn: "Turn") -> None:
+        most = max(1, self.predictor.context - 1)
+        self._dialogues.setdefault(dialogue, deque(maxlen=most)).append(turn)
+        self._dialogues.move_to_end(dialogue)
+        if len(self._dialogues) > _OPEN_DIALOGUES:
+            self._dialogues.popitem(last=False)
 
-def _object(value: Any, what: str, known: tuple[str, ...]) -> dict[str, Any]:
+
+def _object(value: Any, what: str, known: tuple[str, ...]) -> Mapping[str, Any]:
     if isinstance(value, bytes):
         if len(value) > MAX_LINE_BYTES:
             raise ValueError(
@@ -226,31 +234,28 @@ def _object(value: Any, what: str, known: tuple[str, ...]) -> dict[str, Any]:
         raise ValueError(f"{what}: expected a JSON object with audio and text")
     unknown = [name for name in value if name not in known]
     if unknown:
-        shown = ", ".join(repr(name[:40]) for name in unknown[:5]) + (
-            ", ..." if len(unknown) > 5 else ""
-        )
+        shown = ", ".join(repr(name[:40]) for name in unknown[:5])
+        shown += ", ..." if len(unknown) > 5 else ""
         raise ValueError(f"{what}: unknown field {shown}; known: {', '.join(known)}")
     return value
 
 
-def _turn(found: dict[str, Any], where: str) -> "tuple[Audio | None, str]":
+def _turn(turn: Mapping[str, Any], where: str) -> "tuple[Audio | None, str]":
     for field in _TURN_FIELDS:
-        if found.get(field) is not None and not isinstance(found[field], str):
-            raise ValueError(f"{where}{field}: expected text, found {type(found[field]).__name__}")
-        if (
-            field != "audio_base64"
-            and found.get(field) is not None
-            and _SURROGATE.search(found[field])
-        ):
+        value = turn.get(field)
+        if value is not None and not isinstance(value, str):
+            raise ValueError(f"{where}{field}: expected text, found {type(value).__name__}")
+        if value is not None and field != "audio_base64" and _SURROGATE.search(value):
             raise ValueError(f"{where}{field}: holds half a character (a lone surrogate)")
-    if found.get("text") is None:
+    file, content, text = (turn.get(field) for field in _TURN_FIELDS)
+    if text is None:
         raise ValueError(f"{where}text is missing")
-    _check_length(found["text"], f"{where}text")
-    if found.get("audio") is not None and found.get("audio_base64") is not None:
+    _check_length(text, f"{where}text")
+    if file is not None and content is not None:
         raise ValueError(f"{where}audio and audio_base64 exclude each other")
-    if found.get("audio_base64") is not None:
-        return decode_base64(found["audio_base64"], f"{where}audio_base64"), found["text"]
-    return Path(found["audio"]) if found.get("audio") else None, found["text"]
+    if content is not None:
+        return decode_base64(content, f"{where}audio_base64"), text
+    return Path(file) if file else None, text
 
 
 def _check_length(text: str, what: str) -> None:
@@ -285,7 +290,7 @@ def lines_of(stream: BinaryIO) -> Iterator[bytes]:
             line = stream.readline(MAX_LINE_BYTES + 1) or b"\n"
 
 
-def as_json_line(answer: dict[str, Any]) -> str:
+def as_json_line(answer: Answer) -> str:
     """An answer as a line of JSON. Halves of characters, of an id or a path, are spelt out: no
     output could encode them.
     """

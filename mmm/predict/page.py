@@ -14,23 +14,27 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
-from fastapi.middleware import Middleware
-from fastapi.middleware.trustedhost import TrustedHostMiddleware
-
-from mmm.predict.predictor import Predictor, Turn
-
-# Gradio reads these when it is imported: it counts its users otherwise.
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+from mmm.predict.predictor import Predictor, Speech, Turn
 
 _HOSTS = ["127.0.0.1", "localhost"]
 _MAX_UPLOAD = "50mb"
 _TITLE = "Emotion of an utterance"
 
 
-def _refusal(text: str) -> gr.Error:
-    return gr.Error(html.escape(text, quote=False), title="Not yet", print_exception=False)
+def _gradio() -> Any:
+    """Gradio, which counts its users unless it is told not to, some of it before it is imported."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    import gradio
+
+    return gradio
+
+
+def _refusal(text: str) -> Exception:
+    error: Exception = _gradio().Error(
+        html.escape(text, quote=False), title="Not yet", print_exception=False
+    )
+    return error
 
 
 def as_markdown(text: str) -> str:
@@ -40,35 +44,32 @@ def as_markdown(text: str) -> str:
 
 def build(predictor: Predictor) -> Any:
     """The page, a `gradio.Blocks`."""
+    gr = _gradio()
     bundle, context = predictor.bundle, predictor.context
     about = (
         f"**{as_markdown(bundle.name)}**: {', '.join(predictor.labels)}. It looks at {context - 1}"
         f" earlier {'turn' if context == 2 else 'turns'}. Nothing leaves this machine."
     )
 
+    def hear(clip: str) -> Speech:
+        try:
+            return predictor.hear(Path(clip))
+        except (ValueError, FileNotFoundError) as error:
+            what = str(error).replace(clip, "it")
+            raise _refusal(f"This recording cannot be used: {what}") from None
+
     def answer(clip: str | None, text: str, earlier: list[Turn]) -> dict[str, float]:
         if not clip:
             raise _refusal("Record or upload the utterance first.")
-        try:
-            return predictor.predict(Path(clip), text, earlier)
-        except (ValueError, FileNotFoundError) as error:
-            raise _refusal(
-                f"This recording cannot be used: {str(error).replace(clip, 'it')}"
-            ) from None
+        return predictor.predict(hear(clip), text, earlier)
 
     def keep(
         clip: str | None, text: str, earlier: list[Turn]
     ) -> tuple[list[Turn], list[list[str]], None, str]:
         if not text.strip() and not clip:
             raise _refusal("An earlier turn needs a text or speech.")
-        try:
-            heard = predictor.hear(Path(clip)) if clip else None
-        except (ValueError, FileNotFoundError) as error:
-            raise _refusal(
-                f"This recording cannot be used: {str(error).replace(clip or '', 'it')}"
-            ) from None
-        found = [*earlier, (heard, text.strip())]
-        return found, rows(found), None, ""
+        turns = [*earlier, (hear(clip) if clip else None, text.strip())]
+        return turns, rows(turns), None, ""
 
     def rows(earlier: list[Turn]) -> list[list[str]]:
         used = len(earlier) - (context - 1)
@@ -89,7 +90,7 @@ def build(predictor: Predictor) -> Any:
                 with gr.Row():
                     ask = gr.Button("Predict", variant="primary")
                     push = gr.Button("Keep as earlier turn")
-            found = gr.Label(
+            shares = gr.Label(
                 label="Probabilities", num_top_classes=len(predictor.labels), show_heading=True
             )
         table = gr.Dataframe(
@@ -101,15 +102,15 @@ def build(predictor: Predictor) -> Any:
             buttons=[],
         )
         clear = gr.Button("Start a new dialogue", size="sm")
-        ask.click(answer, [clip, text, earlier], found, api_name="predict")
-        text.submit(answer, [clip, text, earlier], found, api_visibility="private")
+        ask.click(answer, [clip, text, earlier], shares, api_name="predict")
+        text.submit(answer, [clip, text, earlier], shares, api_visibility="private")
         push.click(
             keep, [clip, text, earlier], [earlier, table, clip, text], api_visibility="private"
         )
         clear.click(
             lambda: ([], [], None, "", None),
             None,
-            [earlier, table, clip, text, found],
+            [earlier, table, clip, text, shares],
             api_visibility="private",
         )
     return page
@@ -122,8 +123,11 @@ def opened(predictor: Predictor, port: int) -> Iterator[Any]:
     Requests that name another host are refused, so that a page elsewhere cannot ask in a browser's
     name. Raises ValueError where the port is taken.
     """
+    from fastapi.middleware import Middleware
+    from fastapi.middleware.trustedhost import TrustedHostMiddleware
+
     # The default theme fetches fonts from the web.
-    theme = gr.themes.Default(
+    theme = _gradio().themes.Default(
         font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
     )
     with tempfile.TemporaryDirectory(prefix="mmm-demo-", ignore_cleanup_errors=True) as folder:

@@ -1,4 +1,4 @@
-"""Prediction from a bundle, on raw speech and text, and the one opening of the test split."""
+"""Prediction from a bundle, on raw speech and text."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -29,9 +29,8 @@ class Speech:
     features: dict[str, Encoded]
 
 
-Audio = (
-    Path | Floats | bytes | Speech
-)  # a file, 16 kHz mono samples, a file's content, or what `Predictor.hear` gave
+# A file, 16 kHz mono samples, a file's content, or what `Predictor.hear` gave.
+Audio = Path | Floats | bytes | Speech
 Turn = tuple[Audio | None, str]
 Utterance = tuple[Audio, str] | tuple[Audio, str, Sequence[Turn]]
 
@@ -70,10 +69,8 @@ class Predictor:
     def is_light(self) -> bool:
         """Whether both encoders are the built-in ones, which one thread runs in milliseconds."""
         first = self.bundle.members[0]
-        return (first.audio_recipe["encoder"], first.text_recipe["encoder"]) == (
-            "fbank",
-            "char-ngram",
-        )
+        encoders = first.audio_recipe["encoder"], first.text_recipe["encoder"]
+        return encoders == ("fbank", "char-ngram")
 
     def hear(self, audio: Audio) -> Speech:
         """Encode speech, to use it for several predictions. Raises FileNotFoundError or
@@ -181,18 +178,15 @@ class Predictor:
         text_masks = [
             np.ones(1 if config.is_pooled else len(tokens), dtype=bool) for tokens in words
         ]
-        tensors = [_padded(rows) for rows in (speech, speech_masks, words, text_masks)]
-        if config.inputs == "text":
-            tensors[:2] = without_input(tensors[0], tensors[1], config)
-        elif config.inputs == "speech":
-            tensors[2:] = without_input(tensors[2], tensors[3], config)
-        return Batch(
-            tensors[0],
-            tensors[1],
-            tensors[2],
-            tensors[3],
-            labels=torch.zeros(len(words), dims.num_classes),
+        heard, heard_mask, read, read_mask = (
+            _padded(rows) for rows in (speech, speech_masks, words, text_masks)
         )
+        if config.inputs == "text":
+            heard, heard_mask = without_input(heard, heard_mask, config)
+        elif config.inputs == "speech":
+            read, read_mask = without_input(read, read_mask, config)
+        labels = torch.zeros(len(words), dims.num_classes)
+        return Batch(heard, heard_mask, read, read_mask, labels)
 
 
 def _padded(rows: Sequence[npt.NDArray[Any]]) -> torch.Tensor:

@@ -28,9 +28,8 @@ class AdamW:
         self, parameters: Iterable[nn.Parameter], *, lr: float, weight_decay: float
     ) -> None:
         self.parameters, self.lr, self.weight_decay = list(parameters), lr, weight_decay
-        self._state: dict[
-            int, dict[str, Tensor]
-        ] = {}  # by the parameter's place, from its first gradient on
+        # By the parameter's place, from its first gradient on.
+        self._state: dict[int, dict[str, Tensor]] = {}
 
     @torch.no_grad()
     def step(self) -> None:
@@ -72,7 +71,7 @@ class AdamW:
         for parameter in self.parameters:
             parameter.grad = None
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, dict[int, dict[str, Tensor]]]:
         """{"state": {place: {"step", "exp_avg", "exp_avg_sq"}}}, the tensors themselves."""
         return {"state": self._state}
 

@@ -12,10 +12,7 @@ from torch import Tensor
 
 from mmm.features.store import FeatureStore
 from mmm.manifest import Manifest
-from mmm.training.config import (
-    Dims,
-    TrainConfig,
-)
+from mmm.training.config import Dims, TrainConfig
 from mmm.training.features import Features
 from mmm.training.gpu_features import gather, source
 from mmm.training.scaling import frame_statistics, pooled_statistics
@@ -49,7 +46,7 @@ def labelled_rows(manifest: Manifest, indices: list[int], policy: str) -> tuple[
     """Manifest index (M,) and class shares (M, C) of each training or evaluation row under a label
     policy.
     """
-    place = {name: number for number, name in enumerate(manifest.classes)}
+    column = {name: number for number, name in enumerate(manifest.classes)}
     rows: list[int] = []
     shares: list[dict[int, float]] = []
     for index in indices:
@@ -57,32 +54,25 @@ def labelled_rows(manifest: Manifest, indices: list[int], policy: str) -> tuple[
         if policy == "first":
             names = names[:1]
         elif policy == "published":
-            names = names[-1:] * len(
-                names
-            )  # k copies that all carry the last label, as the published code did
+            # k copies that all carry the last label, as the published code did.
+            names = names[-1:] * len(names)
         elif policy == "drop" and len(names) > 1:
             continue
         if policy == "soft":
             rows.append(index)
             # Raters also vote for classes that no utterance is labelled with.
-            kept = {
-                name: share
-                for name, share in manifest.utterances[index].shares.items()
-                if name in place
-            }
+            of_name = manifest.utterances[index].shares.items()
+            kept = {column[name]: share for name, share in of_name if name in column}
+            kept = kept or {column[name]: 1.0 for name in names}
             total = sum(kept.values())
-            shares.append(
-                {place[name]: share / total for name, share in kept.items()}
-                if total
-                else {place[name]: 1 / len(names) for name in names}
-            )
+            shares.append({number: share / total for number, share in kept.items()})
         else:
             rows += [index] * len(names)
-            shares += [{place[name]: 1.0} for name in names]
+            shares += [{column[name]: 1.0} for name in names]
     labels = torch.zeros(len(rows), len(manifest.classes))
     for row, share in enumerate(shares):
-        for column, value in share.items():
-            labels[row, column] = value
+        for number, value in share.items():
+            labels[row, number] = value
     return torch.tensor(rows, dtype=torch.int64), labels
 
 
@@ -142,11 +132,8 @@ class SplitData:
     def part(self, rows: Tensor) -> "SplitData":
         """Some of the rows (n,) as a split of its own."""
         part = copy.copy(self)
-        part.indices, part.labels, part.lengths = (
-            self.indices[rows],
-            self.labels[rows],
-            self.lengths[rows],
-        )
+        part.indices, part.labels = self.indices[rows], self.labels[rows]
+        part.lengths = self.lengths[rows]
         return part
 
     def parts(self, rows: Tensor, device: torch.device, times: float = 1) -> Sequence[Tensor]:

@@ -3,18 +3,71 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Self
 
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-from mmm.features.store import recipe_hash
-from mmm.training.config import TrainConfig
+from mmm.features.recipe import recipe_hash
+from mmm.metrics import Metrics
+from mmm.training.config import Params, TrainConfig
 from mmm.training.run import Run
 from mmm.training.tensor_file import tensor_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Header:
+    """What a checkpoint says of the run beside its tensors."""
+
+    epoch: int
+    best_epoch: int
+    best_metrics: Metrics
+    precision: str | None = None  # earlier versions did not say
+    # What it must have in common with a run that goes on from it:
+    config: Params
+    dims: Mapping[str, int]
+    data: Mapping[str, str]  # hashes
+    objective: str
+
+    def differing(self, other: Self) -> list[str]:
+        """Names of settings, sizes and data that differ. More epochs than before is how a run is
+        prolonged.
+        """
+        # What an earlier version had no setting for is as it was then: the setting's default.
+        before = {one.name: one.default for one in fields(TrainConfig)}
+        pairs = (
+            (self.config, {**before, **other.config}),
+            (self.dims, other.dims),
+            (self.data, other.data),
+            ({"objective": self.objective}, {"objective": other.objective}),
+        )
+        return [
+            name
+            for mine, theirs in pairs
+            for name in mine.keys() | theirs.keys()
+            if mine.get(name) != theirs.get(name) and name != "epochs"
+        ]
+
+
+def _header_of(run: Run) -> _Header:
+    features = run.train.features
+    return _Header(
+        epoch=run.epoch,
+        best_epoch=run.best_epoch,
+        best_metrics=run.best_metrics,
+        precision=run.precision,
+        config=asdict(run.config),
+        dims=asdict(run.dims),
+        data={
+            "manifest": features.manifest.sha256,
+            "speech": recipe_hash(features.speech.recipe),
+            "text": recipe_hash(features.text.recipe),
+        },
+        objective=run.objective,
+    )
 
 
 def checkpoint_bytes(run: Run) -> bytes:
@@ -26,14 +79,7 @@ def checkpoint_bytes(run: Run) -> bytes:
         tensors |= {f"best.{name}": value for name, value in run.best_weights.items()}
     for index, state in run.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
-    about = {
-        "epoch": run.epoch,
-        "best_epoch": run.best_epoch,
-        "best_metrics": run.best_metrics,
-        "precision": run.precision,
-        **_identity(run),
-    }
-    return tensor_bytes(tensors, metadata={"run": json.dumps(about)})
+    return tensor_bytes(tensors, metadata={"run": json.dumps(asdict(_header_of(run)))})
 
 
 def load_checkpoint(run: Run, path: Path, sha256: str | None = None) -> None:
@@ -47,38 +93,25 @@ def load_checkpoint(run: Run, path: Path, sha256: str | None = None) -> None:
     length = int.from_bytes(content[:8], "little")
     try:
         tensors = load_tensors(content)
-        about = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["run"])
-    except (SafetensorError, KeyError, ValueError) as error:
+        header = _Header(**json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["run"]))
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: damaged, or no checkpoint of mmm train ({error})") from None
-    here = _identity(run)
-    # What an earlier version had no setting for is as it was then: the setting's default.
-    about["config"] = {
-        field.name: field.default for field in fields(TrainConfig) if field.default is not MISSING
-    } | about["config"]
-    # More epochs than before is how a run is prolonged; anything else would be another run.
-    differing = [
-        key for part in here for key in _differing(here[part], about[part]) if key != "epochs"
-    ]
-    if differing:
+    if differing := _header_of(run).differing(header):
         raise ValueError(f"{path}: a checkpoint of other settings ({', '.join(differing)} differ)")
     run.model.load_state_dict(
         {name[6:]: value for name, value in tensors.items() if name.startswith("model.")}
     )
-    run.best_weights = best_of(tensors) if about["best_epoch"] else {}
+    run.best_weights = best_of(tensors) if header.best_epoch else {}
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith("optimizer."):
             _, index, entry = name.split(".", 2)
             state.setdefault(int(index), {})[entry] = value
     run.optimizer.load_state_dict({"state": state})
-    # As it began, also on a machine where `auto` would choose otherwise; checkpoints of earlier
-    # versions do not say.
-    run.precision = about.get("precision", run.precision)
-    run.epoch, run.best_epoch, run.best_metrics = (
-        about["epoch"],
-        about["best_epoch"],
-        about["best_metrics"],
-    )
+    # As it began, also on a machine where `auto` would choose otherwise.
+    run.precision = header.precision or run.precision
+    run.epoch, run.best_epoch = header.epoch, header.best_epoch
+    run.best_metrics = header.best_metrics
 
 
 def best_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -87,25 +120,3 @@ def best_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {
         name.removeprefix(part): value for name, value in tensors.items() if name.startswith(part)
     }
-
-
-def _identity(run: Run) -> dict[str, Any]:
-    """What a checkpoint must have in common with the run that goes on from it."""
-    features = run.train.features
-    data = {
-        "manifest": features.manifest.sha256,
-        "speech": recipe_hash(features.speech.recipe),
-        "text": recipe_hash(features.text.recipe),
-    }
-    return {
-        "config": asdict(run.config),
-        "dims": asdict(run.dims),
-        "data": data,
-        "objective": run.objective,
-    }
-
-
-def _differing(here: Any, there: Any) -> list[str]:
-    if not isinstance(here, dict):
-        return [] if here == there else ["objective"]
-    return [name for name in here.keys() | there.keys() if here.get(name) != there.get(name)]

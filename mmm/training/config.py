@@ -1,16 +1,13 @@
 """Settings of one training run: a frozen record, checked once with every fault listed at once."""
 
 import dataclasses
-import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
-from mmm.features.store import AUDIO_FEATURES as AUDIO_FEATURES
-from mmm.features.store import MAX_CONTEXT as MAX_CONTEXT
-from mmm.models import SYSTEMS
-from mmm.models.mlp_mixer import RESIDUALS
-from mmm.training.scaling import SCALINGS
+from mmm.features.recipe import AUDIO_FEATURES as AUDIO_FEATURES
+from mmm.features.recipe import MAX_CONTEXT as MAX_CONTEXT
+from mmm.setting import Field, Setting, fields_of
 
 # Settings by name: the flat mapping a space suggests, a ledger keeps and `make_config` checks.
 ParamValue = str | int | float | bool | None
@@ -20,24 +17,17 @@ CLASS_WEIGHTS = ("none", "inverse", "sqrt_inverse", "effective_number")
 LABEL_POLICIES = ("expand", "first", "drop", "soft", "published")
 ACCUMULATIONS = ("exact", "published")
 INPUTS = ("both", "speech", "text")
+SCALINGS = ("standard", "none")
 PUBLISHED_SPEECH_POSITIONS = 512  # about 10 s of Wav2Vec2 frames
 PUBLISHED_TEXT_POSITIONS = 128
-# Settings that only some architectures have; elsewhere they must be left out.
-_ONLY = {
-    "num_blocks": ("mlp_mixer",),
-    "residual": ("mlp_mixer",),
-    "layers": ("cross_attention",),
-    "heads": ("cross_attention",),
-    "width": ("vanilla_concat", "three_way_concat", "mlp_mixer"),
-    "c": ("linear",),
-}
-_DEFAULTS: Params = {
-    "num_blocks": 1,
-    "residual": "standard",
-    "layers": 1,
-    "heads": 8,
-    "width": 256,
-    "c": 0.01,
+# Settings that only some architectures have, with their defaults; elsewhere they must be left out.
+_ONLY: dict[str, tuple[ParamValue, tuple[str, ...]]] = {
+    "num_blocks": (1, ("mlp_mixer",)),
+    "residual": ("standard", ("mlp_mixer",)),
+    "layers": (1, ("cross_attention",)),
+    "heads": (8, ("cross_attention",)),
+    "width": (256, ("vanilla_concat", "three_way_concat", "mlp_mixer")),
+    "c": (0.01, ("linear",)),
 }
 # What decides how a fusion system is trained step by step; the linear one is solved instead.
 _STEPWISE = (
@@ -69,33 +59,82 @@ class TrainConfig:
     """
 
     architecture: str
-    context: int = 1  # utterances, the current one included
-    audio_feature: str = "hidden_state"
-    num_blocks: int | None = None
+    context: Annotated[
+        int,
+        Setting("Utterances of context K, the current one included \\[1].", 1, MAX_CONTEXT),
+    ] = 1
+    audio_feature: Annotated[
+        str,
+        Setting("hidden_state or extract_feature \\[hidden_state].", choices=AUDIO_FEATURES),
+    ] = "hidden_state"
+    num_blocks: Annotated[int | None, Setting("mlp_mixer: blocks \\[1].", 1)] = None
     residual: str | None = None
-    layers: int | None = None
-    heads: int | None = None
-    width: int | None = None
-    classifier_hidden: int | None = None
-    dropout: float = 0.1
-    masked: bool = True
-    epochs: int = 30
-    batch_size: int = 64
-    accumulate: int = 1
-    accumulation: str = "exact"
-    lr: float = 3e-4
-    weight_decay: float = 0.01
-    weighted_sampling: bool = False
-    shuffle: bool = True
-    class_weight: str = "none"
-    label_policy: str = "expand"
-    label_smoothing: float = 0.0
-    inputs: str = "both"
-    c: float | None = None  # scikit-learn's C: the larger, the weaker the penalty on the weights
-    input_scaling: str = (
-        "none"  # what was recorded before there was a choice; new runs say `standard`
-    )
-    seed: int = 1024
+    layers: Annotated[int | None, Setting("cross_attention: layers \\[1].", 1)] = None
+    heads: Annotated[int | None, Setting("cross_attention: heads \\[8].", 1)] = None
+    width: Annotated[
+        int | None,
+        Setting(
+            "Model width, not for cross_attention \\[concat systems 64, mlp_mixer 128; published"
+            " 256].",
+            1,
+        ),
+    ] = None
+    classifier_hidden: Annotated[int | None, Setting(low=1)] = None
+    dropout: Annotated[
+        float, Setting("\\[concat systems 0.5, the others 0.3; published 0.1]", 0, 0.99)
+    ] = 0.1
+    masked: Annotated[bool, Setting()] = True
+    epochs: Annotated[int, Setting("\\[concat systems 30, the others 12; published 30]", 1)] = 30
+    batch_size: Annotated[int, Setting("\\[32; published 64]", 1)] = 64
+    accumulate: Annotated[int, Setting("Batches a step \\[1; published 8].", 1)] = 1
+    accumulation: Annotated[str, Setting(choices=ACCUMULATIONS)] = "exact"
+    lr: Annotated[
+        float,
+        Setting(
+            "Learning rate of AdamW \\[5e-4, cross_attention 3e-4; published 5e-5].",
+            0,
+            above=True,
+        ),
+    ] = 3e-4
+    weight_decay: Annotated[
+        float, Setting("\\[concat systems 0.5, the others 0.1; published 0.01]", 0)
+    ] = 0.01
+    weighted_sampling: Annotated[bool, Setting("Draw rare classes as often.")] = False
+    shuffle: Annotated[
+        bool, Setting("\\[shuffle, but with weighted sampling]", flag="--shuffle/--no-shuffle")
+    ] = True
+    class_weight: Annotated[
+        str,
+        Setting("none, inverse, sqrt_inverse or effective_number \\[none].", choices=CLASS_WEIGHTS),
+    ] = "none"
+    label_policy: Annotated[
+        str,
+        Setting(
+            "Rows with several labels: expand, first, drop, soft \\[expand].",
+            choices=LABEL_POLICIES,
+        ),
+    ] = "expand"
+    label_smoothing: Annotated[
+        float, Setting("Share of a label spread over all classes \\[0.1; published 0].", 0, 0.99)
+    ] = 0.0
+    inputs: Annotated[
+        str, Setting("both, speech or text: what an ablation sees \\[both].", choices=INPUTS)
+    ] = "both"
+    # The larger, the weaker the penalty on the weights.
+    c: Annotated[
+        float | None,
+        Setting("linear: scikit-learn's C \\[tuned on validation].", 0, above=True),
+    ] = None
+    # What was recorded before there was a choice; new runs say `standard`.
+    input_scaling: Annotated[
+        str,
+        Setting(
+            "standard: features with mean 0, deviation 1 over training rows; none \\[standard;"
+            " published none].",
+            choices=SCALINGS,
+        ),
+    ] = "none"
+    seed: Annotated[int, Setting("\\[1024]", 0, 2**62)] = 1024
 
     @property
     def is_pooled(self) -> bool:
@@ -104,13 +143,11 @@ class TrainConfig:
 
     def params(self) -> dict[str, ParamValue]:
         """The settings that apply, as a flat dict."""
-        given = {
-            name: value for name, value in dataclasses.asdict(self).items() if value is not None
-        }
+        unused = _STEPWISE if self.architecture == "linear" else ()
         return {
             name: value
-            for name, value in given.items()
-            if self.architecture != "linear" or name not in _STEPWISE
+            for name, value in dataclasses.asdict(self).items()
+            if value is not None and name not in unused
         }
 
 
@@ -159,29 +196,13 @@ def published_params(architecture: str) -> dict[str, ParamValue]:
 # Chosen on frozen features of a few thousand utterances, where a head overfits within ten epochs
 # (docs/LOG.md, 2026-11-26).
 _SMALL_HEAD: Params = {"batch_size": 32, "label_smoothing": 0.1, "lr": 5e-4}
+_CONCAT: Params = {**_SMALL_HEAD, "width": 64, "dropout": 0.5, "weight_decay": 0.5, "epochs": 30}
+_SEQUENCE: Params = {**_SMALL_HEAD, "dropout": 0.3, "weight_decay": 0.1, "epochs": 12}
 _NEW: dict[str, Params] = {
-    "vanilla_concat": {
-        **_SMALL_HEAD,
-        "width": 64,
-        "dropout": 0.5,
-        "weight_decay": 0.5,
-        "epochs": 30,
-    },
-    "three_way_concat": {
-        **_SMALL_HEAD,
-        "width": 64,
-        "dropout": 0.5,
-        "weight_decay": 0.5,
-        "epochs": 30,
-    },
-    "cross_attention": {
-        **_SMALL_HEAD,
-        "lr": 3e-4,
-        "dropout": 0.3,
-        "weight_decay": 0.1,
-        "epochs": 12,
-    },
-    "mlp_mixer": {**_SMALL_HEAD, "width": 128, "dropout": 0.3, "weight_decay": 0.1, "epochs": 12},
+    "vanilla_concat": _CONCAT,
+    "three_way_concat": _CONCAT,
+    "cross_attention": {**_SEQUENCE, "lr": 3e-4},
+    "mlp_mixer": {**_SEQUENCE, "width": 128},
 }
 
 
@@ -198,6 +219,10 @@ def make_config(params: Params) -> TrainConfig:
     """Check `params`, fill in what is left out and return the settings. Raises ConfigError with
     every fault.
     """
+    # They import torch, which a command line that shows its help need not wait for.
+    from mmm.models import SYSTEMS
+    from mmm.models.mlp_mixer import RESIDUALS
+
     faults: list[str] = []
     known = {field.name: field for field in dataclasses.fields(TrainConfig)}
     for name in params:
@@ -208,70 +233,19 @@ def make_config(params: Params) -> TrainConfig:
     }
     architecture = given.get("architecture")
     if not isinstance(architecture, str) or architecture not in SYSTEMS:
-        what = (
-            "architecture is missing"
-            if architecture is None
-            else f"unknown architecture {architecture!r}"
-        )
+        what = f"unknown architecture {architecture!r}"
+        if architecture is None:
+            what = "architecture is missing"
         raise ConfigError("; ".join([*faults, f"{what}; expected one of {', '.join(SYSTEMS)}"]))
 
-    def number(
-        name: str,
-        kind: type[int] | type[float],
-        low: float,
-        high: float = math.inf,
-        *,
-        above: bool = False,
-    ) -> None:
-        value = given.get(name)
-        if value is None:
-            return
-        if isinstance(value, bool) or not isinstance(value, int if kind is int else (int, float)):
-            faults.append(f"{name}={value!r} is not a {'whole ' if kind is int else ''}number")
-        elif (
-            not math.isfinite(value) or not (low < value if above else low <= value) or value > high
-        ):
-            limit = f" and at most {high:g}" if high < math.inf else ""
-            faults.append(
-                f"{name}={value!r} is out of range; expected {'above' if above else 'at least'}"
-                f" {low:g}{limit}"
-            )
-
-    def choice(name: str, choices: tuple[str, ...]) -> None:
-        if name in given and given[name] not in choices:
-            faults.append(f"{name}={given[name]!r} is none of {', '.join(choices)}")
-
-    number("context", int, 1, MAX_CONTEXT)
-    for name in (
-        "num_blocks",
-        "layers",
-        "heads",
-        "width",
-        "classifier_hidden",
-        "epochs",
-        "batch_size",
-        "accumulate",
-    ):
-        number(name, int, 1)
-    number("dropout", float, 0, 0.99)
-    number("label_smoothing", float, 0, 0.99)
-    number("lr", float, 0, above=True)
-    number("weight_decay", float, 0)
-    number("c", float, 0, above=True)
-    number("seed", int, 0, 2**62)
-    choice("audio_feature", AUDIO_FEATURES)
-    choice("class_weight", CLASS_WEIGHTS)
-    choice("label_policy", LABEL_POLICIES)
-    choice("accumulation", ACCUMULATIONS)
-    choice("inputs", INPUTS)
-    choice("input_scaling", SCALINGS)
-    choice("residual", RESIDUALS)
-    for name in ("masked", "weighted_sampling", "shuffle"):
-        if not isinstance(given.get(name, False), bool):
-            faults.append(f"{name}={given[name]!r} is neither true nor false")
-    for name, owners in _ONLY.items():
+    for name, field in fields_of(TrainConfig).items():
+        if (value := given.get(name)) is not None:
+            faults += _faults(name, value, field)
+    if given.get("residual", RESIDUALS[0]) not in RESIDUALS:
+        faults.append(f"residual={given['residual']!r} is none of {', '.join(RESIDUALS)}")
+    for name, (default, owners) in _ONLY.items():
         if architecture in owners:
-            given.setdefault(name, _DEFAULTS[name])
+            given.setdefault(name, default)
         elif name in given:
             faults.append(f"{name} does not apply to {architecture} (only to {', '.join(owners)})")
     if architecture == "linear":
@@ -282,9 +256,8 @@ def make_config(params: Params) -> TrainConfig:
         ]
         if given.setdefault("epochs", 1) != 1:
             faults.append(f"epochs={given['epochs']!r}: linear is solved in one epoch")
-        given.setdefault(
-            "input_scaling", "standard"
-        )  # there was a choice before there was this system
+        # There was a choice before there was this system.
+        given.setdefault("input_scaling", "standard")
     else:
         given.setdefault("classifier_hidden", 768 if architecture == "three_way_concat" else 512)
     given.setdefault("shuffle", not given.get("weighted_sampling", False))
@@ -302,3 +275,19 @@ def make_config(params: Params) -> TrainConfig:
         if isinstance(value := given.get(name), int):
             given[name] = float(value)
     return TrainConfig(**cast(Any, given))  # each value's type has been checked above
+
+
+def _faults(name: str, value: ParamValue, field: Field) -> Iterator[str]:
+    setting, shown = field.setting, f"{name}={value!r}"
+    if field.kind is bool:
+        if not isinstance(value, bool):
+            yield f"{shown} is neither true nor false"
+    elif field.kind is str:
+        if value not in setting.choices:
+            yield f"{shown} is none of {', '.join(setting.choices)}"
+    elif isinstance(value, bool) or not isinstance(
+        value, int if field.kind is int else int | float
+    ):
+        yield f"{shown} is not a {'whole ' if field.kind is int else ''}number"
+    elif not setting.takes(value):
+        yield f"{shown} is out of range; expected {setting.expected}"

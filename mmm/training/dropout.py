@@ -27,21 +27,16 @@ class Dropout:
         *,
         is_stacked: bool | None = None,
     ) -> None:
-        self.is_stacked = (
-            len(rates) > 1 if is_stacked is None else is_stacked
-        )  # whether values have an axis M
+        # Whether values have an axis M.
+        self.is_stacked = len(rates) > 1 if is_stacked is None else is_stacked
         self.thresholds = [round(rate * _LEVELS) for rate in rates]
         self.device = device
-        self._cpu = (
-            [np.random.Generator(np.random.SFC64(seed)) for seed in seeds]
-            if device.type == "cpu"
-            else []
-        )
-        self._gpu = (
-            [torch.Generator(device).manual_seed(seed) for seed in seeds]
-            if device.type != "cpu"
-            else []
-        )
+        self._cpu: list[np.random.Generator] = []
+        self._gpu: list[torch.Generator] = []
+        if device.type == "cpu":
+            self._cpu = [np.random.Generator(np.random.SFC64(seed)) for seed in seeds]
+        else:
+            self._gpu = [torch.Generator(device).manual_seed(seed) for seed in seeds]
 
     def __call__(self, values: Tensor, mask: Tensor | None = None) -> Tensor:
         """Values (M, ...) with some zeroed and the others scaled up.
@@ -56,12 +51,8 @@ class Dropout:
                 factors = self._factors(0, values, mask)
             else:
                 masks = [None] * len(self.thresholds) if mask is None else list(mask)
-                factors = torch.stack(
-                    [
-                        self._factors(member, *pair)
-                        for member, pair in enumerate(zip(values, masks, strict=True))
-                    ]
-                )
+                pairs = enumerate(zip(values, masks, strict=True))
+                factors = torch.stack([self._factors(member, *pair) for member, pair in pairs])
         return values * factors
 
     def _factors(self, member: int, values: Tensor, mask: Tensor | None) -> Tensor:
@@ -75,13 +66,8 @@ class Dropout:
             return self._drawn(member, threshold, values.shape, values.dtype)
         factors = torch.ones_like(values, memory_format=torch.contiguous_format)
         rows = mask.flatten().nonzero().squeeze(1)
-        return (
-            factors.flatten(0, 1)
-            .index_copy_(
-                0, rows, self._drawn(member, threshold, (len(rows), values.shape[-1]), values.dtype)
-            )
-            .view(values.shape)
-        )
+        drawn = self._drawn(member, threshold, (len(rows), values.shape[-1]), values.dtype)
+        return factors.flatten(0, 1).index_copy_(0, rows, drawn).view(values.shape)
 
     def _drawn(
         self, member: int, threshold: int, shape: Sequence[int], dtype: torch.dtype
@@ -91,17 +77,7 @@ class Dropout:
             words = self._cpu[member].integers(0, 2**64, size=-(-size // 4), dtype=np.uint64)
             bits = torch.from_numpy(words.view(np.int16))[:size]
         else:
-            bits = torch.randint(
-                -_LEVELS // 2,
-                _LEVELS // 2,
-                (size,),
-                dtype=torch.int16,
-                device=self.device,
-                generator=self._gpu[member],
-            )
-        return (
-            (bits >= threshold - _LEVELS // 2)
-            .to(dtype)
-            .mul_(_LEVELS / (_LEVELS - threshold))
-            .view(shape)
-        )
+            bits = torch.empty(size, dtype=torch.int16, device=self.device)
+            bits.random_(-_LEVELS // 2, _LEVELS // 2, generator=self._gpu[member])
+        kept = (bits >= threshold - _LEVELS // 2).to(dtype)
+        return kept.mul_(_LEVELS / (_LEVELS - threshold)).view(shape)

@@ -1,12 +1,11 @@
 """Predictions and metrics of a model on a split."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from mmm.metrics import classification_metrics
+from mmm.metrics import Metrics, classification_metrics
 from mmm.training.batches import Batch, SplitData
 from mmm.training.pack import Pack
 
@@ -38,30 +37,26 @@ def pack_probabilities(pack: Pack, data: SplitData, device: torch.device) -> Ten
 def _probabilities(
     forward_all: Callable[[Batch], Tensor], num_members: int, data: SplitData, device: torch.device
 ) -> Tensor:
-    everyone = torch.arange(len(data))
-    is_pooled = data.config.is_pooled
-    parts = (
-        everyone.split(_POOLED_BATCH_SIZE)
-        if is_pooled
-        else data.parts(everyone, device, _TIMES / num_members)
-    )
-    found = torch.empty(num_members, len(data), data.dims.num_classes)
+    parts: Sequence[Tensor] = (everyone := torch.arange(len(data))).split(_POOLED_BATCH_SIZE)
+    if not data.config.is_pooled:
+        parts = data.parts(everyone, device, _TIMES / num_members)
+    shares = torch.empty(num_members, len(data), data.dims.num_classes)
     for rows in parts:
-        found[:, rows] = forward_all(data.batch(rows, device)).float().softmax(dim=-1).cpu()
-    return found
+        shares[:, rows] = forward_all(data.batch(rows, device)).float().softmax(dim=-1).cpu()
+    return shares
 
 
-def evaluate(model: nn.Module, data: SplitData, device: torch.device) -> dict[str, Any]:
+def evaluate(model: nn.Module, data: SplitData, device: torch.device) -> Metrics:
     """Metrics of `model` on `data`, the mean cross-entropy in nats as `loss` among them."""
     return score(probabilities(model, data, device), data)
 
 
-def score(found: Tensor, data: SplitData) -> dict[str, Any]:
+def score(shares: Tensor, data: SplitData) -> Metrics:
     """Metrics of (N, C) class probabilities against the split's labels."""
     metrics = classification_metrics(
         data.labels.argmax(dim=1).numpy(),
-        found.argmax(dim=1).numpy(),
+        shares.argmax(dim=1).numpy(),
         data.features.manifest.classes,
     )
-    loss = -(data.labels * found.clamp(min=1e-12).log()).sum(dim=1).mean()
+    loss = -(data.labels * shares.clamp(min=1e-12).log()).sum(dim=1).mean()
     return {"loss": float(loss), **metrics}

@@ -13,11 +13,14 @@ from mmm.features.clips import hash_clips
 from mmm.features.encode_command import encode_command
 from mmm.features.store import FeatureStore, find_store, list_recipes
 from mmm.manifest import Manifest, speech_key, text_key
-from mmm.training.config import (
-    PUBLISHED_SPEECH_POSITIONS,
-    PUBLISHED_TEXT_POSITIONS,
-    Dims,
-    TrainConfig,
+from mmm.training.config import Dims, TrainConfig
+
+# Published.
+_SPEECH_POSITIONS = 512  # about 10 s of Wav2Vec2 frames
+_TEXT_POSITIONS = 128
+_ANOTHER = (
+    "is not the file that was encoded (another {}), or another corpus with the same names was"
+    " encoded into the folder"
 )
 
 
@@ -52,9 +55,8 @@ def load_features(
     speech = find_store(features_dir, "audio", manifest.path, feature=audio_feature)
     text = find_store(features_dir, "text", manifest.path, context=context)
     indices = range(len(manifest.utterances))
-    again = (
-        f"run: {encode_command(manifest.path, features_dir, list_recipes(features_dir).values())}"
-    )
+    recipes = list_recipes(features_dir).values()
+    again = f"run: {encode_command(manifest.path, features_dir, recipes)}"
     rows = {}
     for name, store, keys in (
         ("speech", speech, [speech_key(manifest, index) for index in indices]),
@@ -75,19 +77,15 @@ def load_features(
         turns[index, : len(history)] = history
     # The test split stays sealed, its lengths too: it must not decide a model's size.
     seen = [index for index in indices if manifest.utterances[index].split != "test"]
-    speech_lengths, text_lengths = (
-        np.diff(store.offsets)[rows[name][seen]]
-        for name, store in (("speech", speech), ("text", text))
-    )
     return Features(
         manifest,
         speech,
         text,
-        torch.from_numpy(rows["speech"]),
-        torch.from_numpy(rows["text"]),
-        torch.from_numpy(turns),
-        int(speech_lengths.max()),
-        int(text_lengths.max()),
+        speech_rows=torch.from_numpy(rows["speech"]),
+        text_rows=torch.from_numpy(rows["text"]),
+        turns=torch.from_numpy(turns),
+        max_speech_length=int(np.diff(speech.offsets)[rows["speech"][seen]].max()),
+        max_text_length=int(np.diff(text.offsets)[rows["text"][seen]].max()),
     )
 
 
@@ -119,32 +117,24 @@ def _check_audio_is_the_same(
     for index in differing:
         utterance = manifest.utterances[index]
         if utterance.audio not in readable:
-            is_other = hashes[index].any() or stamps[utterance.audio][0] != recorded[index][0]
             what = (
-                "is not the file that was encoded (another size), or another corpus with the same"
-                " names was encoded into the folder"
-            )
-            unknown = (
                 "has another time of change than the file that was encoded, whose content was not"
                 " recorded then"
             )
-            raise ValueError(
-                f"{manifest.audio_path(utterance)}: {what if is_other else unknown}; {again}"
-            )
-    for audio, found_hash in hash_clips(manifest, readable):
-        if found_hash != readable[audio]:
-            raise ValueError(
-                f"{manifest.path.parent / audio}: is not the file that was encoded (another"
-                " content), or another corpus with the same names was encoded into the folder;"
-                f" {again}"
-            )
+            if hashes[index].any() or stamps[utterance.audio][0] != recorded[index][0]:
+                what = _ANOTHER.format("size")
+            raise ValueError(f"{manifest.audio_path(utterance)}: {what}; {again}")
+    for audio, content in hash_clips(manifest, readable):
+        if content != readable[audio]:
+            file = manifest.path.parent / audio
+            raise ValueError(f"{file}: {_ANOTHER.format('content')}; {again}")
 
 
 def dims_of(features: Features, config: TrainConfig) -> Dims:
     """Sizes for a model. Published systems have 512 speech and 128 text positions; others the
     longest, up to these.
     """
-    speech, text = PUBLISHED_SPEECH_POSITIONS, PUBLISHED_TEXT_POSITIONS
+    speech, text = _SPEECH_POSITIONS, _TEXT_POSITIONS
     if config.masked:
         speech, text = min(speech, features.max_speech_length), min(text, features.max_text_length)
     return Dims(

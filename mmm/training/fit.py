@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from mmm.device import autocast
+from mmm.metrics import Metrics, value_of
 from mmm.training.batches import SplitData
 from mmm.training.class_weights import class_weights
 from mmm.training.config import TrainConfig
@@ -37,7 +37,7 @@ class EpochResult:
 
     epoch: int  # counted from 1
     train_loss: float
-    metrics: dict[str, Any]
+    metrics: Metrics
     seconds: float
     cpu_seconds: float
     is_best: bool  # by the objective, among the epochs so far
@@ -64,9 +64,7 @@ def row_order(config: TrainConfig, train: SplitData, epoch: int) -> Tensor:
 
 
 def untimed(name: str) -> AbstractContextManager[None]:
-    """In the place of a watch that takes the time of each part of a step
-    (mmm/training/profile.py).
-    """
+    """In the place of a watch for each part of a step (mmm/training/profile.py)."""
     return nullcontext()
 
 
@@ -84,9 +82,8 @@ def train_epoch(
         return torch.stack(values) if pack.is_stacked else values[0]
 
     order_N = of_all([row_order(run.config, run.train, run.epoch + 1) for run in runs])
-    weights_C = (
-        of_all([class_weights(run.config, run.train) for run in runs]).unsqueeze(-2).to(device)
-    )
+    weights_C = of_all([class_weights(run.config, run.train) for run in runs])
+    weights_C = weights_C.unsqueeze(-2).to(device)
     smoothing = of_all([torch.tensor([[run.config.label_smoothing]]) for run in runs]).to(device)
     seeds = [epoch_seed(run.config.seed, run.epoch + 1, "dropout") for run in runs]
     drop = Dropout([run.config.dropout for run in runs], seeds, device, is_stacked=pack.is_stacked)
@@ -102,21 +99,18 @@ def train_epoch(
         ]
         group_weight = sum(weights)
         for rows, weight in zip(batches, weights, strict=True):
-            # Exact: k batches of b weigh as one batch of k * b. Published: each batch's mean, over
-            # k.
+            # Exact: k batches of b weigh as one of k * b. Published: each batch's mean, over k.
             divisor = weight * config.accumulate if published else group_weight
-            for some in train.parts(rows, device):
+            for rows_at_once in train.parts(rows, device):
                 with part("reading"):
-                    batch = train.batch(some, device)
+                    batch = train.batch(rows_at_once, device)
                 with part("forward"):
                     with autocast(first.precision, device.type):
                         logits_BC = pack.forward(batch, drop).float()
-                    targets_BC = batch.labels + smoothing * (
-                        1 / batch.labels.shape[-1] - batch.labels
-                    )
-                    loss = -(
-                        targets_BC * weights_C * functional.log_softmax(logits_BC, dim=-1)
-                    ).sum(dim=(-2, -1))
+                    labels_BC = batch.labels
+                    targets_BC = labels_BC + smoothing * (1 / labels_BC.shape[-1] - labels_BC)
+                    scores_BC = functional.log_softmax(logits_BC, dim=-1)
+                    loss = -(targets_BC * weights_C * scores_BC).sum(dim=(-2, -1))
                     total_loss += loss.detach()
                 with part("backward"):
                     (loss / divisor).sum().backward()
@@ -149,24 +143,21 @@ def fit_pack(runs: list[Run]) -> Iterator[list[tuple[Run, EpochResult | Diverged
             pack = Pack(runs)
         cpu_time = time.thread_time if torch.get_num_threads() == 1 else time.process_time
         started, cpu_started = time.perf_counter(), cpu_time()
-        losses = (
-            [fit_linear(run) for run in runs]
-            if runs[0].config.architecture == "linear"
-            else train_epoch(pack)
-        )
+        if runs[0].config.architecture == "linear":
+            losses = [fit_linear(run) for run in runs]
+        else:
+            losses = train_epoch(pack)
         eval_started = time.perf_counter()
-        found = pack_probabilities(pack, runs[0].dev, runs[0].device)
-        scores = [score(one, runs[0].dev) for one in found]
+        scores = [
+            score(shares, runs[0].dev)
+            for shares in pack_probabilities(pack, runs[0].dev, runs[0].device)
+        ]
         ended = time.perf_counter()
-        share = 1 / len(runs)
-        shared = (
-            (ended - started) * share,
-            (cpu_time() - cpu_started) * share,
-            (ended - eval_started) * share,
-        )
+        taken = ended - started, cpu_time() - cpu_started, ended - eval_started
+        shared = [seconds / len(runs) for seconds in taken]
         outcomes = [
-            (run, _close_epoch(run, *told, *shared))
-            for run, told in zip(runs, zip(losses, scores, strict=True), strict=True)
+            (run, _close_epoch(run, loss, metrics, *shared))
+            for run, loss, metrics in zip(runs, losses, scores, strict=True)
         ]
         for run, outcome in outcomes:
             if isinstance(outcome, Diverged):
@@ -184,7 +175,7 @@ def _unfinished(runs: list[Run]) -> list[Run]:
 def _close_epoch(
     run: Run,
     train_loss: float,
-    metrics: dict[str, Any],
+    metrics: Metrics,
     seconds: float,
     cpu_seconds: float,
     eval_seconds: float,
@@ -196,7 +187,7 @@ def _close_epoch(
         return Diverged(
             f"validation loss is {metrics['loss']} after epoch {epoch} (lr {run.config.lr:g})"
         )
-    is_best = metrics[run.objective] > run.best_score
+    is_best = value_of(metrics, run.objective) > run.best_score
     if is_best:
         run.best_epoch, run.best_metrics = epoch, metrics
         run.best_weights = {

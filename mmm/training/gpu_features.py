@@ -15,9 +15,8 @@ from torch import Tensor
 
 from mmm.features.store import FeatureStore
 
-_MARGIN_BYTES = (
-    2 * 1024**3
-)  # for weights, activations and what others on the device are about to take
+# For weights, activations and what others on the device are about to take.
+_MARGIN_BYTES = 2 * 1024**3
 _SHARE = 0.5  # of what is free, at most
 
 _resident: dict[tuple[Path, str, torch.device], Tensor] = {}

@@ -12,10 +12,9 @@ from mmm.training.class_weights import class_weights
 from mmm.training.run import Run
 
 _MAX_ITERATIONS = 5000
-_TOLERANCE = (
-    1e-6  # with 1e-4 rows between two classes go either way, and macro F1 of a rare class with them
-)
-# numbers; products of fewer are 45 times slower on two threads that wait for each other than on one
+# With 1e-4 rows between two classes go either way, and macro F1 of a rare class with them.
+_TOLERANCE = 1e-6
+# Numbers. Products of fewer take 45 times as long on two threads, which wait for each other.
 _SMALL = 4_000_000
 _NEVER = -1e4  # logit of a class that no training row has
 
@@ -45,9 +44,8 @@ def solve(
     weight = weight * (shares_NC.sum() / weight.sum())
     present = torch.unique(target)
     num_classes, width = shares_NC.shape[1], inputs_ND.shape[1]
-    used = np.flatnonzero(
-        inputs_ND.any(axis=0)
-    )  # the penalty leaves nothing on a column of zeros: an input that is left out
+    # The penalty leaves nothing on a column of zeros: an input that is left out.
+    used = np.flatnonzero(inputs_ND.any(axis=0))
     found_CD, bias_C = torch.zeros(num_classes, width), torch.full((num_classes,), _NEVER)
     if len(present) == 1:
         bias_C[present] = 0.0
@@ -55,10 +53,8 @@ def solve(
     model = LogisticRegression(C=c, tol=_TOLERANCE, max_iter=_MAX_ITERATIONS)
     if start is not None and len(present) > 2:
         model.warm_start = True
-        model.coef_, model.intercept_ = (
-            start[0][present].double().numpy()[:, used],
-            start[1][present].double().numpy(),
-        )
+        model.coef_ = start[0][present].double().numpy()[:, used]
+        model.intercept_ = start[1][present].double().numpy()
     with threadpool_limits(limits=1 if inputs_ND.size < _SMALL else None):
         model.fit(
             inputs_ND[rows.numpy()][:, used].astype(np.float64),

@@ -17,9 +17,7 @@ _aten = torch.ops.aten
 _CPU = torch.device("cpu")
 
 
-def _attention(
-    query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kwargs: Any
-) -> int:
+def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
     """Of the CPU's fused attention, which torch does not count: query by key, and the weights by
     value.
     """
@@ -27,15 +25,7 @@ def _attention(
     return int(2 * batch * heads * num_queries * key[-2] * (width + value[-1]))
 
 
-def _attention_backward(
-    gradient: Any,
-    query: Any,
-    key: Any,
-    value: Any,
-    *args: Any,
-    out_shape: Any = None,
-    **kwargs: Any,
-) -> int:
+def _attention_backward(gradient: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
     """Five products of that size, the weights' being made again."""
     batch, heads, num_queries, width = query
     return int(2 * batch * heads * num_queries * key[-2] * (3 * width + 2 * value[-1]))
@@ -75,13 +65,13 @@ def executed(step: Callable[[], object]) -> tuple[Counter[Product], float]:
 def main_products(products: Counter[Product], share: float = 0.95) -> Counter[Product]:
     """The largest products, that together make this share of all operations."""
     ordered = sorted(products.items(), key=lambda item: -_operations(item[0]) * item[1])
-    total, found, so_far = sum(_operations(p) * n for p, n in ordered), Counter[Product](), 0.0
+    total, largest, so_far = sum(_operations(p) * n for p, n in ordered), Counter[Product](), 0.0
     for product, number in ordered:
         if so_far >= share * total:
             break
-        found[product] = number
+        largest[product] = number
         so_far += _operations(product) * number
-    return found
+    return largest
 
 
 def _operations(product: Product) -> float:

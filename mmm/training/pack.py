@@ -7,7 +7,6 @@ optimizers and best weights know nothing of it.
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,27 +14,25 @@ from torch.func import functional_call
 
 from mmm.models.layers import Drop, keep_all
 from mmm.training.batches import Batch
-from mmm.training.config import TrainConfig
+from mmm.training.config import ParamValue, TrainConfig
 from mmm.training.run import Run
 
 # What members may differ in; all else decides shapes, the rows of a batch, or when the optimizer
 # steps.
-FREE = frozenset(
-    {
-        "lr",
-        "weight_decay",
-        "dropout",
-        "seed",
-        "class_weight",
-        "label_smoothing",
-        "weighted_sampling",
-        "shuffle",
-        "epochs",
-    }
-)
+FREE = {
+    "lr",
+    "weight_decay",
+    "dropout",
+    "seed",
+    "class_weight",
+    "label_smoothing",
+    "weighted_sampling",
+    "shuffle",
+    "epochs",
+}
 
 
-def pack_shape(config: TrainConfig) -> tuple[tuple[str, Any], ...]:
+def pack_shape(config: TrainConfig) -> tuple[tuple[str, ParamValue], ...]:
     """Runs with equal shapes on the same features can train in one pack."""
     return tuple((name, value) for name, value in asdict(config).items() if name not in FREE)
 
@@ -49,14 +46,9 @@ class Pack:
     """
 
     def __init__(self, runs: Sequence[Run]) -> None:
-        first = pack_shape(runs[0].config)
-        pairs = [
-            (name, value, other)
-            for run in runs
-            for (name, value), (_, other) in zip(pack_shape(run.config), first, strict=True)
-        ]
-        differing = sorted({name for name, value, other in pairs if value != other})
-        if differing:
+        first = set(pack_shape(runs[0].config))
+        others = {pair for run in runs for pair in pack_shape(run.config)} - first
+        if differing := sorted({name for name, _ in others}):
             raise ValueError(
                 f"runs of different shapes cannot train in one pack; {', '.join(differing)} differ"
             )
@@ -76,11 +68,11 @@ class Pack:
     def forward(self, batch: Batch, drop: Drop = keep_all) -> Tensor:
         """Logits (M, B, C) of a batch (M, B, ...); of one member, (B, C) of (B, ...)."""
         inputs = (batch.speech, batch.speech_mask, batch.text, batch.text_mask, drop)
-        logits: Tensor = (
-            functional_call(self._model, self._stack, inputs)
-            if self._stack
-            else self._model(*inputs)
-        )
+        logits: Tensor
+        if self._stack:
+            logits = functional_call(self._model, self._stack, inputs)
+        else:
+            logits = self._model(*inputs)
         return logits
 
     def step(self) -> None:

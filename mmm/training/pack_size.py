@@ -5,7 +5,7 @@ trained.
 import copy
 import math
 import time
-from typing import Any
+from typing import TypedDict
 
 import torch
 
@@ -19,12 +19,18 @@ _BUSY_S = 0.05  # a step this long is matrix products for the most part, which a
 _WORTH = 1.3  # a pack ties trials together and takes memory, so it has to win clearly
 
 
-def measure_pack_sizes(run: Run, largest: int) -> dict[str, Any]:
-    """Seconds of a training step for each member, by the size of the pack, and the size that is
-    worth it; `run` is left as it is.
+class PackTimes(TypedDict):
+    """Such as {"seconds": {1: 0.0031, 4: 0.0017, 16: 0.0012}, "size": 16}."""
 
-    {"seconds": {1: 0.0031, 4: 0.0017, 16: 0.0012}, "size": 16}. Larger packs are not tried where a
-    smaller one loses, and none where a single run keeps the machine busy.
+    seconds: dict[int, float]  # of a training step for each member, by the size of the pack
+    size: int  # the one that is worth it
+
+
+def measure_pack_sizes(run: Run, largest: int) -> PackTimes:
+    """Train copies of a run in packs of several sizes; `run` is left as it is.
+
+    Larger packs are not tried where a smaller one loses, and none where a single run keeps the
+    machine busy.
     """
     seconds: dict[int, float] = {}
     for size in sorted({1, *(min(size, largest) for size in SIZES)}):

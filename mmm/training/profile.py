@@ -27,9 +27,7 @@ class Profile:
 
     seconds: dict[str, float]  # by part, see PARTS
     operations: float  # floating-point, of the products and of attention
-    product_rate: (
-        float  # operations a second of the step's main products alone, in the same precision
-    )
+    product_rate: float  # operations a second of the main products alone, in the same precision
     evaluation_s: float  # of one validation utterance
     batch_size: int
     num_members: int
@@ -91,14 +89,10 @@ def profile(runs: Sequence[Run], num_steps: int = 7) -> Profile:
     """
     first = runs[0]
     config, device = first.config, first.device
-    num_rows = config.batch_size * config.accumulate
+    num_rows = min(config.batch_size * config.accumulate, len(first.train))
     # Rows spread over the whole corpus, as a shuffled batch has them: their lengths decide the
     # cost.
-    rows = (
-        (torch.arange(min(num_rows, len(first.train))) + 0.5)
-        / min(num_rows, len(first.train))
-        * len(first.train)
-    ).long()
+    rows = ((torch.arange(num_rows) + 0.5) / num_rows * len(first.train)).long()
     for run in runs:
         run.train = run.train.part(rows)
     pack = Pack(runs)

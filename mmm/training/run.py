@@ -1,12 +1,12 @@
 """A training run between epochs: its settings, model, optimizer and data."""
 
 import math
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from mmm.metrics import Metrics, value_of
 from mmm.models import SYSTEMS
 from mmm.models.scaled import Scaled
 from mmm.training.adamw import AdamW, Optimizer
@@ -14,6 +14,18 @@ from mmm.training.batches import SplitData
 from mmm.training.config import Dims, TrainConfig
 from mmm.training.features import Features, dims_of
 from mmm.training.gpu_features import keep_only
+
+# What a model is made with, of a run's settings and of the sizes that the data decide.
+_COMMON = ("speech_width", "text_width", "num_classes")
+_FUSION = (*_COMMON, "classifier_hidden", "masked")
+_SEQUENCE = (*_FUSION, "speech_positions", "text_positions")
+_MADE_WITH = {
+    "vanilla_concat": (*_FUSION, "context", "width"),
+    "three_way_concat": (*_FUSION, "context", "width"),
+    "cross_attention": (*_SEQUENCE, "layers", "heads"),
+    "mlp_mixer": (*_SEQUENCE, "width", "num_blocks", "residual"),
+    "linear": _COMMON,
+}
 
 
 @dataclass
@@ -28,17 +40,16 @@ class Run:
     dev: SplitData
     device: torch.device
     objective: str
-    precision: str = (
-        "float32"  # of the training step; validation is always in float32, as predictions are
-    )
+    # Of the training step; validation is always in float32, as predictions are.
+    precision: str = "float32"
     epoch: int = 0
     best_epoch: int = 0
-    best_metrics: dict[str, Any] = field(default_factory=dict)
+    best_metrics: Metrics = field(default_factory=Metrics)
     best_weights: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def best_score(self) -> float:
-        return float(self.best_metrics[self.objective]) if self.best_metrics else -math.inf
+        return value_of(self.best_metrics, self.objective) if self.best_metrics else -math.inf
 
     @property
     def is_finished(self) -> bool:
@@ -50,31 +61,9 @@ def build_model(config: TrainConfig, dims: Dims) -> nn.Module:
     """A model with fresh weights from torch's global generator. Raises ValueError where sizes do
     not fit.
     """
-    settings: dict[str, Any] = {
-        "speech_width": dims.speech_width,
-        "text_width": dims.text_width,
-        "num_classes": dims.num_classes,
-    }
-    if config.architecture != "linear":
-        settings |= {"classifier_hidden": config.classifier_hidden, "masked": config.masked}
-    if config.architecture == "linear":
-        pass
-    elif config.is_pooled:
-        settings |= {"context": config.context, "width": config.width}
-    else:
-        settings |= {
-            "speech_positions": dims.speech_positions,
-            "text_positions": dims.text_positions,
-        }
-    if config.architecture == "cross_attention":
-        settings |= {"layers": config.layers, "heads": config.heads}
-    if config.architecture == "mlp_mixer":
-        settings |= {
-            "width": config.width,
-            "num_blocks": config.num_blocks,
-            "residual": config.residual,
-        }
-    head = SYSTEMS[config.architecture](**settings)
+    known = {**asdict(config), **asdict(dims)}
+    chosen = {name: known[name] for name in _MADE_WITH[config.architecture]}
+    head = SYSTEMS[config.architecture](**chosen)
     if config.input_scaling == "none":
         return head
     return Scaled(

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from mmm.features.store import FeatureStore
 
-SCALINGS = ("standard", "none")
 _CHUNK = 16_384  # rows of (n, D) at once
 # A column whose deviation is this small a part of its mean is constant: float16 keeps about 1e-3 of
 # a value, so one row of a million that differs gives more.

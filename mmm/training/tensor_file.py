@@ -21,9 +21,8 @@ def tensor_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | No
     makes two views of each. Tensors of any layout and on any device are taken; one that shares
     memory with another is stored twice.
     """
-    held = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()
-    }  # until their pointers were read
+    # Held until their pointers were read.
+    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     specs = {
         name: TensorSpec(
             dtype=str(tensor.dtype).removeprefix("torch."),
@@ -41,12 +40,8 @@ def checked_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     in its place.
     """
     content = tensor_bytes(tensors, {"sha256": _NO_SHA256.decode()})
-    start = content.index(_SHA256 + _NO_SHA256) + len(_SHA256)
-    return (
-        content[:start]
-        + hashlib.sha256(content).hexdigest().encode()
-        + content[start + len(_NO_SHA256) :]
-    )
+    digest = hashlib.sha256(content).hexdigest().encode()
+    return content.replace(_SHA256 + _NO_SHA256, _SHA256 + digest, 1)
 
 
 def load_checked(content: bytes) -> tuple[dict[str, Tensor], bool]:

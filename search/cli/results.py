@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.progress import MofNCompleteColumn, Progress
 
-from mmm.console import console
+from mmm.console import console, progress_of
 
 Runs = Annotated[
     Path, typer.Option("--runs", help="Folder of all sweeps and of the MLflow store they share.")
@@ -29,7 +29,6 @@ def status(
     from search.results.leaderboard import counts, leaderboard_table
 
     history = read_history(existing_sweep(runs, name) / "ledger.sqlite")
-    assert history.spec is not None
     console.print(
         leaderboard_table(
             history,
@@ -40,21 +39,18 @@ def status(
         )
     )
     states = ", ".join(f"{number} {state}" for state, number in counts(history).items() if number)
-    ended = history.last_close["why"] if history.last_close else "running, or killed"
-    console.print(
+    ended = history.last_close.why if history.last_close else "running, or killed"
+    console.say(
         f"{len(history.trials)} of {history.spec.trials} trials: {states or 'none yet'}; session:"
-        f" {ended}",
-        highlight=False,
+        f" {ended}"
     )
     if (sentence := verdict(history)) is not None:
-        console.print(sentence, highlight=False, soft_wrap=True)
+        console.say(sentence)
     for sentence in history.data_account():
-        console.print(sentence, highlight=False, soft_wrap=True)
+        console.say(sentence)
     for trial in history.trials.values():
         if trial.state == "failed":
-            console.print(
-                f"trial {trial.number} failed: {trial.reason}", highlight=False, soft_wrap=True
-            )
+            console.say(f"trial {trial.number} failed: {trial.reason}")
 
 
 def report(name: SweepName, runs: Runs = Path("runs")) -> None:
@@ -63,22 +59,12 @@ def report(name: SweepName, runs: Runs = Path("runs")) -> None:
     from search.ledger.files import existing_sweep
     from search.results.leaderboard import write_leaderboard
     from search.results.report import write_report
-    from search.space.load import load_space
 
     folder = existing_sweep(runs, name)
     history = read_history(folder / "ledger.sqlite")
-    assert history.spec is not None
-    try:
-        space = load_space(history.spec.space, history.spec.audio_features)
-    except (ValueError, FileNotFoundError):
-        space = None  # the space's file is gone; all but the importances comes from the ledger
     write_leaderboard(folder / "leaderboard.csv", history, history.spec.metric)
-    write_report(folder / "report.html", history, space)
-    console.print(
-        f"wrote {folder / 'report.html'} and {folder / 'leaderboard.csv'}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    write_report(folder / "report.html", history)
+    console.say(f"wrote {folder / 'report.html'} and {folder / 'leaderboard.csv'}")
 
 
 def export(
@@ -151,15 +137,12 @@ def export(
     if top is not None and register is not None and not ensemble:
         raise ValueError("--register takes one model: add --ensemble, or export one trial")
 
-    def say(text: str) -> None:
-        console.print(text, highlight=False, soft_wrap=True)
-
     if run_id is not None:
         from search.tracking.registry import fetch_bundle
 
         with console.status("fetching and checking the bundle"):
             checked = fetch_bundle(run_id, out, runs, tracking_uri, manifest, features)
-        say(f"bundle {out}: {checked}")
+        console.say(f"bundle {out}: {checked}")
     else:
         from search.ledger.events import read_history
         from search.ledger.files import existing_sweep
@@ -168,7 +151,6 @@ def export(
         assert name is not None
         folder = existing_sweep(runs, name)
         history = read_history(folder / "ledger.sqlite")
-        assert history.spec is not None
         tracking_uri = tracking_uri or history.spec.tracking_uri
         options = Options(data_licence, onnx, fresh_process=True)
         checked = f"a fresh process reproduced its validation {history.spec.metric}"
@@ -193,20 +175,20 @@ def export(
                     if ensemble
                     else f"bundles in {out}: {which}"
                 )
-        say(said)
+        console.say(said)
     if register is not None:
         from search.tracking.registry import ALIAS
         from search.tracking.registry import register as put_into_registry
 
         with console.status("registering"):
             version = put_into_registry(out, register, runs, tracking_uri)
-        say(
+        console.say(
             f"model {register!r} version {version} in MLflow's registry is its {ALIAS}; serve it"
             " with:"
         )
         from search.tracking.store import default_tracking_uri
 
-        say(
+        console.say(
             f"  MLFLOW_TRACKING_URI={tracking_uri or default_tracking_uri(runs)} mlflow models"
             f" serve -m models:/{register}@{ALIAS} --env-manager local --port 5001"
         )
@@ -225,11 +207,7 @@ def export_study(
     from search.results.optuna_study import export_study as write_study
 
     write_study(read_history(existing_sweep(runs, name) / "ledger.sqlite"), out)
-    console.print(
-        f"study {name!r} in {out}; look at it with: optuna-dashboard sqlite:///{out}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    console.say(f"study {name!r} in {out}; look at it with: optuna-dashboard sqlite:///{out}")
 
 
 def mlflow_sync(
@@ -252,7 +230,6 @@ def mlflow_sync(
 
     folder = existing_sweep(runs, name)
     spec = read_history(folder / "ledger.sqlite").spec
-    assert spec is not None
     if is_held(folder / "lock"):
         raise ValueError(
             f"sweep {name!r} is running and sends what happens by itself; wait until it has ended"
@@ -261,27 +238,20 @@ def mlflow_sync(
     if uri is not None:
         check_tracking_uri(uri)
     shown = without_password(uri or default_tracking_uri(runs))
-    with Progress(
-        *Progress.get_default_columns(), MofNCompleteColumn(), console=console, transient=True
-    ) as progress:
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    with Progress(*columns, console=progress_of(console), transient=True) as progress:
         task = progress.add_task("sending runs")
         done = sync(
             runs, name, uri, lambda sent, total: progress.update(task, completed=sent, total=total)
         )
-    console.print(
+    console.say(
         f"sent {done.num_runs} runs ({done.made} of them new) and {done.points} points of sweep"
-        f" {name} to {shown}",
-        highlight=False,
-        soft_wrap=True,
+        f" {name} to {shown}"
     )
     base = page_base(uri, 5000)
-    console.print(
-        f"all trials, best first: {done.pages.ranking(base)}", highlight=False, soft_wrap=True
-    )
+    console.say(f"all trials, best first: {done.pages.ranking(base)}")
     if (page := done.pages.comparison(base)) is not None:
-        console.print(
-            f"compare the best of each architecture: {page}", highlight=False, soft_wrap=True
-        )
+        console.say(f"compare the best of each architecture: {page}")
 
 
 def ui(
@@ -299,5 +269,5 @@ def ui(
 
     _, experiment = open_client(runs, None)
     page = list_of_sweeps(page_base(None, port), experiment)
-    console.print(f"{page}  (this machine only; Ctrl-C ends it)", highlight=False, soft_wrap=True)
+    console.say(f"{page}  (this machine only; Ctrl-C ends it)")
     sys.exit(serve(runs, port))

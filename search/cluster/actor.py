@@ -1,14 +1,14 @@
 """Ray Tune's wrapper around a worker's trials."""
 
-import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from ray import tune
 
 from mmm.training.malloc import keep_freed_memory
+from search.messages import as_json, orders_of
 from search.worker.training_thread import Ahead
 
 
@@ -19,21 +19,21 @@ class TrialActor(tune.Trainable):
     and a new one takes seconds to start.
     """
 
-    def setup(self, config: dict[str, Any]) -> None:
+    def setup(self, config: Mapping[str, Any]) -> None:
         threads = config["threads"]
         torch.set_num_threads(threads)
         os.environ["OMP_NUM_THREADS"] = str(threads)
         keep_freed_memory()
-        self.trials = Ahead(config["orders"])
+        self.trials = Ahead(orders_of(config["orders"]))
 
-    def change(self, ended: Sequence[int], orders: Sequence[dict[str, Any]]) -> None:
+    def change(self, ended: Sequence[int], orders: str) -> None:
         """The trials `ended` are over; train these too from now on."""
-        self.trials.change(ended, orders)
+        self.trials.change(ended, orders_of(orders))
 
-    def step(self) -> dict[str, Any]:
+    def step(self) -> dict[str, str]:
         # Never `done`: Tune would end the trial without showing the result to the scheduler. As
         # JSON, because Tune flattens nested dictionaries.
-        return {"reports": json.dumps(self.trials.next())}
+        return {"reports": as_json(self.trials.next())}
 
     def cleanup(self) -> None:
         self.trials.stop()

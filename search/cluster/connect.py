@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -50,7 +51,9 @@ def connect(
         "configure_logging": True,
     }
     try:
-        with _sigterm_is_ctrl_c():
+        # Ray puts the folder that it is started in before everything that its workers import. That
+        # is the user's, with whatever its files are called; Python's own holds no modules.
+        with _sigterm_is_ctrl_c(), contextlib.chdir(sys.prefix):
             if address is None:
                 os.environ.update(worker_env or {})  # Ray's processes inherit it
                 # Without "local" it would join any other Ray that RAY_ADDRESS or a file of an
@@ -99,9 +102,8 @@ def _sigterm_is_ctrl_c() -> Iterator[None]:
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     os.set_blocking(writing, False)
-    before = signal.set_wakeup_fd(
-        writing, warn_on_full_buffer=False
-    )  # the number of each signal, whoever handles it
+    # The number of each signal is written, whoever handles it.
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     try:
         with contextlib.suppress(SystemExit):
             yield

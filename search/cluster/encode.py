@@ -15,7 +15,7 @@ import ray
 from mmm.encoders import SpeechEncoder, TextEncoder
 from mmm.encoders.jobs import Job, Result, Runner
 from mmm.encoders.options import EncodeOptions
-from mmm.features.store import Recipe
+from mmm.features.recipe import Recipe
 
 _AHEAD = 2  # batches an actor has: one that it encodes, one that waits, so that it never does
 
@@ -33,9 +33,8 @@ class _Encoder:
     ) -> None:
         import torch
 
-        torch.set_num_threads(
-            1
-        )  # as in mmm encode: features must not depend on the number of cores
+        # As in mmm encode: features must not depend on the number of cores.
+        torch.set_num_threads(1)
         self.encoder: Any = options.make_speech() if kind == "speech" else options.make_text()
         if (found := recipe_of(self.encoder, kind)) != recipe:
             raise ValueError(

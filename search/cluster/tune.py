@@ -1,16 +1,15 @@
 """Runs a sweep on Ray: starts or joins a cluster, lets Ray Tune schedule workers, leaves decisions
-to the conductor.
+to the controller.
 
 A trial of Ray Tune is a seat here: a worker that trains one trial of the ledger after the other, or
 several together. To end one of Tune's trials for each of ours would cost about 20 ms of the
 driver's time and another round trip.
 """
 
-import json
 import logging
-import shutil
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,76 +19,69 @@ from ray.tune.search import Searcher as TuneSearcher
 
 from search.cluster.actor import TrialActor
 from search.cluster.connect import is_connected
-from search.engine.controller import Conductor
+from search.engine.controller import Controller
+from search.messages import as_json, reports_of
 
 _LOOK_S = 5.0  # between looks whether Ray is there
 
 
-class ConductedSearcher(TuneSearcher):
-    """Ray Tune asks the conductor what a new seat is to train first."""
+class _NeverRestored:
+    """Tune pickles its parts to restore them, which is never done: the ledger has everything."""
 
-    def __init__(self, conductor: Conductor, threads: int, seats: dict[str, list[int]]) -> None:
+    def __getstate__(self) -> dict[str, object]:
+        return {}
+
+
+class SeatSearcher(_NeverRestored, TuneSearcher):
+    """Ray Tune asks the controller what a new seat is to train first."""
+
+    def __init__(self, controller: Controller, threads: int, seats: dict[str, list[int]]) -> None:
         super().__init__()
-        self.conductor, self.threads, self.seats = conductor, threads, seats
+        self.controller, self.threads, self.seats = controller, threads, seats
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        orders = self.conductor.next_orders()
+    def suggest(self, trial_id: str) -> dict[str, object] | str | None:
+        orders = self.controller.next_orders()
         if orders:
-            self.seats[trial_id] = [order["number"] for order in orders]
-            return {"orders": orders, "threads": self.threads}
+            self.seats[trial_id] = [order.number for order in orders]
+            return {"orders": as_json(orders), "threads": self.threads}
         # While a worker lives, what it trains may come back to be trained by another.
         if any(self.seats.values()):
             return None
         return TuneSearcher.FINISHED  # type: ignore[no-any-return,unused-ignore]
 
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
+    def on_trial_complete(self, trial_id: str, result: object = None, error: bool = False) -> None:
         """The scheduler has seen the end already."""
 
-    def __getstate__(self) -> dict[str, Any]:
-        # Tune pickles its parts to restore them, which is never done: the ledger has everything
-        return {}
-
     def save(self, checkpoint_path: str) -> None:
-        """Nothing, for the same reason."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        raise AssertionError("Tune's snapshots are never restored; use mmm-search resume")
+        """Nothing: it is never restored."""
 
 
-class ConductedScheduler(FIFOScheduler):
-    """Ray Tune shows the conductor every result; a seat whose trials have ended gets the next ones,
-    or is given up.
+class SeatScheduler(_NeverRestored, FIFOScheduler):
+    """Ray Tune shows the controller every result; a seat whose trials have ended gets the next
+    ones, or is given up.
     """
 
-    def __init__(self, conductor: Conductor, seats: dict[str, list[int]]) -> None:
+    def __init__(self, controller: Controller, seats: dict[str, list[int]]) -> None:
         super().__init__()
-        self.conductor = conductor
+        self.controller = controller
         self.seats = seats  # Tune's id of a seat -> our trials in it
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
-
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: Mapping[str, str]) -> str:
         seat = self.seats[trial.trial_id]
-        ended, orders = self.conductor.hear(seat, json.loads(result["reports"]))
+        ended, orders = self.controller.hear(seat, reports_of(result["reports"]))
         # An actor does what it is told in the order it is told: this comes before the step that
         # Tune asks for next.
         if ended or orders:
-            trial.temporary_state.ray_actor.change.remote(ended, orders)
+            trial.temporary_state.ray_actor.change.remote(ended, as_json(orders))
         return str(TrialScheduler.CONTINUE if seat else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         # Only a worker that died comes here: what a trial raises is in its report. Tune gives its
         # place to another one.
-        text = (
-            Path(trial.error_file).read_text()
-            if trial.error_file and Path(trial.error_file).is_file()
-            else ""
-        )
+        file = Path(trial.error_file or "")
+        text = file.read_text() if file.is_file() else ""
         numbers = self.seats[trial.trial_id]
-        self.conductor.lose(list(numbers), cause_of_death(text), text)
+        self.controller.lose(list(numbers), cause_of_death(text), text)
         numbers.clear()
 
 
@@ -110,13 +102,13 @@ def cause_of_death(text: str) -> str:
     return said.strip()[:300]
 
 
-class Watch(tune.Callback):
+class Watch(_NeverRestored, tune.Callback):
     """Ends the session where Ray has died on this machine: Tune would wait for its workers for
     ever.
     """
 
-    def __init__(self, conductor: Conductor) -> None:
-        self.conductor = conductor
+    def __init__(self, controller: Controller) -> None:
+        self.controller = controller
         self._looked = time.monotonic()
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
@@ -124,30 +116,26 @@ class Watch(tune.Callback):
             return
         self._looked = time.monotonic()
         if not is_connected():
-            self.conductor.break_off(
+            self.controller.verdicts.break_off(
                 "Ray has died on this machine (its raylet does not live any more)"
             )
             raise KeyboardInterrupt  # Tune's own end would wait for the workers
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
 
-
-def train_on_ray(conductor: Conductor, threads: int) -> None:
-    """Train on the Ray that is connected until the conductor has nothing more to order. Returns
+def train_on_ray(controller: Controller, threads: int) -> None:
+    """Train on the Ray that is connected until the controller has nothing more to order. Returns
     also when the user interrupts it.
     """
-    spec = conductor.spec
-    scratch = Path(tempfile.mkdtemp(prefix="mmm-search-"))
+    spec = controller.spec
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     seats: dict[str, list[int]] = {}
-    try:
+    with tempfile.TemporaryDirectory(prefix="mmm-search-", ignore_cleanup_errors=True) as scratch:
         tune.Tuner(
             tune.with_resources(TrialActor, {"cpu": threads, "gpu": spec.gpus_per_trial}),
             tune_config=tune.TuneConfig(
-                search_alg=ConductedSearcher(conductor, threads, seats),
-                scheduler=ConductedScheduler(conductor, seats),
+                search_alg=SeatSearcher(controller, threads, seats),
+                scheduler=SeatScheduler(controller, seats),
                 num_samples=-1,
                 # As many as there are workers and not one more: Tune would start an actor for it
                 # and kill it again.
@@ -155,13 +143,11 @@ def train_on_ray(conductor: Conductor, threads: int) -> None:
             ),
             run_config=tune.RunConfig(
                 name=spec.name,
-                storage_path=str(scratch),
+                storage_path=scratch,
                 verbose=0,
-                callbacks=[Watch(conductor)],
+                callbacks=[Watch(controller)],
                 checkpoint_config=tune.CheckpointConfig(
                     checkpoint_frequency=0, checkpoint_at_end=False
                 ),
             ),
         ).fit()
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)

@@ -27,11 +27,7 @@ def rivals(trials: Mapping[int, Trial], number: int, rung: int) -> list[int]:
     """The trials that trial `number` is compared with at a rung, itself among them: all that
     reached it, or many evenly spread.
     """
-    found = [
-        other
-        for other, trial in trials.items()
-        if trial.epochs and trial.epochs[-1]["epoch"] >= rung
-    ]
+    found = [other for other, trial in trials.items() if trial.epoch >= rung]
     if len(found) <= _MAX_RIVALS:
         return found
     spread = found[:: -(-len(found) // _MAX_RIVALS)]
@@ -47,7 +43,7 @@ def rung_scores(trials: Mapping[int, Trial], rung: int, metric: str) -> dict[int
 
 
 def _rung_score(trial: Trial, rung: int, metric: str) -> float | None:
-    if not trial.epochs or trial.epochs[-1]["epoch"] < rung:
+    if trial.epoch < rung:
         return None
     return max(
         (score for epoch, score in trial.scores(metric).items() if epoch <= rung), default=None

@@ -2,12 +2,12 @@
 the ledger holds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from search.durations import duration
+from search.ledger.durations import duration
 from search.ledger.history import History
+from search.ledger.records import Epoch
 from search.ledger.spec import SweepSpec
 
 # These are used up at a rate, so that their end can be predicted.
@@ -33,50 +33,26 @@ def budgets(spec: SweepSpec, history: History, used_s: float) -> list[Budget]:
     """Every budget that the sweep was given, that of trials first. `used_s`: wall time of all
     sessions.
     """
-    found = [
-        Budget(
-            "--trials",
-            history.num_ended,
-            spec.trials,
-            f"{history.num_ended} of {spec.trials} trials",
-        )
-    ]
+    ended, trained_s = history.num_ended, history.trained_s
+    found = [Budget("--trials", ended, spec.trials, f"{ended} of {spec.trials} trials")]
     if (given := spec.time_budget_s) is not None:
-        found.append(
-            Budget(
-                "--time-budget",
-                used_s,
-                given,
-                f"{duration(used_s)} of {duration(given)}",
-                "time budget",
-            )
-        )
-    trained_s = history.trained_s
+        text = f"{duration(used_s)} of {duration(given)}"
+        found.append(Budget("--time-budget", used_s, given, text, "time budget"))
     if (given := spec.compute_budget_s) is not None:
         text = f"{duration(trained_s)} of {duration(given)} of training"
         found.append(Budget("--compute-budget", trained_s, given, text, "compute budget"))
     if (given := spec.gpu_hours) is not None:
         hours = trained_s * spec.gpus_per_trial / 3600
-        found.append(
-            Budget("--gpu-hours", hours, given, f"{hours:.2f} of {given:g} GPU hours", "GPU hours")
-        )
+        text = f"{hours:.2f} of {given:g} GPU hours"
+        found.append(Budget("--gpu-hours", hours, given, text, "GPU hours"))
     if (given := spec.target) is not None:
-        best = history.best[0] if history.best else 0.0
-        found.append(
-            Budget(
-                "--target",
-                _saved_best(history),
-                given,
-                f"score {best:.4f} of {given:g}",
-                "target reached",
-            )
-        )
+        text = f"score {history.best[0] if history.best else 0.0:.4f} of {given:g}"
+        found.append(Budget("--target", _saved_best(history), given, text, "target reached"))
     if (patience := spec.patience) is not None:
         since = history.ended_since_best
         text = f"{since} of {patience} trials since the best"
-        found.append(
-            Budget("--patience", since, patience, text, f"no improvement for {patience} trials")
-        )
+        why = f"no improvement for {patience} trials"
+        found.append(Budget("--patience", since, patience, text, why))
     return found
 
 
@@ -84,12 +60,12 @@ def _saved_best(history: History) -> float:
     """The best trial's best score of which there are weights: while it runs, up to its
     checkpoint.
     """
-    if history.best is None or history.spec is None:
+    if history.best is None:
         return 0.0
     score, trial = history.best[0], history.trials[history.best[1]]
     if trial.state != "running":
         return score
-    saved = trial.checkpoint["epoch"] if trial.checkpoint else 0
+    saved = trial.checkpoint.epoch if trial.checkpoint else 0
     return max(
         (value for epoch, value in trial.scores(history.spec.metric).items() if epoch <= saved),
         default=0.0,
@@ -117,7 +93,7 @@ def seconds_left(before: Sequence[Budget], now: Sequence[Budget], elapsed_s: flo
 
 
 def broken_constraint(
-    spec: SweepSpec, num_parameters: int | None, epochs: Sequence[Mapping[str, Any]]
+    spec: SweepSpec, num_parameters: int | None, epochs: Sequence[Epoch]
 ) -> str | None:
     """The reason to fail a trial of this size and these epochs; None where it costs no more than it
     may.
@@ -130,17 +106,17 @@ def broken_constraint(
         return f"constraint: {num_parameters:,} parameters, at most {spec.max_parameters:,}"
     # Of several timings the least is the one that others on the machine disturbed least; a first
     # one alone has the imports in it.
-    for name, unit, limit, of_epochs, enough in (
+    for costs, unit, limit, of_epochs, enough in (
         (
-            "ms_per_utterance",
+            [entry.ms_per_utterance for entry in epochs],
             "ms per utterance",
             spec.max_ms_per_utterance,
             min,
             min(2, spec.epochs),
         ),
-        ("memory_mb", "MB of memory", spec.max_memory_mb, max, 1),
+        ([entry.memory_mb for entry in epochs], "MB of memory", spec.max_memory_mb, max, 1),
     ):
-        measured = [entry[name] for entry in epochs if entry.get(name) is not None]
+        measured = [cost for cost in costs if cost is not None]
         if limit is not None and len(measured) >= enough and of_epochs(measured) > limit:
             return f"constraint: {round(of_epochs(measured), 2):,} {unit}, at most {limit:,g}"
     return None

@@ -4,23 +4,23 @@ next. Without Ray.
 
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from search.engine.budgets import broken_constraint
 from search.engine.orders import Orders, waiting_points
 from search.engine.stopwatch import Stopwatch
 from search.engine.verdicts import Verdicts
 from search.ledger.events import Entry, Ledger
-from search.ledger.spec import SweepSpec
+from search.ledger.records import Close, DeadWorker, GoesOnAlone, Session, Warned
+from search.ledger.spec import Params, SweepSpec
+from search.messages import Order, Report
 from search.suggest.searcher import Searcher
 from spaces import Space
 
 MAX_DEAD_WORKERS = 3  # of a trial that each of them trained alone; after that it fails
 
 
-class Conductor:
+class Controller:
     """Stands between the ledger and whatever runs trials. Every answer is in the ledger before it
     is given.
     """
@@ -33,7 +33,7 @@ class Conductor:
         device: str,
         on_change: Callable[[], None],
         clock: Callable[[], float] = time.time,
-        count_parameters: Callable[[Mapping[str, Any]], int] | None = None,
+        count_parameters: Callable[[Params], int] | None = None,
         searcher: Searcher | None = None,
     ) -> None:
         """A replay has its own `clock` and `searcher`, and no models whose parameters could be
@@ -59,7 +59,7 @@ class Conductor:
         self.warnings: list[str] = []  # for whoever started the sweep
         self.dead_workers: list[str] = []  # why each of them died
 
-    def next_orders(self, seat: Sequence[int] = ()) -> list[dict[str, Any]]:
+    def next_orders(self, seat: Sequence[int] = ()) -> list[Order]:
         """What a worker is to train next beside the trials `seat` that it has: one trial, or
         several of the same shape.
         """
@@ -67,22 +67,14 @@ class Conductor:
         self.on_change()
         return found
 
-    def next_order(self) -> dict[str, Any] | None:
-        """The next trial to train, alone; None when there is none any more."""
-        found = self.orders.next_one()
-        self.on_change()
-        return found
-
-    def hear(
-        self, seat: list[int], reports: Sequence[dict[str, Any]]
-    ) -> tuple[list[int], list[dict[str, Any]]]:
+    def hear(self, seat: list[int], reports: Sequence[Report]) -> tuple[list[int], list[Order]]:
         """Record what the worker of the trials `seat` reported: which of them have ended, and what
         it is to train beside the others.
 
         `seat` is what it has from then on; with nothing in it, it is done.
         """
-        told = {report["number"]: report for report in reports}
-        stopped = [number for number, report in told.items() if self.report(number, report)]
+        told = [report.number for report in reports]
+        stopped = [report.number for report in reports if self.report(report)]
         if lost := [number for number in seat if number not in told]:
             # A worker that does not do what it is told: what it has goes to others.
             self.lose(seat, f"trial {lost[0]} was not in its report", "")
@@ -93,49 +85,36 @@ class Conductor:
         # it has to stay.
         ended = [number for number in stopped if self.trials[number].state != "running"]
         orders = [] if self.verdicts.is_stopping else self.next_orders(seat)
-        seat += [order["number"] for order in orders]
+        seat += [order.number for order in orders]
         if self.verdicts.is_stopping:
             seat.clear()
         return ended, orders
 
-    def report(self, number: int, report: dict[str, Any]) -> bool:
+    def report(self, report: Report) -> bool:
         """Record what a trial reported; True when it has to stop."""
-        trial = self.trials[number]
-        self.stopwatch.add(report["epochs"])
-        entries: list[Entry] = [("epoch", number, entry) for entry in report["epochs"]]
-        if report["checkpoint"] is not None:
-            entries.append(("checkpoint", number, report["checkpoint"]))
-        for text in report.get("warnings", ()):
+        number, trial = report.number, self.trials[report.number]
+        self.stopwatch.add(report.epochs)
+        entries: list[Entry] = [(number, epoch) for epoch in report.epochs]
+        if report.checkpoint is not None:
+            entries.append((number, report.checkpoint))
+        for text in report.warnings:
             self.warnings.append(f"trial {number}: {text}")
-            entries.append(("note", None, {"about": "warning", "trial": number, "text": text}))
-        if report.get("packs") is not None:
-            self.orders.packs.measured(trial.settings, report["packs"]["size"])
-            entries.append(
-                (
-                    "note",
-                    None,
-                    {"about": "packs", **self.orders.packs.key(trial.settings), **report["packs"]},
-                )
-            )
+            entries.append(Warned(number, text))
+        if report.packs is not None:
+            self.orders.packs.measured(trial.settings, report.packs.size)
+            entries.append(report.packs)
         self.ledger.append(*entries)
-        if report["failure"] is not None:
-            failure = report["failure"]
-            if failure.get("together"):
-                self._retry_alone(number, failure["reason"])
+        if (failure := report.failure) is not None:
+            if failure.is_together:
+                self._retry_alone(number, failure.reason)
             else:
-                self.fail(
-                    number,
-                    failure["reason"],
-                    failure["traceback"],
-                    is_finding=failure.get("diverged", False),
-                )
+                self.fail(number, failure.reason, failure.traceback, is_finding=failure.is_diverged)
             return True
-        epoch = trial.epochs[-1]["epoch"] if trial.epochs else 0
         stop = True
         if (broken := broken_constraint(self.spec, trial.num_parameters, trial.epochs)) is not None:
             self.verdicts.end(number, "failed", broken, is_finding=True)
-        elif report["is_last"]:
-            self.verdicts.end(number, "complete", f"all {epoch} epochs")
+        elif report.is_last:
+            self.verdicts.end(number, "complete", f"all {trial.epoch} epochs")
         else:
             stop = self.verdicts.stops_at_rung(number)
         # Interrupted trials stay `running` in the ledger: resume goes on with them.
@@ -159,11 +138,7 @@ class Conductor:
             elif self._is_in_training(number):
                 trial = self.trials[number]
                 self.orders.packs.not_measured(trial.settings)
-                note: Entry = (
-                    "note",
-                    None,
-                    {"about": "dead worker", "trial": number, "reason": reason},
-                )
+                note = DeadWorker(number, reason)
                 if trial.dead_workers + 1 < MAX_DEAD_WORKERS:
                     self.orders.retry_alone(number, note)
                 else:
@@ -176,9 +151,7 @@ class Conductor:
 
     def _retry_alone(self, number: int, reason: str) -> None:
         if self._is_in_training(number):
-            self.orders.retry_alone(
-                number, ("note", None, {"about": "alone", "trial": number, "reason": reason})
-            )
+            self.orders.retry_alone(number, GoesOnAlone(number, reason))
             self.orders.packs.failed(self.trials[number].settings)
             self.on_change()
 
@@ -193,16 +166,10 @@ class Conductor:
             self.on_change()
 
     def open_session(self, command: str) -> None:
-        body = {"spec": asdict(self.spec), "host": socket.gethostname(), "command": command}
-        self.ledger.append(("session", None, body))
+        self.ledger.append(Session(self.spec, socket.gethostname(), command))
         self.stopwatch.earlier_s = self.ledger.history.used_s
         self.verdicts.budgets_before = self.verdicts.budgets()
 
     def close_session(self, why: str) -> None:
-        body = {
-            "why": why,
-            "seconds": self.stopwatch.session_s(),
-            "efficiency": self.stopwatch.efficiency(),
-            "first_step_s": self.stopwatch.first_step_s(),
-        }
-        self.ledger.append(("close", None, body))
+        watch = self.stopwatch
+        self.ledger.append(Close(why, watch.session_s(), watch.efficiency(), watch.first_step_s()))

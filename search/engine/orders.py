@@ -5,17 +5,19 @@ suggests.
 import json
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 
-from mmm.training.config import make_config
+from mmm.training.config import Params, make_config
 from mmm.training.pack import pack_shape
 from search.engine.budgets import broken_constraint
 from search.engine.pack_sizes import PackSizes
 from search.engine.verdicts import Verdicts
 from search.ledger.events import Entry, Ledger
 from search.ledger.history import Trial
+from search.ledger.records import Suggestion
 from search.ledger.spec import SweepSpec
+from search.messages import Order
 from search.space.load import SpaceError, point_settings
 from search.space.sampling import fixing
 from search.space.settings import sweep_precisions, trial_config
@@ -23,9 +25,7 @@ from search.suggest.searcher import Searcher
 from spaces import Space
 
 
-def waiting_points(
-    spec: SweepSpec, space: Space, trials: Mapping[int, Trial]
-) -> dict[str, Mapping[str, Any]]:
+def waiting_points(spec: SweepSpec, space: Space, trials: Mapping[int, Trial]) -> dict[str, Params]:
     """What no trial was of the enqueued points and of the space's known good ones, by name."""
     taken = {trial.queued for trial in trials.values()}
     points = {
@@ -47,7 +47,7 @@ class Orders:
         verdicts: Verdicts,
         searcher: Searcher,
         queued: Sequence[str],
-        count_parameters: Callable[[Mapping[str, Any]], int] | None,
+        count_parameters: Callable[[Params], int] | None,
     ) -> None:
         """`queued`: names of the searcher's queue; `count_parameters`: None where there are no
         models.
@@ -64,12 +64,10 @@ class Orders:
             for trial in self.trials.values()
             if (shape := _shape_or_none(trial.settings)) is not None
         )
-        self.unfinished = [
-            trial.number for trial in self.trials.values() if trial.state == "running"
-        ]
+        self.unfinished = [n for n, trial in self.trials.items() if trial.state == "running"]
         self.packs = PackSizes(spec)
-        self._queued_shapes: dict[str, Any] = {}
-        self._fixed: dict[int, dict[str, Any] | None] = {}
+        self._queued_shapes: dict[str, Hashable] = {}
+        self._fixed: dict[int, Params | None] = {}
         # Trials that are not packed any more: what killed a worker must not take others with it.
         self._alone = {trial.number for trial in self.trials.values() if trial.dead_workers}
 
@@ -78,34 +76,30 @@ class Orders:
         """Whether anything is left to train."""
         return bool(self.unfinished) or len(self.trials) < self.spec.trials
 
-    def next(self, seat: Sequence[int] = ()) -> list[dict[str, Any]]:
+    def next(self, seat: Sequence[int] = ()) -> list[Order]:
         """What a worker is to train next beside the trials `seat` that it has: one trial, or
         several of the same shape.
         """
-        orders: list[dict[str, Any]] = []
+        orders: list[Order] = []
         if not seat:
-            first = self.next_one()
-            if first is None:
+            if (first := self.next_one()) is None:
                 return []
             orders.append(first)
-        trial = self.trials[seat[0] if seat else orders[0]["number"]]
+        trial = self.trials[seat[0] if seat else orders[0].number]
         if trial.number in self._alone:
             return orders
-        size, shape = (
-            self.packs.size(trial.settings, self.spec.trials - len(self.trials)),
-            _shape(trial.settings),
-        )
+        size = self.packs.size(trial.settings, self.spec.trials - len(self.trials))
+        shape = _shape(trial.settings)
         while len(seat) + len(orders) < size and self.packs.may_add(self._num_of_shape[shape]):
             if (order := self.next_one(like=trial)) is None:
                 break
             orders.append(order)
         if not seat:
-            orders[0]["largest_pack"] = self.packs.to_measure(
-                trial.settings, self.spec.trials - len(self.trials)
-            )
+            largest = self.packs.to_measure(trial.settings, self.spec.trials - len(self.trials))
+            orders[0] = replace(orders[0], largest_pack=largest)
         return orders
 
-    def next_one(self, like: Trial | None = None) -> dict[str, Any] | None:
+    def next_one(self, like: Trial | None = None) -> Order | None:
         """The next trial to train, an interrupted one first; None when there is none any more.
 
         `like`: only one that can train in a pack with that trial.
@@ -119,19 +113,16 @@ class Orders:
             ):
                 continue
             self.unfinished.remove(number)
-            if not self.verdicts.stops_at_rung(
-                number
-            ):  # a killed driver may have recorded a report and not yet decided
+            # A killed driver may have recorded a report and not yet decided.
+            if not self.verdicts.stops_at_rung(number):
                 return self._order(self.trials[number])
         while (number := len(self.trials)) < self.spec.trials and self.verdicts.may_order():
-            wanted = self._wanted(like, shape)
-            if wanted is None:
+            if (wanted := self._wanted(like, shape)) is None:
                 return None
             self._suggest(number, *wanted)
             trial = self.trials[number]
-            if (
-                trial.state != "running"
-            ):  # answered from the ledger, or it could not be made: a failure, not the sweep's end
+            # Answered from the ledger, or it could not be made: a failure, not the sweep's end.
+            if trial.state != "running":
                 continue
             if like is None or _shape(trial.settings) == shape:
                 return self._order(trial)
@@ -139,7 +130,7 @@ class Orders:
             return None
         return None
 
-    def _wanted(self, like: Trial | None, shape: Any) -> tuple[int, dict[str, Any] | None] | None:
+    def _wanted(self, like: Trial | None, shape: Hashable) -> tuple[int, Params | None] | None:
         """Which place of the queue is next, and what a companion of `like` has in common with it;
         None where there is none.
         """
@@ -148,43 +139,31 @@ class Orders:
         for place, name in enumerate(self.queued):
             if self._queued_shape(name, place) == shape:
                 return place, None
-        # What is queued has to have its turn.
-        fixed = (
-            self._fixed_by(like) if len(self.trials) + len(self.queued) < self.spec.trials else None
-        )
+        if len(self.trials) + len(self.queued) >= self.spec.trials:
+            return None  # what is queued has to have its turn
+        fixed = self._fixed_by(like)
         return None if fixed is None else (0, fixed)
 
-    def _suggest(self, number: int, place: int, fixed: dict[str, Any] | None) -> None:
+    def _suggest(self, number: int, place: int, fixed: Params | None) -> None:
         """Write down the next trial; it ends at once where it cannot be trained or the ledger has
         its answer.
         """
-        suggested: dict[str, Any] = {}
-        about: dict[str, Any] = (
-            {"queued": self.queued.pop(place)} if self.queued and fixed is None else {}
-        )
+        queued = self.queued.pop(place) if self.queued and fixed is None else None
+        suggestion = Suggestion({}, {}, {}, queued)
         try:
             params, distributions, suggested = self.searcher.suggest(number, fixed, place)
+            suggestion = Suggestion(params, distributions, suggested, queued)
             config = trial_config(suggested, self.spec)
             settings = config.params()
-            about["precision"] = self._precision(config.architecture)
+            suggestion = replace(suggestion, precision=self._precision(config.architecture))
             if self.count_parameters is not None:
-                about["num_parameters"] = self.count_parameters(suggested)
+                suggestion = replace(suggestion, num_parameters=self.count_parameters(suggested))
         except (ValueError, FileNotFoundError) as error:  # the latter: features that nobody made
             reason, trace = f"invalid settings: {error}", ""
             if isinstance(error, SpaceError):
-                params, distributions, reason, trace = (
-                    error.params,
-                    error.distributions,
-                    str(error),
-                    traceback.format_exc(),
-                )
-            body = {
-                "params": params,
-                "distributions": distributions,
-                "settings": suggested,
-                **about,
-            }
-            self.verdicts.end(number, "failed", reason, trace, before=[("suggest", number, body)])
+                reason, trace = str(error), traceback.format_exc()
+                suggestion = Suggestion(error.params, error.distributions, {}, queued)
+            self.verdicts.end(number, "failed", reason, trace, before=[(number, suggestion)])
             return
         earlier = self.same_settings.setdefault(_without_seed(settings), [])
         copied = self._answer_of(earlier) if self.spec.repeats == "reuse" else None
@@ -192,36 +171,35 @@ class Orders:
         settings["seed"] = copied.settings["seed"] if copied else config.seed + len(earlier)
         earlier.append(number)
         self._num_of_shape[_shape(settings)] += 1
-        body = {"params": params, "distributions": distributions, "settings": settings, **about}
-        before: list[Entry] = [("suggest", number, body)]
-        if (broken := broken_constraint(self.spec, about.get("num_parameters"), [])) is not None:
+        suggestion = replace(suggestion, settings=settings)
+        before: list[Entry] = [(number, suggestion)]
+        if (broken := broken_constraint(self.spec, suggestion.num_parameters, [])) is not None:
             self.verdicts.end(number, "failed", broken, before=before, is_finding=True)
         elif copied is not None:
             before += [
-                ("epoch", number, {**entry, "copied_from": copied.number})
-                for entry in copied.epochs
+                (number, replace(entry, copied_from=copied.number)) for entry in copied.epochs
             ]
             self.verdicts.end(
                 number,
-                copied.state,
+                "complete" if copied.state == "complete" else "pruned",
                 f"same settings as trial {copied.number}: {copied.reason}",
                 before=before,
             )
         else:
             self.ledger.append(*before)
 
-    def _queued_shape(self, name: str, place: int) -> Any:
+    def _queued_shape(self, name: str, place: int) -> Hashable:
         """What a queued point can be packed with; None where it cannot be trained."""
         if name not in self._queued_shapes:
+            point = self.searcher.queue[place]
             try:
-                self._queued_shapes[name] = _shape(
-                    self._settings(point_settings(self.space, self.searcher.queue[place]))
-                )
+                settings = self._settings(point_settings(self.space, point))
+                self._queued_shapes[name] = _shape(settings)
             except ValueError:
                 self._queued_shapes[name] = None
         return self._queued_shapes[name]
 
-    def _fixed_by(self, trial: Trial) -> dict[str, Any] | None:
+    def _fixed_by(self, trial: Trial) -> Params | None:
         """The parameters that a companion of a trial has in common with it; None where it would be
         the same trial.
         """
@@ -232,38 +210,32 @@ class Orders:
             self._fixed = {trial.number: found}
         return self._fixed[trial.number]
 
-    def _settings(self, suggested: Mapping[str, Any]) -> dict[str, Any]:
+    def _settings(self, suggested: Params) -> Params:
         return trial_config(suggested, self.spec).params()
 
     def _answer_of(self, earlier: Sequence[int]) -> Trial | None:
         """The first of these trials that was trained on the data as they are, and did not fail."""
-        trials = (self.trials[number] for number in earlier)
-        last = 1 + len(self.ledger.history.data_changes)
-        return next(
-            (
-                trial
-                for trial in trials
-                if trial.state in ("complete", "pruned")
-                and trial.copied_from is None
-                and self.ledger.history.data_of(trial.number) == last
-            ),
-            None,
-        )
+        history = self.ledger.history
+        for trial in (self.trials[number] for number in earlier):
+            is_answer = trial.state in ("complete", "pruned") and trial.copied_from is None
+            if is_answer and history.data_of(trial.number) == 1 + len(history.data_changes):
+                return trial
+        return None
 
-    def _order(self, trial: Trial) -> dict[str, Any]:
+    def _order(self, trial: Trial) -> Order:
         spec = self.spec
-        return {
-            "sweep": str(self.ledger.folder.resolve()),
-            "number": trial.number,
-            "settings": trial.settings,
-            "manifest": spec.manifest,
-            "features": spec.features,
-            "metric": spec.metric,
-            "device": self.device,
-            "rungs": spec.rungs,
-            "precision": self._precision(trial.settings["architecture"]),
-            "checkpoints": trial.checkpoints,
-        }
+        return Order(
+            sweep=str(self.ledger.folder.resolve()),
+            number=trial.number,
+            settings=trial.settings,
+            manifest=spec.manifest,
+            features=spec.features,
+            metric=spec.metric,
+            device=self.device,
+            rungs=spec.rungs,
+            precision=self._precision(trial.architecture),
+            checkpoints=trial.checkpoints,
+        )
 
     def _precision(self, architecture: str) -> str:
         precisions = self.spec.precisions or sweep_precisions(self.spec)
@@ -278,12 +250,12 @@ class Orders:
         self._alone.add(number)
 
 
-def _shape(settings: Mapping[str, Any]) -> Any:
+def _shape(settings: Params) -> Hashable:
     """Trials of equal shapes can train in one pack."""
-    return pack_shape(make_config(dict(settings)))
+    return pack_shape(make_config(settings))
 
 
-def _shape_or_none(settings: Mapping[str, Any]) -> Any:
+def _shape_or_none(settings: Params) -> Hashable:
     """None of settings that could not be trained."""
     try:
         return _shape(settings)
@@ -291,7 +263,5 @@ def _shape_or_none(settings: Mapping[str, Any]) -> Any:
         return None
 
 
-def _without_seed(settings: Mapping[str, Any]) -> str:
-    return json.dumps(
-        {name: value for name, value in settings.items() if name != "seed"}, sort_keys=True
-    )
+def _without_seed(settings: Params) -> str:
+    return json.dumps({**settings, "seed": None}, sort_keys=True)

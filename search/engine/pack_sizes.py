@@ -1,16 +1,13 @@
 """How many trials of one shape a worker trains as one batched model (mmm/training/pack.py)."""
 
-from collections.abc import Mapping
-from typing import Any
-
-from search.ledger.spec import SweepSpec
+from search.ledger.spec import Params, ParamValue, SweepSpec
 
 _LARGEST = 16
 _SHARE = 0.5  # of the trials still to come to a worker, at most
 # Of a sweep's trials that packs may give to one shape. Without a limit 56 of 60 trials had one
 # shape, for a pack is filled up again whenever a trial leaves it (docs/LOG.md, 2026-11-26).
 _SHARE_OF_SHAPE = 0.125
-_Key = tuple[Any, ...]
+_Key = tuple[ParamValue, ParamValue, ParamValue]
 
 
 class PackSizes:
@@ -29,25 +26,21 @@ class PackSizes:
         self._asked: set[_Key] = set()  # a worker is measuring
         self._failed: set[_Key] = set()
 
-    def key(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def _key(self, settings: Params) -> _Key:
         """What one measurement speaks for."""
-        return {name: settings.get(name) for name in ("architecture", "batch_size", "width")}
-
-    def _key(self, settings: Mapping[str, Any]) -> _Key:
-        return tuple(self.key(settings).values())
+        return settings.get("architecture"), settings.get("batch_size"), settings.get("width")
 
     def _allowed(self, num_left: int) -> int:
         return 1 + int(_SHARE * num_left / self.spec.workers)
 
-    def size(self, settings: Mapping[str, Any], num_left: int) -> int:
+    def size(self, settings: Params, num_left: int) -> int:
         """How many trials like this a worker takes, where `num_left` more may be suggested."""
         key = self._key(settings)
         if key in self._failed:
             return 1
         if self.spec.packs is not None:
-            return min(
-                self.spec.packs, 1 + num_left // self.spec.workers
-            )  # the others want work too
+            # The others want work too.
+            return min(self.spec.packs, 1 + num_left // self.spec.workers)
         return min(self._sizes.get(key, 1), self._allowed(num_left)) if self.is_measured else 1
 
     def may_add(self, num_of_shape: int) -> bool:
@@ -58,7 +51,7 @@ class PackSizes:
             2, _SHARE_OF_SHAPE * self.spec.trials
         )
 
-    def to_measure(self, settings: Mapping[str, Any], num_left: int) -> int:
+    def to_measure(self, settings: Params, num_left: int) -> int:
         """The largest pack that the worker which trains this is to try; 1 where nothing is to be
         measured, or another does.
         """
@@ -69,13 +62,13 @@ class PackSizes:
         self._asked.add(key)
         return largest
 
-    def measured(self, settings: Mapping[str, Any], size: int) -> None:
+    def measured(self, settings: Params, size: int) -> None:
         self._sizes[self._key(settings)] = size
 
-    def not_measured(self, settings: Mapping[str, Any]) -> None:
+    def not_measured(self, settings: Params) -> None:
         """A trial failed, maybe the one that measured: the next one may."""
         self._asked.discard(self._key(settings))
 
-    def failed(self, settings: Mapping[str, Any]) -> None:
+    def failed(self, settings: Params) -> None:
         """A pack of these went wrong: no more of them in this session."""
         self._failed.add(self._key(settings))

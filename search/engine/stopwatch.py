@@ -1,7 +1,8 @@
 """How long a session has taken, and how much of it was training."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+
+from search.ledger.records import Epoch
 
 
 class Stopwatch:
@@ -15,10 +16,9 @@ class Stopwatch:
         self.first_step: float | None = None  # by the worker's clock
         self.first_result: float | None = None
         self.last_result = self.started
-        # (ended, seconds by the clock, seconds alone) of each epoch
-        self._trained: list[tuple[float, float, float]] = []
+        self._trained: list[Epoch] = []
 
-    def add(self, epochs: Sequence[Mapping[str, Any]]) -> None:
+    def add(self, epochs: Sequence[Epoch]) -> None:
         """Take note of epochs that are reported now."""
         if not epochs:
             return
@@ -26,11 +26,9 @@ class Stopwatch:
         if self.first_result is None:
             self.first_result = self.last_result
         first = epochs[0]
-        started = first.get("started", first["ended"] - first["seconds"])
+        started = first.ended - first.seconds if first.started is None else first.started
         self.first_step = started if self.first_step is None else min(self.first_step, started)
-        self._trained += [
-            (entry["ended"], entry["seconds"], entry["alone_seconds"]) for entry in epochs
-        ]
+        self._trained += epochs
 
     def session_s(self) -> float:
         return self.clock() - self.started
@@ -52,7 +50,8 @@ class Stopwatch:
         if self.first_result is None or self.last_result <= self.first_result:
             return None
         trained = sum(
-            alone * min(1.0, max(0.0, ended - self.first_result) / max(seconds, 1e-9))
-            for ended, seconds, alone in self._trained
+            epoch.alone_seconds
+            * min(1.0, max(0.0, epoch.ended - self.first_result) / max(epoch.seconds, 1e-9))
+            for epoch in self._trained
         )
         return trained / self.workers / (self.last_result - self.first_result)

@@ -11,6 +11,7 @@ from search.engine.failures import FailuresInARow
 from search.engine.stopwatch import Stopwatch
 from search.ledger.events import Entry, Ledger
 from search.ledger.files import drop_weights
+from search.ledger.records import End, EndState, RungDecision
 from search.ledger.spec import SweepSpec
 from search.suggest.searcher import Searcher
 
@@ -70,26 +71,22 @@ class Verdicts:
         ends.
         """
         trial = self.trials[number]
-        epoch = trial.epochs[-1]["epoch"] if trial.epochs else 0
+        epoch = trial.epoch
         if epoch not in self.spec.rungs or trial.decided >= epoch:
             return False
         expected = self.searcher.expected(rivals(self.trials, number, epoch))
         decision = decide(self.trials, number, epoch, self.spec.metric, self.spec.factor, expected)
-        body = {
-            "epoch": epoch,
-            "action": "stop" if decision.stop else "continue",
-            "reason": decision.reason,
-        }
+        record = RungDecision(epoch, "stop" if decision.stop else "continue", decision.reason)
         if decision.stop:
-            self.end(number, "pruned", decision.reason, before=[("decision", number, body)])
+            self.end(number, "pruned", decision.reason, before=[(number, record)])
         else:
-            self.ledger.append(("decision", number, body))
+            self.ledger.append((number, record))
         return decision.stop
 
     def end(
         self,
         number: int,
-        state: str,
+        state: EndState,
         reason: str,
         trace: str = "",
         before: Sequence[Entry] = (),
@@ -102,13 +99,7 @@ class Verdicts:
         Of a failed one: `is_lost`, because its workers died; `is_finding`, because that is what its
         settings are like.
         """
-        body = {
-            "state": state,
-            "reason": reason,
-            "traceback": trace,
-            **({"is_lost": True} if is_lost else {}),
-        }
-        self.ledger.append(*before, ("end", number, body))
+        self.ledger.append(*before, (number, End(state, reason, trace, is_lost)))
         self.searcher.tell(self.trials[number])
         if (why := self._failures.add(self.trials[number], is_finding)) is not None:
             self.break_off(why)

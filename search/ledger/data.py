@@ -7,18 +7,20 @@ split, and of the features that the space asks for. The sealed test split is in 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mmm.features.store import FeatureStore, Recipe, list_recipes
+from mmm.features.recipe import Recipe
+from mmm.features.store import FeatureStore, list_recipes
 from mmm.files import sha256_of_json
 from mmm.manifest import Manifest
 from mmm.training.features import Features
 from search.ledger.history import History
+from search.ledger.records import DataNote, ManifestDigest, SplitDigest, StoreDigest
 
 _SPLITS = ("train", "dev")
 # Bytes of frames that are hashed of a store and split: all of a small one, whole utterances evenly
@@ -26,10 +28,8 @@ _SPLITS = ("train", "dev")
 # take a fraction of a second.
 _FRAME_BYTES = 32 * 1024**2
 
-Data = Mapping[str, Any]  # the body of a note about data
 
-
-def describe(manifest: Manifest, features: Path, loaded: Iterable[Features]) -> dict[str, Any]:
+def describe(manifest: Manifest, features: Path, loaded: Iterable[Features]) -> DataNote:
     """What the ledger says of the data. `loaded` are the features that trials may ask for: their
     content is part of it.
     """
@@ -42,19 +42,19 @@ def describe(manifest: Manifest, features: Path, loaded: Iterable[Features]) -> 
                     split: _content(store, rows.numpy()[_by_name(manifest, split)])
                     for split in _SPLITS
                 }
-    return {
-        "manifest": {
-            "name": manifest.path.parent.name or "manifest",
-            "path": str(manifest.path),
-            "sha256": manifest.sha256,
-            "profile": json.dumps({**sizes, "classes": list(manifest.classes)}),
-            "splits": {split: _split(manifest, split) for split in _SPLITS},
-        },
-        "stores": [
-            _about(path, recipe) | ({"content": contents[path]} if path in contents else {})
+    return DataNote(
+        ManifestDigest(
+            name=manifest.path.parent.name or "manifest",
+            path=str(manifest.path),
+            sha256=manifest.sha256,
+            profile=json.dumps({**sizes, "classes": list(manifest.classes)}),
+            splits={split: _split(manifest, split) for split in _SPLITS},
+        ),
+        tuple(
+            _about(path, recipe, contents.get(path))
             for path, recipe in list_recipes(features, manifest.path).items()
-        ],
-    }
+        ),
+    )
 
 
 def _by_name(manifest: Manifest, split: str) -> list[int]:
@@ -62,22 +62,22 @@ def _by_name(manifest: Manifest, split: str) -> list[int]:
     return sorted(manifest.rows(split), key=lambda row: manifest.utterances[row].utterance_id)
 
 
-def _split(manifest: Manifest, split: str) -> dict[str, Any]:
+def _split(manifest: Manifest, split: str) -> SplitDigest:
     utterances = manifest.utterances
     rows = _by_name(manifest, split)
     chosen = [utterances[row] for row in rows]
     before = [
         utterances[one.previous].utterance_id if one.previous >= 0 else None for one in chosen
     ]
-    return {
-        "utterances": len(rows),
-        "rows": sha256_of_json([one.utterance_id for one in chosen]),
-        "texts": sha256_of_json(
+    return SplitDigest(
+        utterances=len(rows),
+        rows=sha256_of_json([one.utterance_id for one in chosen]),
+        texts=sha256_of_json(
             [[one.text, earlier] for one, earlier in zip(chosen, before, strict=True)]
         ),
-        "labels": sha256_of_json([[one.emotions, one.votes] for one in chosen]),
-        "classes": dict(sorted(Counter(name for one in chosen for name in one.emotions).items())),
-    }
+        labels=sha256_of_json([[one.emotions, one.votes] for one in chosen]),
+        classes=dict(sorted(Counter(name for one in chosen for name in one.emotions).items())),
+    )
 
 
 def _content(store: FeatureStore, rows: npt.NDArray[np.int64]) -> str:
@@ -93,16 +93,16 @@ def _content(store: FeatureStore, rows: npt.NDArray[np.int64]) -> str:
     return digest.hexdigest()
 
 
-def _about(path: Path, recipe: Recipe) -> dict[str, Any]:
-    of = recipe["feature"] if recipe["kind"] == "audio" else recipe["context"]
-    return {
-        "kind": recipe["kind"],
-        "of": of,
-        "encoder": recipe["encoder"],
-        "digest": path.name,
-        "path": str(path),
-        "recipe": recipe,
-    }
+def _about(path: Path, recipe: Recipe, content: Mapping[str, str] | None) -> StoreDigest:
+    return StoreDigest(
+        kind=recipe["kind"],
+        of=recipe["feature"] if recipe["kind"] == "audio" else recipe["context"],
+        encoder=recipe["encoder"],
+        digest=path.name,
+        path=str(path),
+        recipe=recipe,
+        content=content,
+    )
 
 
 class Changes:
@@ -113,30 +113,32 @@ class Changes:
     split, features of other corpora, contexts and encoders beside those that are used.
     """
 
-    def __init__(self, before: Data, now: Data, used: Iterable[tuple[str, Any]] = ()) -> None:
+    def __init__(
+        self, before: DataNote, now: DataNote, used: Iterable[tuple[str, object]] = ()
+    ) -> None:
         """`used`: kind, and feature or context, of what trials were trained on, for notes that do
         not say.
         """
         self.what: list[str] = []
         self.only_train_labels = True  # earlier trials' scores then stand, and their weights fit
-        self._manifest(before["manifest"], now["manifest"])
+        self._manifest(before.manifest, now.manifest)
         self._features(before, now, set(used))
 
     def _found(self, text: str, *, is_train_label: bool = False) -> None:
         self.what.append(text)
         self.only_train_labels = self.only_train_labels and is_train_label
 
-    def _manifest(self, before: Data, now: Data) -> None:
-        if before["sha256"] == now["sha256"]:
+    def _manifest(self, before: ManifestDigest, now: ManifestDigest) -> None:
+        if before.sha256 == now.sha256:
             return
-        was, here = json.loads(before.get("profile") or "{}"), json.loads(now["profile"])
+        was, here = json.loads(before.profile or "{}"), json.loads(now.profile)
         if was.get("classes", here["classes"]) != here["classes"]:
             self._found(
                 f"classes: {', '.join(here['classes'])} instead of {', '.join(was['classes'])}"
             )
-        if "splits" in before:
+        if before.splits is not None and now.splits is not None:
             for split in _SPLITS:
-                for text in _split_changes(before["splits"][split], now["splits"][split]):
+                for text in _split_changes(before.splits[split], now.splits[split]):
                     self._found(
                         f"{split}: {text}",
                         is_train_label=split == "train" and text.startswith("other labels"),
@@ -151,38 +153,35 @@ class Changes:
                 " and its ledger has no more than the file's checksum)"
             )
 
-    def _features(self, before: Data, now: Data, used: set[tuple[str, Any]]) -> None:
-        same_rows, same_texts = _same(before, now, ("rows",)), _same(before, now, ("rows", "texts"))
-        for was in before["stores"]:
-            if "content" not in was and (was["kind"], was["of"]) not in used:
+    def _features(self, before: DataNote, now: DataNote, used: set[tuple[str, object]]) -> None:
+        same_rows = _same(before, now, lambda split: split.rows)
+        same_texts = _same(before, now, lambda split: (split.rows, split.texts))
+        for was in before.stores:
+            if was.content is None and (was.kind, was.of) not in used:
                 continue
-            there = [
-                store
-                for store in now["stores"]
-                if (store["kind"], store["of"]) == (was["kind"], was["of"])
-            ]
+            there = [store for store in now.stores if (store.kind, store.of) == (was.kind, was.of)]
             name = (
-                f"speech features {was['of']}"
-                if was["kind"] == "audio"
-                else f"text features of context {was['of']}"
+                f"speech features {was.of}"
+                if was.kind == "audio"
+                else f"text features of context {was.of}"
             )
-            here = next((store for store in there if store["digest"] == was["digest"]), None)
-            if here is not None and "content" in here and "content" in was:
+            here = next((store for store in there if store.digest == was.digest), None)
+            if here is not None and here.content is not None and was.content is not None:
                 # Of other utterances or texts the features are other ones anyway.
-                comparable = same_rows if was["kind"] == "audio" else same_texts
+                comparable = same_rows if was.kind == "audio" else same_texts
                 differing = [
-                    split for split in comparable if here["content"][split] != was["content"][split]
+                    split for split in comparable if here.content[split] != was.content[split]
                 ]
                 if differing:
                     self._found(
-                        f"{name} of {was['encoder']}: encoded anew with other values"
+                        f"{name} of {was.encoder}: encoded anew with other values"
                         f" ({', '.join(differing)})"
                     )
             elif here is None and there:
                 self._found(f"{name}: {_recipe_changes(was, there[0])}")
 
 
-def data_changes(history: History, now: Data) -> Changes:
+def data_changes(history: History, now: DataNote) -> Changes:
     """What has changed since a sweep's last session; nothing where no trial was trained yet."""
     trained = [trial.settings for trial in history.trials.values() if trial.epochs]
     before = history.data[-1][1] if history.data and trained else now
@@ -194,69 +193,59 @@ def data_changes(history: History, now: Data) -> Changes:
     return Changes(before, now, used)
 
 
-def restarts(history: History, now: Data, changed: Changes) -> dict[str, Any]:
-    """What the note about data says of changes that were accepted.
+def restarts(history: History, now: DataNote, changed: Changes) -> DataNote:
+    """The note about data with changes that were accepted.
 
     Trials that were interrupted begin again wherever the manifest is another file: each is trained
     on one, and no checkpoint of another is taken.
     """
-    before = (
-        history.data[-1][1]["manifest"]["sha256"] if history.data else now["manifest"]["sha256"]
+    last = history.data[-1][1] if history.data else now
+    is_other = bool(changed.what) or last.manifest.sha256 != now.manifest.sha256
+    return replace(
+        now,
+        restarted=tuple(
+            trial.number
+            for trial in history.trials.values()
+            if is_other and trial.state == "running" and trial.epochs
+        ),
+        changed=tuple(changed.what),
+        only_train_labels=bool(changed.what) and changed.only_train_labels,
     )
-    interrupted = [
-        trial.number
-        for trial in history.trials.values()
-        if trial.state == "running" and trial.epochs
-    ]
-    found: dict[str, Any] = {}
-    if interrupted and (changed.what or before != now["manifest"]["sha256"]):
-        found["restarted"] = interrupted
-    if changed.what:
-        found = {
-            "restarted": [],
-            **found,
-            "changed": changed.what,
-            "only_train_labels": changed.only_train_labels,
-        }
-    return found
 
 
-def _same(before: Data, now: Data, names: Sequence[str]) -> list[str]:
+def _same(
+    before: DataNote, now: DataNote, digests: Callable[[SplitDigest], object]
+) -> Sequence[str]:
     """Splits that have the same rows, or texts."""
-    was, here = before["manifest"].get("splits"), now["manifest"]["splits"]
-    if was is None:
-        return list(_SPLITS) if before["manifest"]["sha256"] == now["manifest"]["sha256"] else []
-    return [
-        split for split in _SPLITS if all(was[split][name] == here[split][name] for name in names)
-    ]
+    was, here = before.manifest.splits, now.manifest.splits
+    if was is None or here is None:
+        return _SPLITS if before.manifest.sha256 == now.manifest.sha256 else ()
+    return [split for split in _SPLITS if digests(was[split]) == digests(here[split])]
 
 
-def _split_changes(was: Data, here: Data) -> list[str]:
-    if was["rows"] != here["rows"]:
-        count = f"{here['utterances']} instead of {was['utterances']}"
-        return [
-            f"other utterances ({count if here['utterances'] != was['utterances'] else 'as many'})"
-        ]
+def _split_changes(was: SplitDigest, here: SplitDigest) -> list[str]:
+    if was.rows != here.rows:
+        differs = here.utterances != was.utterances
+        count = f"{here.utterances} instead of {was.utterances}" if differs else "as many"
+        return [f"other utterances ({count})"]
     found = []
-    if was["texts"] != here["texts"]:
+    if was.texts != here.texts:
         found.append("other texts, or other turns before them")
-    if was["labels"] != here["labels"]:
-        names = sorted(was["classes"].keys() | here["classes"].keys())
+    if was.labels != here.labels:
         counts = [
-            f"{here['classes'].get(name, 0)} {name} instead of {was['classes'].get(name, 0)}"
-            for name in names
-            if here["classes"].get(name, 0) != was["classes"].get(name, 0)
+            f"{here.classes.get(name, 0)} {name} instead of {was.classes.get(name, 0)}"
+            for name in sorted(was.classes.keys() | here.classes.keys())
+            if here.classes.get(name, 0) != was.classes.get(name, 0)
         ]
         found.append(f"other labels ({', '.join(counts) or 'as many of each class'})")
     return found
 
 
-def _recipe_changes(was: Data, here: Data) -> str:
-    if "recipe" not in was:
-        return f"{here['encoder']} ({here['digest']}) instead of {was['encoder']} ({was['digest']})"
-    names = sorted(was["recipe"].keys() | here["recipe"].keys())
+def _recipe_changes(was: StoreDigest, here: StoreDigest) -> str:
+    if was.recipe is None or here.recipe is None:
+        return f"{here.encoder} ({here.digest}) instead of {was.encoder} ({was.digest})"
     return ", ".join(
-        f"{name} {here['recipe'].get(name)} instead of {was['recipe'].get(name)}"
-        for name in names
-        if was["recipe"].get(name) != here["recipe"].get(name)
+        f"{name} {here.recipe.get(name)} instead of {was.recipe.get(name)}"
+        for name in sorted(was.recipe.keys() | here.recipe.keys())
+        if was.recipe.get(name) != here.recipe.get(name)
     )

@@ -5,29 +5,7 @@ from it.
 and one writer: an event is on the disk before it is acted on. Events are numbered without a gap,
 and each carries a checksum of itself and all before it: SQLite has none of its own, and a byte that
 flips must not change what a sweep was. A write-ahead log that was cut short ends with its last
-whole transaction; any other damage is refused.
-
-kind        trial  body
-sweep       -      the frozen specification (search.ledger.spec.SweepSpec) and versions
-prior       -      a trial of another sweep to learn from: source, params, distributions, scores by
-                   epoch, seconds of an epoch
-session     -      host, process, options of this start (run or resume)
-baseline    -      the linear system on the same features: settings, metrics, seconds,
-                   num_parameters, sha256 of its bundle, data_changes
-suggest     n      params, their distributions, complete settings, num_parameters, precision, queued
-                   (which point of the queue it was)
-epoch       n      epoch, train_loss, metrics, seconds, alone_seconds, ended (worker's clock);
-                   copied_from where another trial had
-                   the same settings and nothing was trained
-checkpoint  n      epoch, path, sha256
-decision    n      epoch, action (continue or stop), reason
-end         n      state (complete, pruned or failed), reason, traceback where it failed, is_lost
-                   where it did because its workers died
-close       -      why this session ended (done, time budget, interrupted, broken off: and the
-                   reason), efficiency
-note        -      anything a person should find later (warnings, packs); about a dead worker: trial
-                   (the only one it trained), reason; about data: what each session trains on
-                   (search/ledger/data.py), what of it had changed, and which trials began again
+whole transaction; any other damage is refused. What there is of events: search/ledger/records.py.
 """
 
 import contextlib
@@ -37,12 +15,22 @@ import re
 import sqlite3
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from search.ledger.history import Event, History, as_json, stored_body, whole_body
+from search.ledger.history import Event, History
 from search.ledger.lock import Lock, LockError
+from search.ledger.records import (
+    Prior,
+    Sweep,
+    SweepRecord,
+    TrialRecord,
+    as_json,
+    body_of,
+    record_of,
+)
+from search.ledger.spec import SweepSpec
 
 FORMAT = 1  # SQLite's user_version
 _TABLE = """CREATE TABLE events (seq INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL,
@@ -60,7 +48,7 @@ _NOT_DAMAGE = (
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 _BATCH = 1000  # events parsed together, so that they share the names in them
 
-Entry = tuple[str, int | None, dict[str, Any]]  # kind, trial, body
+Entry = SweepRecord | tuple[int, TrialRecord]  # the latter with the trial's number
 
 
 class LedgerError(ValueError):
@@ -129,9 +117,17 @@ def _read(path: Path, after: int) -> Iterator[tuple[Event, int]]:
                     if checksum != found:
                         raise _damaged(path, f"event {seq} is not what was written")
                     last = seq
-                bodies = json.loads(b"[%b]" % b",".join([row[4] for row in batch]))
+                bodies = json.loads(f"[{','.join([row[4].decode() for row in batch])}]")
                 for (seq, when, kind, trial, _, found), body in zip(batch, bodies, strict=True):
-                    yield Event(seq, when, kind.decode(), trial, body), found
+                    try:
+                        record = record_of(kind.decode(), body)
+                    except (KeyError, TypeError, ValueError) as error:
+                        raise LedgerError(
+                            f"{path}: event {seq} ({kind.decode()}) is none that this version of"
+                            f" mmm-search reads ({error}); go on with the version that wrote it, or"
+                            " start anew under another --name"
+                        ) from None
+                    yield Event(seq, when, trial, record), found
             (count,) = connection.execute(
                 "SELECT seq FROM sqlite_sequence WHERE name = 'events'"
             ).fetchone() or (0,)
@@ -149,7 +145,7 @@ def _read(path: Path, after: int) -> Iterator[tuple[Event, int]]:
 
 def read_events(path: Path, after: int = 0) -> Iterator[Event]:
     """The events with a number above `after`, without writing anything. Raises LedgerError."""
-    return (event._replace(body=whole_body(event.body)) for event, _ in _read(path, after))
+    return (event for event, _ in _read(path, after))
 
 
 @contextlib.contextmanager
@@ -165,106 +161,166 @@ def _without_collecting() -> Iterator[None]:
             gc.enable()
 
 
+def _load(path: Path) -> tuple[History | None, int, int]:
+    """The state of a sweep, None where its file holds none yet, and the number and checksum of its
+    last event.
+    """
+    history: History | None = None
+    last = checksum = 0
+    with _without_collecting():
+        for event, checksum in _read(path, 0):  # noqa: B007
+            last = event.seq
+            if history is not None:
+                history.apply(event)
+            elif (history := History.of([event])) is None:
+                raise LedgerError(f"{path}: begins with {event.kind} instead of a specification")
+    return history, last, checksum
+
+
+def _empty(path: Path) -> LedgerError:
+    return LedgerError(f"{path}: an empty ledger: the sweep never started; remove its folder")
+
+
 def read_history(path: Path) -> History:
     """The state of a sweep. Raises LedgerError."""
-    history = History()
-    with _without_collecting():
-        for event, _ in _read(path, 0):
-            history.apply(event)
-    if history.spec is None:
-        raise LedgerError(f"{path}: an empty ledger: the sweep never started; remove its folder")
+    history, _, _ = _load(path)
+    if history is None:
+        raise _empty(path)
     return history
 
 
 class Ledger:
-    """The writer. Use it in a `with` block; only one process holds a sweep's ledger at a time."""
+    """The one writer of a sweep that began: made by `create_sweep` or `open_sweep`, and closed by
+    them.
+    """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.path = folder / "ledger.sqlite"
-        self.history = History()
-        self.lock = Lock(folder / "lock")
-        self._last, self._checksum = 0, 0  # of the last event
-
-    def __enter__(self) -> Self:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            self.lock.acquire()
-        except LockError as error:
-            raise LedgerError(
-                f"sweep {self.folder.name!r} is being run by {error}; wait for it, or choose"
-                " another --name"
-            ) from None
-        try:
-            # Read before it is opened for writing: what is refused stays as it is.
-            if self.path.is_file():
-                with _without_collecting():
-                    for event, checksum in _read(self.path, 0):
-                        self.history.apply(event)
-                        self._last, self._checksum = event.seq, checksum
-            self._connection = self._open()
-        except BaseException:
-            self.lock.release()
-            raise
-        return self
-
-    def _open(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, isolation_level=None, timeout=30)
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-            (fault,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-            if fault != "ok":
-                raise _damaged(self.path, f"cannot be written to ({' '.join(fault.split())})")
-            connection.execute("BEGIN IMMEDIATE")
-            if connection.execute("PRAGMA user_version").fetchone() == (0,):
-                connection.execute(_TABLE)
-            connection.execute(
-                f"PRAGMA user_version={FORMAT}"
-            )  # each time: what cannot be written to is known now
-            connection.execute("COMMIT")
-        except BaseException as error:
-            connection.close()
-            if isinstance(error, sqlite3.DatabaseError):
-                raise LedgerError(f"{self.path}: cannot be written to ({error})") from None
-            raise
-        return connection
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.close()
-        self.lock.release()
+    def __init__(
+        self,
+        folder: Path,
+        lock: Lock,
+        connection: sqlite3.Connection,
+        history: History,
+        last: int,
+        checksum: int,
+    ) -> None:
+        """`last` and `checksum` are of the last event."""
+        self.folder, self.path, self.lock, self.history = folder, _file(folder), lock, history
+        self._connection, self._last, self._checksum = connection, last, checksum
 
     def append(self, *entries: Entry) -> None:
-        """Record (kind, trial, body) entries in one synced transaction, then fold them into the
-        history.
-        """
-        now = time.time()
-        events, checksum = [], self._checksum
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            for seq, (kind, trial, body) in enumerate(entries, start=self._last + 1):
-                stored = stored_body(kind, body)
-                text = as_json(stored)
-                if _HALF_CHARACTER.search(
-                    text
-                ):  # in what a space raised, or a file is called: no file can hold it
-                    text = text.encode(errors="replace").decode()
-                    stored = json.loads(text)
-                checksum = _checksum(checksum, seq, now, kind.encode(), trial, text.encode())
-                # With its number: had another process written in spite of the lock, SQLite would
-                # refuse it.
-                row = (seq, now, kind, trial, text, checksum)
-                self._connection.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", row)
-                events.append(Event(seq, now, kind, trial, stored))
-            self._connection.execute("COMMIT")
-        except BaseException as error:
-            if self._connection.in_transaction:  # SQLite ends it itself where the disk is full
-                self._connection.execute("ROLLBACK")
-            if isinstance(error, sqlite3.IntegrityError):
-                raise LedgerError(
-                    f"{self.path}: another process writes to it as well; this one stops"
-                ) from None
-            raise
-        self._last, self._checksum = self._last + len(events), checksum
+        """Record entries in one synced transaction, then fold them into the history."""
+        events, self._checksum = _write(
+            self._connection, self.path, self._last, self._checksum, entries
+        )
+        self._last += len(events)
         for event in events:
             self.history.apply(event)
+
+
+@contextlib.contextmanager
+def create_sweep(folder: Path, spec: SweepSpec, priors: Sequence[Prior] = ()) -> Iterator[Ledger]:
+    """A new sweep's ledger, with its specification and what it may learn from other sweeps; this
+    process is its one writer. Raises LedgerError where a sweep began there before.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = _file(folder)
+    with _held(folder) as lock:
+        # Read before it is opened for writing: what is refused stays as it is.
+        if path.is_file() and _load(path)[1] > 0:
+            raise LedgerError(
+                f"{path}: a sweep began here before; go on with it: mmm-search resume"
+                f" {folder.name}, or choose another --name"
+            )
+        with contextlib.closing(_connect(path)) as connection:
+            events, checksum = _write(connection, path, 0, 0, (Sweep(spec), *priors))
+            history = History.of(events)
+            assert history is not None
+            yield Ledger(folder, lock, connection, history, len(events), checksum)
+
+
+@contextlib.contextmanager
+def open_sweep(folder: Path) -> Iterator[Ledger]:
+    """The ledger of a sweep that began, with this process as its one writer. Raises LedgerError."""
+    path = _file(folder)
+    with _held(folder) as lock:
+        history, last, checksum = _load(path)
+        if history is None:
+            raise _empty(path)
+        with contextlib.closing(_connect(path)) as connection:
+            yield Ledger(folder, lock, connection, history, last, checksum)
+
+
+def _file(folder: Path) -> Path:
+    return folder / "ledger.sqlite"
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[Lock]:
+    lock = Lock(folder / "lock")
+    try:
+        lock.acquire()
+    except LockError as error:
+        raise LedgerError(
+            f"sweep {folder.name!r} is being run by {error}; wait for it, or choose another --name"
+        ) from None
+    try:
+        yield lock
+    finally:
+        lock.release()
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, timeout=30)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        (fault,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if fault != "ok":
+            raise _damaged(path, f"cannot be written to ({' '.join(fault.split())})")
+        connection.execute("BEGIN IMMEDIATE")
+        if connection.execute("PRAGMA user_version").fetchone() == (0,):
+            connection.execute(_TABLE)
+        # Each time: what cannot be written to is known now.
+        connection.execute(f"PRAGMA user_version={FORMAT}")
+        connection.execute("COMMIT")
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, sqlite3.DatabaseError):
+            raise LedgerError(f"{path}: cannot be written to ({error})") from None
+        raise
+    return connection
+
+
+def _write(
+    connection: sqlite3.Connection, path: Path, last: int, checksum: int, entries: Sequence[Entry]
+) -> tuple[list[Event], int]:
+    """Entries as events after the event `last`, in one transaction; returns them and the checksum
+    of the newest.
+    """
+    now = time.time()
+    events = []
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for seq, entry in enumerate(entries, start=last + 1):
+            trial, record = entry if isinstance(entry, tuple) else (None, entry)
+            text = as_json(body_of(record))
+            if _HALF_CHARACTER.search(text):
+                # In what a space raised, or a file is called: no file can hold it.
+                text = text.encode(errors="replace").decode()
+                record = record_of(record.kind, json.loads(text))
+            checksum = _checksum(checksum, seq, now, record.kind.encode(), trial, text.encode())
+            # With its number: had another process written in spite of the lock, SQLite would
+            # refuse it.
+            row = (seq, now, record.kind, trial, text, checksum)
+            connection.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", row)
+            events.append(Event(seq, now, trial, record))
+        connection.execute("COMMIT")
+    except BaseException as error:
+        if connection.in_transaction:  # SQLite ends it itself where the disk is full
+            connection.execute("ROLLBACK")
+        if isinstance(error, sqlite3.IntegrityError):
+            raise LedgerError(
+                f"{path}: another process writes to it as well; this one stops"
+            ) from None
+        raise
+    return events, checksum

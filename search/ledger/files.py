@@ -4,9 +4,8 @@ import hashlib
 import re
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load
@@ -15,6 +14,7 @@ from torch import Tensor
 from mmm.files import Unchecked
 from mmm.training.checkpoint import best_of
 from mmm.training.tensor_file import load_checked
+from search.ledger.records import Checkpoint
 
 
 def trial_folder(sweep: Path, number: int) -> Path:
@@ -33,7 +33,7 @@ def best_file(sweep: Path, number: int) -> Path:
 def best_weights(
     sweep: Path,
     number: int,
-    checkpoints: Sequence[Mapping[str, Any]] = (),
+    checkpoints: Sequence[Checkpoint] = (),
     *,
     is_unfinished: bool = False,
 ) -> dict[str, Tensor] | None:
@@ -49,9 +49,9 @@ def best_weights(
         if not is_unfinished and best.is_file():
             return _kept(best)
         for checkpoint in checkpoints:
-            if (path := checkpoint_file(sweep, number, checkpoint["epoch"])).is_file():
+            if (path := checkpoint_file(sweep, number, checkpoint.epoch)).is_file():
                 content = path.read_bytes()
-                if hashlib.sha256(content).hexdigest() != checkpoint["sha256"]:
+                if hashlib.sha256(content).hexdigest() != checkpoint.sha256:
                     raise ValueError("damaged: its checksum is not the recorded one")
                 return best_of(load(content))
         if (path := best).is_file():

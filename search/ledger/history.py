@@ -2,15 +2,31 @@
 of events.
 """
 
-import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
-from search.ledger.spec import SweepSpec
+from mmm.metrics import Metrics
+from search.ledger.records import (
+    Baseline,
+    Checkpoint,
+    Close,
+    DataNote,
+    DeadWorker,
+    End,
+    EndState,
+    Epoch,
+    Prior,
+    Record,
+    RungDecision,
+    Session,
+    Suggestion,
+    Sweep,
+)
+from search.ledger.spec import Params, SweepSpec
 
-State = Literal["running", "complete", "pruned", "failed"]
+State = Literal["running"] | EndState
 
 
 class Event(NamedTuple):
@@ -18,34 +34,12 @@ class Event(NamedTuple):
 
     seq: int
     time: float  # seconds since 1970
-    kind: str
     trial: int | None
-    body: dict[str, Any]
+    body: Record
 
-
-def stored_body(kind: str, body: dict[str, Any]) -> dict[str, Any]:
-    """A body as it is written and folded: tables among an epoch's metrics (classes, confusions) as
-    text, because a large sweep has tens of thousands of epochs and few of them are ever asked for
-    theirs.
-    """
-    metrics = body["metrics"] if kind == "epoch" else {}
-    tables = {name: value for name, value in metrics.items() if isinstance(value, dict | list)}
-    if not tables:
-        return body
-    scalars = {name: value for name, value in metrics.items() if name not in tables}
-    return {**body, "metrics": scalars, "tables": as_json(tables)}
-
-
-def whole_body(body: dict[str, Any]) -> dict[str, Any]:
-    """A body as it was appended."""
-    if "tables" not in body:
-        return body
-    rest = {name: value for name, value in body.items() if name != "tables"}
-    return {**rest, "metrics": {**body["metrics"], **json.loads(body["tables"])}}
-
-
-def as_json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    @property
+    def kind(self) -> str:
+        return self.body.kind
 
 
 @dataclass
@@ -53,17 +47,15 @@ class Trial:
     """What the ledger says of one trial."""
 
     number: int
-    params: dict[str, Any]  # as the sampler suggested them
-    distributions: dict[str, str]  # Optuna's JSON of each
-    settings: dict[str, Any]  # complete, as trained
+    params: Params  # as the sampler suggested them
+    distributions: Mapping[str, str]  # Optuna's JSON of each
+    settings: Params  # complete, as trained
     suggested: float
     state: State = "running"
     reason: str = ""
-    epochs: list[dict[str, Any]] = field(default_factory=list)
-    checkpoint: dict[str, Any] | None = None
-    earlier_checkpoint: dict[str, Any] | None = (
-        None  # the one before it, which is still on the disk
-    )
+    epochs: list[Epoch] = field(default_factory=list)
+    checkpoint: Checkpoint | None = None
+    earlier_checkpoint: Checkpoint | None = None  # the one before it, which is still on the disk
     decided: int = 0  # the last epoch at which it was decided whether it goes on
     ended: float | None = None
     end_order: int | None = None  # how many trials had ended before it
@@ -77,19 +69,29 @@ class Trial:
 
     # Metric -> the epoch that was the last when this was made, scores, best: everyone asks for them
     # all the time.
-    _scores: dict[str, tuple[Any, dict[int, float], tuple[int, float]]] = field(
+    _scores: dict[str, tuple[Epoch, dict[int, float], tuple[int, float]]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
-    def add_epoch(self, entry: dict[str, Any]) -> None:
+    def add_epoch(self, entry: Epoch) -> None:
         # Epochs after the last checkpoint are trained again by a resumed trial: the newer report
         # counts.
-        while self.epochs and self.epochs[-1]["epoch"] >= entry["epoch"]:
+        while self.epoch >= entry.epoch:
             self.epochs.pop()
         self.epochs.append(entry)
 
     @property
-    def checkpoints(self) -> list[dict[str, Any]]:
+    def epoch(self) -> int:
+        """The last one that was reported; 0 before the first."""
+        return self.epochs[-1].epoch if self.epochs else 0
+
+    @property
+    def architecture(self) -> str:
+        """Empty where its settings could not be made."""
+        return str(self.settings.get("architecture", ""))
+
+    @property
+    def checkpoints(self) -> list[Checkpoint]:
         """Those that are on the disk, the newer first."""
         return [found for found in (self.checkpoint, self.earlier_checkpoint) if found is not None]
 
@@ -101,15 +103,14 @@ class Trial:
         """Best epoch and its score; the earliest where several are equal."""
         return self._scored(metric)[2] if self.epochs else None
 
-    def metrics(self, epoch: int) -> dict[str, Any]:
+    def metrics(self, epoch: int) -> Metrics:
         """All metrics of an epoch, the tables among them."""
-        body = whole_body(next(entry for entry in self.epochs if entry["epoch"] == epoch))
-        return body["metrics"]  # type: ignore[no-any-return]
+        return next(entry for entry in self.epochs if entry.epoch == epoch).all_metrics
 
-    def _scored(self, metric: str) -> tuple[Any, dict[int, float], tuple[int, float]]:
+    def _scored(self, metric: str) -> tuple[Epoch, dict[int, float], tuple[int, float]]:
         known = self._scores.get(metric)
         if known is None or known[0] is not self.epochs[-1]:
-            scores = {entry["epoch"]: entry["metrics"][metric] for entry in self.epochs}
+            scores = {entry.epoch: entry.metrics[metric] for entry in self.epochs}
             known = (
                 self.epochs[-1],
                 scores,
@@ -123,7 +124,7 @@ class Trial:
         return (
             0.0
             if self.copied_from is not None
-            else float(sum(entry["alone_seconds"] for entry in self.epochs))
+            else float(sum(entry.alone_seconds for entry in self.epochs))
         )
 
     @property
@@ -134,23 +135,19 @@ class Trial:
     @property
     def copied_from(self) -> int | None:
         """The trial with the same settings that this one's epochs are copied from."""
-        return self.epochs[0].get("copied_from") if self.epochs else None
+        return self.epochs[0].copied_from if self.epochs else None
 
 
 @dataclass
 class History:
     """The ledger folded up: the state of a sweep after any number of events."""
 
-    spec: SweepSpec | None = None
-    started: float = 0.0
+    spec: SweepSpec
+    started: float
     trials: dict[int, Trial] = field(default_factory=dict)
-    priors: list[dict[str, Any]] = field(
-        default_factory=list
-    )  # of other sweeps, for the sampler alone
-    baseline: dict[str, Any] | None = (
-        None  # the linear system on the same features (search/results/baseline.py)
-    )
-    last_close: dict[str, Any] | None = None
+    priors: list[Prior] = field(default_factory=list)  # of other sweeps, for the sampler alone
+    baseline: Baseline | None = None
+    last_close: Close | None = None
     used_s: float = 0.0  # by sessions that ended, killed ones up to their last event
     trained_s: float = (
         0.0  # of all epochs, those included that a killed session's successor trained again
@@ -160,69 +157,79 @@ class History:
         None  # score and trial, failed ones aside, and those that may not win
     )
     ended_since_best: int = 0  # trials that ended after it was found, without a better one
-    data: list[tuple[int, dict[str, Any]]] = field(
+    data: list[tuple[int, DataNote]] = field(
         default_factory=list
     )  # how many trials there were before each note about data
     _session_started: float | None = None
     _last_time: float = 0.0
 
+    @classmethod
+    def of(cls, events: Iterable[Event]) -> Self | None:
+        """What they add up to; None where the first is not a sweep's specification."""
+        first, *others = events
+        if not isinstance(first.body, Sweep):
+            return None
+        history = cls(first.body.spec, first.time, _last_time=first.time)
+        for event in others:
+            history.apply(event)
+        return history
+
     def apply(self, event: Event) -> None:
         body = event.body
-        if event.kind in ("session", "close") and self._session_started is not None:
-            self.used_s += (
-                event.time if event.kind == "close" else self._last_time
-            ) - self._session_started
-            self._session_started = None
-        if event.kind == "session":
-            self._session_started = event.time
-        self._last_time = event.time
-        match event.kind:
-            case "sweep":
-                self.spec, self.started = SweepSpec(**body["spec"]), event.time
-            case "session":
-                # A resumed sweep may have more trials, another budget or another number of workers.
-                self.spec, self.last_close = SweepSpec(**body["spec"]), None
-            case "prior":
-                self.priors.append(body)
-            case "baseline":
-                self.baseline = body
-            case "suggest":
-                assert event.trial is not None
-                self.trials[event.trial] = Trial(
-                    event.trial,
-                    body["params"],
-                    body["distributions"],
-                    body["settings"],
-                    event.time,
-                    num_parameters=body.get("num_parameters"),
-                    queued=body.get("queued"),
-                    precision=body.get("precision"),
-                )
-            case "epoch":
+        match body:
+            case Epoch():
                 trial = self._trial(event)
                 trial.add_epoch(body)
                 self._count_epoch(trial, body)
-            case "checkpoint":
+            case Checkpoint():
                 trial = self._trial(event)
                 trial.earlier_checkpoint, trial.checkpoint = trial.checkpoint, body
-            case "decision":
-                self._trial(event).decided = body["epoch"]
-            case "end":
+            case RungDecision():
+                self._trial(event).decided = body.epoch
+            case End():
                 trial = self._trial(event)
-                trial.state, trial.reason, trial.ended = body["state"], body["reason"], event.time
-                trial.is_lost = body.get("is_lost", False)
+                trial.state, trial.reason, trial.ended = body.state, body.reason, event.time
+                trial.is_lost = body.is_lost
                 self._count_end(trial)
-            case "close":
+            case Suggestion():
+                assert event.trial is not None
+                self.trials[event.trial] = Trial(
+                    event.trial,
+                    body.params,
+                    body.distributions,
+                    body.settings,
+                    event.time,
+                    num_parameters=body.num_parameters,
+                    queued=body.queued,
+                    precision=body.precision,
+                )
+            case Session():
+                # A resumed sweep may have more trials, another budget or another number of workers.
+                self.spec, self.last_close = body.spec, None
+                self._end_session(self._last_time)  # of a driver that died
+                self._session_started = event.time
+            case Close():
                 self.last_close = body
-            case "note" if body.get("about") == "dead worker":
-                self.trials[body["trial"]].dead_workers += 1
-            case "note" if body.get("about") == "data":
+                self._end_session(event.time)
+            case Prior():
+                self.priors.append(body)
+            case Baseline():
+                self.baseline = body
+            case DeadWorker():
+                self.trials[body.trial].dead_workers += 1
+            case DataNote():
                 self.data.append((len(self.trials), body))
-                self._begin_again(body.get("restarted", ()))
-                if body.get("changed") and not body["only_train_labels"]:
+                self._begin_again(body.restarted)
+                if body.changed and not body.only_train_labels:
                     self.best, self.ended_since_best = None, 0
             case _:
                 pass
+        self._last_time = event.time
+
+    def _end_session(self, when: float) -> None:
+        if self._session_started is not None:
+            self.used_s += when - self._session_started
+            self._session_started = None
 
     def _begin_again(self, numbers: Sequence[int]) -> None:
         """Trials that were interrupted, and whose data were changed: what they had is of no use."""
@@ -238,16 +245,16 @@ class History:
             self._find_best()
 
     @property
-    def data_changes(self) -> list[tuple[int, dict[str, Any]]]:
+    def data_changes(self) -> list[tuple[int, DataNote]]:
         """The notes with what had `changed`, where somebody went on all the same."""
-        return [(before, body) for before, body in self.data if body.get("changed")]
+        return [(before, note) for before, note in self.data if note.changed]
 
     def data_of(self, number: int) -> int:
         """Which data a trial was trained on: 1 for those that the sweep began with, 2 after their
         first change.
         """
         return 1 + sum(
-            number >= before or number in body["restarted"] for before, body in self.data_changes
+            number >= before or number in note.restarted for before, note in self.data_changes
         )
 
     def may_win(self, number: int) -> bool:
@@ -255,7 +262,7 @@ class History:
         for these features.
         """
         return all(
-            body["only_train_labels"] for _, body in self.data_changes[self.data_of(number) - 1 :]
+            note.only_train_labels for _, note in self.data_changes[self.data_of(number) - 1 :]
         )
 
     def manifest_of(self, number: int) -> str | None:
@@ -263,35 +270,35 @@ class History:
         say.
         """
         found = None
-        for before, body in self.data:
-            if found is None or number >= before or number in body.get("restarted", ()):
-                found = str(body["manifest"]["sha256"])
+        for before, note in self.data:
+            if found is None or number >= before or number in note.restarted:
+                found = note.manifest.sha256
         return found
 
     def data_account(self) -> list[str]:
         """A sentence for each time that the data were changed."""
         found = []
-        for version, (before, body) in enumerate(self.data_changes, start=2):
+        for version, (before, note) in enumerate(self.data_changes, start=2):
             scores = (
                 ""
-                if body["only_train_labels"]
+                if note.only_train_labels
                 else "; those before it do not compete for the bundle any more"
             )
             again = (
-                f"; begun again on them: {', '.join(map(str, body['restarted']))}"
-                if body["restarted"]
+                f"; begun again on them: {', '.join(map(str, note.restarted))}"
+                if note.restarted
                 else ""
             )
             found.append(
                 f"data {version}, from trial {before} on, are not those that the trials before it"
-                f" were trained on ({'; '.join(body['changed'])}){again}{scores}"
+                f" were trained on ({'; '.join(note.changed)}){again}{scores}"
             )
         return found
 
-    def _count_epoch(self, trial: Trial, body: dict[str, Any]) -> None:
-        if "copied_from" not in body:
-            self.trained_s += body["seconds"]
-        score = body["metrics"].get(self.spec.metric, -math.inf) if self.spec else -math.inf
+    def _count_epoch(self, trial: Trial, entry: Epoch) -> None:
+        if entry.copied_from is None:
+            self.trained_s += entry.seconds
+        score = entry.metrics.get(self.spec.metric, -math.inf)
         if score > (self.best[0] if self.best else -math.inf):
             self.best, self.ended_since_best = (score, trial.number), 0
 
@@ -300,11 +307,10 @@ class History:
         self.num_ended += 1
         was_best = self.best is not None and self.best[1] == trial.number
         self.ended_since_best += not was_best or trial.state == "failed"
-        if was_best and trial.state == "failed" and self.spec is not None:
+        if was_best and trial.state == "failed":
             self._find_best()  # what failed does not win: the best of the others is the best again
 
     def _find_best(self) -> None:
-        assert self.spec is not None
         first = next(
             (
                 other

@@ -1,17 +1,22 @@
 """Who runs a sweep: one process at a time, which says so in `runs/NAME/lock` and renews it every
 few seconds.
+
+By hand because filelock's lease does less: it neither says who holds the lock and since when, nor
+whether anyone does, a dead host's is free only after a minute's watching, and the empty file that a
+sweep leaves counts as held for ever.
 """
 
 import contextlib
-import fcntl
 import getpass
 import json
 import os
 import socket
 import threading
 import time
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+
+from mmm.files import lock
 
 HEARTBEAT_S = 10.0
 STALE_S = 60.0  # six beats missed; hosts' clocks may differ by less than that
@@ -19,6 +24,29 @@ STALE_S = 60.0  # six beats missed; hosts' clocks may differ by less than that
 
 class LockError(ValueError):
     """Someone else runs the sweep."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Holder:
+    """What the file says."""
+
+    owner: str = "someone"
+    host: str = "this host"
+    process: int | str = "unknown"
+    since: str = "just now"
+    heartbeat: float = 0.0  # seconds since 1970
+
+    def __str__(self) -> str:
+        return f"{self.owner}, process {self.process} on {self.host}, since {self.since}"
+
+    @property
+    def age_s(self) -> float:
+        return max(0.0, time.time() - self.heartbeat)
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the kernel's lock need not reach it."""
+        return self.host != socket.gethostname()
 
 
 class Lock:
@@ -37,23 +65,23 @@ class Lock:
         """Raises LockError saying who holds it."""
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            found, age_s = self._read()
+            before = _read(self._file)
             try:
                 try:
-                    fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    lock(self._file)
                 except BlockingIOError:
                     time.sleep(0.05)  # somebody may just be looking whether it is held
-                    fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    lock(self._file)
             except BlockingIOError:
-                raise LockError(f"{_who(found)}, last heartbeat {age_s:.0f} s ago") from None
-            if found and found.get("host") != socket.gethostname():
-                if age_s < STALE_S:
-                    again_s = STALE_S - age_s
+                before = before or _Holder(heartbeat=time.time())
+                raise LockError(f"{before}, last heartbeat {before.age_s:.0f} s ago") from None
+            if before is not None and before.is_elsewhere:
+                if before.age_s < STALE_S:
                     raise LockError(
-                        f"{_who(found)}, last heartbeat {age_s:.0f} s ago (if it is dead: free in"
-                        f" {again_s:.0f} s)"
+                        f"{before}, last heartbeat {before.age_s:.0f} s ago (if it is dead: free"
+                        f" in {STALE_S - before.age_s:.0f} s)"
                     )
-                self.replaced = f"{_who(found)}, silent for {age_s:.0f} s"
+                self.replaced = f"{before}, silent for {before.age_s:.0f} s"
         except BaseException:
             os.close(self._file)
             raise
@@ -61,12 +89,8 @@ class Lock:
             owner = getpass.getuser()
         except (KeyError, OSError):  # a container whose user has no name
             owner = f"user {os.getuid()}"
-        self._holder = {
-            "owner": owner,
-            "host": socket.gethostname(),
-            "process": os.getpid(),
-            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-        }
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        self._holder = _Holder(owner, socket.gethostname(), os.getpid(), since)
         os.ftruncate(self._file, 0)
         self._write()
         self._thread.start()
@@ -79,26 +103,14 @@ class Lock:
 
     def _beat(self) -> None:
         while not self._released.wait(HEARTBEAT_S):
-            with contextlib.suppress(
-                OSError
-            ):  # storage that is away for a moment: the next beat may reach it
+            # Storage that is away for a moment: the next beat may reach it.
+            with contextlib.suppress(OSError):
                 self._write()
 
     def _write(self) -> None:
         # Always of one length, so that a reader never sees the end of an older one.
-        os.pwrite(
-            self._file, json.dumps({**self._holder, "heartbeat": f"{time.time():.3f}"}).encode(), 0
-        )
-
-    def _read(self) -> tuple[dict[str, Any], float]:
-        """What the file says, empty where nobody holds it, and how old that is."""
-        text = os.pread(self._file, 4096, 0)
-        try:
-            found = json.loads(text) if text else {}
-            heartbeat = float(found["heartbeat"]) if text else time.time()
-        except (ValueError, TypeError, KeyError):  # half written
-            found, heartbeat = {"host": "another host"}, os.fstat(self._file).st_mtime
-        return found, max(0.0, time.time() - heartbeat)
+        said = {**asdict(self._holder), "heartbeat": f"{time.time():.3f}"}
+        os.pwrite(self._file, json.dumps(said).encode(), 0)
 
 
 def is_held(path: Path) -> bool:
@@ -108,24 +120,22 @@ def is_held(path: Path) -> bool:
     except FileNotFoundError:
         return False
     try:
-        text = os.pread(file, 4096, 0)
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        found = json.loads(text) if text else {}
-        age_s = time.time() - float(found.get("heartbeat", 0.0))
-        return found.get("host") not in (None, socket.gethostname()) and age_s < STALE_S
-    except (BlockingIOError, ValueError):  # the second: it is just being written
+        holder = _read(file)
+        lock(file)
+        return holder is not None and holder.is_elsewhere and holder.age_s < STALE_S
+    except BlockingIOError:
         return True
     finally:
         os.close(file)
 
 
-def _who(found: dict[str, Any]) -> str:
-    return "{owner}, process {process} on {host}, since {since}".format_map(
-        {
-            "owner": "someone",
-            "process": "unknown",
-            "host": "this host",
-            "since": "just now",
-            **found,
-        }
-    )
+def _read(file: int) -> _Holder | None:
+    """None where nobody holds it."""
+    text = os.pread(file, 4096, 0)
+    if not text:
+        return None
+    try:
+        said = _Holder(**json.loads(text))
+        return replace(said, heartbeat=float(said.heartbeat))
+    except (ValueError, TypeError):  # half written
+        return _Holder(host="another host", heartbeat=os.fstat(file).st_mtime)

@@ -2,11 +2,31 @@
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Self
 from urllib.parse import urlsplit, urlunsplit
 
+from mmm.metrics import OBJECTIVES
+from mmm.setting import Setting
+from mmm.training.config import SCALINGS
+from mmm.training.config import Params as Params
+from mmm.training.config import ParamValue as ParamValue
+from search.ledger.durations import parse_duration
+
 REPEATS = ("new-seed", "reuse")
+
+
+def parse_packs(text: str) -> int | None:
+    """`auto` -> None, `off` -> 1, `8` -> 8. Raises ValueError."""
+    if text == "auto":
+        return None
+    if text != "off" and not re.fullmatch(r"[1-9]\d{0,3}", text):
+        raise ValueError(
+            f"--packs {text!r} is not understood; expected auto, off or a number of trials, for"
+            " example 8"
+        )
+    return 1 if text == "off" else int(text)
 
 
 @dataclass(frozen=True)
@@ -17,55 +37,135 @@ class SweepSpec:
     space: str
     manifest: str
     features: str
-    trials: int
-    epochs: int
-    workers: int
-    gpus_per_trial: float = 0.0
-    metric: str = "macro_f1"
-    time_budget_s: float | None = None
-    seed: int = 1
-    first_rung: int = 5
-    factor: int = 3
-    tracking_uri: str | None = None  # None: SQLite in the runs folder
-    address: str | None = None
-    keep: int = 20  # trials whose weights stay on disk
+    trials: Annotated[int, Setting("Settings to try.", 1, default=40)]
+    epochs: Annotated[int, Setting("Epochs of a trial that is not stopped early.", 1, default=27)]
+    workers: Annotated[int, Setting("Trials at a time \\[one a core, or a GPU share].", 1)]
+    gpus_per_trial: Annotated[
+        float, Setting("GPUs of a trial; 0.25 lets four share one.", 0, wrong="is negative")
+    ] = 0.0
+    metric: Annotated[str, Setting("Validation metric to maximise.", choices=OBJECTIVES)] = (
+        "macro_f1"
+    )
+    time_budget_s: Annotated[
+        float | None,
+        Setting(
+            "Stop after this long, all sessions together, for example 2h.",
+            flag="--time-budget",
+            parse=parse_duration,
+        ),
+    ] = None
+    seed: Annotated[int, Setting("Of the sampler and of the trials.")] = 1
+    first_rung: Annotated[int, Setting("ASHA: first epoch at which trials are stopped.", 1)] = 5
+    factor: Annotated[int, Setting("ASHA: one in so many goes on.", 2)] = 3
+    tracking_uri: Annotated[
+        str | None, Setting("MLflow's tracking URI \\[SQLite in the runs folder].")
+    ] = None
+    address: Annotated[
+        str | None, Setting("Ray cluster to join, for example auto \\[a local one].")
+    ] = None
+    keep: Annotated[int, Setting("Trials whose weights stay on disk.", 1)] = 20
     command: str = ""
     # Budgets of all sessions together, beside trials and time; None: without end.
-    compute_budget_s: float | None = None  # training, summed over workers
-    gpu_hours: float | None = None
-    target: float | None = None  # score
-    patience: int | None = None  # ended trials without a better score
+    compute_budget_s: Annotated[
+        float | None,
+        Setting(
+            "Stop after so much training, summed over workers, for example 10h.",
+            flag="--compute-budget",
+            parse=parse_duration,
+        ),
+    ] = None
+    gpu_hours: Annotated[
+        float | None, Setting("Stop after so many hours of GPUs in training.", 0, above=True)
+    ] = None
+    target: Annotated[
+        float | None,
+        Setting(
+            "Stop when the best validation score reaches this.",
+            0,
+            1,
+            above=True,
+            wrong="is no score to reach; expected above 0 and at most 1",
+        ),
+    ] = None
+    patience: Annotated[
+        int | None,
+        Setting("Stop after so many ended trials without a better score.", 0, above=True),
+    ] = None
     # What a trial may cost.
-    max_parameters: int | None = None
-    max_ms_per_utterance: float | None = None
-    max_memory_mb: float | None = None
-    repeats: str = "new-seed"  # of settings that were trained: one of REPEATS
-    enqueue: list[dict[str, Any]] = field(
-        default_factory=list
-    )  # parameter points that run before the space's known good ones
-    system_metrics: bool = False  # in MLflow, beside what is learned
-    packs: int | None = (
-        None  # trials of one shape that a worker trains as one model; None: as measured
-    )
-    precision: str = "auto"  # of training; auto: bf16 where it is faster
+    max_parameters: Annotated[
+        int | None, Setting("Larger models fail without training.", 0, above=True)
+    ] = None
+    max_ms_per_utterance: Annotated[
+        float | None, Setting("Trials that validate slower fail.", 0, above=True)
+    ] = None
+    max_memory_mb: Annotated[
+        float | None, Setting("Trials that hold more memory fail.", 0, above=True)
+    ] = None
+    repeats: Annotated[
+        str,
+        Setting(
+            "Settings that were trained: new-seed, or reuse what the ledger has.", choices=REPEATS
+        ),
+    ] = "new-seed"
+    # Parameter points that run before the space's known good ones.
+    enqueue: list[Params] = field(default_factory=list)
+    system_metrics: Annotated[bool, Setting("Send CPU, GPU and memory use to MLflow, too.")] = False
+    packs: Annotated[  # None: as measured
+        int | None,
+        Setting(
+            "Trials of one shape that a worker trains as one model \\[auto, one worker: off].",
+            metavar="auto|off|N",
+            parse=parse_packs,
+        ),
+    ] = None
+    precision: Annotated[
+        str, Setting("Of training: float32, bf16, or auto: what is fast there.")
+    ] = "auto"
     # What `precision` came to where the sweep began, by architecture, so that no trial depends on
     # the machine it is trained on.
     precisions: dict[str, str] | None = None
-    audio_features: list[str] | None = (
-        None  # that the folder held when the sweep began, for spaces that look; None: older sweeps
-    )
+    # Speech features that the folder held when the sweep began, for spaces that look; None: older
+    # sweeps.
+    audio_features: list[str] | None = None
     # Of trials whose space does not say; ledgers from before there was a choice have no entry, and
     # go on without scaling.
-    input_scaling: str = "none"
-    max_equal_failures: int = 5  # in a row, after which the sweep ends; 0: it never does for that
+    input_scaling: Annotated[
+        str,
+        Setting(
+            "standard: columns of the features with mean 0, deviation 1 over training rows; none:"
+            " as they are.",
+            choices=SCALINGS,
+            default="standard",
+        ),
+    ] = "none"
+    max_equal_failures: Annotated[
+        int,
+        Setting(
+            "Stop after N trials in a row that failed for the same reason, 0: never.",
+            0,
+            wrong="is negative; expected a number of trials, or 0 for no end",
+            metavar="N",
+        ),
+    ] = 5
 
     @property
     def limits_cost(self) -> bool:
         """Whether a trial may fail for what it takes while it trains."""
         return self.max_ms_per_utterance is not None or self.max_memory_mb is not None
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, object]) -> Self:
+        """What a ledger has of it; what an earlier version left out has its default. Raises
+        ValueError where it names what this version does not know: it may decide what the sweep
+        does.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := found.keys() - known:
+            raise ValueError(f"the specification has {', '.join(sorted(unknown))}")
+        return cls(**found)  # type: ignore[arg-type]
 
     @property
     def rungs(self) -> list[int]:

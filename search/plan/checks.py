@@ -1,24 +1,22 @@
-"""Everything that can be refused is refused here, before Ray starts and before anything is
-written.
+"""Everything that can be refused is refused here, before Ray starts and before anything is written,
+in one list for `run`, `resume` and `plan`.
 """
 
 import contextlib
-import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from mmm.device import cpus_here
 from mmm.features.encode_command import encode_command
 from mmm.features.store import list_recipes
-from mmm.metrics import OBJECTIVES
-from mmm.training.scaling import SCALINGS
+from mmm.setting import option_faults
+from mmm.training.config import Params, ParamValue
 from search.ledger.files import check_name
-from search.ledger.spec import REPEATS, SweepSpec, check_tracking_uri
+from search.ledger.spec import SweepSpec, check_tracking_uri
 from search.space.enqueue import Point, as_params
 from search.space.load import check_space, load_space
 from search.space.settings import SettingsCheck, sweep_precisions, trial_config, with_features_there
@@ -27,9 +25,24 @@ from spaces import Space
 _MAX_PASSES = 10  # over a space, for faults of which each pass finds one
 
 
-def check_all(spec: SweepSpec) -> tuple[Space, SettingsCheck]:
-    """The space and the data that a sweep would run with. Raises ValueError with all that `run`
-    would refuse, one after another.
+@dataclass(frozen=True)
+class Checked:
+    """A sweep that can run: its specification with the enqueued points in it, its space, what its
+    settings were checked with.
+    """
+
+    spec: SweepSpec
+    space: Space
+    settings_check: SettingsCheck
+
+
+def check(
+    spec: SweepSpec, points: Sequence[Point] = (), settings_check: SettingsCheck | None = None
+) -> Checked:
+    """A sweep that can run. Raises ValueError with all that keeps it from it, one after another.
+
+    `points` are enqueued after those of the specification. `settings_check` is that of a sweep that
+    goes on; a new one gets the speech features that its folder holds.
     """
     faults: list[str] = []
 
@@ -41,58 +54,74 @@ def check_all(spec: SweepSpec) -> tuple[Space, SettingsCheck]:
             if str(error) not in faults:
                 faults.append(str(error))
 
-    space = settings_check = None
     with listed():
         check_spec(spec)
     spec = replace(spec, epochs=max(1, spec.epochs))  # told above, not once more of every setting
-    if not Path(spec.manifest).is_file():
-        faults.append(
-            f"{spec.manifest}: no such manifest; make one with: mmm prepare csv FILE -o"
-            " manifest.csv"
-        )
-    else:
+    has_features = Path(spec.features).is_dir()
+    if settings_check is None:
         with listed():
-            settings_check = SettingsCheck(spec)
-    if not (has_features := Path(spec.features).is_dir()):
+            settings_check = _data_of(spec)
+        with listed():
+            spec = with_features_there(spec) if has_features else spec
+    if not has_features:
         faults.append(
             f"{spec.features}: no such features folder; run:"
             f" {encode_command(spec.manifest, spec.features)}"
         )
-    if has_features:
-        with listed():
-            spec = with_features_there(spec)
+    space, queue = None, list(spec.enqueue)
     with listed():
         space = load_space(spec.space, spec.audio_features)
+    drawn: list[Params] = []
     if space is not None:
         drawn, found = _drawn_settings(space, spec)
         faults += found
+
+        def complete(settings: Params) -> Params:
+            drawn.append(settings)
+            return trial_config(settings, spec).params()
+
+        for point in () if found else points:
+            with listed():
+                queue.append(dict(as_params(space, *point, complete)))
         if has_features:
             with listed():
                 check_contexts(spec, drawn)
-            if settings_check is not None and not faults:
-                for settings in drawn:
-                    with listed():
-                        settings_check(settings)
-    if faults:
-        raise ValueError("\nalso: ".join(faults))
-    assert space is not None
-    assert settings_check is not None
-    return space, settings_check
+    if space is not None and settings_check is not None and not faults:
+        sizes = []
+        for settings in drawn:
+            with listed():
+                sizes.append(settings_check(settings))
+        if spec.max_parameters is not None and spec.max_parameters < min(sizes, default=0):
+            faults.append(
+                f"--max-parameters {spec.max_parameters:,}: no model that the space was seen to"
+                f" make is that small; the smallest has {min(sizes):,}"
+            )
+        if not faults:
+            return Checked(replace(spec, enqueue=queue), space, settings_check)
+    raise ValueError("\nalso: ".join(faults))
 
 
-def _drawn_settings(space: Space, spec: SweepSpec) -> tuple[list[Mapping[str, Any]], list[str]]:
+def _data_of(spec: SweepSpec) -> SettingsCheck:
+    if not Path(spec.manifest).is_file():
+        raise FileNotFoundError(
+            f"{spec.manifest}: no such manifest; make one with: mmm prepare csv FILE -o"
+            " manifest.csv"
+        )
+    return SettingsCheck(spec)
+
+
+def _drawn_settings(space: Space, spec: SweepSpec) -> tuple[list[Params], list[str]]:
     """Settings that are right by themselves, and a fault of each kind that others have."""
     told: set[str] = set()
     faults: list[str] = []
-    drawn: list[Mapping[str, Any]] = []
+    drawn: list[Params] = []
 
-    def settings_alone(settings: Mapping[str, Any]) -> None:
+    def settings_alone(settings: Params) -> None:
         try:
             trial_config(settings, spec)
         except ValueError as error:
-            kind = re.sub(
-                r"[\d.]+(e-?\d+)?", "", str(error)
-            )  # another value out of the same range is the same fault
+            # Another value out of the same range is the same fault.
+            kind = re.sub(r"[\d.]+(e-?\d+)?", "", str(error))
             if kind not in told:
                 told.add(kind)
                 raise
@@ -114,55 +143,13 @@ def _drawn_settings(space: Space, spec: SweepSpec) -> tuple[list[Mapping[str, An
 
 def check_spec(spec: SweepSpec) -> None:
     """Raise ValueError with every fault of a sweep's options that can be seen without its data."""
-    faults = []
     check_name(spec.name)
-    for name, low in (
-        ("trials", 1),
-        ("epochs", 1),
-        ("workers", 1),
-        ("first_rung", 1),
-        ("factor", 2),
-        ("keep", 1),
-    ):
-        if getattr(spec, name) < low:
-            faults.append(
-                f"--{name.replace('_', '-')} {getattr(spec, name)} is too small; expected at least"
-                f" {low}"
-            )
-    for name in (
-        "patience",
-        "max_parameters",
-        "gpu_hours",
-        "max_ms_per_utterance",
-        "max_memory_mb",
-    ):
-        value = getattr(spec, name)
-        if value is not None and not 0 < value < math.inf:
-            faults.append(f"--{name.replace('_', '-')} {value:g} is out of range; expected above 0")
-    if spec.max_equal_failures < 0:
-        faults.append(
-            f"--max-equal-failures {spec.max_equal_failures} is negative; expected a number of"
-            " trials, or 0 for no end"
-        )
-    if spec.target is not None and not 0 < spec.target <= 1:
-        faults.append(
-            f"--target {spec.target:g} is no score to reach; expected above 0 and at most 1"
-        )
+    faults = list(option_faults(spec))
     if spec.gpu_hours is not None and spec.gpus_per_trial == 0:
         faults.append(
             "--gpu-hours without --gpus-per-trial would never be used up; use --compute-budget"
         )
-    if spec.repeats not in REPEATS:
-        faults.append(f"unknown --repeats {spec.repeats!r}; expected one of {', '.join(REPEATS)}")
-    if spec.input_scaling not in SCALINGS:
-        faults.append(
-            f"unknown --input-scaling {spec.input_scaling!r}; expected one of {', '.join(SCALINGS)}"
-        )
-    if spec.metric not in OBJECTIVES:
-        faults.append(f"unknown --metric {spec.metric!r}; expected one of {', '.join(OBJECTIVES)}")
-    if spec.gpus_per_trial < 0:
-        faults.append(f"--gpus-per-trial {spec.gpus_per_trial:g} is negative")
-    elif spec.gpus_per_trial > 1 and spec.gpus_per_trial != int(spec.gpus_per_trial):
+    if spec.gpus_per_trial > 1 and spec.gpus_per_trial != int(spec.gpus_per_trial):
         faults.append(
             f"--gpus-per-trial {spec.gpus_per_trial:g}: above 1 it must be a whole number"
         )
@@ -191,35 +178,38 @@ def check_spec(spec: SweepSpec) -> None:
         raise ValueError("; ".join(faults))
 
 
-def check_contexts(spec: SweepSpec, drawn: list[Mapping[str, Any]]) -> None:
+def check_contexts(spec: SweepSpec, drawn: Sequence[Params]) -> None:
     """Raise FileNotFoundError naming every context and speech feature that a space needs and the
     folder lacks, at once.
     """
     recipes = list_recipes(Path(spec.features), Path(spec.manifest)).values()
-    lacking = []
-    wanted: dict[str, Any] = {}
-    for option, kind, name, default in (
-        ("context", "text", "context", 1),
-        ("audio-feature", "audio", "feature", "hidden_state"),
-    ):
-        needed = {settings.get(option.replace("-", "_"), default) for settings in drawn}
-        there = {recipe[name] for recipe in recipes if recipe["kind"] == kind}
-        if missing := sorted(needed - there, key=str):
-            wanted["contexts" if kind == "text" else "audio_features"] = missing
-            lacking.append(
-                (
-                    option,
-                    ",".join(map(str, missing)),
-                    ", ".join(map(str, sorted(there, key=str))) or "none",
-                )
-            )
-    if lacking:
-        what = "; ".join(
-            f"no features for {option}={values} (found: {there})"
-            for option, values, there in lacking
+    held = {recipe["context"] for recipe in recipes if recipe["kind"] == "text"}
+    contexts = _lacking({settings.get("context", 1) for settings in drawn}, held)
+    held_features = {recipe["feature"] for recipe in recipes if recipe["kind"] == "audio"}
+    needed = {settings.get("audio_feature", "hidden_state") for settings in drawn}
+    features = _lacking(needed, held_features)
+    faults = [
+        f"no features for {option}={','.join(missing)}"
+        f" (found: {', '.join(sorted(map(str, there))) or 'none'})"
+        for option, missing, there in (
+            ("context", contexts, held),
+            ("audio-feature", features, held_features),
         )
-        command = encode_command(spec.manifest, spec.features, recipes, **wanted)
-        raise FileNotFoundError(f"{spec.features}/: {what}; run: {command}")
+        if missing
+    ]
+    if faults:
+        command = encode_command(
+            spec.manifest,
+            spec.features,
+            recipes,
+            contexts=map(int, contexts),
+            audio_features=features,
+        )
+        raise FileNotFoundError(f"{spec.features}/: {'; '.join(faults)}; run: {command}")
+
+
+def _lacking(needed: Set[ParamValue], there: Set[int | str]) -> list[str]:
+    return sorted(str(value) for value in needed - there)
 
 
 def default_workers(gpus_per_trial: float) -> int:
@@ -227,45 +217,3 @@ def default_workers(gpus_per_trial: float) -> int:
     if gpus_per_trial > 0:
         return max(1, int(torch.cuda.device_count() / gpus_per_trial))
     return cpus_here()
-
-
-@dataclass(frozen=True)
-class Checked:
-    """A sweep that can run: its specification with the enqueued points in it, its space, what its
-    settings were checked with.
-    """
-
-    spec: SweepSpec
-    space: Space
-    settings_check: SettingsCheck
-
-
-def check(
-    spec: SweepSpec, points: Sequence[Point] = (), settings_check: SettingsCheck | None = None
-) -> Checked:
-    """Refuse what cannot run, before Ray starts and before anything is written. `points` are
-    enqueued after those of the spec.
-    """
-    check_spec(spec)
-    space = load_space(spec.space, spec.audio_features)
-    settings_check = settings_check or SettingsCheck(spec)
-    drawn: list[Mapping[str, Any]] = []
-
-    def settings_alone(settings: Mapping[str, Any]) -> None:
-        trial_config(settings, spec)
-        drawn.append(settings)
-
-    def complete(settings: Mapping[str, Any]) -> dict[str, Any]:
-        drawn.append(settings)
-        return trial_config(settings, spec).params()
-
-    check_space(space, settings_alone)
-    queue = [*spec.enqueue, *(as_params(space, *point, complete) for point in points)]
-    check_contexts(spec, drawn)
-    smallest = min(settings_check(settings) for settings in drawn)
-    if spec.max_parameters is not None and smallest > spec.max_parameters:
-        raise ValueError(
-            f"--max-parameters {spec.max_parameters:,}: no model that the space was seen to make is"
-            f" that small; the smallest has {smallest:,}"
-        )
-    return Checked(replace(spec, enqueue=queue), space, settings_check)

@@ -8,7 +8,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
@@ -50,7 +49,7 @@ class Measured:
     parameters: int
     peak_bytes: int
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         return {
             "seconds_per_epoch": self.seconds,
             "parameters": self.parameters,

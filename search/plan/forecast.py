@@ -4,9 +4,7 @@ what would be refused.
 
 import contextlib
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -14,9 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from mmm.device import cpus_here
-from search.durations import duration
-from search.ledger.spec import SweepSpec
-from search.plan.checks import check_all
+from search.ledger.durations import duration
+from search.ledger.spec import Params, SweepSpec
+from search.plan.checks import check as check_sweep
 from search.plan.cost import Cost, measure_all
 from search.plan.rungs import Rungs, expected_rungs
 from search.space.sampling import draw
@@ -49,7 +47,7 @@ class Forecast:
     spec: SweepSpec
     space: Space
     tree: SpaceTree
-    fixed: dict[str, Any]  # settings that the space always gives
+    fixed: Params  # settings that the space always gives
     num_unfit: (
         int  # of _NUM_DRAWS drawn settings: the space fails on them, or they cannot be trained
     )
@@ -87,7 +85,7 @@ class Forecast:
     def worker_bytes(self) -> int:
         return max(cost.peak_bytes for cost in self.costs)
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         combinations, is_exact = self.tree.num_combinations()
         return {
             "spec": self.spec.as_json(),
@@ -135,7 +133,8 @@ def forecast(spec: SweepSpec, console: Console) -> Forecast:
     would be refused.
     """
     started = time.monotonic()
-    space, check = check_all(spec)
+    checked = check_sweep(spec)
+    space, check = checked.space, checked.settings_check
     drawn = draw(space, _NUM_DRAWS)
     configs, params = [], []
     for point, distributions, settings in drawn:
@@ -206,7 +205,7 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value == int(value) or value >= 100 else f"{value:.1f}"
 
 
-def _words(settings: Mapping[str, Any]) -> str:
+def _words(settings: Params) -> str:
     return " ".join(
         f"{name}={value:.2g}" if isinstance(value, float) else f"{name}={value}"
         for name, value in settings.items()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from search.engine.asha import decide
 from search.ledger.history import Trial
+from search.ledger.records import Epoch
 from search.ledger.spec import SweepSpec
 
 _MAX_SIMULATED = 100  # trials; more reach the rungs in the same proportions
@@ -54,7 +55,16 @@ def expected_rungs(spec: SweepSpec, learned_sd: float = 0.0) -> Rungs:
             now, number, stage = heapq.heappop(queue)
             reached[stage] += 1
             trial = trials.setdefault(number, Trial(number, {}, {}, {}, 0.0))
-            trial.add_epoch({"epoch": stages[stage], "metrics": {spec.metric: scores[number]}})
+            trial.add_epoch(
+                Epoch(
+                    epoch=stages[stage],
+                    train_loss=0.0,
+                    metrics={spec.metric: scores[number]},
+                    seconds=0.0,
+                    alone_seconds=0.0,
+                    ended=0.0,
+                )
+            )
             is_last = stage == len(stages) - 1
             if (
                 not is_last

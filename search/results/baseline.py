@@ -3,36 +3,29 @@ is no trial of the sweep.
 """
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from mmm.bundle.records import Provenance
 from mmm.bundle.write import save_run_bundle
 from mmm.manifest import Manifest
+from mmm.metrics import value_of
 from mmm.training.baselines import fitted, tuned
+from mmm.training.config import Params
 from search.ledger.history import History
+from search.ledger.records import Baseline
 from search.ledger.spec import SweepSpec
 
 FOLDER = "baseline"  # its bundle, in the sweep's folder
 TRIAL = "linear"  # in the place of a number
 
 
-@dataclass(frozen=True)
-class Baseline:
-    """The ledger's record of it."""
-
-    settings: Mapping[str, Any]
-    metrics: Mapping[str, Any]  # validation
-    seconds: float
-
-    @property
-    def words(self) -> str:
-        """`K=3 C=0.1 class_weight=none`."""
-        return (
-            f"K={self.settings['context']} C={self.settings['c']:g}"
-            f" class_weight={self.settings['class_weight']}"
-        )
+def words(found: Baseline) -> str:
+    """`K=3 C=0.1 class_weight=none`."""
+    return (
+        f"K={found.settings['context']} C={found.settings['c']:g}"
+        f" class_weight={found.settings['class_weight']}"
+    )
 
 
 def fit_baseline(
@@ -41,52 +34,50 @@ def fit_baseline(
     folder: Path,
     num_changes: int,
     progress: Callable[[str], None],
-) -> dict[str, Any]:
-    """Tune and fit it and write its bundle; returns the body of its event. `num_changes`: how often
+) -> Baseline:
+    """Tune and fit it and write its bundle. `num_changes`: how often
     the data were changed before.
     """
     started, config = time.monotonic(), None
-    given = {"inputs": "both", "input_scaling": "standard", "seed": spec.seed}
+    given: Params = {"inputs": "both", "input_scaling": "standard", "seed": spec.seed}
     tries = tuned(manifest, Path(spec.features), spec.metric, given)
     for done, total, config in tries:  # noqa: B007
         progress(f"linear baseline: {done} of {total} settings tried")
     assert config is not None
     run = fitted(config, manifest, Path(spec.features), spec.metric)
-    about = {"sweep": spec.name, "trial": TRIAL, "space": spec.space}
+    about = Provenance(sweep=spec.name, trial=TRIAL, space=spec.space)
     digest = save_run_bundle(
         run, folder / FOLDER, name=f"linear K{config.context} baseline", provenance=about
     )
-    return {
-        "settings": config.params(),
-        "metrics": run.best_metrics,
-        "seconds": time.monotonic() - started,
-        "sha256": digest,
-        "num_parameters": sum(weight.numel() for weight in run.model.parameters()),
-        "data_changes": num_changes,
-    }
+    return Baseline(
+        settings=config.params(),
+        metrics=run.best_metrics,
+        seconds=time.monotonic() - started,
+        sha256=digest,
+        num_parameters=sum(weight.numel() for weight in run.model.parameters()),
+        data_changes=num_changes,
+    )
 
 
 def baseline_of(history: History) -> Baseline | None:
     """The baseline on the data as they are now; None where there is none (yet)."""
-    body = history.baseline
-    if body is None or body["data_changes"] != len(history.data_changes):
-        return None
-    return Baseline(body["settings"], body["metrics"], body["seconds"])
+    found = history.baseline
+    return found if found and found.data_changes == len(history.data_changes) else None
 
 
 def verdict(history: History) -> str | None:
     """How the winner stands to the baseline, in words; None where either is missing."""
     found = baseline_of(history)
-    if found is None or history.spec is None or history.best is None:
+    if found is None or history.best is None:
         return None
     metric = history.spec.metric
     score, number = history.best
-    base = float(found.metrics[metric])
+    base = value_of(found.metrics, metric)
     where = "above" if score > base else "below" if score < base else "level with"
     sentence = (
         f"the winner is {where} the linear baseline: {metric} {score:.4f} (trial {number},"
         f" {history.trials[number].settings['architecture']}) against {base:.4f} (logistic"
-        f" regression, {found.words})"
+        f" regression, {words(found)})"
     )
     return (
         sentence if score > base else f"{sentence}; its bundle is in {FOLDER}/ beside the sweep's"

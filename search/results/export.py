@@ -7,26 +7,31 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from mmm.bundle.card import Evaluation, model_card
 from mmm.bundle.evaluate import in_fresh_process, predict_rows
 from mmm.bundle.read import Bundle, load_bundle_or_ensemble
+from mmm.bundle.records import Head, Provenance
 from mmm.bundle.sealed_test import read_openings
-from mmm.bundle.write import check_destination, seal, write_bundle, write_ensemble
-from mmm.files import new_directory, sha256_of_file, write_bytes, write_json, write_text
+from mmm.bundle.write import (
+    check_destination,
+    seal,
+    write_bundle,
+    write_ensemble,
+    write_provenance,
+)
+from mmm.files import new_directory, sha256_of_file, write_bytes, write_text
 from mmm.manifest import Manifest
 from mmm.manifest_csv import read_manifest
-from mmm.metrics import bootstrap_intervals
+from mmm.metrics import Metrics, bootstrap_intervals, value_of
 from mmm.training.config import make_config
 from mmm.training.evaluate import score
 from mmm.training.features import dims_of, load_features
 from search.ledger.data import data_changes, describe
 from search.ledger.files import best_file, best_weights, trial_folder
 from search.ledger.history import History, Trial
-from search.ledger.spec import SweepSpec
 
 # Another number of threads, or a GPU, adds in another order; a validation row on the edge between
 # two classes may flip.
@@ -64,7 +69,6 @@ def best_trial(history: History) -> Trial | None:
 
 
 def _exportable(history: History) -> list[Trial]:
-    assert history.spec is not None
     return [
         trial
         for trial in history.ranked(history.spec.metric)
@@ -82,7 +86,7 @@ def _has_saved_its_best(trial: Trial, metric: str) -> bool:
         trial.state == "running"
         and best is not None
         and trial.checkpoint is not None
-        and best[0] <= trial.checkpoint["epoch"]
+        and best[0] <= trial.checkpoint.epoch
     )
 
 
@@ -92,7 +96,6 @@ def top_trials(history: History, folder: Path, count: int) -> list[int]:
 
     Raises ValueError where there are not so many.
     """
-    assert history.spec is not None
     found = [
         trial.number
         for trial in _exportable(history)
@@ -167,16 +170,16 @@ def export_several(
             )
             done(trial.number)
         if ensemble:
-            about = {
-                **_provenance(history, trials[0], data.manifest),
-                "trials": [trial.number for trial in trials],
-            }
-            del about["trial"], about["trial_state"]
             write_ensemble(
                 scratch,
                 name=f"{data.spec.name} ensemble of {len(trials)}",
                 members=tuple(members),
-                provenance=about,
+                provenance=replace(
+                    _provenance(history, trials[0], data.manifest),
+                    trial=None,
+                    trial_state=None,
+                    trials=[trial.number for trial in trials],
+                ),
             )
             _finish(trials, scratch, data, options)
     return sha256_of_file(out / "checksums.json") if ensemble else ""
@@ -186,15 +189,14 @@ class _Data:
     """What a sweep was run on."""
 
     def __init__(self, history: History) -> None:
-        assert history.spec is not None
-        self.spec: SweepSpec = history.spec
+        self.spec = history.spec
         self.history = history
         self.manifest = read_manifest(self.spec.manifest, check_audio=False)
         self.features = Path(self.spec.features)
 
     def changes_since(self, trial: Trial) -> str:
         """What has changed since a trial was trained, as far as the ledger tells."""
-        config = make_config(trial.settings)
+        config = make_config(dict(trial.settings))
         now = describe(
             self.manifest,
             self.features,
@@ -202,7 +204,7 @@ class _Data:
         )
         accepted = self.history.data_changes[self.history.data_of(trial.number) - 1 :]
         found = [
-            *(what for _, body in accepted for what in body["changed"]),
+            *(what for _, note in accepted for what in note.changed),
             *data_changes(self.history, now).what,
         ]
         return f"since then the data were changed: {'; '.join(found)}." if found else _CHANGED
@@ -220,7 +222,6 @@ def _made_in(scratch: Path, out: Path) -> Iterator[None]:
 
 def _chosen(history: History, number: int | None) -> Trial:
     spec = history.spec
-    assert spec is not None
     if number is None:
         trial = best_trial(history)
         if trial is None:
@@ -236,24 +237,20 @@ def _chosen(history: History, number: int | None) -> Trial:
     return history.trials[number]
 
 
-def _provenance(history: History, trial: Trial, manifest: Manifest) -> dict[str, Any]:
+def _provenance(history: History, trial: Trial, manifest: Manifest) -> Provenance:
     spec = history.spec
-    assert spec is not None
     states = Counter(trial.state for trial in history.trials.values())
-    return {
-        "sweep": spec.name,
-        "trial": trial.number,
-        "trial_state": trial.state,
-        "space": spec.space,
-        "objective": spec.metric,
-        "manifest_sha256": history.manifest_of(trial.number) or manifest.sha256,
-        "trials_in_sweep": len(history.trials),
-        **(
-            {"data_changes": history.data_account(), "data": history.data_of(trial.number)}
-            if history.data_changes
-            else {}
-        ),
-        "search": {
+    return Provenance(
+        sweep=spec.name,
+        trial=trial.number,
+        trial_state=trial.state,
+        space=spec.space,
+        objective=spec.metric,
+        manifest_sha256=history.manifest_of(trial.number) or manifest.sha256,
+        trials_in_sweep=len(history.trials),
+        data_changes=history.data_account() if history.data_changes else None,
+        data=history.data_of(trial.number) if history.data_changes else None,
+        search={
             "sweep": spec.name,
             "space": Path(spec.space).name if ".py:" in spec.space else spec.space,
             "objective": f"validation {spec.metric}, best epoch",
@@ -274,13 +271,12 @@ def _provenance(history: History, trial: Trial, manifest: Manifest) -> dict[str,
                 sum(t.alone_seconds for t in history.trials.values()) / 3600, 3
             ),
         },
-    }
+    )
 
 
 def _write(history: History, sweep: Path, trial: Trial, manifest: Manifest, out: Path) -> None:
     """Fill a folder with a trial's bundle. Raises ValueError where its weights are gone."""
     spec = history.spec
-    assert spec is not None
     best = trial.best(spec.metric)
     trained = trial if trial.copied_from is None else history.trials[trial.copied_from]
     weights = (
@@ -295,27 +291,25 @@ def _write(history: History, sweep: Path, trial: Trial, manifest: Manifest, out:
             f"trial {trial.number} of sweep {spec.name!r} has no weights to export ({trial.state}:"
             f" {trial.reason}); the best {spec.keep} are kept, see: mmm-search status {spec.name}"
         )
-    config = make_config(trial.settings)
+    config = make_config(dict(trial.settings))
     features = load_features(manifest, Path(spec.features), config.audio_feature, config.context)
-    provenance = {
-        **_provenance(history, trial, manifest),
-        "epoch": best[0],
-        "epochs_trained": trial.epochs[-1]["epoch"],
-        "seed": config.seed,
-        **({} if trial.precision is None else {"precision": trial.precision}),
-        "validation_metrics": trial.metrics(best[0]),
-    }
-    write_bundle(
-        out,
+    head = Head(
         name=f"{config.architecture} K{config.context} #{trial.number}",
         config=config,
         dims=dims_of(features, config),
-        weights=weights,
         labels=manifest.classes,
         audio_recipe=features.speech.recipe,
         text_recipe=features.text.recipe,
-        provenance=provenance,
     )
+    provenance = replace(
+        _provenance(history, trial, manifest),
+        epoch=best[0],
+        epochs_trained=trial.epoch,
+        seed=config.seed,
+        precision=trial.precision,
+        validation_metrics=trial.metrics(best[0]),
+    )
+    write_bundle(out, head, weights, provenance)
 
 
 def _finish(trials: Sequence[Trial], folder: Path, data: _Data, options: Options) -> None:
@@ -344,8 +338,7 @@ def _finish(trials: Sequence[Trial], folder: Path, data: _Data, options: Options
             lambda: data.changes_since(trials[0]),
         )
     else:
-        provenance = {**bundle.provenance, "validation_metrics": metrics}
-        write_json(folder / "provenance.json", provenance)
+        write_provenance(folder, replace(bundle.provenance, validation_metrics=metrics))
     if options.onnx and isinstance(bundle, Bundle):
         from mmm.bundle.onnx_head import export_onnx
 
@@ -374,20 +367,20 @@ def _finish(trials: Sequence[Trial], folder: Path, data: _Data, options: Options
 def check_reproduced(
     folder: Path,
     metric: str,
-    found: dict[str, Any],
-    expected: dict[str, Any],
+    found: Metrics,
+    expected: Metrics,
     who: str,
     changes: Callable[[], str] = lambda: _CHANGED,
 ) -> None:
     """Raise ValueError where a bundle does not score what it did when it was trained; `changes`
     says why that may be.
     """
-    loss = float(expected["loss"])
-    if abs(found[metric] - expected[metric]) > _SCORE_TOLERANCE or abs(
-        found["loss"] - loss
-    ) > _LOSS_TOLERANCE * max(1.0, loss):
+    score, score_then = value_of(found, metric), value_of(expected, metric)
+    loss, loss_then = found["loss"], expected["loss"]
+    if abs(score - score_then) > _SCORE_TOLERANCE or abs(loss - loss_then) > _LOSS_TOLERANCE * max(
+        1.0, loss_then
+    ):
         raise ValueError(
-            f"{folder}: the bundle's validation {metric} is {found[metric]:.4f} (loss"
-            f" {found['loss']:.4f}), {who} {expected[metric]:.4f} (loss {loss:.4f}); {changes()}"
-            " Nothing was written"
+            f"{folder}: the bundle's validation {metric} is {score:.4f} (loss {loss:.4f}), {who}"
+            f" {score_then:.4f} (loss {loss_then:.4f}); {changes()} Nothing was written"
         )

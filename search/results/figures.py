@@ -1,38 +1,26 @@
 """Figures of one trial: for the report and for MLflow's pages."""
 
-from typing import Any
-
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mmm.metrics import Metrics
+from mmm.page import draw_matrix
 from search.ledger.history import History, Trial
 
 BLUE = "#4477aa"
 
 
-def draw_confusion(axes: Any, metrics: dict[str, Any]) -> None:
+def draw_confusion(axes: Axes, metrics: Metrics) -> None:
     """Counts of an epoch's confusion matrix, shaded by the share of the true class."""
-    classes, counts = list(metrics["per_class"]), metrics["confusion_matrix"]
+    counts = metrics["confusion_matrix"]
     shares = [[value / max(1, sum(row)) for value in row] for row in counts]
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for i, row in enumerate(counts):
-        for j, value in enumerate(row):
-            axes.text(
-                j,
-                i,
-                value,
-                ha="center",
-                va="center",
-                fontsize=8,
-                color="white" if shares[i][j] > 0.5 else "#222",
-            )
-    axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
-    axes.set_yticks(range(len(classes)), classes)
+    draw_matrix(axes, list(metrics["per_class"]), shares, counts)
     axes.set(xlabel="predicted", ylabel="true")
 
 
-def draw_learning_curve(axes: Any, trial: Trial, metric: str) -> None:
+def draw_learning_curve(axes: Axes, trial: Trial, metric: str) -> None:
     """Training loss and validation score by epoch, the best epoch marked."""
-    epochs = [entry["epoch"] for entry in trial.epochs]
+    epochs = [entry.epoch for entry in trial.epochs]
     best = trial.best(metric)
     axes.plot(
         epochs,
@@ -47,7 +35,7 @@ def draw_learning_curve(axes: Any, trial: Trial, metric: str) -> None:
     losses = axes.twinx()
     losses.plot(
         epochs,
-        [entry["train_loss"] for entry in trial.epochs],
+        [entry.train_loss for entry in trial.epochs],
         color="#bbb",
         marker=".",
         label="training loss",
@@ -70,7 +58,6 @@ def draw_learning_curve(axes: Any, trial: Trial, metric: str) -> None:
 
 def figures_of(history: History, trial: Trial) -> dict[str, Figure]:
     """By name; a trial that has a score."""
-    assert history.spec is not None
     metric = history.spec.metric
     best = trial.best(metric)
     assert best is not None

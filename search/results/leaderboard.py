@@ -4,33 +4,19 @@
 
 import csv
 import io
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
 from mmm.console import plain
 from mmm.files import write_text
+from mmm.metrics import value_of
 from search.ledger.history import History, Trial
-from search.results.baseline import TRIAL, Baseline, baseline_of
+from search.ledger.records import Baseline
+from search.ledger.spec import ParamValue
+from search.results.baseline import TRIAL, baseline_of
 
-COLUMNS = (
-    "rank",
-    "trial",
-    "state",
-    "score",
-    "best_epoch",
-    "last_score",
-    "epochs",
-    "architecture",
-    "context",
-    "settings",
-    "training_s",
-    "reason",
-    "num_parameters",
-    "epoch_s",
-    "data",
-)
 _IN_OTHER_COLUMNS = ("architecture", "context")
 
 
@@ -45,72 +31,84 @@ def short_settings(trial: Trial) -> str:
 
 def epoch_seconds(trial: Trial) -> float:
     """Seconds of a mean epoch of a trial that has some, as they would be alone."""
-    return float(sum(entry["alone_seconds"] for entry in trial.epochs)) / len(trial.epochs)
+    return float(sum(entry.alone_seconds for entry in trial.epochs)) / len(trial.epochs)
 
 
-def leaderboard(
-    history: History, metric: str, rows_wanted: int | None = None
-) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A line of the leaderboard; None is what a trial without a score does not have."""
+
+    rank: int | None = None
+    trial: int
+    state: str
+    score: float | None = None
+    best_epoch: int | None = None
+    last_score: float | None = None
+    epochs: int | None = None
+    architecture: str
+    context: ParamValue = None
+    settings: str
+    training_s: float | None = None
+    reason: str = ""
+    num_parameters: int | None = None
+    epoch_s: float | None = None
+    # Counts from 1: each time that the data were changed while the sweep went on it is one more.
+    data: int
+
+
+def leaderboard(history: History, metric: str, rows_wanted: int | None = None) -> list[Row]:
     """A row a trial with a score, best first; then those without one. `rows_wanted`: only the first
     so many with one.
-
-    `data` counts from 1: each time that the data were changed while the sweep went on it is one
-    more.
     """
-    ranked = history.ranked(metric)[:rows_wanted]
     rows = []
-    for rank, trial in enumerate(ranked, start=1):
+    for rank, trial in enumerate(history.ranked(metric)[:rows_wanted], start=1):
         best = trial.best(metric)
         assert best is not None
         rows.append(
-            {
-                "rank": rank,
-                "trial": trial.number,
-                "state": trial.state,
-                "score": round(best[1], 6),
-                "best_epoch": best[0],
-                "last_score": round(trial.epochs[-1]["metrics"][metric], 6),
-                "epochs": trial.epochs[-1]["epoch"],
-                "architecture": trial.settings["architecture"],
-                "context": trial.settings["context"],
-                "settings": short_settings(trial),
-                "training_s": round(trial.alone_seconds, 2),
-                "reason": trial.reason,
-                "num_parameters": trial.num_parameters,
-                "epoch_s": round(epoch_seconds(trial), 4),
-                "data": history.data_of(trial.number),
-            }
-        )
-    for trial in history.trials.values() if rows_wanted is None else ():
-        if not trial.epochs:
-            rows.append(
-                {
-                    "trial": trial.number,
-                    "state": trial.state,
-                    "architecture": trial.settings.get("architecture", ""),
-                    "settings": short_settings(trial),
-                    "reason": trial.reason,
-                    "num_parameters": trial.num_parameters,
-                    "data": history.data_of(trial.number),
-                }
+            replace(
+                _bare_row(history, trial),
+                rank=rank,
+                score=round(best[1], 6),
+                best_epoch=best[0],
+                last_score=round(trial.epochs[-1].metrics[metric], 6),
+                epochs=trial.epoch,
+                context=trial.settings["context"],
+                training_s=round(trial.alone_seconds, 2),
+                epoch_s=round(epoch_seconds(trial), 4),
             )
+        )
+    if rows_wanted is None:
+        rows += [_bare_row(history, t) for t in history.trials.values() if not t.epochs]
     return rows
+
+
+def _bare_row(history: History, trial: Trial) -> Row:
+    return Row(
+        trial=trial.number,
+        state=trial.state,
+        architecture=trial.architecture,
+        settings=short_settings(trial),
+        reason=trial.reason,
+        num_parameters=trial.num_parameters,
+        data=history.data_of(trial.number),
+    )
 
 
 def write_leaderboard(path: Path, history: History, metric: str) -> None:
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", restval="")
+    writer = csv.DictWriter(
+        text, [column.name for column in fields(Row)], lineterminator="\n", restval=""
+    )
     writer.writeheader()
-    writer.writerows(leaderboard(history, metric))
-    if (
-        baseline := baseline_of(history)
-    ) is not None:  # last, so that the rows of trials stay where they were
+    writer.writerows(map(asdict, leaderboard(history, metric)))
+    # Last, so that the rows of trials stay where they were.
+    if (baseline := baseline_of(history)) is not None:
         settings = baseline.settings
         writer.writerow(
             {
                 "trial": TRIAL,
                 "state": "baseline",
-                "score": round(baseline.metrics[metric], 6),
+                "score": round(value_of(baseline.metrics, metric), 6),
                 "architecture": "linear",
                 "context": settings["context"],
                 "settings": f"c={settings['c']:g} class_weight={settings['class_weight']}",
@@ -158,25 +156,24 @@ def leaderboard_table(
         is_text = name in ("state", "architecture", "settings")
         table.add_column(name, justify="left" if is_text else "right", no_wrap=name != "settings")
     for row in leaderboard(history, metric, rows):
-        if "rank" in row:
-            cells = [
-                str(row["rank"]),
-                str(row["trial"]),
-                row["state"],
-                f"{row['score']:.4f}",
-                str(row["best_epoch"]),
-            ]
-            cells += [
-                str(row["epochs"]),
-                row["architecture"],
-                str(row["context"]),
-                *([row["settings"]] if is_wide else []),
-            ]
-            cells += [f"{row['training_s']:.1f}", *([str(row["data"])] if has_changed else [])]
-            if baseline is not None and row["score"] < baseline.metrics[metric]:
-                table.add_row(*map(plain, _baseline_row(baseline, metric, is_wide)), style="dim")
-                baseline = None
-            table.add_row(*map(plain, cells))
+        score = row.score or 0.0
+        cells = [
+            str(row.rank),
+            str(row.trial),
+            row.state,
+            f"{score:.4f}",
+            str(row.best_epoch),
+            str(row.epochs),
+            row.architecture,
+            str(row.context),
+            *([row.settings] if is_wide else []),
+            f"{row.training_s:.1f}",
+            *([str(row.data)] if has_changed else []),
+        ]
+        if baseline is not None and score < value_of(baseline.metrics, metric):
+            table.add_row(*map(plain, _baseline_row(baseline, metric, is_wide)), style="dim")
+            baseline = None
+        table.add_row(*map(plain, cells))
     if baseline is not None:
         table.add_row(*map(plain, _baseline_row(baseline, metric, is_wide)), style="dim")
     return table
@@ -193,7 +190,7 @@ def _baseline_row(baseline: Baseline, metric: str, is_wide: bool) -> list[str]:
         "",
         "",
         "baseline",
-        f"{baseline.metrics[metric]:.4f}",
+        f"{value_of(baseline.metrics, metric):.4f}",
         "",
         "",
         "linear",

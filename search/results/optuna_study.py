@@ -1,5 +1,5 @@
-"""A sweep as an Optuna study in a file of its own, for optuna-dashboard and whatever else reads
-Optuna's storages.
+"""A sweep as an Optuna study: in a file of its own, for optuna-dashboard and whatever else reads
+Optuna's storages, or in memory, for what Optuna says about its parameters.
 """
 
 import tempfile
@@ -9,18 +9,20 @@ from pathlib import Path
 
 import optuna
 from optuna.distributions import json_to_distribution
+from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
 from mmm.files import sync
 from search.ledger.history import History, Trial
+from search.space.study import new_study
 
-optuna.logging.set_verbosity(optuna.logging.ERROR)
 _STATES = {
     "running": TrialState.RUNNING,
     "complete": TrialState.COMPLETE,
     "pruned": TrialState.PRUNED,
     "failed": TrialState.FAIL,
 }
+_ENOUGH = 4  # complete trials, before which importances are noise
 
 
 def export_study(history: History, path: Path) -> None:
@@ -30,17 +32,12 @@ def export_study(history: History, path: Path) -> None:
     """
     if path.exists():
         raise FileExistsError(f"{path} exists; remove it or name another file")
-    assert history.spec is not None
     spec = history.spec
     path.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch,
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # metric names
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
         made = Path(scratch) / path.name
         storage = optuna.storages.RDBStorage(f"sqlite:///{made}")
-        study = optuna.create_study(storage=storage, study_name=spec.name, direction="maximize")
+        study = new_study(storage, spec.name)
         study.set_metric_names([spec.metric])
         study.add_trials(
             _frozen(history.trials[number], spec.metric) for number in sorted(history.trials)
@@ -49,6 +46,25 @@ def export_study(history: History, path: Path) -> None:
         sync(made)
         made.rename(path)
     sync(path.parent)
+
+
+def importances(history: History) -> dict[str, float]:
+    """How much each parameter decided the score of complete trials, most first, by fANOVA (Hutter
+    et al. 2014); of those that all complete trials have. Empty where there is too little to tell.
+    """
+    complete = [trial for trial in history.trials.values() if trial.state == "complete"]
+    if len(complete) < _ENOUGH:
+        return {}
+    study = new_study()
+    study.add_trials(_frozen(trial, history.spec.metric) for trial in complete)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            evaluator = FanovaImportanceEvaluator(seed=history.spec.seed)
+            return dict(get_param_importances(study, evaluator=evaluator))
+        except (ValueError, RuntimeError, ZeroDivisionError):
+            # Optuna refuses where all scores are equal or no parameter is common to all trials
+            return {}
 
 
 def _frozen(trial: Trial, metric: str) -> FrozenTrial:
@@ -68,7 +84,7 @@ def _frozen(trial: Trial, metric: str) -> FrozenTrial:
         value=best[1] if best and state == TrialState.COMPLETE else None,
         datetime_start=datetime.fromtimestamp(trial.suggested),
         datetime_complete=None if trial.ended is None else datetime.fromtimestamp(trial.ended),
-        params=trial.params,
+        params=dict(trial.params),
         distributions={
             name: json_to_distribution(text) for name, text in trial.distributions.items()
         },

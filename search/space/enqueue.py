@@ -4,26 +4,21 @@ settings.
 
 import itertools
 import json
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import optuna
 from optuna.distributions import CategoricalDistribution
 
+from mmm.training.config import Params, ParamValue
+from search.space.load import ask_for
 from spaces import Space
 
-Point = tuple[str, dict[str, Any]]  # what to call it in a message, and what was written
-Complete = Callable[[Mapping[str, Any]], dict[str, Any]]
+Point = tuple[str, Params]  # what to call it in a message, and what was written
+Complete = Callable[[Params], Params]
 _NUM_WAYS = 1000  # of completing a point that says little
 _OF_THE_SWEEP = ("epochs", "seed")
-_RECORDED = {
-    "epochs",
-    "label_policy",
-    "accumulation",
-    "masked",
-}  # settings that a trial has and nobody writes by hand
+# Settings that a trial has and nobody writes by hand.
+_RECORDED = {"epochs", "label_policy", "accumulation", "masked"}
 
 
 def read_points(path: Path) -> list[Point]:
@@ -47,16 +42,14 @@ def read_points(path: Path) -> list[Point]:
     ]
 
 
-def as_params(
-    space: Space, name: str, point: Mapping[str, Any], complete: Complete
-) -> dict[str, Any]:
+def as_params(space: Space, name: str, point: Params, complete: Complete) -> dict[str, ParamValue]:
     """The parameters that make the space suggest this point.
 
     A point is the parameters themselves, or complete settings; epochs and seed among them are the
     sweep's to say. `complete` makes complete settings of what a space suggests. Raises ValueError
     where the space cannot make the point, or can in more than one way.
     """
-    found: list[dict[str, Any]] = []
+    found: list[dict[str, ParamValue]] = []
     faults: list[str] = []
     hint = ""
     if point.keys() >= _RECORDED and "input_scaling" not in point:
@@ -66,7 +59,7 @@ def as_params(
             ' --input-scaling none, or write "input_scaling": "standard" into the point'
         )
     try:
-        for params, suggested in itertools.islice(_ways(space, dict(point)), _NUM_WAYS):
+        for params, suggested in itertools.islice(_ways(space, point), _NUM_WAYS):
             if params == point:
                 complete(suggested)
                 return params
@@ -96,20 +89,11 @@ def as_params(
     return found[0]
 
 
-def _ways(space: Space, given: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+def _ways(space: Space, given: Params) -> Iterator[tuple[dict[str, ParamValue], Params]]:
     """Every (parameters, settings) of the space with the values in `given`, over all choices of
     what is not in it.
     """
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    study.enqueue_trial(given)
-    trial = study.ask()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            settings = dict(space.suggest(trial))
-    except Exception as error:
-        raise ValueError(f"the space fails on it: {type(error).__name__}: {error}") from error
-    # Optuna takes a value that is out of range with no more than a warning.
+    trial, settings = ask_for(space, given)
     for name, distribution in trial.distributions.items():
         if not distribution._contains(distribution.to_internal_repr(trial.params[name])):
             raise ValueError(f"{name}={trial.params[name]!r} is not in the space ({distribution})")
@@ -120,6 +104,5 @@ def _ways(space: Space, given: dict[str, Any]) -> Iterator[tuple[dict[str, Any],
     distribution = trial.distributions[missing]
     if not isinstance(distribution, CategoricalDistribution):
         raise ValueError(f"{missing} is missing ({distribution})")
-    yield from itertools.chain.from_iterable(
-        _ways(space, {**given, missing: choice}) for choice in distribution.choices
-    )
+    for choice in distribution.choices:
+        yield from _ways(space, {**given, missing: choice})

@@ -1,18 +1,20 @@
 """Spaces by their names or files, looked at before anything runs."""
 
-import importlib.util
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import optuna
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
+    distribution_to_json,
 )
-from optuna.trial import FixedTrial, FrozenTrial
+from optuna.trial import FixedTrial
 
+from mmm.training.config import Params, ParamValue
+from mmm.user_code import user_code
+from search.space.study import random_study
 from spaces import SPACES, Space, There, bound, spaces_on
 
 _NUM_DRAWS = 200
@@ -21,9 +23,56 @@ _NUM_DRAWS = 200
 class SpaceError(ValueError):
     """A space's function that failed, and what it had been suggested by then."""
 
-    def __init__(self, message: str, params: dict[str, Any], distributions: dict[str, str]) -> None:
+    def __init__(
+        self, message: str, params: dict[str, ParamValue], distributions: dict[str, str]
+    ) -> None:
         super().__init__(message)
         self.params, self.distributions = params, distributions
+
+
+class Suggester(Protocol):
+    """What a space's function asks for values: a trial of Optuna's, or a draw in its place."""
+
+    @property
+    def params(self) -> Mapping[str, ParamValue]: ...
+
+    @property
+    def distributions(self) -> Mapping[str, BaseDistribution]: ...
+
+
+def ask(
+    space: Space, suggester: Suggester, failing: str = "the space fails on it"
+) -> dict[str, ParamValue]:
+    """The settings that a space makes of what it is suggested. Raises SpaceError, `failing` and the
+    fault, whatever its function raises.
+    """
+    try:
+        return dict(space.suggest(suggester))
+    except Exception as error:
+        # `failing` may name the parameters, which are only there by now.
+        raise SpaceError(
+            f"{failing.format(params=suggester.params)}: {type(error).__name__}: {error}",
+            dict(suggester.params),
+            as_texts(suggester.distributions),
+        ) from error
+
+
+def as_texts(distributions: Mapping[str, BaseDistribution]) -> dict[str, str]:
+    """Distributions as Optuna's JSON, which a ledger keeps."""
+    return {name: distribution_to_json(found) for name, found in distributions.items()}
+
+
+def ask_for(space: Space, point: Params) -> tuple[optuna.Trial, Params]:
+    """The trial that suggests a point, anything for what the point does not say, and the settings
+    that the space makes of it. Raises SpaceError.
+    """
+    study = random_study()
+    study.enqueue_trial(dict(point))
+    trial = study.ask()
+    with warnings.catch_warnings():
+        # Optuna takes a value that is out of range with no more than a warning.
+        warnings.simplefilter("ignore")
+        return trial, ask(space, trial)
 
 
 def load_space(name: str, audio_features: Sequence[str] | None = None) -> Space:
@@ -36,52 +85,26 @@ def load_space(name: str, audio_features: Sequence[str] | None = None) -> Space:
     there = There() if audio_features is None else There(tuple(audio_features))
     if name in SPACES:
         return SPACES[name] if audio_features is None else spaces_on(there)[name]
-    path, _, function = name.rpartition(":")
-    if not path.endswith(".py"):
+    if not name.rpartition(":")[0].endswith(".py"):
         raise ValueError(
             f"unknown space {name!r}; expected one of {', '.join(SPACES)}, or"
             " path/to/file.py:function"
         )
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file, named by the space {name!r}")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ValueError(
-            f"{path}: cannot be loaded as a space: {type(error).__name__}: {error}"
-        ) from error
-    suggest = getattr(module, function, None)
-    if not callable(suggest):
-        functions = ", ".join(
-            key
-            for key, value in vars(module).items()
-            if callable(value) and not key.startswith("_")
-        )
-        raise ValueError(f"{path}: no function {function!r} (found: {functions or 'none'})")
+    module, suggest = user_code(name, "space")
     return bound(suggest, tuple(getattr(module, "KNOWN_GOOD", ())), there)
 
 
-def check_space(space: Space, check: Callable[[dict[str, Any]], None]) -> list[dict[str, Any]]:
+def check_space(space: Space, check: Callable[[Params], None]) -> list[Params]:
     """Draw settings from a space, every choice and both ends of every range among them, and `check`
     each.
 
     `check` raises ValueError or FileNotFoundError for settings that cannot be trained. Returns the
     settings drawn. Raises ValueError naming the fault and the suggested parameters that lead to it.
     """
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    drawn: list[dict[str, Any]] = []
+    drawn: list[Params] = []
 
     def look(trial: optuna.Trial | FixedTrial) -> None:
-        try:
-            settings = dict(space.suggest(trial))
-        except Exception as error:
-            raise ValueError(
-                f"the space fails on {trial.params}: {type(error).__name__}: {error}"
-            ) from error
+        settings = ask(space, trial, "the space fails on {params}")
         try:
             check(settings)
         except (ValueError, FileNotFoundError) as error:
@@ -95,17 +118,15 @@ def check_space(space: Space, check: Callable[[dict[str, Any]], None]) -> list[d
         try:
             check(point_settings(space, point))
         except (ValueError, FileNotFoundError) as error:
-            raise type(error)(
+            raise ValueError(
                 f"a known good point of the space cannot be trained: {error}\n  point:"
                 f" {dict(point)}"
             ) from None
-    frozen: list[FrozenTrial] = []
+    study = random_study()
     for _ in range(_NUM_DRAWS):
-        trial = study.ask()
-        look(trial)
-        frozen.append(study.get_trials(deepcopy=False)[trial.number])
+        look(study.ask())
     tried: set[tuple[str, str]] = set()
-    for example in frozen:
+    for example in study.get_trials(deepcopy=False):
         for name, distribution in example.distributions.items():
             for value in _edges(distribution):
                 if (name, repr(value)) in tried or example.params[name] == value:
@@ -123,25 +144,15 @@ def check_space(space: Space, check: Callable[[dict[str, Any]], None]) -> list[d
     return drawn
 
 
-def _edges(distribution: BaseDistribution) -> list[Any]:
+def _edges(distribution: BaseDistribution) -> Sequence[str | float | None]:
     if isinstance(distribution, CategoricalDistribution):
-        return list(distribution.choices)
+        return distribution.choices
     return [distribution.low, distribution.high]  # type: ignore[attr-defined]
 
 
-def point_settings(space: Space, point: Mapping[str, Any]) -> dict[str, Any]:
+def point_settings(space: Space, point: Params) -> Params:
     """What a space makes of a point. Raises ValueError where it does not take it as it is."""
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    study.enqueue_trial(dict(point))
-    trial = study.ask()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # Optuna warns and draws another value; here that is refused
-            settings = dict(space.suggest(trial))
-    except Exception as error:
-        raise ValueError(f"the space fails on it: {type(error).__name__}: {error}") from error
+    trial, settings = ask_for(space, point)
     if trial.params != dict(point):
         raise ValueError(
             f"the space makes {trial.params} of it; is a value out of range, or a name unknown or"

@@ -2,25 +2,24 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
-import optuna
 from optuna.distributions import (
     BaseDistribution,
     CategoricalChoiceType,
     CategoricalDistribution,
     FloatDistribution,
     IntDistribution,
-    distribution_to_json,
 )
 
+from mmm.training.config import Params, ParamValue
+from search.space.load import SpaceError, as_texts, ask
+from search.space.study import random_study
 from spaces import Space
 
-_KEEP = (
-    0.75  # chance that a draw near a point keeps a parameter's value, or a number's neighbourhood
-)
+_KEEP = 0.75  # chance that a draw near a point keeps a value, or a number's neighbourhood
 _STEP = 0.1  # of a range, standard deviation
 _NUM_TRIED = 8  # other values of a parameter that show whether it matters
 _NUM_LOOKS = 300  # draws that show which parameters a space has
@@ -32,14 +31,11 @@ class Draw:
     """
 
     def __init__(
-        self,
-        rng: np.random.Generator,
-        around: Mapping[str, Any] | None = None,
-        fixed: Mapping[str, Any] | None = None,
+        self, rng: np.random.Generator, around: Params | None = None, fixed: Params | None = None
     ) -> None:
         self._rng, self._around, self._fixed = rng, around or {}, fixed or {}
-        self.params: dict[str, Any] = {}
-        self.settings: dict[str, Any] = {}  # what the space makes of them
+        self.params: dict[str, ParamValue] = {}
+        self.settings: Params = {}  # what the space makes of them
         self.distributions: dict[str, BaseDistribution] = {}
 
     def suggest_float(
@@ -52,66 +48,60 @@ class Draw:
     ) -> int:
         return int(self._number(name, IntDistribution(low, high, log=log, step=step)))
 
-    def _number(self, name: str, distribution: FloatDistribution | IntDistribution) -> float:
-        if name in self._fixed:
-            self.params[name], self.distributions[name] = self._fixed[name], distribution
-        if name not in self.params:
-            low, high, step = distribution.low, distribution.high, distribution.step or 0
-            start, end = (math.log(low), math.log(high)) if distribution.log else (low, high)
-            if (
-                name in self._around
-                and low <= self._around[name] <= high
-                and self._rng.random() < _KEEP
-            ):
-                if isinstance(distribution, IntDistribution):
-                    self.params[name] = self._around[name]
-                    self.distributions[name] = distribution
-                    return self.params[name]  # type: ignore[no-any-return]
-                middle = math.log(self._around[name]) if distribution.log else self._around[name]
-                place = min(max(self._rng.normal(middle, _STEP * (end - start)), start), end)
-            elif isinstance(
-                distribution, IntDistribution
-            ):  # each whole number gets its share of the range
-                edges = (
-                    (math.log(low - 0.5), math.log(high + 0.5))
-                    if distribution.log
-                    else (low - step / 2, high + step / 2)
-                )
-                place = self._rng.uniform(*edges)
-            else:
-                place = self._rng.uniform(start, end)
-            value = math.exp(place) if distribution.log else place
-            if step:
-                value = low + round((value - low) / step) * step
-            value = min(max(value, low), high)
-            self.params[name] = int(value) if isinstance(distribution, IntDistribution) else value
-            self.distributions[name] = distribution
-        return self.params[name]  # type: ignore[no-any-return]
-
     def suggest_categorical(self, name: str, choices: Sequence[CategoricalChoiceType]) -> Any:
+        def drawn() -> CategoricalChoiceType:
+            if name in self._around and (near := self._around[name]) in choices and self._stays():
+                return near
+            return choices[int(self._rng.integers(len(choices)))]
+
+        return self._take(name, CategoricalDistribution(choices), drawn)
+
+    def _number(self, name: str, distribution: FloatDistribution | IntDistribution) -> Any:
+        return self._take(name, distribution, lambda: self._drawn_number(name, distribution))
+
+    def _take(
+        self, name: str, distribution: BaseDistribution, drawn: Callable[[], ParamValue]
+    ) -> ParamValue:
+        """A parameter's value: fixed, taken before, or drawn now."""
         if name in self._fixed:
-            self.params[name], self.distributions[name] = (
-                self._fixed[name],
-                CategoricalDistribution(choices),
-            )
-        if name not in self.params:
-            if (
-                self._around.get(name) in choices
-                and name in self._around
-                and self._rng.random() < _KEEP
-            ):
-                self.params[name] = self._around[name]
-            else:
-                self.params[name] = choices[int(self._rng.integers(len(choices)))]
-            self.distributions[name] = CategoricalDistribution(choices)
+            self.params[name] = self._fixed[name]
+        elif name in self.params:
+            return self.params[name]
+        else:
+            self.params[name] = drawn()
+        self.distributions[name] = distribution
         return self.params[name]
+
+    def _stays(self) -> bool:
+        return self._rng.random() < _KEEP
+
+    def _drawn_number(self, name: str, distribution: FloatDistribution | IntDistribution) -> float:
+        low, high, step = distribution.low, distribution.high, distribution.step or 0
+        is_whole = isinstance(distribution, IntDistribution)
+        scale: Callable[[float], float] = math.log if distribution.log else float
+        near = self._around.get(name)
+        if isinstance(near, int | float) and low <= near <= high and self._stays():
+            if is_whole:
+                return near
+            place = self._rng.normal(scale(near), _STEP * (scale(high) - scale(low)))
+            place = min(max(place, scale(low)), scale(high))
+        elif is_whole:  # each whole number gets its share of the range
+            half = 0.5 if distribution.log else step / 2
+            place = self._rng.uniform(scale(low - half), scale(high + half))
+        else:
+            place = self._rng.uniform(scale(low), scale(high))
+        value = math.exp(place) if distribution.log else place
+        if step:
+            value = low + round((value - low) / step) * step
+        value = min(max(value, low), high)
+        return int(value) if is_whole else value
 
 
 def draws(
     space: Space,
-    arounds: Sequence[Mapping[str, Any] | None],
+    arounds: Sequence[Params | None],
     rng: np.random.Generator,
-    fixed: Mapping[str, Any] | None = None,
+    fixed: Params | None = None,
 ) -> list[Draw]:
     """A draw near each of `arounds` (None: anywhere), with the `fixed` parameters; fewer where the
     space fails on rare settings.
@@ -119,15 +109,15 @@ def draws(
     found = []
     for around in arounds:
         draw = Draw(rng, around, fixed)
-        with contextlib.suppress(Exception):
-            draw.settings = dict(space.suggest(draw))
+        with contextlib.suppress(SpaceError):
+            draw.settings = ask(space, draw)
             found.append(draw)
     return found
 
 
 def fixing(
-    space: Space, params: Mapping[str, Any], shape_of: Callable[[Mapping[str, Any]], Hashable]
-) -> dict[str, Any] | None:
+    space: Space, params: Params, shape_of: Callable[[Params], Hashable]
+) -> dict[str, ParamValue] | None:
     """The parameters that settings of one shape have in common: those of `params` whose change
     changes `shape_of` the settings.
 
@@ -135,7 +125,7 @@ def fixing(
     """
     rng = np.random.default_rng(0)
     shapes = {_shape(draw, shape_of) for draw in draws(space, [None], rng, params)}
-    found: dict[str, Any] = {}
+    found: dict[str, ParamValue] = {}
     for name in params:
         others = {key: value for key, value in params.items() if key != name}
         tried = draws(space, [None] * _NUM_TRIED, rng, others)
@@ -144,7 +134,7 @@ def fixing(
     return found if len(found) < len(params) else None
 
 
-def _shape(draw: Draw, shape_of: Callable[[Mapping[str, Any]], Hashable]) -> Hashable:
+def _shape(draw: Draw, shape_of: Callable[[Params], Hashable]) -> Hashable:
     try:
         return shape_of(draw.settings)
     except ValueError:
@@ -159,22 +149,16 @@ def parameters_of(space: Space) -> dict[str, BaseDistribution]:
     return distributions
 
 
-def draw(
-    space: Space, num_draws: int
-) -> list[tuple[dict[str, Any], dict[str, str], dict[str, Any]]]:
+def draw(space: Space, num_draws: int) -> list[tuple[Params, dict[str, str], Params]]:
     """Parameters, their distributions as JSON, and settings, drawn at random, always the same ones.
 
     Those that the space fails on are left out.
     """
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    found = []
+    study = random_study()
+    found: list[tuple[Params, dict[str, str], Params]] = []
     for _ in range(num_draws):
         trial = study.ask()
-        with contextlib.suppress(Exception):
-            settings = dict(space.suggest(trial))
-            texts = {
-                name: distribution_to_json(distribution)
-                for name, distribution in trial.distributions.items()
-            }
-            found.append((dict(trial.params), texts, settings))
+        with contextlib.suppress(SpaceError):
+            settings = ask(space, trial)
+            found.append((dict(trial.params), as_texts(trial.distributions), settings))
     return found

@@ -1,6 +1,5 @@
 """From what a space suggests to complete settings, checked against the features that are there."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,18 +7,20 @@ from typing import Any
 import torch
 
 from mmm.device import training_precision
-from mmm.features.store import AUDIO_FEATURES, list_recipes
+from mmm.features.recipe import AUDIO_FEATURES
+from mmm.features.store import list_recipes
 from mmm.manifest import Manifest
 from mmm.manifest_csv import read_manifest
 from mmm.models import ARCHITECTURES
-from mmm.training.config import ConfigError, TrainConfig, make_config
+from mmm.training.config import ConfigError, Params, TrainConfig, make_config
 from mmm.training.features import Features, dims_of, load_features
 from mmm.training.run import build_model
 from search.ledger.data import describe
+from search.ledger.records import DataNote
 from search.ledger.spec import SweepSpec
 
 
-def trial_config(settings: Mapping[str, Any], spec: SweepSpec) -> TrainConfig:
+def trial_config(settings: Params, spec: SweepSpec) -> TrainConfig:
     """The complete settings of a trial: what the space suggests, with the sweep's epochs and seed.
     Raises ConfigError.
     """
@@ -57,7 +58,7 @@ class SettingsCheck:
         self._features: dict[tuple[str, int], Features] = {}
         self._built: dict[tuple[Any, ...], int] = {}
 
-    def __call__(self, settings: Mapping[str, Any]) -> int:
+    def __call__(self, settings: Params) -> int:
         config = trial_config(settings, self.spec)
         features = self.features(config)
         shape = (
@@ -78,7 +79,7 @@ class SettingsCheck:
             self._built[shape] = sum(parameter.numel() for parameter in model.parameters())
         return self._built[shape]
 
-    def data(self) -> dict[str, Any]:
+    def data(self) -> DataNote:
         """What the ledger says of the data: the manifest, the feature stores, and the content of
         those that were looked at.
         """

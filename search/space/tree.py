@@ -10,6 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from optuna.distributions import (
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    json_to_distribution,
+)
+
 _MAX_RANGES = 8  # of one parameter; more are shown as one that varies
 _MAX_CHOICES = 64  # of a parameter that others may depend on
 _CHANCE = 1e-4  # a choice under which a parameter is missing by chance so rarely decides on it
@@ -24,34 +31,35 @@ class Parameter:
     varies: bool = False
 
     @property
-    def _attributes(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.distribution)["attributes"]
+    def _found(self) -> CategoricalDistribution | IntDistribution | FloatDistribution:
+        found: CategoricalDistribution | IntDistribution | FloatDistribution
+        found = json_to_distribution(self.distribution)  # type: ignore[assignment]
         return found
 
     @property
     def num_values(self) -> int | None:
         """How many values it can take; None where it is continuous."""
-        found = self._attributes
-        if "choices" in found:
-            return len(found["choices"])
-        if found["step"] is None:
+        found = self._found
+        if isinstance(found, CategoricalDistribution):
+            return len(found.choices)
+        if found.step is None:
             return None
-        return 1 + int((found["high"] - found["low"]) / found["step"] + 1e-9)
+        return 1 + int((found.high - found.low) / found.step + 1e-9)
 
     def place(self, value: Any) -> float:
         """Where a value stands in the distribution's own order."""
-        choices = self._attributes.get("choices")
-        return float(value if choices is None else choices.index(value))
+        found = self._found
+        if isinstance(found, CategoricalDistribution):
+            return float(found.choices.index(value))
+        return float(value)
 
     def __str__(self) -> str:
-        found = self._attributes
-        if "choices" in found:
-            return f"one of {', '.join(map(str, found['choices']))}"
-        step = f" step {found['step']:g}" if found["step"] not in (None, 1) else ""
+        found = self._found
+        if isinstance(found, CategoricalDistribution):
+            return f"one of {', '.join(map(str, found.choices))}"
+        step = f" step {found.step:g}" if found.step not in (None, 1) else ""
         varies = ", range varies" if self.varies else ""
-        return (
-            f"{found['low']:g} .. {found['high']:g}{' log' if found['log'] else ''}{step}{varies}"
-        )
+        return f"{found.low:g} .. {found.high:g}{' log' if found.log else ''}{step}{varies}"
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,7 @@ class Branch:
             yield "  " * depth + f"{branch.condition}:", ""
             yield from branch.lines(depth + 1)
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         parameters = {parameter.name: str(parameter) for parameter in self.parameters}
         return {
             "condition": self.condition,
@@ -209,9 +217,7 @@ def _split(
 def _widest(name: str, texts: Iterable[str]) -> Parameter:
     """One range that holds all of a parameter whose range depends on other values."""
     found = [json.loads(text) for text in texts]
-    attributes = {
-        **found[0]["attributes"],
-        "low": min(one["attributes"]["low"] for one in found),
-        "high": max(one["attributes"]["high"] for one in found),
-    }
-    return Parameter(name, json.dumps({**found[0], "attributes": attributes}), varies=True)
+    attributes = found[0]["attributes"]
+    attributes["low"] = min(one["attributes"]["low"] for one in found)
+    attributes["high"] = max(one["attributes"]["high"] for one in found)
+    return Parameter(name, json.dumps(found[0]), varies=True)

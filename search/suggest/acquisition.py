@@ -4,12 +4,12 @@ cost.
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from scipy.special import ndtr
 
 from search.ledger.history import Trial
+from search.ledger.spec import Params
 from search.space.sampling import draws
 from search.suggest.curve_model import Belief
 from search.suggest.gaussian_process import Array, CurveProcess, Observations
@@ -45,8 +45,8 @@ class Proposer:
         self,
         trials: Mapping[int, Trial],
         rng: np.random.Generator,
-        fixed: Mapping[str, Any] | None = None,
-    ) -> dict[str, Any] | None:
+        fixed: Params | None = None,
+    ) -> Params | None:
         """Parameters for the next trial, the `fixed` ones among them; None where they are to be
         drawn at random.
         """
@@ -83,9 +83,7 @@ class Proposer:
             value -= self.cost_weight * self._log_seconds(reached, points)
         return candidates[int(np.argmax(value))]
 
-    def _seen(
-        self, process: CurveProcess, reached: list[Trial]
-    ) -> tuple[Array, list[Mapping[str, Any]]]:
+    def _seen(self, process: CurveProcess, reached: list[Trial]) -> tuple[Array, list[Params]]:
         """Settings that were tried, here or, where nothing was yet, elsewhere: as rows (N, D) and
         as parameters.
         """

@@ -4,11 +4,12 @@ function of that history alone.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from search.ledger.history import Trial
+from search.ledger.records import Prior
+from search.ledger.spec import Params
 from search.space.sampling import parameters_of
 from search.suggest.gaussian_process import Array, CurveProcess, Observations, fitted
 from search.suggest.parameter_vectors import Encoding
@@ -32,17 +33,14 @@ class Belief:
         space: Space,
         metric: str,
         rungs: Sequence[int],
-        priors: Sequence[Mapping[str, Any]] = (),
+        priors: Sequence[Prior] = (),
     ) -> None:
-        """`rungs` end with the last epoch; `priors` are trials of other sweeps as the ledger has
-        them.
-        """
+        """`rungs` end with the last epoch."""
         self.metric, self.rungs = metric, list(rungs)
         self.encoding = Encoding(parameters_of(space))
         self._rows: dict[int, list[float]] = {}
-        self.priors: list[
-            tuple[list[float], dict[str, Any]]
-        ] = []  # settings of other sweeps, as rows and as parameters
+        # Settings of other sweeps, as rows and as parameters.
+        self.priors: list[tuple[list[float], Params]] = []
         self._elsewhere = self._seen_elsewhere(priors)
         self._theta: tuple[int, Array] | None = None  # how many trials it was fitted to
         self._start = -1  # how many trials the process was started with
@@ -59,8 +57,7 @@ class Belief:
 
     def reached(self, trial: Trial) -> int:
         """How many rungs a trial has scores for, the last epoch counting as one."""
-        last = trial.epochs[-1]["epoch"] if trial.epochs else 0
-        return sum(last >= rung for rung in self.rungs)
+        return sum(trial.epoch >= rung for rung in self.rungs)
 
     def process(self, trials: Mapping[int, Trial]) -> CurveProcess | None:
         """The process that has seen all of `trials`; None while there are too few to expect
@@ -150,25 +147,26 @@ class Belief:
     def _progress(self, epoch: int) -> float:
         return math.log(epoch) / math.log(self.rungs[-1]) if self.rungs[-1] > 1 else 1.0
 
-    def _seen_elsewhere(self, priors: Sequence[Mapping[str, Any]]) -> Observations:
+    def _seen_elsewhere(self, priors: Sequence[Prior]) -> Observations:
         rows = []
-        for number, source in enumerate(sorted({prior["source"] for prior in priors}), start=1):
-            here = [prior for prior in priors if prior["source"] == source and prior["scores"]]
-            here = sorted(here, key=lambda prior: -max(prior["scores"].values()))
+        for number, source in enumerate(sorted({prior.source for prior in priors}), start=1):
+            here = [prior for prior in priors if prior.source == source and prior.scores]
+            here = sorted(here, key=lambda prior: -max(prior.scores.values()))
             for place in _best_and_others(
-                [max(prior["scores"].values()) for prior in here], _MAX_PRIORS
+                [max(prior.scores.values()) for prior in here], _MAX_PRIORS
             ):
-                scores = {int(epoch): score for epoch, score in here[place]["scores"].items()}
-                row = self.encoding(here[place]["params"])
+                prior = here[place]
+                row = self.encoding(prior.params)
                 curve = [
-                    (self._progress(rung), best) for rung, best in _best_at(self.rungs, scores)
+                    (self._progress(rung), best)
+                    for rung, best in _best_at(self.rungs, prior.scores)
                 ]
                 rows += [
                     (row, progress, -1_000_000 * number - place, number, best)
                     for progress, best in curve
                 ]
                 if curve:
-                    self.priors.append((row, here[place]["params"]))
+                    self.priors.append((row, prior.params))
         return Observations.of(rows, self.encoding.width)
 
 

@@ -12,6 +12,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
+from search.ledger.spec import Params
+
 _NOMINAL = math.sqrt(0.5)  # two different categories are 1 apart
 
 
@@ -43,7 +45,7 @@ class Encoding:
     def width(self) -> int:
         return len(self._absent)
 
-    def __call__(self, params: Mapping[str, Any]) -> list[float]:
+    def __call__(self, params: Params) -> list[float]:
         """The row of these parameters. Names and choices that are not in the distributions are left
         out.
         """

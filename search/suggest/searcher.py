@@ -3,27 +3,21 @@ does not hold.
 """
 
 import hashlib
-import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import (
-    distribution_to_json,
-    json_to_distribution,
-)
+from optuna.distributions import json_to_distribution
 from optuna.trial import TrialState, create_trial
 
 from search.ledger.history import Trial
-from search.space.load import SpaceError
+from search.ledger.records import Prior
+from search.ledger.spec import Params
+from search.space.load import as_texts, ask
+from search.space.study import new_study
 from search.suggest.acquisition import Proposer
 from search.suggest.curve_model import Belief
 from spaces import Space
-
-optuna.logging.set_verbosity(optuna.logging.ERROR)
-warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-
 
 SAMPLERS = ("model", "tpe", "random")
 COST_WEIGHT = 0.0
@@ -46,12 +40,12 @@ class Searcher:
         metric: str,
         seed: int,
         trials: Mapping[int, Trial],
-        queue: Sequence[Mapping[str, Any]] | None = None,
+        queue: Sequence[Params] | None = None,
         *,
         rungs: Sequence[int] = (),
         sampler: str = "model",
         cost_weight: float = COST_WEIGHT,
-        priors: Sequence[Mapping[str, Any]] = (),
+        priors: Sequence[Prior] = (),
     ) -> None:
         """`trials` is the ledger's, followed as it grows; `rungs` end with the last epoch; `priors`
         are trials of others.
@@ -71,7 +65,7 @@ class Searcher:
         self.proposer = (
             Proposer(space, self.belief, cost_weight) if self.belief is not None else None
         )
-        self.study = optuna.create_study(direction="maximize")
+        self.study = new_study()
         self._running: dict[int, optuna.Trial] = {}
         for number in sorted(trials):
             self.add(trials[number])
@@ -94,7 +88,7 @@ class Searcher:
         self.study.add_trial(
             create_trial(
                 state=state,
-                params=trial.params,
+                params=dict(trial.params),
                 distributions=distributions,
                 intermediate_values=scores,
                 value=best[1] if best and state == TrialState.COMPLETE else None,
@@ -103,8 +97,8 @@ class Searcher:
         )
 
     def suggest(
-        self, number: int, fixed: Mapping[str, Any] | None = None, place: int = 0
-    ) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
+        self, number: int, fixed: Params | None = None, place: int = 0
+    ) -> tuple[Params, Mapping[str, str], Params]:
         """Parameters, their distributions as JSON, and the settings the space makes of them, for
         trial `number`.
 
@@ -130,26 +124,12 @@ class Searcher:
             if point is None and fixed is not None:
                 point = {**fixed}  # the sampler draws the rest
             if point is not None:
-                self.study.enqueue_trial(point)
+                self.study.enqueue_trial(dict(point))
         trial = self.study.ask()
         assert trial.number == number, (trial.number, number)
         self._running[number] = trial
-        settings: dict[str, Any] = {}
-        fault: Exception | None = None
-        try:
-            settings = dict(self.space.suggest(trial))
-        except Exception as error:
-            fault = error
-        distributions = {
-            name: distribution_to_json(found) for name, found in trial.distributions.items()
-        }
-        if fault is not None:
-            raise SpaceError(
-                f"the space failed: {type(fault).__name__}: {fault}",
-                dict(trial.params),
-                distributions,
-            ) from fault
-        return dict(trial.params), distributions, settings
+        settings = ask(self.space, trial, "the space failed")
+        return dict(trial.params), as_texts(trial.distributions), settings
 
     def expected(self, numbers: Sequence[int]) -> dict[int, float] | None:
         """Final scores expected of trials that reached a rung; None while there is too little to go

@@ -4,15 +4,15 @@ from.
 
 import sqlite3
 from pathlib import Path
-from typing import Any
 
 import optuna
-from optuna.distributions import distribution_to_json
 
 from search.ledger.events import LedgerError, read_history
+from search.ledger.records import Prior
+from search.space.study import quieten
 
 
-def load_priors(source: str, runs: Path, metric: str) -> list[dict[str, Any]]:
+def load_priors(source: str, runs: Path, metric: str) -> list[Prior]:
     """The trials of a sweep (its name, folder or ledger) or an Optuna storage (a SQLite file or a
     URL), best first.
 
@@ -30,7 +30,7 @@ def load_priors(source: str, runs: Path, metric: str) -> list[dict[str, Any]]:
         )
     if not found:
         raise ValueError(f"--warm-start {source}: no trial with a score ({metric}) in it")
-    return sorted(found, key=lambda prior: -max(prior["scores"].values()))
+    return sorted(found, key=lambda prior: -max(prior.scores.values()))
 
 
 def _find(source: str, runs: Path) -> Path:
@@ -57,7 +57,7 @@ def _is_ledger(path: Path) -> bool:
         ) from None
 
 
-def _of_ledger(path: Path, source: str, metric: str) -> list[dict[str, Any]]:
+def _of_ledger(path: Path, source: str, metric: str) -> list[Prior]:
     history = read_history(path)
     found = []
     for trial in history.trials.values():
@@ -66,23 +66,15 @@ def _of_ledger(path: Path, source: str, metric: str) -> list[dict[str, Any]]:
         if (
             trial.state != "failed"
             and trial.epochs
-            and metric in trial.epochs[0]["metrics"]
+            and metric in trial.epochs[0].metrics
             and history.may_win(trial.number)
         ):
-            found.append(
-                {
-                    "source": source,
-                    "params": trial.params,
-                    "distributions": trial.distributions,
-                    "scores": trial.scores(metric),
-                    "architecture": trial.settings.get("architecture"),
-                    "epoch_seconds": trial.alone_seconds / len(trial.epochs),
-                }
-            )
+            found.append(Prior(source, trial.params, trial.scores(metric)))
     return found
 
 
-def _of_storage(url: str, source: str) -> list[dict[str, Any]]:
+def _of_storage(url: str, source: str) -> list[Prior]:
+    quieten()
     try:
         names = optuna.get_all_study_names(url)
     except Exception as error:
@@ -103,17 +95,5 @@ def _of_storage(url: str, source: str) -> list[dict[str, Any]]:
                 optuna.trial.TrialState.COMPLETE,
                 optuna.trial.TrialState.PRUNED,
             ):
-                found.append(
-                    {
-                        "source": f"{source} {name}",
-                        "params": trial.params,
-                        "scores": scores,
-                        "distributions": {
-                            key: distribution_to_json(value)
-                            for key, value in trial.distributions.items()
-                        },
-                        "architecture": trial.params.get("architecture"),
-                        "epoch_seconds": None,
-                    }
-                )
+                found.append(Prior(f"{source} {name}", trial.params, scores))
     return found

@@ -7,14 +7,14 @@ a point that is sent twice is one point, because it carries the ledger's time an
 stores have (run, name, time, step, value) as key.
 """
 
-import fcntl
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmm.files import write_json
+from mmm.files import lock, write_json
 from search.ledger.events import read_events
 from search.ledger.lock import is_held
 from search.ledger.spec import without_password
@@ -25,6 +25,20 @@ from search.tracking.store import default_tracking_uri, open_client
 _BATCH = 1000  # MLflow's limit of metrics a request
 _CREATED_TOGETHER = 50  # runs, before their ids are written down
 _FINALISTS = 3  # trials with figures
+
+
+@dataclass(slots=True)
+class Delivered:
+    """What a store has of a sweep, as `mlflow.json` keeps it; this process changes it."""
+
+    delivered: int = 0  # the last event of which it has everything
+    runs: dict[str, str] = field(default_factory=dict)  # id by the projection's key
+    deleted: list[str] = field(default_factory=list)  # keys of runs that a person removed
+    bundle: str = ""  # checksums.json of the one that it has
+    figures: dict[str, int] = field(default_factory=dict)  # the last epoch in them, by key
+    uncertain: bool = False  # whether runs may have been made that are not in `runs`
+    best: str | None = None  # key of the run that has the mark
+    views: dict[str, str] = field(default_factory=dict)  # of MLflow's page, by their names
 
 
 class Busy(ValueError):
@@ -48,7 +62,6 @@ class Delivery:
     ) -> None:
         self.runs, self.name, self.tracking_uri = runs, name, tracking_uri
         self.folder = runs / name
-        self.projection = Projection()
         self.points = 0  # sent by this process
         self.made = 0  # runs
         self.left_behind: dict[str, str] = {}  # run -> why MLflow refuses what it is told
@@ -57,20 +70,14 @@ class Delivery:
         self._client: Any = None
         self._experiment = ""
         self._file: Any = None
-        self._state: dict[str, Any] = {
-            "delivered": 0,
-            "runs": {},
-            "deleted": [],
-            "bundle": "",
-            "figures": {},
-        }
-        if not anew:
-            self._state |= self._all_states().get(self._uri, {})
+        self._state = Delivered() if anew else self._all_states().get(self._uri, Delivered())
+        self.projection = Projection(next(read_events(self.folder / "ledger.sqlite")))
+        self._forget_delivered()
 
     def __enter__(self) -> "Delivery":
         self._file = open(self.folder / ".mlflow.lock", "w")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(self._file)
         except BlockingIOError:
             self._file.close()
             raise Busy(
@@ -81,21 +88,30 @@ class Delivery:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def _all_states(self) -> dict[str, Any]:
+    def _all_states(self) -> dict[str, Delivered]:
         try:
-            return dict(json.loads(self._path.read_text())["stores"])
+            stores = json.loads(self._path.read_text())["stores"]
         except (FileNotFoundError, KeyError):  # none yet, or of a version that kept one store
             return {}
+        known = Delivered.__slots__
+        return {
+            uri: Delivered(**{name: found[name] for name in known if name in found})
+            for uri, found in stores.items()
+        }
 
     def _save(self) -> None:
-        write_json(self._path, {"stores": {**self._all_states(), self._uri: self._state}})
+        states = {**self._all_states(), self._uri: self._state}
+        write_json(self._path, {"stores": {uri: asdict(one) for uri, one in states.items()}})
 
     def read(self) -> None:
         """Take in what the ledger has gained."""
         for event in read_events(self.folder / "ledger.sqlite", after=self.projection.seq):
             self.projection.apply(event)
-            if event.seq <= self._state["delivered"]:
-                self.projection.changes.clear()
+            self._forget_delivered()
+
+    def _forget_delivered(self) -> None:
+        if self.projection.seq <= self._state.delivered:
+            self.projection.changes.clear()
 
     @property
     def left(self) -> int:
@@ -104,7 +120,7 @@ class Delivery:
 
     @property
     def num_runs(self) -> int:
-        return len(self._state["runs"])
+        return len(self._state.runs)
 
     def connect(self) -> None:
         """Import MLflow, open the store and find what it has of the sweep, the first time. Raises
@@ -127,9 +143,9 @@ class Delivery:
         changes = self.projection.changes
         while waiting := [key for key in changes if key not in self.left_behind]:
             together = waiting[:_CREATED_TOGETHER]
-            self._make([key for key in together if key not in self._state["deleted"]])
+            self._make([key for key in together if key not in self._state.deleted])
             for key in together:
-                if key not in self._state["deleted"]:
+                if key not in self._state.deleted:
                     self._tell(key, changes[key])
                 if key not in self.left_behind:
                     del changes[key]
@@ -137,7 +153,7 @@ class Delivery:
         self.left_behind, reasons = {}, self.left_behind
         if reasons:
             raise ValueError("; ".join(sorted(set(reasons.values()))))
-        self._state["delivered"] = self.projection.seq
+        self._state.delivered = self.projection.seq
         self._save()
 
     def _find(self) -> None:
@@ -147,7 +163,7 @@ class Delivery:
         kept: dict[str, str] = {}
         for run in self._search(f"tags.`mmm.sweep_id` = '{self.projection.sweep_id}'"):
             key, run_id = run.data.tags["mmm.trial"], run.info.run_id
-            known = self._state["runs"].get(key)
+            known = self._state.runs.get(key)
             if key in kept or (
                 known is not None and known != run_id and not self._is_deleted(known)
             ):
@@ -155,8 +171,8 @@ class Delivery:
                 self._client.delete_run(run_id)
             else:
                 kept[key] = run_id
-        self._state["runs"] |= kept
-        self._state["uncertain"] = False
+        self._state.runs |= kept
+        self._state.uncertain = False
         self._save()
 
     def _search(self, query: str) -> Iterator[Any]:
@@ -194,20 +210,20 @@ class Delivery:
         for key in keys:
             run: Run | None = self.projection.runs[key]
             chain: list[Run] = []
-            while run is not None and run.key not in self._state["runs"] and run not in missing:
+            while run is not None and run.key not in self._state.runs and run not in missing:
                 chain.insert(0, run)
                 run = None if run.parent is None else self.projection.runs[run.parent]
             missing += chain
         if not missing:
             return
-        if self._state.get("uncertain"):
+        if self._state.uncertain:
             self._find()
         try:
             for run in missing:
-                if run.key not in self._state["runs"]:
-                    self._state["runs"][run.key] = self._create(run)
+                if run.key not in self._state.runs:
+                    self._state.runs[run.key] = self._create(run)
         except Exception:
-            self._state["uncertain"] = True  # it may have been made in spite of the error
+            self._state.uncertain = True  # it may have been made in spite of the error
             raise
         finally:
             self._save()
@@ -225,7 +241,7 @@ class Delivery:
             "mlflow.source.name": "mmm-search",
         }
         if run.parent is not None:
-            tags["mlflow.parentRunId"] = self._state["runs"][run.parent]
+            tags["mlflow.parentRunId"] = self._state.runs[run.parent]
         start = int(run.started * 1000)
         made = self._client.create_run(
             self._experiment, start_time=start, tags=tags, run_name=run.name
@@ -239,7 +255,7 @@ class Delivery:
         from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
         from mlflow.exceptions import MlflowException
 
-        run = self._state["runs"][key]
+        run = self._state.runs[key]
         try:
             if change.inputs:
                 inputs = [
@@ -282,7 +298,7 @@ class Delivery:
                 raise
             # Not the store's trouble but this run's: the others must not wait for it.
             if self._is_deleted(run):
-                self._state["deleted"].append(key)
+                self._state.deleted.append(key)
             else:
                 self.left_behind[key] = f"{self.projection.runs[key].name}: {error}".splitlines()[0]
 
@@ -295,7 +311,7 @@ class Delivery:
             # The same, whenever and wherever it is told.
             self.projection.close("interrupted, its driver died", self.projection.last_time)
         self.send()
-        if self._client is None or self._state.get("uncertain"):
+        if self._client is None or self._state.uncertain:
             self._client, self._experiment = open_client(self.runs, self.tracking_uri)
             self._find()
         self._mark_best()
@@ -314,16 +330,15 @@ class Delivery:
 
     def _alive(self, key: str) -> str | None:
         """The id of a run that nobody removed."""
-        return None if key in self._state["deleted"] else self._state["runs"].get(key)
+        return None if key in self._state.deleted else self._state.runs.get(key)
 
     def _mark_best(self) -> None:
         from mlflow.entities import RunTag
 
-        bundled = self._bundle()
         ranked = self.projection.ranked()
-        best = str(bundled["trial"]) if bundled else ranked[0].key if ranked else None
+        best = self._bundled_trial() or (ranked[0].key if ranked else None)
         parent = self._alive(SWEEP)
-        if best is None or parent is None or best == self._state.get("best"):
+        if best is None or parent is None or best == self._state.best:
             return
         earlier = self._client.get_run(parent).data.tags.get("mmm.best_trial")
         if earlier not in (None, best) and (run := self._alive(earlier)) is not None:
@@ -331,32 +346,30 @@ class Delivery:
         if (run := self._alive(best)) is not None:
             self._client.set_tag(run, "mmm.best", "true")
         self._client.log_batch(parent, tags=[RunTag("mmm.best_trial", best)])
-        self._state["best"] = best
+        self._state.best = best
         self._save()
 
-    def _bundle(self) -> dict[str, Any] | None:
-        """Where the sweep's bundle comes from."""
+    def _bundled_trial(self) -> str | None:
+        """The key of the trial that the sweep's bundle comes from."""
         try:
-            found: dict[str, Any] = json.loads(
-                (self.folder / "bundle" / "provenance.json").read_text()
-            )
+            content = (self.folder / "bundle" / "provenance.json").read_text()
+            return str(json.loads(content)["trial"])
         except FileNotFoundError:
             return None
-        return found
 
     def _send_bundle(self) -> None:
         checksums = self.folder / "bundle" / "checksums.json"
-        bundled = self._bundle()
+        bundled = self._bundled_trial()
         if (
             bundled is None
             or not checksums.is_file()
-            or checksums.read_text() == self._state["bundle"]
+            or checksums.read_text() == self._state.bundle
         ):
             return
-        for key in (str(bundled["trial"]), SWEEP):
+        for key in (bundled, SWEEP):
             if (run := self._alive(key)) is not None:
                 self._client.log_artifacts(run, str(self.folder / "bundle"), "bundle")
-        self._state["bundle"] = checksums.read_text()
+        self._state.bundle = checksums.read_text()
         self._save()
 
     def _send_figures(self) -> None:
@@ -364,7 +377,7 @@ class Delivery:
         finalists = [
             run
             for run in self.projection.ranked()[:_FINALISTS]
-            if self._state["figures"].get(run.key) != run.epoch
+            if self._state.figures.get(run.key) != run.epoch
         ]
         finalists = [run for run in finalists if self._alive(run.key) is not None]
         if not finalists:
@@ -375,8 +388,8 @@ class Delivery:
         history = read_history(self.folder / "ledger.sqlite")
         for run in finalists:
             for name, figure in figures_of(history, history.trials[int(run.key)]).items():
-                self._client.log_figure(self._state["runs"][run.key], figure, f"figures/{name}.png")
-            self._state["figures"][run.key] = run.epoch
+                self._client.log_figure(self._state.runs[run.key], figure, f"figures/{name}.png")
+            self._state.figures[run.key] = run.epoch
             self._save()
 
     def _close_dead_sweeps(self) -> None:
@@ -400,7 +413,6 @@ class Delivery:
     @property
     def pages(self) -> Pages:
         """MLflow's pages of the sweep, once it was sent."""
-        assert self.projection.spec is not None
         best = [
             run_id
             for run in self.projection.best_of_each_architecture()
@@ -410,11 +422,11 @@ class Delivery:
 
     def _save_views(self) -> None:
         for key, content in self.pages.views().items():
-            if self._state.setdefault("views", {}).get(key) != content:
+            if self._state.views.get(key) != content:
                 self._client.set_experiment_tag(
                     self._experiment, f"mlflow.sharedViewState.{key}", content
                 )
-                self._state["views"][key] = content
+                self._state.views[key] = content
         self._save()
 
 

@@ -14,11 +14,13 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from mmm.device import cpus_here
 from search.ledger.events import LedgerError, read_events
+from search.ledger.records import Sweep
 from search.tracking.delivery import Busy, Delivery
 from search.tracking.pages import page_base
 from search.tracking.store import import_mlflow
@@ -35,6 +37,25 @@ _LONGEST_YIELDING_S = (
 _LONGEST_WAIT_S = 30.0  # of the driver for that one; after that the outbox goes on alone
 
 
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the process is to send; a line of JSON on its standard input."""
+
+    runs: str
+    name: str
+    log: str  # the file in which it says what goes wrong
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of it: the last line that the process prints."""
+
+    trouble: str = ""
+    # Addresses of MLflow's pages, once everything has arrived.
+    ranking: str | None = None
+    comparison: str | None = None
+
+
 class Outbox:
     """The driver's side: starts the process, and at the end waits for it as long as it gets on.
 
@@ -43,22 +64,21 @@ class Outbox:
     """
 
     def __init__(self) -> None:
-        self._last: dict[str, Any] = {}
+        self._outcome = Outcome()
         self._order = ""
-        self.ranking: str | None = None  # addresses of MLflow's pages, once everything has arrived
+        self.ranking: str | None = None  # as in Outcome
         self.comparison: str | None = None
         self._start("yielding")
 
     def _start(self, manner: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "search.tracking.outbox", manner],
+            # -P: a search.py in the user's folder is not ours.
+            [sys.executable, "-P", "-m", "search.tracking.outbox", manner],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is for the driver
         )
-        # Read all the time: a pipe that nobody empties would stop the process after some thousand
-        # lines.
         self._listener = threading.Thread(
             target=self._listen, args=(self._process,), name="outbox", daemon=True
         )
@@ -67,7 +87,7 @@ class Outbox:
     def _listen(self, process: "subprocess.Popen[bytes]") -> None:
         assert process.stdout is not None
         for line in process.stdout:
-            self._last.update(json.loads(line))
+            self._outcome = Outcome(**json.loads(line))
 
     def follow(self, runs: Path, name: str) -> None:
         """Send this sweep from now on; its ledger is there. What goes wrong is told in `mlflow.log`
@@ -75,7 +95,7 @@ class Outbox:
         """
         log = runs / name / "mlflow.log"
         log.write_text("")
-        self._order = json.dumps({"runs": str(runs), "name": name, "log": str(log)}) + "\n"
+        self._order = json.dumps(asdict(Order(str(runs), name, str(log)))) + "\n"
         self._tell()
 
     def _tell(self) -> None:
@@ -113,16 +133,15 @@ class Outbox:
         if self._listener.is_alive():
             return "it is being sent in the background"
         status = self._process.wait()
-        self.ranking, self.comparison = self._last.get("ranking"), self._last.get("comparison")
-        return str(
-            self._last.get("trouble")
-            or ("" if status == 0 else f"the outbox ended with status {status}, see mlflow.log")
+        self.ranking, self.comparison = self._outcome.ranking, self._outcome.comparison
+        return self._outcome.trouble or (
+            "" if status == 0 else f"the outbox ended with status {status}, see mlflow.log"
         )
 
 
-def _say(**what: object) -> None:
+def _say(outcome: Outcome) -> None:
     try:
-        print(json.dumps(what), flush=True)
+        print(json.dumps(asdict(outcome)), flush=True)
     except BrokenPipeError:  # the driver was killed; what it began is sent all the same
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -145,10 +164,9 @@ def pause_s_after(used_s: float, load: float, num_cores: int) -> float:
 
 def follow(runs: Path, name: str) -> int:
     """Send until the driver has ended and everything has arrived; 1 where it could not be sent."""
-    first = next(
-        event for event in read_events(runs / name / "ledger.sqlite") if event.kind == "sweep"
-    )
-    uri = first.body["spec"]["tracking_uri"]
+    first = next(read_events(runs / name / "ledger.sqlite")).body
+    assert isinstance(first, Sweep)
+    uri = first.spec.tracking_uri
     pause_s, trouble = 0.0, ""
     ended, last_success = False, time.monotonic()
     delivery = Delivery(runs, name, uri)
@@ -170,21 +188,20 @@ def follow(runs: Path, name: str) -> int:
             # From here: MLflow's tables are made once, and whoever waits for the first trials need
             # not wait for that tenfold.
             used_s = time.process_time()
-            delivery.send(lambda: _say(left=delivery.left))
+            delivery.send()
             used_s = time.process_time() - used_s
             if ended:
                 delivery.finish()
                 base = page_base(uri, 5000)
-                _say(
-                    ranking=delivery.pages.ranking(base), comparison=delivery.pages.comparison(base)
-                )
+                pages = delivery.pages
+                _say(Outcome("", pages.ranking(base), pages.comparison(base)))
                 return 0
             pause_s = pause_s_after(used_s, os.getloadavg()[0], cpus_here())
             trouble, last_success = "", time.monotonic()
         except Busy as error:  # an earlier session's outbox is still at it
             pause_s, trouble = _POLL_S, str(error)
         except LedgerError as error:
-            _say(trouble=str(error))
+            _say(Outcome(str(error)))
             return 1
         # whatever a store or network does, training goes on; the user is told at the end
         except Exception as error:
@@ -192,7 +209,7 @@ def follow(runs: Path, name: str) -> int:
             pause_s = min(max(pause_s, _POLL_S) * 2, _LONGEST_PAUSE_S)
             print(time.strftime("%H:%M:%S"), trouble, file=sys.stderr, flush=True)
         if ended and trouble and time.monotonic() - last_success > _GRACE_S:
-            _say(trouble=trouble)
+            _say(Outcome(trouble))
             return 1
 
 
@@ -217,10 +234,10 @@ def main() -> int:
     line = sys.stdin.readline()
     if not line:  # the driver has ended without a sweep
         return 0
-    order = json.loads(line)
-    with open(order["log"], "a") as log:
+    order = Order(**json.loads(line))
+    with open(order.log, "a") as log:
         os.dup2(log.fileno(), sys.stderr.fileno())
-    return follow(Path(order["runs"]), order["name"])
+    return follow(Path(order.runs), order.name)
 
 
 if __name__ == "__main__":

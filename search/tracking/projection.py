@@ -6,14 +6,25 @@ them with another seed. All that a run is told is a function of the ledger, time
 telling it twice changes nothing.
 """
 
-from collections.abc import Mapping
+import json
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mmm.files import sha256_of_json
-from mmm.metrics import scalar_metrics
+from mmm.metrics import value_of
 from search.ledger.history import Event
-from search.ledger.spec import SweepSpec
+from search.ledger.records import (
+    Baseline,
+    Close,
+    DataNote,
+    End,
+    Epoch,
+    Session,
+    StoreDigest,
+    Suggestion,
+    Sweep,
+)
+from search.ledger.spec import Params, ParamValue
 
 SWEEP = "sweep"  # the key of the sweep's own run; a trial's is its number
 STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
@@ -74,7 +85,7 @@ class Run:
     started: float
     parent: str | None
     tags: dict[str, str]  # what it is made with
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Params = field(default_factory=dict)
     chosen: frozenset[str] = frozenset()  # settings that the space suggested
     state: str = "running"
     epoch: int = 0
@@ -83,7 +94,7 @@ class Run:
     best: tuple[float, int] | None = None  # score and epoch
 
 
-def run_name(settings: Mapping[str, Any], number: int) -> str:
+def run_name(settings: Params, number: int) -> str:
     """`mlp_mixer K3 b2 #17`."""
     short = {"context": "K", "num_blocks": "b", "layers": "L", "fold": "fold"}
     parts = [f"{letter}{settings[name]}" for name, letter in short.items() if name in settings]
@@ -95,25 +106,30 @@ class Projection:
     because of them.
     """
 
-    def __init__(self) -> None:
-        self.spec: SweepSpec | None = None
-        self.sweep_id = ""
-        self.started = 0.0
+    def __init__(self, first: Event) -> None:
+        """`first`: the ledger's first event, with the sweep's specification."""
+        assert isinstance(first.body, Sweep)
+        self.spec = first.body.spec
+        # The same wherever the folder is moved to.
+        self.sweep_id = sha256_of_json([first.time, json.loads(first.body.written)])[:32]
         self.runs: dict[str, Run] = {}
         self.changes: dict[str, Change] = {}
-        self.seq = 0  # of the last event
-        self.last_time = 0.0  # when it happened, seconds since 1970
+        self.seq, self.last_time = first.seq, first.time  # of the last event
         self.is_closed = False
         self._host = ""
         self._baseline_words = ""
         self._sessions = 0
         self._first: dict[str, str] = {}  # digest of settings -> the first trial that had them
-        self._seen: dict[tuple[str, str], Any] = {}  # architecture and setting -> its first value
+        # Architecture and setting -> its first value.
+        self._seen: dict[tuple[str, str], ParamValue] = {}
         self._varied: set[str] = set()
         self._manifest: Input | None = None
-        self._stores: dict[
-            tuple[str, str], Mapping[str, Any]
-        ] = {}  # feature stores by kind and by feature or context
+        # Feature stores by kind and by feature or context.
+        self._stores: dict[tuple[str, str], StoreDigest] = {}
+        self.runs[SWEEP] = Run(SWEEP, self.spec.name, first.time, None, {})
+        change = self.change(SWEEP)
+        change.params = {name: str(getattr(self.spec, name)) for name in _SWEEP_PARAMS}
+        change.tags["mlflow.note.content"] = self._note("")
 
     def change(self, key: str) -> Change:
         return self.changes.setdefault(key, Change())
@@ -121,53 +137,31 @@ class Projection:
     def apply(self, event: Event) -> None:
         self.seq, self.last_time = event.seq, event.time
         key = SWEEP if event.trial is None else str(event.trial)
-        match event.kind:
-            case "sweep":
-                self._sweep(event)
-            case "session":
-                self._session(event)
-            case "note" if event.body.get("about") == "data":
-                self._data(event.body)
-            case "suggest":
-                self._suggest(key, event)
-            case "baseline":
-                self._baseline(event)
-            case "epoch":
-                self._epoch(self.runs[key], event)
-            case "end":
-                self._end(
-                    self.runs[key],
-                    event.body["state"],
-                    event.body["reason"],
-                    event.time,
-                    event.body.get("traceback", ""),
-                )
-            case "close":
-                if event.body["efficiency"] is not None:
-                    point = Point(
-                        "steady_efficiency",
-                        event.body["efficiency"],
-                        int(event.time * 1000),
-                        self._sessions,
-                    )
+        match body := event.body:
+            case Session():
+                self._session(body, event.time)
+            case DataNote():
+                self._data(body)
+            case Suggestion():
+                self._suggest(key, body, event)
+            case Baseline():
+                self._baseline(body, event.time)
+            case Epoch():
+                self._epoch(self.runs[key], body, event.time)
+            case End():
+                self._end(self.runs[key], body, event.time)
+            case Close():
+                if body.efficiency is not None:
+                    when = int(event.time * 1000)
+                    point = Point("steady_efficiency", body.efficiency, when, self._sessions)
                     self.change(SWEEP).points.append(point)
-                self.close(event.body["why"], event.time)
+                self.close(body.why, event.time)
             case _:
                 pass
 
-    def _sweep(self, event: Event) -> None:
-        self.spec, self.started = SweepSpec(**event.body["spec"]), event.time
-        self.sweep_id = sha256_of_json([event.time, event.body])[
-            :32
-        ]  # the same wherever the folder is moved to
-        self.runs[SWEEP] = Run(SWEEP, self.spec.name, event.time, None, {})
-        change = self.change(SWEEP)
-        change.params = {name: str(getattr(self.spec, name)) for name in _SWEEP_PARAMS}
-        change.tags["mlflow.note.content"] = self._note("")
-
-    def _session(self, event: Event) -> None:
-        self.spec = SweepSpec(**event.body["spec"])
-        self._host, self.is_closed = event.body.get("host", ""), False
+    def _session(self, session: Session, when: float) -> None:
+        self.spec = session.spec
+        self._host, self.is_closed = session.host, False
         self._sessions += 1
         change = self.change(SWEEP)
         change.status = "RUNNING"
@@ -179,44 +173,37 @@ class Projection:
             "mlflow.note.content": self._note(""),
         }
         for run in self._running():  # of a session that died; they go on with their next epoch
-            self._interrupt(run, "its session died", event.time)
+            self._interrupt(run, "its session died", when)
 
-    def _data(self, body: Mapping[str, Any]) -> None:
-        manifest = body["manifest"]
-        profile = str(manifest.get("profile", ""))
+    def _data(self, note: DataNote) -> None:
+        manifest = note.manifest
         self._manifest = Input(
-            str(manifest["name"]),
-            manifest["sha256"][:32],
-            manifest["path"],
-            "train and dev",
-            profile,
+            manifest.name, manifest.sha256[:32], manifest.path, "train and dev", manifest.profile
         )
-        self._stores = {(store["kind"], str(store["of"])): store for store in body["stores"]}
+        self._stores = {(store.kind, str(store.of)): store for store in note.stores}
         change = self.change(SWEEP)
         change.inputs = [self._manifest]
-        if changed := body.get("changed"):
+        if note.changed:
             before = sum(key != SWEEP for key in self.runs)
-            change.tags["mmm.data_changed"] = f"from trial {before} on: {'; '.join(changed)}"[
-                :_LONGEST
-            ]
-        for number in body.get("restarted", ()):
+            said = f"from trial {before} on: {'; '.join(note.changed)}"
+            change.tags["mmm.data_changed"] = said[:_LONGEST]
+        for number in note.restarted:
             run = self.runs[str(number)]
             run.epoch, run.final, run.best = 0, None, None
 
-    def _baseline(self, event: Event) -> None:
+    def _baseline(self, found: Baseline, when: float) -> None:
         """On the sweep's own run, so that the list of runs holds trials alone."""
-        assert self.spec is not None
-        settings, value = event.body["settings"], float(event.body["metrics"][self.spec.metric])
+        metric, value = self.spec.metric, value_of(found.metrics, self.spec.metric)
         self.change(SWEEP).points.append(
-            Point(f"baseline_{self.spec.metric}", value, int(event.time * 1000), self._sessions)
+            Point(f"baseline_{metric}", value, int(when * 1000), self._sessions)
         )
+        settings = found.settings
         self._baseline_words = (
             f"Linear baseline (logistic regression, K = {settings['context']}, C ="
-            f" {settings['c']:g}, class weight {settings['class_weight']}): {self.spec.metric}"
-            f" {value:.4f}."
+            f" {settings['c']:g}, class weight {settings['class_weight']}): {metric} {value:.4f}."
         )
 
-    def _inputs_of(self, settings: Mapping[str, Any]) -> list[Input]:
+    def _inputs_of(self, settings: Params) -> list[Input]:
         """The manifest and the features; one line for both of these, since the list of runs shows
         them all.
         """
@@ -229,17 +216,15 @@ class Projection:
         stores = [self._stores[key] for key in wanted if key in self._stores]
         if not stores:
             return [self._manifest]
-        digest = "-".join(store["digest"][:16] for store in stores)
+        digest = "-".join(store.digest[:16] for store in stores)
         what = " + ".join(
-            f"{store['encoder']} {'K' if store['kind'] == 'text' else ''}{store['of']}"
-            for store in stores
+            f"{store.encoder} {'K' if store.kind == 'text' else ''}{store.of}" for store in stores
         )
-        source = ", ".join(store["path"] for store in stores)
+        source = ", ".join(store.path for store in stores)
         return [self._manifest, Input(what, digest, source, "features")]
 
-    def _suggest(self, key: str, event: Event) -> None:
-        assert self.spec is not None
-        settings: dict[str, Any] = event.body["settings"]
+    def _suggest(self, key: str, suggestion: Suggestion, event: Event) -> None:
+        settings = suggestion.settings
         digest = sha256_of_json(
             {name: value for name, value in settings.items() if name not in LEVELS}
         )[:16]
@@ -257,7 +242,7 @@ class Projection:
         name = run_name(settings, event.trial or 0) + (
             f" seed {settings.get('seed')}" if first != key else ""
         )
-        chosen = frozenset(event.body["params"]) & settings.keys()
+        chosen = frozenset(suggestion.params) & settings.keys()
         self.runs[key] = Run(
             key, name, event.time, SWEEP if first == key else first, tags, settings, chosen
         )
@@ -276,45 +261,42 @@ class Projection:
         }
         change = self.change(key)
         change.params |= {name: str(value) for name, value in settings.items() if name in said}
-        if event.body.get("precision") is not None:
-            change.params["precision"] = str(event.body["precision"])
+        if suggestion.precision is not None:
+            change.params["precision"] = suggestion.precision
         change.inputs = self._inputs_of(settings) if settings else []
 
-    def _epoch(self, run: Run, event: Event) -> None:
-        assert self.spec is not None
-        body = event.body
+    def _epoch(self, run: Run, entry: Epoch, told: float) -> None:
         # A trial that went on from its last checkpoint trains some epochs again: each is one point
         # all the same.
-        if body["epoch"] <= run.epoch:
+        if entry.epoch <= run.epoch:
             return
         if run.state == "interrupted":
             run.state = "running"
             self.change(run.key).status = "RUNNING"
             self.change(run.key).tags |= {"mmm.state": "running", "mmm.reason": ""}
-        score = body["metrics"][self.spec.metric]
-        run.epoch, run.told, run.final = body["epoch"], event.time, score
+        score = entry.metrics[self.spec.metric]
+        run.epoch, run.told, run.final = entry.epoch, told, score
         if run.best is None or score > run.best[0]:
-            run.best = (score, body["epoch"])
+            run.best = (score, entry.epoch)
         values = {
             name: value
-            for name, value in scalar_metrics({"per_class": {}, **body["metrics"]}).items()
+            for name, value in entry.metrics.items()
             if name in _METRICS or name == self.spec.metric
         }
-        values |= {"train_loss": body["train_loss"], "epoch_seconds": body["seconds"]}
+        values |= {"train_loss": entry.train_loss, "epoch_seconds": entry.seconds}
         # A chart page makes a section of what stands before the slash.
         values |= {
             f"f1/{name}": scores["f1"]
-            for name, scores in body["metrics"].get("per_class", {}).items()
+            for name, scores in entry.all_metrics.get("per_class", {}).items()
         }
         if self.spec.system_metrics:
-            values |= _system_metrics(body, on_gpu=self.spec.gpus_per_trial > 0)
-        when = int(event.time * 1000)
+            values |= _system_metrics(entry, on_gpu=self.spec.gpus_per_trial > 0)
+        when = int(told * 1000)
         self.change(run.key).points += [
-            Point(name, value, when, body["epoch"]) for name, value in values.items()
+            Point(name, value, when, entry.epoch) for name, value in values.items()
         ]
 
     def _best_and_final(self, run: Run) -> None:
-        assert self.spec is not None
         if run.best is not None and run.final is not None:
             metric, when = self.spec.metric, int(run.told * 1000)
             values = {
@@ -329,15 +311,15 @@ class Projection:
                 Point(name, float(value), when, run.epoch) for name, value in values.items()
             ]
 
-    def _end(self, run: Run, state: str, reason: str, when: float, traceback: str) -> None:
-        run.state = state
+    def _end(self, run: Run, end: End, when: float) -> None:
+        run.state = end.state
         self._best_and_final(run)
         change = self.change(run.key)
-        change.status, change.ended = STATUS[state], when
-        change.tags |= {"mmm.state": state, "mmm.reason": reason[:_LONGEST]}
-        if traceback:
+        change.status, change.ended = STATUS[end.state], when
+        change.tags |= {"mmm.state": end.state, "mmm.reason": end.reason[:_LONGEST]}
+        if end.traceback:
             change.tags["mlflow.note.content"] = (
-                f"{reason[:1000]}\n\n```\n{traceback[-_LONGEST:]}\n```"
+                f"{end.reason[:1000]}\n\n```\n{end.traceback[-_LONGEST:]}\n```"
             )
 
     def _running(self) -> list[Run]:
@@ -381,7 +363,6 @@ class Projection:
         return list(found.values())
 
     def _best_of_all(self, when: int) -> None:
-        assert self.spec is not None
         if ranked := self.ranked():
             score, epoch = ranked[0].best or (0.0, 0)
             for name, value in ((f"best_{self.spec.metric}", score), ("best_epoch", float(epoch))):
@@ -389,7 +370,6 @@ class Projection:
 
     def _note(self, why: str) -> str:
         """What the sweep's page says first, as Markdown."""
-        assert self.spec is not None
         lines = [f"`{self.spec.command}`"] if self.spec.command else []
         lines += [self._baseline_words] if self._baseline_words else []
         if why:
@@ -428,17 +408,12 @@ class Projection:
         }
 
 
-def _system_metrics(body: Mapping[str, Any], on_gpu: bool) -> dict[str, float]:
+def _system_metrics(entry: Epoch, on_gpu: bool) -> dict[str, float]:
     """Under the names by which MLflow's page of system metrics knows them."""
     found = {
-        "system/cpu_utilization_percentage": (
-            100 * body["alone_seconds"] / max(body["seconds"], 1e-9)
-        )
+        "system/cpu_utilization_percentage": 100 * entry.alone_seconds / max(entry.seconds, 1e-9)
     }
-    if body.get("memory_mb") is not None:  # of the worker's process, or of its tensors on a GPU
-        found[f"system/{'gpu_0' if on_gpu else 'system'}_memory_usage_megabytes"] = body[
-            "memory_mb"
-        ]
-    if body.get("gpu_percent") is not None:
-        found["system/gpu_0_utilization_percentage"] = body["gpu_percent"]
+    if entry.memory_mb is not None:
+        device = "gpu_0" if on_gpu else "system"
+        found[f"system/{device}_memory_usage_megabytes"] = entry.memory_mb
     return found

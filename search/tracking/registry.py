@@ -19,6 +19,7 @@ from mmm.bundle.read import Bundle, BundleError, Ensemble, load_bundle_or_ensemb
 from mmm.bundle.write import check_destination
 from mmm.files import new_directory
 from mmm.manifest_csv import read_manifest
+from mmm.metrics import value_of
 from search.results.export import check_reproduced
 from search.tracking.serving import ServedBundle
 from search.tracking.store import open_client
@@ -96,7 +97,7 @@ def register(folder: Path, name: str, runs: Path, tracking_uri: str | None) -> i
         metadata={
             "bundle_sha256": bundle.sha256,
             "weights_sha256": bundle.weights_sha256,
-            "sweep": provenance.get("sweep"),
+            "sweep": provenance.sweep,
         },
     )
     version = int(logged.registered_model_version)
@@ -116,10 +117,11 @@ def _run_of(client: Any, experiment: str, bundle: Bundle | Ensemble) -> str | No
     """The run of the bundle's trial (of an ensemble: of the sweep); None where MLflow does not have
     it.
     """
-    sweep, trial = bundle.provenance.get("sweep"), bundle.provenance.get("trial", "sweep")
+    sweep, trial = bundle.provenance.sweep, bundle.provenance.trial
     if sweep is None:
         return None
-    query = f"tags.`mmm.sweep` = '{sweep}' and tags.`mmm.trial` = '{trial}'"
+    run = "sweep" if trial is None else trial
+    query = f"tags.`mmm.sweep` = '{sweep}' and tags.`mmm.trial` = '{run}'"
     found = client.search_runs([experiment], filter_string=query, max_results=1)
     return str(found[0].info.run_id) if found else None
 
@@ -178,10 +180,7 @@ def _places(client: Any, run: Any) -> tuple[Path | None, Path | None]:
 
 
 def _check_score(bundle: Bundle | Ensemble, manifest: Path | None, features: Path | None) -> str:
-    expected, metric = (
-        bundle.provenance.get("validation_metrics"),
-        bundle.provenance.get("objective"),
-    )
+    expected, metric = bundle.provenance.validation_metrics, bundle.provenance.objective
     if (
         manifest is None
         or features is None
@@ -194,9 +193,7 @@ def _check_score(bundle: Bundle | Ensemble, manifest: Path | None, features: Pat
             "checksums are right; the validation score was not computed again, because manifest and"
             " features are not here (give them with --manifest and --features)"
         )
-    if read_manifest(manifest, check_audio=False).sha256 != bundle.provenance.get(
-        "manifest_sha256"
-    ):
+    if read_manifest(manifest, check_audio=False).sha256 != bundle.provenance.manifest_sha256:
         return (
             f"checksums are right; the validation score was not computed again, because {manifest}"
             " is another one than it was trained on"
@@ -208,4 +205,4 @@ def _check_score(bundle: Bundle | Ensemble, manifest: Path | None, features: Pat
         expected,
         "when it was made it was",
     )
-    return f"a fresh process reproduced its validation {metric} of {expected[metric]:.4f}"
+    return f"a fresh process reproduced its validation {metric} of {value_of(expected, metric):.4f}"

@@ -5,6 +5,7 @@ pickled object.
 itself.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ class ServedBundle:
         self.predictor = mmm.load(bundle)
 
     def predict(
-        self, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+        self, model_input: pd.DataFrame, params: Mapping[str, object] | None = None
     ) -> pd.DataFrame:
         """Raises ValueError, naming row and column."""
         missing = [name for name in _NEEDED if name not in model_input.columns]

@@ -1,7 +1,6 @@
 """An MLflow store: its client, and MLflow's own server over it, on loopback."""
 
 import contextlib
-import fcntl
 import logging
 import os
 import shutil
@@ -11,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmm.files import write_bytes
+from mmm.files import lock, write_bytes
 
 EXPERIMENT = "mmm-search"
 REQUEST_S = 10  # MLflow's own default is 120 s, and 7 retries on top
@@ -26,7 +25,7 @@ def default_tracking_uri(runs: Path) -> str:
 def _store_lock(runs: Path) -> Iterator[None]:
     # Two processes that create one fresh SQLite store at once: one crashes (MLflow 3.17).
     with open(runs / ".mlflow.lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        lock(file, wait=True)
         yield
 
 
@@ -96,6 +95,7 @@ def server_command(store: str, port: int, artifacts: Path | None = None) -> list
     """
     command = [
         sys.executable,
+        "-P",
         "-m",
         "mlflow",
         "server",
@@ -120,6 +120,7 @@ def server_environment() -> Mapping[str, str]:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "PYTHONSAFEPATH": "1",  # it starts Python again: uvicorn's, not the user's folder's
     }
 
 

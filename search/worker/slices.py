@@ -7,6 +7,7 @@ import contextlib
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,7 +17,8 @@ from mmm.training.gpu_features import resident_bytes
 from mmm.training.malloc import forget_peak, give_back, peak_kb
 from mmm.training.pack_size import measure_pack_sizes
 from mmm.training.run import Run
-from search.messages import Cut
+from search.ledger.records import PackMeasured
+from search.messages import Cut, Failure, Order, Report
 from search.worker.trial import Member
 
 SLICE_S = 1.0  # short epochs are reported together
@@ -28,25 +30,25 @@ class Slices:
     What goes wrong with a trial is in its report, and does not touch the others.
     """
 
-    def __init__(self, orders: Sequence[dict[str, Any]]) -> None:
+    def __init__(self, orders: Sequence[Order]) -> None:
         self.members: dict[int, Member] = {}
-        self._failures: dict[int, dict[str, Any]] = {}  # not reported yet
-        self._sizes: dict[str, Any] | None = None  # what was measured of packs, not reported yet
+        self._failures: dict[int, Failure] = {}  # not reported yet
+        self._packs: PackMeasured | None = None  # not reported yet
         self._runs: list[Run] = []  # fit_pack's, which drops those that end
         self._epochs: Iterator[Any] = iter(())
         self.join(orders)
 
-    def join(self, orders: Sequence[dict[str, Any]]) -> None:
+    def join(self, orders: Sequence[Order]) -> None:
         """Trials that are trained with the others from the next epoch on."""
         self._forget_memory()
         for order in orders:
             try:
-                self.members[order["number"]] = member = Member(order)
-                if order.get("largest_pack", 1) > 1:
-                    self._sizes = measure_pack_sizes(member.run, order["largest_pack"])
+                self.members[order.number] = member = Member(order)
+                if order.largest_pack > 1:
+                    self._packs = _measured(member, order.largest_pack)
                 self._runs.append(member.run)
             except Exception as error:
-                self._fail(order["number"], error)
+                self._failures[order.number] = _failure(error)
         if self._runs:
             self._epochs = fit_pack(self._runs)
 
@@ -75,18 +77,15 @@ class Slices:
                 trained = [by_run[id(run)] for run, _ in outcomes]
                 for member, (_, outcome) in zip(trained, outcomes, strict=True):
                     if isinstance(outcome, Diverged):
-                        self._fail(member.number, outcome)
+                        self._failures[member.number] = _failure(outcome)
                     else:
                         member.add(outcome, self._is_cpu_time, memory_mb, elapsed_s, len(outcomes))
-                if (
-                    any(member.has_to_wait for member in trained)
-                    or time.monotonic() - started >= SLICE_S
-                ):
+                is_slice = time.monotonic() - started >= SLICE_S
+                if is_slice or any(member.has_to_wait for member in trained):
                     break
         except Exception as error:  # of the batched model: nobody can tell whose it is
-            for number in self.members:
-                self._fail(number, error)
-                self._failures[number]["together"] = len(self.members) > 1
+            is_together = len(self.members) > 1
+            self._failures |= dict.fromkeys(self.members, _failure(error, is_together))
             self._runs.clear()
         return self._cuts()
 
@@ -108,7 +107,7 @@ class Slices:
             cut.failure is not None or self.members[cut.number].has_to_wait for cut in cuts
         )
 
-    def reports(self, cuts: Sequence[Cut]) -> list[dict[str, Any]]:
+    def reports(self, cuts: Sequence[Cut]) -> list[Report]:
         """What the driver is told of these cuts, now that checkpoints are written. The trials may
         be trained meanwhile.
         """
@@ -121,29 +120,22 @@ class Slices:
                 reports.append(Cut(cut.number, 0, failure=_failure(error)).report())
         for report in reports:
             # They go on elsewhere, each alone, from their checkpoints.
-            if report["failure"] is not None and report["failure"].get("together"):
-                del self.members[report["number"]]
-        if reports and self._sizes is not None:
-            reports[0]["packs"], self._sizes = self._sizes, None
+            if report.failure is not None and report.failure.is_together:
+                del self.members[report.number]
+        if reports and self._packs is not None:
+            reports[0], self._packs = replace(reports[0], packs=self._packs), None
         return reports
 
-    def next(self) -> list[dict[str, Any]]:
+    def next(self) -> list[Report]:
         """Train, then tell of it: a report of each trial."""
         return self.reports(self.train())
-
-    def _fail(self, number: int, error: Exception) -> None:
-        self._failures[number] = _failure(error)
 
     @property
     def _is_cpu_time(self) -> bool:
         """On the CPU with one thread, that thread's CPU time is what the epoch would take with the
         core to itself.
         """
-        return (
-            self._runs[0].device.type == "cpu" and torch.get_num_threads() == 1
-            if self._runs
-            else False
-        )
+        return self._runs[0].device.type == "cpu" and torch.get_num_threads() == 1
 
     def _forget_memory(self) -> None:
         """Start counting the peak anew: this process has trained other trials before."""
@@ -162,7 +154,14 @@ class Slices:
         return peak_kb() / 1e3
 
 
-def _failure(error: Exception) -> dict[str, Any]:
+def _failure(error: Exception, is_together: bool = False) -> Failure:
     reason = str(error) if isinstance(error, Diverged) else f"{type(error).__name__}: {error}"
     trace = "".join(traceback.format_exception(error))
-    return {"reason": reason, "traceback": trace, "diverged": isinstance(error, Diverged)}
+    return Failure(reason, trace, isinstance(error, Diverged), is_together)
+
+
+def _measured(member: Member, largest: int) -> PackMeasured:
+    of, found = member.order.settings.get, measure_pack_sizes(member.run, largest)
+    seconds = {str(size): seconds for size, seconds in found["seconds"].items()}
+    kind = of("architecture"), of("batch_size"), of("width")
+    return PackMeasured(*kind, seconds, found["size"])

@@ -4,9 +4,8 @@ matter to it.
 
 import threading
 from collections.abc import Sequence
-from typing import Any
 
-from search.messages import Cut
+from search.messages import Cut, Order, Report
 from search.worker.slices import Slices
 
 _LONGEST_STOP_S = 1.0
@@ -21,7 +20,7 @@ class Ahead:
     is slow gets several slices in one report.
     """
 
-    def __init__(self, orders: Sequence[dict[str, Any]]) -> None:
+    def __init__(self, orders: Sequence[Order]) -> None:
         self._slices = Slices(orders)
         self._change = threading.Condition()
         self._cuts: dict[int, Cut] = {}  # not told yet
@@ -32,7 +31,7 @@ class Ahead:
         self._thread = threading.Thread(target=self._train, name="training", daemon=True)
         self._thread.start()
 
-    def next(self) -> list[dict[str, Any]]:
+    def next(self) -> list[Report]:
         """Reports of what was trained since the last ones, once that is a slice. Raises what ended
         the thread.
         """
@@ -46,7 +45,7 @@ class Ahead:
             cuts, self._cuts, self._has_cuts = list(self._cuts.values()), {}, False
         return self._slices.reports(cuts)
 
-    def change(self, ended: Sequence[int], orders: Sequence[dict[str, Any]]) -> None:
+    def change(self, ended: Sequence[int], orders: Sequence[Order]) -> None:
         """The trials `ended` are over; train these too from now on."""
         with self._change:
             self._is_held = True  # the slice that is being trained is the last one for now
@@ -58,7 +57,7 @@ class Ahead:
                 if orders:
                     self._slices.join(orders)
                 if self._has_cuts:  # the report after this is to have all of them in it
-                    self._cuts |= {order["number"]: Cut(order["number"], 0) for order in orders}
+                    self._cuts |= {order.number: Cut(order.number, 0) for order in orders}
             finally:
                 self._is_held = False
                 self._change.notify_all()

@@ -2,8 +2,8 @@
 
 import hashlib
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from mmm.device import resolve_device
 from mmm.files import write_bytes
@@ -16,7 +16,8 @@ from mmm.training.fit import EpochResult
 from mmm.training.run import Run, begin
 from mmm.training.tensor_file import checked_bytes
 from search.ledger.files import best_file, checkpoint_file, trial_folder
-from search.messages import Cut
+from search.ledger.records import Checkpoint, Epoch, split_tables
+from search.messages import Cut, Failure, Order, Report, Weights
 
 # of a trial's time at most: where one costs less than 10 ms, each report has its checkpoint
 CHECKPOINT_SHARE = 0.01
@@ -38,25 +39,20 @@ def _features(manifest: str, features: str, audio_feature: str, context: int) ->
 
 
 class Member:
-    """`order` is what the driver wants done: sweep (folder), number, settings, manifest, features,
-    metric, device, rungs, precision, and checkpoints (path, epoch and sha256 of the last two, the
-    newer first).
-    """
+    """A trial that this worker trains, from its last checkpoint on."""
 
-    def __init__(self, order: dict[str, Any]) -> None:
+    def __init__(self, order: Order) -> None:
         self.order = order
-        self.sweep, self.number = Path(order["sweep"]), order["number"]
-        config = make_config(order["settings"])
-        device = resolve_device(order["device"])
-        features = _features(
-            order["manifest"], order["features"], config.audio_feature, config.context
-        )
+        self.sweep, self.number = Path(order.sweep), order.number
+        config = make_config(order.settings)
+        device = resolve_device(order.device)
+        features = _features(order.manifest, order.features, config.audio_feature, config.context)
         self.run: Run = begin(
-            config, features, objective=order["metric"], device=device, precision=order["precision"]
+            config, features, objective=order.metric, device=device, precision=order.precision
         )
         self.warnings: list[str] = []
         self._kept = self._go_on()  # checkpoints that the driver knows, the newer first
-        self.epochs: list[dict[str, Any]] = []  # since the last cut
+        self.epochs: list[Epoch] = []  # since the last cut
         self._num_weights = sum(weight.numel() for weight in self.run.model.parameters())
         self._saved, self._save_s = time.monotonic(), _save_costs.get(self._num_weights, 0.0)
         self._told = 0  # the last epoch that was reported
@@ -66,13 +62,11 @@ class Member:
         """Bring the run to its last checkpoint, or where that is damaged to the one before; returns
         those that are good.
         """
-        known = self.order["checkpoints"]
-        paths = [
-            checkpoint_file(self.sweep, self.number, checkpoint["epoch"]) for checkpoint in known
-        ]
+        known = self.order.checkpoints
+        paths = [checkpoint_file(self.sweep, self.number, found.epoch) for found in known]
         for place, checkpoint in enumerate(known):
             try:
-                load_checkpoint(self.run, paths[place], checkpoint["sha256"])
+                load_checkpoint(self.run, paths[place], checkpoint.sha256)
             except (FileNotFoundError, ValueError) as error:
                 if place == len(known) - 1:
                     raise
@@ -92,86 +86,81 @@ class Member:
         """Take note of an epoch that took `elapsed_s` by the clock for all `together` that were
         trained in it.
         """
+        ended = time.time()
+        metrics, tables = split_tables(result.metrics)
+        alone_s = min(result.seconds, result.cpu_seconds) if is_cpu_time else result.seconds
         self.epochs.append(
-            {
-                "epoch": result.epoch,
-                "train_loss": result.train_loss,
-                "metrics": result.metrics,
-                "seconds": result.seconds,
-                "alone_seconds": (
-                    min(result.seconds, result.cpu_seconds) if is_cpu_time else result.seconds
-                ),
-                "started": (ended := time.time()) - elapsed_s,
-                "ended": ended,
-                "memory_mb": memory_mb,
-                "together": together,
-                "ms_per_utterance": result.eval_seconds / len(self.run.dev) * 1000,
-            }
+            Epoch(
+                epoch=result.epoch,
+                train_loss=result.train_loss,
+                metrics=metrics,
+                tables=tables,
+                seconds=result.seconds,
+                alone_seconds=alone_s,
+                started=ended - elapsed_s,
+                ended=ended,
+                memory_mb=memory_mb,
+                together=together,
+                ms_per_utterance=result.eval_seconds / len(self.run.dev) * 1000,
+            )
         )
 
     @property
     def is_at_rung(self) -> bool:
-        return self.run.epoch in self.order["rungs"]
+        return self.run.epoch in self.order.rungs
 
     @property
     def has_to_wait(self) -> bool:
         """Whether the driver has to decide before anything more is trained."""
         return self.is_at_rung or self.run.is_finished
 
-    def cut(self, num_members: int, failure: dict[str, Any] | None) -> Cut:
+    def cut(self, num_members: int, failure: Failure | None) -> Cut:
         """The epochs since the last cut, with a checkpoint where one is due. All members wait for
         each other's.
 
         What failed in the middle of an epoch has weights of no epoch: of that none is made.
         """
-        found = Cut(
-            self.number, self.run.epoch, self.epochs, self.warnings, failure, self.run.is_finished
-        )
+        run = self.run
+        epochs, warnings = tuple(self.epochs), tuple(self.warnings)
+        cut = Cut(self.number, run.epoch, epochs, warnings, failure, run.is_finished)
         self.epochs, self.warnings = [], []
-        if failure is not None or (not found.epochs and not found.is_last):
-            return found
+        if failure is not None or (not cut.epochs and not cut.is_last):
+            return cut
         # At the end or at a rung the driver may close the trial: what it would export has to be on
         # the disk before it is told.
-        started_cpu = time.thread_time()
-        if found.is_last:
-            found.content = checked_bytes(self.run.best_weights)
-        elif (
-            self.is_at_rung
-            or time.monotonic() - self._saved >= num_members * self._save_s / CHECKPOINT_SHARE
-        ):
-            found.content = checkpoint_bytes(self.run)
+        is_due = time.monotonic() - self._saved >= num_members * self._save_s / CHECKPOINT_SHARE
+        if not (cut.is_last or self.is_at_rung or is_due):
+            return cut
+        started_cpu = time.thread_time()  # the clock would depend on what else runs
+        if cut.is_last:
+            content = checked_bytes(run.best_weights)
+        else:
+            content = checkpoint_bytes(run)
             self._saved = time.monotonic()
-        found.content_epoch = found.epoch
-        found.content_s = (
-            time.thread_time() - started_cpu
-        )  # the clock would depend on what else runs
-        return found
+        weights = Weights(run.epoch, content, time.thread_time() - started_cpu)
+        return replace(cut, weights=weights)
 
-    def write(self, cut: Cut) -> dict[str, Any]:
+    def write(self, cut: Cut) -> Report:
         """What the driver is told of a cut, its checkpoint or best weights written. Raises OSError
         where they cannot be.
         """
         self._told = max(self._told, cut.epoch)
-        checkpoint = None
-        if cut.content is not None and cut.is_last:
-            self._write_best(cut.content)
-        elif cut.content is not None:
-            started_cpu = time.thread_time()
-            path = checkpoint_file(self.sweep, self.number, cut.content_epoch)
-            write_bytes(path, cut.content)
-            checkpoint = {
-                "epoch": cut.content_epoch,
-                "sha256": hashlib.sha256(cut.content).hexdigest(),
-                "path": str(path),
-            }
-            # The driver may die before it records this one, and the last that it has recorded may
-            # turn out damaged.
-            self._remove_checkpoints(but=(path, *self._kept))
-            self._kept = [path, *self._kept[:1]]
-            self._save_s = _save_costs[self._num_weights] = (
-                cut.content_s + time.thread_time() - started_cpu
-            )
-        return cut.report(checkpoint)
+        if cut.weights is None:
+            return cut.report()
+        if cut.is_last:
+            self._write_best(cut.weights.content)
+            return cut.report()
+        started_cpu = time.thread_time()
+        path = checkpoint_file(self.sweep, self.number, cut.weights.epoch)
+        write_bytes(path, cut.weights.content)
+        sha256 = hashlib.sha256(cut.weights.content).hexdigest()
+        # The driver may die before it records this one, and the last that it has recorded may turn
+        # out damaged.
+        self._remove_checkpoints(but=(path, *self._kept))
+        self._kept = [path, *self._kept[:1]]
+        self._save_s = cut.weights.seconds + time.thread_time() - started_cpu
+        _save_costs[self._num_weights] = self._save_s
+        return cut.report(Checkpoint(cut.weights.epoch, sha256, str(path)))
 
     def slim(self) -> None:
         """After the trial's end: keep the best weights, drop optimizer and last weights (a quarter

@@ -329,7 +329,7 @@ def test_several_emotions_are_kept_in_order_and_classes_in_the_published_order(
 
 def test_the_test_split_is_sealed(corpus: Corpus) -> None:
     with pytest.raises(
-        AssertionError, match=r"split 'test' is sealed; only mmm\.predict\.open_test reads it"
+        AssertionError, match=r".test. is sealed; mmm\.bundle\.sealed_test reads it"
     ):
         corpus.manifest.rows("test")
     seen = {*corpus.manifest.rows("train"), *corpus.manifest.rows("dev")}

@@ -1,4 +1,4 @@
-"""What a sweep shows while it runs, by a conductor that is told made-up reports at made-up
+"""What a sweep shows while it runs, by a controller that is told made-up reports at made-up
 times.
 """
 
@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from search.engine.controller import Conductor
-from search.ledger.events import Ledger
+from search.engine.controller import Controller
+from search.ledger.events import Ledger, create_sweep
 from search.live import View, budget_line
+from search.messages import Report
 from tests.conftest import Corpus
 from tests.sweep_parts import SMALL_SPACE, epoch_entry, small_spec
 
@@ -24,39 +25,25 @@ NOON = time.mktime((2026, 1, 5, 12, 0, 0, 0, 0, -1))
 class Told:
     """A sweep of seven trials at 12:00: each two epochs of 30 s, with a view on it."""
 
-    def __init__(
-        self, ledger: Ledger, corpus: Corpus, width: int, *, is_terminal: bool, **changes: Any
-    ) -> None:
-        spec = replace(
-            small_spec(corpus, trials=7, epochs=2, workers=2, time_budget_s=3600.0), **changes
-        )
-        ledger.append(("sweep", None, {"spec": spec.as_json()}))
+    def __init__(self, ledger: Ledger, width: int, *, is_terminal: bool, **changes: Any) -> None:
+        spec = replace(ledger.history.spec, **changes)
         self.now = NOON
         self.console = Console(
             file=io.StringIO(), width=width, force_terminal=is_terminal, color_system=None
         )
         self.view = View(self.console, spec.name, is_live=is_terminal)
-        self.conductor = Conductor(
+        self.controller = Controller(
             ledger, spec, SMALL_SPACE, "cpu", self.view.changed, clock=lambda: self.now
         )
-        self.conductor.open_session("mmm-search run")
+        self.controller.open_session("mmm-search run")
 
     def order(self) -> int:
-        order = self.conductor.next_order()
-        assert order is not None
-        return int(order["number"])
+        return self.controller.next_orders()[0].number
 
     def train(self, number: int, epoch: int, score: float) -> None:
         self.now += 30.0
-        entry = {
-            **epoch_entry(epoch, score),
-            "seconds": 30.0,
-            "alone_seconds": 30.0,
-            "ended": self.now,
-        }
-        self.conductor.report(
-            number, {"epochs": [entry], "checkpoint": None, "is_last": epoch == 2, "failure": None}
-        )
+        entry = replace(epoch_entry(epoch, score), seconds=30.0, alone_seconds=30.0, ended=self.now)
+        self.controller.report(Report(number, [entry], is_last=epoch == 2))
 
     @property
     def picture(self) -> list[str]:
@@ -71,18 +58,19 @@ class Told:
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger(tmp_path / "small") as opened:
+def ledger(corpus: Corpus, tmp_path: Path) -> Iterator[Ledger]:
+    spec = small_spec(corpus, trials=7, epochs=2, workers=2, time_budget_s=3600.0)
+    with create_sweep(tmp_path / "small", spec) as opened:
         yield opened
 
 
 @pytest.mark.parametrize("width", [80, 140])
 def test_a_terminal_shows_states_best_workers_budgets_and_end_within_its_width(
-    corpus: Corpus, ledger: Ledger, width: int
+    ledger: Ledger, width: int
 ) -> None:
-    sweep = Told(ledger, corpus, width, is_terminal=True)
+    sweep = Told(ledger, width, is_terminal=True)
     assert sweep.picture == ["sweep small: starting"]
-    sweep.view.follow(sweep.conductor)
+    sweep.view.follow(sweep.controller)
     assert sweep.picture == [
         "sweep small: starting workers, 2 workers, 0s",
         "budget: 0 of 7 trials, 0s of 1h",
@@ -93,8 +81,8 @@ def test_a_terminal_shows_states_best_workers_budgets_and_end_within_its_width(
         if number < 2:
             sweep.train(number, 2, 0.3)
     lines = sweep.picture
-    best = sweep.conductor.trials[0].settings["architecture"]
-    running = sweep.conductor.trials[2].settings["architecture"]
+    best = sweep.controller.trials[0].settings["architecture"]
+    running = sweep.controller.trials[2].settings["architecture"]
     assert lines[:3] == [
         "sweep small: 1 running, 2 complete, 2 workers at efficiency 0.50, 2m30s",
         f"best macro_f1 0.3000 (trial 0, {best})",
@@ -107,27 +95,27 @@ def test_a_terminal_shows_states_best_workers_budgets_and_end_within_its_width(
     assert ("settings" in table[1]) == (width == 140)
 
 
-def test_many_workers_do_not_push_the_table_off_the_screen(corpus: Corpus, ledger: Ledger) -> None:
-    sweep = Told(ledger, corpus, 80, is_terminal=True, trials=64)
-    sweep.view.follow(sweep.conductor)
+def test_many_workers_do_not_push_the_table_off_the_screen(ledger: Ledger) -> None:
+    sweep = Told(ledger, 80, is_terminal=True, trials=64)
+    sweep.view.follow(sweep.controller)
     for _ in range(40):
         sweep.order()
     shown = " ".join(sweep.picture)
     assert shown.endswith(
-        "#5 " + sweep.conductor.trials[5].settings["architecture"] + " epoch 0; and 34 more"
+        "#5 " + sweep.controller.trials[5].settings["architecture"] + " epoch 0; and 34 more"
     )
 
 
-def test_elsewhere_each_end_is_one_plain_line(corpus: Corpus, ledger: Ledger) -> None:
-    sweep = Told(ledger, corpus, 80, is_terminal=False, patience=5)
-    sweep.view.follow(sweep.conductor)
+def test_elsewhere_each_end_is_one_plain_line(ledger: Ledger) -> None:
+    sweep = Told(ledger, 80, is_terminal=False, patience=5)
+    sweep.view.follow(sweep.controller)
     with sweep.view:
         for number in range(2):
             sweep.order()
             sweep.train(number, 1, 0.2)
             sweep.train(number, 2, 0.1)
-        sweep.conductor.fail(sweep.order(), "no reason", "")
-    names = [trial.settings["architecture"] for trial in sweep.conductor.trials.values()]
+        sweep.controller.fail(sweep.order(), "no reason", "")
+    names = [trial.settings["architecture"] for trial in sweep.controller.trials.values()]
     best = f"best macro_f1 0.2000 (trial 0, {names[0]})"
     assert sweep.printed == [
         (
@@ -147,33 +135,33 @@ def test_elsewhere_each_end_is_one_plain_line(corpus: Corpus, ledger: Ledger) ->
 
 @pytest.mark.parametrize("is_terminal", [False, True])
 def test_markup_in_settings_and_reasons_is_shown_and_does_nothing(
-    corpus: Corpus, ledger: Ledger, is_terminal: bool
+    ledger: Ledger, is_terminal: bool
 ) -> None:
-    sweep = Told(ledger, corpus, 200, is_terminal=is_terminal)
-    sweep.view.follow(sweep.conductor)
+    sweep = Told(ledger, 200, is_terminal=is_terminal)
+    sweep.view.follow(sweep.controller)
     sweep.order()
-    sweep.conductor.trials[0].params["[/note]"] = "[/red]\x1b[31m"
+    sweep.controller.trials[0].params["[/note]"] = "[/red]\x1b[31m"
     sweep.train(0, 1, 0.2)
     sweep.train(0, 2, 0.2)
-    sweep.conductor.fail(sweep.order(), "[/red]\x1b[31m", "")
+    sweep.controller.fail(sweep.order(), "[/red]\x1b[31m", "")
     assert r"[/note]=[/red]\x1b[31m" in "\n".join(sweep.picture)
     if not is_terminal:
         assert sweep.printed[1].startswith(r"trial 1 failed ([/red]\x1b[31m): ")
     assert "\x1b[31m" not in "\n".join([*sweep.picture, *sweep.printed])
 
 
-def test_a_far_end_has_its_day(corpus: Corpus, ledger: Ledger) -> None:
-    sweep = Told(ledger, corpus, 80, is_terminal=False, time_budget_s=36 * 3600.0)
+def test_a_far_end_has_its_day(ledger: Ledger) -> None:
+    sweep = Told(ledger, 80, is_terminal=False, time_budget_s=36 * 3600.0)
     sweep.order()
     sweep.train(0, 1, 0.1)
     assert (
-        budget_line(sweep.conductor)
+        budget_line(sweep.controller)
         == "0 of 7 trials, 30s of 36h; ends about Wed 00:00 (in 35h59m)"
     )
 
 
-def test_a_used_up_budget_is_seen_to_stop_what_runs(corpus: Corpus, ledger: Ledger) -> None:
-    sweep = Told(ledger, corpus, 80, is_terminal=False, time_budget_s=20.0)
+def test_a_used_up_budget_is_seen_to_stop_what_runs(ledger: Ledger) -> None:
+    sweep = Told(ledger, 80, is_terminal=False, time_budget_s=20.0)
     sweep.order()
     sweep.train(0, 1, 0.1)
-    assert budget_line(sweep.conductor) == "0 of 7 trials, 30s of 20s; stopping: time budget"
+    assert budget_line(sweep.controller) == "0 of 7 trials, 30s of 20s; stopping: time budget"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from search.engine.controller import Conductor
-from search.ledger.events import Ledger, read_history
+from search.engine.controller import Controller
+from search.ledger.events import create_sweep, read_history
 from search.serial import train_here
 from tests.conftest import Corpus
 from tests.sweep_parts import SMALL_SPACE, TIMEOUT_S, call, call_here, environment, small_spec
@@ -71,7 +71,7 @@ def test_its_leaderboard_is_that_of_one_worker_on_ray(runs: Path, corpus: Corpus
     for name in ("serial", "on-ray"):
         with open(runs / name / "leaderboard.csv", encoding="utf-8", newline="") as file:
             rows = [*csv.DictReader(file)]
-        boards.append([{**row, "training_s": ""} for row in rows])
+        boards.append([{**row, "training_s": "", "epoch_s": ""} for row in rows])
     assert boards[0] == boards[1]
     assert len(boards[0]) == 6  # the linear baseline among them
 
@@ -93,18 +93,17 @@ def test_it_is_refused_with_more_than_one_worker_or_a_cluster(
 
 def test_ctrl_c_waits_while_the_ledger_is_written(corpus: Corpus, tmp_path: Path) -> None:
     def interrupt_once() -> None:
-        if not conductor.verdicts.is_interrupted:
+        if not controller.verdicts.is_interrupted:
             os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)
     spec = small_spec(corpus)
-    with Ledger(tmp_path / "s") as ledger:
-        ledger.append(("sweep", None, {"spec": spec.as_json()}))
-        conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", interrupt_once)
-        conductor.open_session("mmm-search run --serial")
-        train_here(conductor, 1)
-        conductor.close_session("interrupted")
-        assert [trial.state for trial in conductor.trials.values()] == ["running"]
+    with create_sweep(tmp_path / "s", spec) as ledger:
+        controller = Controller(ledger, spec, SMALL_SPACE, "cpu", interrupt_once)
+        controller.open_session("mmm-search run --serial")
+        train_here(controller, 1)
+        controller.close_session("interrupted")
+        assert [trial.state for trial in controller.trials.values()] == ["running"]
     assert signal.getsignal(signal.SIGINT) == before
 
 

@@ -30,90 +30,48 @@ _DIALOGUES_A_SESSION = 4
 _TURNS = (9, 13)  # fewest and most of a dialogue
 _HELD_OUT_SHARE = 0.21  # of the sessions for dev, and again for test: 5 and 5 of 24
 _MIN_SESSIONS, _MAX_SESSIONS = 3, 999
+_CLIP = re.compile(r"session\d+_dialogue\d+_turn\d+\.wav")
 _ENTRIES = {"audio", "demo.json", "manifest.csv"}
 
 SITUATION = {"neutral": 0, "happy": 0, "surprise": 0, "angry": 1, "disgust": 1, "sad": 2, "fear": 2}
 VOICE = {"neutral": 0, "disgust": 0, "sad": 0, "happy": 1, "angry": 1, "surprise": 2, "fear": 2}
-_SHARE = {
-    "neutral": 7,
-    "happy": 4,
-    "surprise": 3,
-    "angry": 3,
-    "sad": 3,
-    "disgust": 3,
-    "fear": 3,
-}  # neutral is 7 of 26
+# Neutral is 7 of 26.
+_SHARE = {"neutral": 7, "happy": 4, "surprise": 3, "angry": 3, "sad": 3, "disgust": 3, "fear": 3}
 
 _PERSISTENCE = 0.82  # chance that a turn keeps the emotion of the turn before it
 _FILLER_CHANCE = 0.7  # of a turn that may be a filler, which leaves about half of all turns
-_MOST_FILLERS = (
-    2  # on end, so that of three turns one has words that tell; a dialogue opens with such words
-)
+# On end, so that of three turns one has words that tell; a dialogue opens with such words.
+_MOST_FILLERS = 2
 _MISLEADING_SHARE = 0.05  # of the other turns: words of another situation, as in irony
 
-_FILLERS = (
-    "okay",
-    "yes I see",
-    "right",
-    "well then",
-    "hm okay",
-    "I know",
-    "so it is",
-    "yes right",
-    "ah I see",
-    "you know",
-    "oh well",
-    "and then",
-    "is that so",
-    "let me see",
-    "hm yes",
-    "go on",
+
+def phrases_in(text: str) -> list[str]:
+    """`one; another` -> ["one", "another"]."""
+    return text.split("; ")
+
+
+_FILLERS = phrases_in(
+    "okay; yes I see; right; well then; hm okay; I know; so it is; yes right; ah I see; you know; "
+    "oh well; and then; is that so; let me see; hm yes; go on"
 )
 _OPENERS = (*[""] * 8, "well", "so", "you know", "oh")
-_PHRASES = (
-    (
-        "lovely garden",
-        "dinner was delicious",
-        "our holiday starts",
-        "my friend is coming",
-        "a gift arrived",
-        "she passed",
-        "lovely concert",
-        "sunny morning",
-        "the baby is smiling",
-        "my friend won",
-        "a delicious gift",
-        "holiday morning",
+# By situation.
+_PHRASES = [
+    phrases_in(
+        "lovely garden; dinner was delicious; our holiday starts; my friend is coming; "
+        "a gift arrived; she passed; lovely concert; sunny morning; the baby is smiling; "
+        "my friend won; a delicious gift; holiday morning"
     ),
-    (
-        "you broke it",
-        "he lied",
-        "filthy kitchen",
-        "they cheated",
-        "stop shouting",
-        "rotten thief",
-        "you never clean",
-        "he stole it",
-        "what a disgrace",
-        "filthy liar",
-        "rotten food",
-        "stop cheating",
+    phrases_in(
+        "you broke it; he lied; filthy kitchen; they cheated; stop shouting; rotten thief; "
+        "you never clean; he stole it; what a disgrace; filthy liar; rotten food; stop cheating"
     ),
-    (
-        "grandfather is in hospital",
-        "steps outside",
-        "we lost the house",
-        "somebody is following",
-        "the funeral is tomorrow",
-        "I am all alone",
-        "the lights went out",
-        "lost and alone",
-        "hospital tomorrow",
-        "a dark house",
-        "the storm comes closer",
-        "somebody died",
+    phrases_in(
+        "grandfather is in hospital; steps outside; we lost the house; somebody is following; "
+        "the funeral is tomorrow; I am all alone; the lights went out; lost and alone; "
+        "hospital tomorrow; a dark house; the storm comes closer; somebody died"
     ),
-)
+]
 
 # By voice (calm, loud, high); each utterance strays from its voice's means by the deviations below.
 PITCH_FACTOR = np.array([0.95, 1.10, 1.45])
@@ -149,11 +107,9 @@ def _texts(rng: np.random.Generator, emotions: list[str]) -> list[str]:
             found.append(str(rng.choice(_FILLERS)))
             continue
         num_fillers = 0
-        situation = (
-            int(rng.integers(len(_PHRASES)))
-            if rng.random() < _MISLEADING_SHARE
-            else SITUATION[emotion]
-        )
+        situation = SITUATION[emotion]
+        if rng.random() < _MISLEADING_SHARE:
+            situation = int(rng.integers(len(_PHRASES)))
         found.append(f"{rng.choice(_OPENERS)} {rng.choice(_PHRASES[situation])}".strip())
     return found
 
@@ -175,17 +131,15 @@ def _speech(
     bent = pitch_hz * (1.06 - 0.12 * time / seconds + vibrato)
     phase = np.cumsum(bent, dtype=np.float64) * (2 * np.pi / SAMPLE_RATE_HZ) % (2 * np.pi)
     phase32 = phase.astype(np.float32)
-    # The closed form of the sum over k of brightness^k sin(k phase): all harmonics at the price of
+    # The sum over k of brightness^k sin(k phase), in its closed form: all harmonics at the price of
     # one.
-    harmonics = (
-        brightness * np.sin(phase32) / (1 - 2 * brightness * np.cos(phase32) + brightness**2)
-    )
+    below = 1 - 2 * brightness * np.cos(phase32) + brightness**2
+    harmonics = brightness * np.sin(phase32) / below
     syllables = 0.25 + 0.75 * np.sin(np.pi * rate_hz * time) ** 2
     edges = np.minimum(1.0, np.minimum(time, time[::-1]) / 0.03)
     noise = rng.standard_normal(len(time), dtype=np.float32)
-    wave = (harmonics + 0.05 * noise) * syllables * edges * (
-        0.05 * 10 ** (loudness_db / 20)
-    ) + 0.0005 * noise
+    loudness = 0.05 * 10 ** (loudness_db / 20)
+    wave = (harmonics + 0.05 * noise) * syllables * edges * loudness + 0.0005 * noise
     samples: Floats = np.clip(wave, -1.0, 1.0).astype(np.float32)
     return samples
 
@@ -211,28 +165,17 @@ def _write(folder: Path, num_sessions: int, rng: np.random.Generator) -> None:
         for dialogue in range(_DIALOGUES_A_SESSION):
             first = int(rng.integers(2))
             emotions = _emotions(rng, spoken[split], int(rng.integers(_TURNS[0], _TURNS[1] + 1)))
-            for turn, (emotion, text) in enumerate(
-                zip(emotions, _texts(rng, emotions), strict=True)
-            ):
+            texts = _texts(rng, emotions)
+            for turn, (emotion, text) in enumerate(zip(emotions, texts, strict=True)):
                 speaker = (first + turn) % 2
                 wave = _speech(rng, emotion, len(text.split()), *voices[speaker])
                 dialogue_id = f"{name}_dialogue{dialogue + 1}"
                 utterance_id = f"{dialogue_id}_turn{turn + 1:02d}"
                 audio = f"audio/{utterance_id}.wav"
                 soundfile.write(folder / audio, wave, SAMPLE_RATE_HZ, subtype="PCM_16")
-                rows.append(
-                    (
-                        utterance_id,
-                        dialogue_id,
-                        str(turn + 1),
-                        name,
-                        f"{name}_{'AB'[speaker]}",
-                        text,
-                        audio,
-                        emotion,
-                        split,
-                    )
-                )
+                who = f"{name}_{'AB'[speaker]}"
+                said = (utterance_id, dialogue_id, str(turn + 1), name, who, text, audio, emotion)
+                rows.append((*said, split))
     pd.DataFrame(rows, columns=[*COLUMNS, "split"]).to_csv(
         folder / "manifest.csv", index=False, lineterminator="\n"
     )
@@ -243,22 +186,15 @@ def _foreign(folder: Path) -> list[str]:
     it was written.
     """
     found = {entry.name for entry in folder.iterdir()}
-    if found != _ENTRIES or not (folder / "audio").is_dir():
-        return (
-            sorted(found - _ENTRIES)
-            or [f"no {name}" for name in sorted(_ENTRIES - found)]
-            or ["audio is no folder"]
-        )
-    if sha256_of_file(folder / "manifest.csv") not in (folder / "demo.json").read_text(
-        errors="replace"
-    ):
+    if found != _ENTRIES:
+        return sorted(found - _ENTRIES) or [f"no {name}" for name in sorted(_ENTRIES - found)]
+    if not (folder / "audio").is_dir():
+        return ["audio is no folder"]
+    recorded = (folder / "demo.json").read_text(errors="replace")
+    if sha256_of_file(folder / "manifest.csv") not in recorded:
         return ["manifest.csv is not as written"]
     names = sorted(path.name for path in (folder / "audio").iterdir())
-    return [
-        f"audio/{name}"
-        for name in names
-        if not re.fullmatch(r"session\d+_dialogue\d+_turn\d+\.wav", name)
-    ]
+    return [f"audio/{name}" for name in names if not _CLIP.fullmatch(name)]
 
 
 def make_demo_corpus(out: Path, *, num_sessions: int = 24, seed: int = 1) -> Path:
@@ -289,8 +225,6 @@ def make_demo_corpus(out: Path, *, num_sessions: int = 24, seed: int = 1) -> Pat
     with new_directory(target) as folder:
         _write(folder, num_sessions, np.random.default_rng(seed))
         about = {"corpus": "demo", "version": _VERSION, "num_sessions": num_sessions, "seed": seed}
-        write_json(
-            folder / "demo.json",
-            {**about, "manifest_sha256": sha256_of_file(folder / "manifest.csv")},
-        )
+        digest = sha256_of_file(folder / "manifest.csv")
+        write_json(folder / "demo.json", {**about, "manifest_sha256": digest})
     return out / "manifest.csv"

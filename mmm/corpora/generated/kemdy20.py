@@ -6,8 +6,8 @@ as the real files are.
 """
 
 import shutil
-import struct
 import tempfile
+import wave
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -80,10 +80,8 @@ def make_kemdy20_demo(
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{out}: not an empty folder; name a new one")
     target.parent.mkdir(parents=True, exist_ok=True)
-    needed, free = (
-        num_bytes(num_sessions, num_scripts) * 1.05 + 1e8,
-        shutil.disk_usage(target.parent).free,
-    )
+    needed = num_bytes(num_sessions, num_scripts) * 1.05 + 1e8
+    free = shutil.disk_usage(target.parent).free
     if needed > free:
         raise ValueError(
             f"{out}: needs about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; take fewer"
@@ -99,13 +97,7 @@ def make_kemdy20_demo(
             (scratch / "wav" / f"Session{session:02}").mkdir(parents=True)
         with ThreadPoolExecutor() as pool:  # numpy lets go of the interpreter's lock
             jobs = [
-                pool.submit(
-                    _write_dialogue,
-                    scratch,
-                    session,
-                    segments,
-                    np.random.default_rng([seed, session, script]),
-                )
+                pool.submit(_write_dialogue, scratch, segments, [seed, session, script])
                 for (session, script), segments in dialogues.items()
             ]
             done = 0
@@ -119,16 +111,8 @@ def make_kemdy20_demo(
         _write_annotations(scratch, dialogues, np.random.default_rng([seed, 0]))
         for name in (".DS_Store", "Thumbs.db"):
             (scratch / "wav" / "Session03" / name).write_bytes(b"\0\0\0\1Bud1")
-        write_json(
-            scratch / "demo.json",
-            {
-                "corpus": "kemdy20-demo",
-                "version": _VERSION,
-                "num_sessions": num_sessions,
-                "num_scripts": num_scripts,
-                "seed": seed,
-            },
-        )
+        about = {"corpus": "kemdy20-demo", "version": _VERSION, "num_sessions": num_sessions}
+        write_json(scratch / "demo.json", {**about, "num_scripts": num_scripts, "seed": seed})
         scratch.chmod(0o755)
         if target.exists():
             target.rmdir()
@@ -138,29 +122,13 @@ def make_kemdy20_demo(
         raise
 
 
-def _write_dialogue(
-    folder: Path, session: int, segments: Sequence[Segment], rng: np.random.Generator
-) -> int:
+def _write_dialogue(folder: Path, segments: Sequence[Segment], seed: Sequence[int]) -> int:
+    rng = np.random.default_rng(seed)
     for segment in segments:
-        path = folder / "wav" / f"Session{session:02}" / f"{segment.identity}.wav"
-        samples = _speech(rng, segment)
-        head = struct.pack(
-            "<4sI4s4sIHHIIHH4sI",
-            b"RIFF",
-            36 + 2 * len(samples),
-            b"WAVE",
-            b"fmt ",
-            16,
-            1,
-            1,
-            SAMPLE_RATE_HZ,
-            2 * SAMPLE_RATE_HZ,
-            2,
-            16,
-            b"data",
-            2 * len(samples),
-        )
-        path.write_bytes(head + samples.tobytes())
+        path = folder / "wav" / f"Session{segment.identity[4:6]}" / f"{segment.identity}.wav"
+        with wave.open(str(path), "wb") as file:
+            file.setparams((1, 2, SAMPLE_RATE_HZ, 0, "NONE", ""))
+            file.writeframes(_speech(rng, segment).tobytes())
         path.with_suffix(".txt").write_bytes(f"{segment.text}\n".encode("cp949"))
     return len(segments)
 
@@ -177,32 +145,26 @@ def _speech(rng: np.random.Generator, segment: Segment) -> npt.NDArray[np.int16]
     # What moves slowly is drawn 100 times a second and joined by straight lines.
     coarse = np.arange(num_samples // _COARSE + 2) * (_COARSE / SAMPLE_RATE_HZ)
     within = (coarse + rng.uniform(0, _PHRASE_S)) % _PHRASE_S  # pitch falls over each phrase
-    bent = pitch_hz * (
-        1.06
-        - 0.12 * within / _PHRASE_S
-        + 0.03 * np.sin(2 * np.pi * 5.0 * coarse + rng.uniform(0, 2 * np.pi))
-    )
-    envelope = (0.25 + 0.75 * np.sin(np.pi * segment.rate_hz * coarse) ** 2) * np.clip(
-        within / _PAUSE_S, 0.02, 1.0
-    )
-    envelope *= np.clip(np.minimum(coarse, segment.seconds - coarse) / 0.03, 0.0, 1.0) * (
-        0.05 * 10 ** (loudness_db / 20)
-    )
+    vibrato = 0.03 * np.sin(2 * np.pi * 5.0 * coarse + rng.uniform(0, 2 * np.pi))
+    bent = pitch_hz * (1.06 - 0.12 * within / _PHRASE_S + vibrato)
+    syllables = 0.25 + 0.75 * np.sin(np.pi * segment.rate_hz * coarse) ** 2
+    envelope = syllables * np.clip(within / _PAUSE_S, 0.02, 1.0)
+    edges = np.clip(np.minimum(coarse, segment.seconds - coarse) / 0.03, 0.0, 1.0)
+    envelope *= edges * (0.05 * 10 ** (loudness_db / 20))
     steps = (bent[1:] + bent[:-1]) * (np.pi * _COARSE / SAMPLE_RATE_HZ)
     starts = np.concatenate([[0.0], np.cumsum(steps)[:-1]]) % (2 * np.pi)
     phase = _straight(starts, steps)[:num_samples]
     smooth = _straight(envelope[:-1], np.diff(envelope))[:num_samples]
     noise = rng.standard_normal(num_samples, dtype=np.float32)
-    # The closed form of the sum over k of brightness^k sin(k phase): all harmonics at the price of
+    # The sum over k of brightness^k sin(k phase), in its closed form: all harmonics at the price of
     # one.
-    wave = (
-        brightness * np.sin(phase) / (1 - 2 * brightness * np.cos(phase) + brightness * brightness)
-    )
-    wave += np.float32(0.05) * noise
-    wave *= smooth
-    wave += np.float32(0.0005) * noise
-    wave *= np.float32(32767.0)
-    samples: npt.NDArray[np.int16] = np.clip(wave, -32767, 32767).astype("<i2")
+    below = 1 - 2 * brightness * np.cos(phase) + brightness * brightness
+    sound = brightness * np.sin(phase) / below
+    sound += np.float32(0.05) * noise
+    sound *= smooth
+    sound += np.float32(0.0005) * noise
+    sound *= np.float32(32767.0)
+    samples: npt.NDArray[np.int16] = np.clip(sound, -32767, 32767).astype("<i2")
     return samples
 
 
@@ -218,21 +180,24 @@ def _votes(rng: np.random.Generator, emotions: tuple[str, ...]) -> list[str]:
     mention.
     """
     others = [name for name in CLASS_COUNTS if name not in emotions]
-    most = (
-        int(rng.choice([5, 6, 7, 8, 9, 10], p=[0.05, 0.1, 0.15, 0.2, 0.25, 0.25]))
-        if len(emotions) == 1
-        else int(rng.choice([4, 5]))
-    )
+    if len(emotions) == 1:
+        most = int(rng.choice([5, 6, 7, 8, 9, 10], p=[0.05, 0.1, 0.15, 0.2, 0.25, 0.25]))
+    else:
+        most = int(rng.choice([4, 5]))
     votes = [name for name in emotions for _ in range(most)]
     while len(votes) < NUM_RATERS:
-        name = (
-            "neutral"
-            if "neutral" in others and rng.random() < 0.7
-            else others[int(rng.integers(len(others)))]
-        )
+        name = "neutral"
+        if "neutral" not in others or rng.random() >= 0.7:
+            name = others[int(rng.integers(len(others)))]
         if votes.count(name) < most - 1:
             votes.append(name)
     return votes
+
+
+def _rating(rng: np.random.Generator, emotions: tuple[str, ...]) -> list[int]:
+    """A rater's valence and arousal, 1 to 5."""
+    means = np.mean([_VALENCE_AROUSAL[name] for name in emotions], axis=0)
+    return [int(np.clip(round(rng.normal(mean, 0.7)), 1, 5)) for mean in means]
 
 
 def _write_annotations(
@@ -243,40 +208,15 @@ def _write_annotations(
     everything = [segment for segments in dialogues.values() for segment in segments]
     for index in rng.permutation(len(everything))[: max(1, round(_TAGS_ALONE * len(everything)))]:
         identity = everything[index].identity
-        (folder / "wav" / f"Session{identity[4:6]}" / f"{identity}.txt").write_bytes(
-            "n/ u/\n".encode("cp949")
-        )
+        transcript = folder / "wav" / f"Session{identity[4:6]}" / f"{identity}.txt"
+        transcript.write_bytes("n/ u/\n".encode("cp949"))
     for session in sessions:
         lines = list(_HEADERS)
-        for segments in (
-            found for (number, _), found in sorted(dialogues.items()) if number == session
-        ):
+        for (number, _), segments in sorted(dialogues.items()):
             start_s = 1.5
-            for segment in segments:
+            for segment in segments if number == session else ():
                 votes = _votes(rng, segment.emotions)
-                ratings = [
-                    [
-                        int(
-                            np.clip(
-                                round(
-                                    rng.normal(
-                                        np.mean(
-                                            [
-                                                _VALENCE_AROUSAL[name][axis]
-                                                for name in segment.emotions
-                                            ]
-                                        ),
-                                        0.7,
-                                    )
-                                ),
-                                1,
-                                5,
-                            )
-                        )
-                        for axis in (0, 1)
-                    ]
-                    for _ in votes
-                ]
+                ratings = [_rating(rng, segment.emotions) for _ in votes]
                 means = [sum(pair[axis] for pair in ratings) / len(ratings) for axis in (0, 1)]
                 identity = segment.identity
                 if session == min(17, len(sessions) - 1):
@@ -291,11 +231,9 @@ def _write_annotations(
                 ]
                 for vote, pair in zip(votes, ratings, strict=True):
                     fields += [vote, *map(str, pair)]
-                lines.append(
-                    ",".join(fields).replace("disgust", "disqust")
-                )  # as the real files spell it
+                # Spelt as in the real files.
+                lines.append(",".join(fields).replace("disgust", "disqust"))
                 start_s += segment.seconds + float(rng.uniform(0.05, 0.6))
         content = "\r\n".join(lines) + "\r\n"
-        (folder / "annotation" / f"Sess{session:02}_eval.csv").write_text(
-            content, encoding="utf-8", newline=""
-        )
+        file = folder / "annotation" / f"Sess{session:02}_eval.csv"
+        file.write_text(content, encoding="utf-8", newline="")

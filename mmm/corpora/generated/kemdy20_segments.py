@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmm.corpora.generated.demo import RATE_HZ, SITUATION, VOICE
+from mmm.corpora.generated.demo import RATE_HZ, SITUATION, VOICE, phrases_in
 from mmm.corpora.sessions import parse_sessions, show_sessions
 
 MAX_SESSIONS, MAX_SCRIPTS = 40, 6
@@ -39,70 +39,28 @@ _RATE_SD_HZ = 0.5  # syllables a second
 _SYLLABLES_A_WORD = 2.8
 _PITCH_HZ = {"F": (165.0, 230.0), "M": (95.0, 140.0)}
 _SPEAKER_LOUDNESS_SD_DB = 2.0
-_FILLERS = (
-    "응 그래",
-    "그렇구나",
-    "잠깐만",
-    "글쎄",
-    "그러니까",
-    "맞아",
-    "아 그래요",
-    "그런데 말이야",
-    "알겠어",
-    "음 그렇지",
-    "어디 보자",
-    "뭐 그래서",
-    "그러게",
-    "네 네",
-    "그냥 그렇지",
-    "그래서 말인데",
-    "TV나 볼까",
-    "10분만 기다려",
+_FILLERS = phrases_in(
+    "응 그래; 그렇구나; 잠깐만; 글쎄; 그러니까; 맞아; 아 그래요; 그런데 말이야; 알겠어; 음 그렇지; "
+    "어디 보자; 뭐 그래서; 그러게; 네 네; 그냥 그렇지; 그래서 말인데; TV나 볼까; 10분만 기다려"
 )
-_PHRASES = (
-    (
-        "정원이 참 예쁘네",
-        "저녁이 정말 맛있었어",
-        "휴가가 시작됐어",
-        "친구가 놀러 온대",
-        "선물이 도착했어",
-        "시험에 합격했대",
-        "콘서트가 멋졌어",
-        "아침 햇살이 좋다",
-        "아기가 웃고 있어",
-        "우리 팀이 이겼어",
-        "새집이 마음에 들어",
-        "여행 사진을 보자",
+# By situation.
+_PHRASES = [
+    phrases_in(
+        "정원이 참 예쁘네; 저녁이 정말 맛있었어; 휴가가 시작됐어; 친구가 놀러 온대; "
+        "선물이 도착했어; 시험에 합격했대; 콘서트가 멋졌어; 아침 햇살이 좋다; 아기가 웃고 있어; "
+        "우리 팀이 이겼어; 새집이 마음에 들어; 여행 사진을 보자"
     ),
-    (
-        "네가 망가뜨렸잖아",
-        "그 사람이 거짓말했어",
-        "부엌이 더러워",
-        "또 속였다니까",
-        "소리 좀 지르지 마",
-        "도둑놈이야",
-        "청소를 한 번도 안 해",
-        "내 돈을 훔쳐 갔어",
-        "정말 뻔뻔하다",
-        "약속을 또 어겼네",
-        "음식이 썩었잖아",
-        "사기를 당했어",
+    phrases_in(
+        "네가 망가뜨렸잖아; 그 사람이 거짓말했어; 부엌이 더러워; 또 속였다니까; 소리 좀 지르지 마; "
+        "도둑놈이야; 청소를 한 번도 안 해; 내 돈을 훔쳐 갔어; 정말 뻔뻔하다; 약속을 또 어겼네; "
+        "음식이 썩었잖아; 사기를 당했어"
     ),
-    (
-        "할아버지가 입원하셨어",
-        "밖에서 발소리가 나",
-        "집을 잃게 됐어",
-        "누가 따라오고 있어",
-        "장례식이 내일이야",
-        "나 혼자 남았어",
-        "불이 다 나갔어",
-        "길을 잃어버렸어",
-        "병원에서 전화가 왔어",
-        "집이 너무 어두워",
-        "태풍이 다가온대",
-        "누가 돌아가셨대",
+    phrases_in(
+        "할아버지가 입원하셨어; 밖에서 발소리가 나; 집을 잃게 됐어; 누가 따라오고 있어; "
+        "장례식이 내일이야; 나 혼자 남았어; 불이 다 나갔어; 길을 잃어버렸어; 병원에서 전화가 왔어; "
+        "집이 너무 어두워; 태풍이 다가온대; 누가 돌아가셨대"
     ),
-)
+]
 
 
 @dataclass(frozen=True)
@@ -129,9 +87,8 @@ def default_splits(num_sessions: int) -> tuple[str, str]:
     num_test = max(1, round(num_sessions * 0.2))
     num_dev = max(1, round(num_sessions * 0.1))
     last_dev = num_sessions - num_test
-    return show_sessions(range(last_dev - num_dev + 1, last_dev + 1)), show_sessions(
-        range(last_dev + 1, num_sessions + 1)
-    )
+    dev, test = range(last_dev - num_dev + 1, last_dev + 1), range(last_dev + 1, num_sessions + 1)
+    return show_sessions(dev), show_sessions(test)
 
 
 def plan(
@@ -141,10 +98,9 @@ def plan(
     total = num_segments(num_sessions, num_scripts)
     counts, num_tied = _scaled(total)
     blocks = _deal_runs(_runs(rng, counts, num_tied), num_sessions)
-    sizes = _shares(
-        rng, total, num_sessions, {session: sum(map(len, runs)) for session, runs in blocks.items()}
-    )
-    found: dict[tuple[int, int], list[Segment]] = {}
+    least = {session: sum(map(len, runs)) for session, runs in blocks.items()}
+    sizes = _shares(rng, total, num_sessions, least)
+    dialogues: dict[tuple[int, int], list[Segment]] = {}
     for session in range(1, num_sessions + 1):
         num_neutral = sizes[session - 1] - sum(map(len, blocks[session]))
         mixed = [*blocks[session], *([[("neutral",)]] * num_neutral)]
@@ -154,17 +110,14 @@ def plan(
         if session == min(12, num_sessions):
             users["F"] = 2 * num_sessions + 1  # as User081F in session 12 of 40
         voices = {
-            sex: (
-                float(rng.uniform(*_PITCH_HZ[sex])),
-                float(rng.normal(0, _SPEAKER_LOUDNESS_SD_DB)),
-            )
-            for sex in "FM"
+            sex: (float(rng.uniform(*pitch)), float(rng.normal(0, _SPEAKER_LOUDNESS_SD_DB)))
+            for sex, pitch in _PITCH_HZ.items()
         }
         for script in range(1, num_scripts + 1):
             part = turns[ends[script - 2] if script > 1 else 0 : ends[script - 1]]
-            found[session, script] = _dialogue(rng, session, script, part, users, voices)
-    assert sum(map(len, found.values())) == total
-    return found
+            dialogues[session, script] = _dialogue(rng, session, script, part, users, voices)
+    assert sum(map(len, dialogues.values())) == total
+    return dialogues
 
 
 def _scaled(total: int) -> tuple[dict[str, int], int]:
@@ -173,9 +126,8 @@ def _scaled(total: int) -> tuple[dict[str, int], int]:
         name: max(1, round(count * total / NUM_SEGMENTS)) for name, count in CLASS_COUNTS.items()
     }
     num_tied = max(1, round(NUM_TIED * total / NUM_SEGMENTS))
-    counts["neutral"] = (
-        total - num_tied - sum(count for name, count in counts.items() if name != "neutral")
-    )
+    counts["neutral"] = 0
+    counts["neutral"] = total - num_tied - sum(counts.values())
     return counts, num_tied
 
 
@@ -212,9 +164,8 @@ def _deal_runs(
         dev,
         test,
     ]
-    found: dict[int, list[list[tuple[str, ...]]]] = {
-        session: [] for session in range(1, num_sessions + 1)
-    }
+    found: dict[int, list[list[tuple[str, ...]]]]
+    found = {session: [] for session in range(1, num_sessions + 1)}
     given: dict[str, list[int]] = defaultdict(lambda: [0] * len(splits))
     for run in runs:
         dealt = given[next(emotions[0] for emotions in run if len(emotions) == 1)]
@@ -254,7 +205,7 @@ def _dialogue(
     users: dict[str, int],
     voices: dict[str, tuple[float, float]],
 ) -> list[Segment]:
-    found: list[Segment] = []
+    segments: list[Segment] = []
     spoken: Counter[str] = Counter()
     sex = "FM"[int(rng.integers(2))]
     before: str | None = None
@@ -268,11 +219,11 @@ def _dialogue(
         num_fillers = num_fillers + 1 if filler else 0
         identity = f"Sess{session:02}_script{script:02}_User{users[sex]:03}{sex}_{spoken[sex]:03}"
         text = _text(rng, told, round(seconds * rate_hz / _SYLLABLES_A_WORD), filler)
-        found.append(Segment(identity, emotions, told, seconds, text, voices[sex], rate_hz))
+        segments.append(Segment(identity, emotions, told, seconds, text, voices[sex], rate_hz))
         before = told
         if rng.random() < 0.85:
             sex = "M" if sex == "F" else "F"
-    return found
+    return segments
 
 
 def _text(rng: np.random.Generator, told: str, num_words: int, is_filler: bool) -> str:

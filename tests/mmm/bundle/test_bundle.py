@@ -8,7 +8,8 @@ import torch
 
 from mmm.bundle.evaluate import evaluate_bundle
 from mmm.bundle.read import BundleError, find_bundles, load_bundle
-from mmm.bundle.write import save_bundle, save_run_bundle
+from mmm.bundle.records import Provenance
+from mmm.bundle.write import save_run_bundle
 from mmm.files import sha256_of_file
 from mmm.models import ARCHITECTURES
 from mmm.training.evaluate import evaluate
@@ -19,9 +20,7 @@ FILES = ("checksums.json", "config.json", "model.safetensors", "provenance.json"
 
 
 def make(corpus: Corpus, path: Path, architecture: str = "vanilla_concat") -> str:
-    return save_run_bundle(
-        trained(corpus, architecture, epochs=1), path, name="small", provenance={}
-    )
+    return save_run_bundle(trained(corpus, architecture, epochs=1), path, name="small")
 
 
 @pytest.mark.parametrize("masked", [True, False])
@@ -30,12 +29,13 @@ def test_a_bundle_reproduces_its_validation_metrics(
     corpus: Corpus, tmp_path: Path, architecture: str, masked: bool
 ) -> None:
     run = trained(corpus, architecture, context=2, masked=masked, epochs=3)
-    digest = save_run_bundle(run, tmp_path / "bundle", name="best", provenance={"sweep": "none"})
+    about = Provenance(sweep="none")
+    digest = save_run_bundle(run, tmp_path / "bundle", name="best", provenance=about)
     bundle = load_bundle(tmp_path / "bundle")
     assert (
         evaluate(bundle.model, run.dev, CPU)
         == run.best_metrics
-        == bundle.provenance["validation_metrics"]
+        == bundle.provenance.validation_metrics
     )
     dev = corpus.manifest.rows("dev")
     assert (
@@ -48,20 +48,20 @@ def test_a_bundle_reproduces_its_validation_metrics(
     )
     assert bundle.sha256 == digest == sha256_of_file(tmp_path / "bundle" / "checksums.json")
     assert not bundle.model.training
-    assert bundle.provenance["sweep"] == "none"
-    assert bundle.provenance["epoch"] == run.best_epoch
+    assert bundle.provenance.sweep == "none"
+    assert bundle.provenance.epoch == run.best_epoch
 
 
 def test_the_last_weights_can_be_bundled_too(corpus: Corpus, tmp_path: Path) -> None:
     run = trained(corpus, "vanilla_concat", epochs=2)
-    save_run_bundle(run, tmp_path / "last", name="last", provenance={}, last=True)
+    save_run_bundle(run, tmp_path / "last", name="last", last=True)
     bundle = load_bundle(tmp_path / "last")
     assert all(
         torch.equal(value, run.model.state_dict()[name])
         for name, value in bundle.model.state_dict().items()
     )
-    assert bundle.provenance["epoch"] == 2
-    assert "validation_metrics" not in bundle.provenance
+    assert bundle.provenance.epoch == 2
+    assert bundle.provenance.validation_metrics is None
 
 
 def test_the_same_run_gives_the_same_weights_file(corpus: Corpus, tmp_path: Path) -> None:
@@ -162,8 +162,9 @@ def test_bundles_saved_along_the_way_survive(corpus: Corpus, tmp_path: Path) -> 
 def test_a_failed_save_leaves_the_older_bundle(corpus: Corpus, tmp_path: Path) -> None:
     digest = make(corpus, tmp_path / "bundle")
     run = trained(corpus, "vanilla_concat", epochs=1)
+    bad = Provenance(other={"when": object()})
     with pytest.raises(TypeError, match="not JSON serializable"):
-        save_run_bundle(run, tmp_path / "bundle", name="bad", provenance={"when": object()})
+        save_run_bundle(run, tmp_path / "bundle", name="bad", provenance=bad)
     assert load_bundle(tmp_path / "bundle").sha256 == digest
     assert names_in(tmp_path) == ["bundle"]
 
@@ -181,15 +182,13 @@ def test_weights_in_any_layout_are_saved_as_they_are(corpus: Corpus, tmp_path: P
         name: value.T.contiguous().T for name, value in run.best_weights.items() if value.dim() == 2
     }
     weights |= {name: value for name, value in run.best_weights.items() if value.dim() != 2}
-    save_bundle(
-        tmp_path / "bundle",
-        name="turned",
-        config=run.config,
-        dims=run.dims,
-        weights=weights,
-        labels=corpus.manifest.classes,
-        audio_recipe=run.train.features.speech.recipe,
-        text_recipe=run.train.features.text.recipe,
-        provenance={},
-    )
+    run.best_weights = weights
+    save_run_bundle(run, tmp_path / "bundle", name="turned")
     assert evaluate(load_bundle(tmp_path / "bundle").model, run.dev, CPU) == run.best_metrics
+
+
+def test_what_another_version_knew_of_a_bundle_is_kept() -> None:
+    content = {"mmm_version": "9.0", "trial": 0, "weather": "fine"}
+    provenance = Provenance.from_json(content)
+    assert (provenance.trial, provenance.sweep) == (0, None)
+    assert provenance.as_json() == content

@@ -35,9 +35,9 @@ def made(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for architecture in ("vanilla_concat", "mlp_mixer"):
         run = trained(corpus, architecture, epochs=1, context=2)
         for path in (folder / architecture, folder / "ensemble" / "members" / architecture):
-            save_run_bundle(run, path, name=architecture, provenance={})
+            save_run_bundle(run, path, name=architecture)
     members = ("members/vanilla_concat", "members/mlp_mixer")
-    write_ensemble(folder / "ensemble", name="both", members=members, provenance={})
+    write_ensemble(folder / "ensemble", name="both", members=members)
     return folder
 
 
@@ -202,7 +202,6 @@ def test_bundles_over_other_classes_are_no_ensemble(ensemble: Path) -> None:
             ensemble,
             name="both",
             members=("members/vanilla_concat", "members/mlp_mixer"),
-            provenance={},
         )
     assert sha256_of_file(ensemble / "checksums.json") == before
 

@@ -24,7 +24,6 @@ def made(corpus: Corpus, path: Path, architecture: str, **changes: Any) -> Bundl
         trained(corpus, architecture, epochs=1, context=2, **changes),
         path,
         name=architecture,
-        provenance={},
     )
     return load_bundle(path)
 
@@ -36,7 +35,7 @@ def test_the_validation_batch_has_torchs_logits(
     corpus: Corpus, tmp_path: Path, architecture: str, masked: bool
 ) -> None:
     run = trained(corpus, architecture, epochs=1, context=2, masked=masked)
-    save_run_bundle(run, tmp_path / "bundle", name=architecture, provenance={})
+    save_run_bundle(run, tmp_path / "bundle", name=architecture)
     bundle = load_bundle(tmp_path / "bundle")
     batch: Batch = run.dev.batch(torch.arange(len(run.dev)), torch.device("cpu"))
     with torch.inference_mode():

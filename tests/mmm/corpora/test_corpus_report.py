@@ -4,15 +4,17 @@ writes.
 
 import re
 import shutil
+from html import unescape
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from mmm.corpora.account import write_prepared
 from mmm.corpora.kemdy20 import prepare_kemdy20
 from mmm.corpora.report import Report, durations, report, tables
-from mmm.corpora.report_page import nice_step, page
+from mmm.corpora.report_page import bar_edges, page
 from mmm.manifest import Manifest
 from mmm.manifest_csv import read_manifest
 from tests.conftest import HEADER, Corpus, write_manifest, write_wav
@@ -158,18 +160,21 @@ def test_the_page_is_one_file_of_well_formed_pictures(tmp_path: Path) -> None:
     content = page(report_of(read_manifest(tmp_path / "manifest.csv")))
     pictures = re.findall(r"<svg.*?</svg>", content, re.DOTALL)
     assert len(pictures) == 8
+    texts = []
     for picture in pictures:
         tree = ElementTree.fromstring(picture)
-        for element in tree.iter("rect"):
-            assert float(element.attrib["width"]) >= 0
-            assert 0 <= float(element.attrib["x"]) <= 1180
-    assert not re.search(r"(src|href)=", content)
+        assert tree.attrib["aria-label"] in unescape(content.replace(picture, ""))  # its caption
+        texts.append({element.text for element in tree.iter("{http://www.w3.org/2000/svg}text")})
+    assert {"train", "dev", "test", "neutral"} <= texts[0]
+    assert {"Sess01", "Sess02", "Sess03"} <= texts[6]
+    assert not re.search(r"(src|href)=\"(?!#)", content)
     assert "NaN" not in content
 
 
-@pytest.mark.parametrize(
-    ("span", "parts", "step"),
-    [(10, 5, 2), (35.2, 50, 1), (0.9, 5, 0.2), (8284, 4, 5000), (1, 4, 0.5)],
-)
-def test_steps_are_round_numbers(span: float, parts: int, step: float) -> None:
-    assert nice_step(span, parts) == pytest.approx(step)
+def test_a_histogram_counts_a_multiple_of_its_step_in_the_bar_that_begins_there() -> None:
+    shares = [0.4, 0.6, 0.6, 0.7, 1.0]
+    edges = bar_edges(shares, 0.05)
+    lefts = np.repeat(edges[:-1], np.histogram(shares, edges)[0])
+    assert lefts.round(6).tolist() == shares
+    assert np.diff(bar_edges([0.67, 35.2])).round(6).tolist() == [1.0] * 36
+    assert np.diff(bar_edges([3.0, 79.0], is_whole=True)).round(6).tolist() == [2.0] * 39

@@ -35,8 +35,8 @@ from mmm.encoders.make import (
     speech_encoder_of,
     text_encoder_of,
 )
+from mmm.features.recipe import AUDIO_FEATURES
 from mmm.predict.predictor import Predictor
-from mmm.training.config import AUDIO_FEATURES
 from mmm.training.evaluate import probabilities
 from tests.conftest import SAMPLE_RATE_HZ, Corpus, trained
 
@@ -256,7 +256,7 @@ def test_prediction_end_to_end_is_what_evaluation_gives(
     encoded: Corpus, tmp_path: Path, architecture: str, audio_feature: str
 ) -> None:
     run = trained(encoded, architecture, context=2, audio_feature=audio_feature, lr=1e-2)
-    save_run_bundle(run, tmp_path / "bundle", name="hf", provenance={})
+    save_run_bundle(run, tmp_path / "bundle", name="hf")
     bundle, manifest = load_bundle(tmp_path / "bundle"), encoded.manifest
     predictor, expected = Predictor(bundle), probabilities(bundle.model, run.dev, CPU)
     for row, index in enumerate(run.dev.indices.tolist()):

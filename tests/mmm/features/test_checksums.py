@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 
 import mmm.cli.app
-from mmm.encoders import extract
-from mmm.features import checksums
+from mmm.features import checksums, store
 from mmm.features.store import (
     LARGE_FILES,
     SMALL_FILES,
@@ -39,9 +38,9 @@ FILES = (*SMALL_FILES, *LARGE_FILES, "checksums.json")
 @pytest.fixture(autouse=True)
 def _new_process() -> Iterator[None]:
     checksums._parsed.cache_clear()
-    extract._told.clear()
+    store._told.clear()
     yield
-    extract._told.clear()
+    store._told.clear()
 
 
 @pytest.fixture
@@ -227,7 +226,7 @@ def test_features_of_an_earlier_version_are_read_and_it_is_told_once_how_to_add_
     run_printed(message)
     with warnings.catch_warnings():
         warnings.simplefilter("error", Unchecked)
-        extract._told.clear()
+        store._told.clear()
         trained(own, "mlp_mixer", epochs=1)
     for path in list_recipes(own.features_dir):
         read_all(path)
@@ -270,7 +269,8 @@ def test_a_kill_when_the_checksums_are_written_is_finished_by_the_next_run(
     for row, values in enumerate(ragged()):
         partial.put(row, values)
     partial.close()
-    sums = json.dumps(checksums.checksums_of(partial.folder / "store", SMALL_FILES, LARGE_FILES))
+    found = checksums.checksums_of(partial.folder / "store", SMALL_FILES, LARGE_FILES)
+    sums = json.dumps(found.as_json())
     (partial.folder / ("store/checksums.json" if is_moved else "checksums.json")).write_text(
         sums if is_moved else sums[:50]
     )

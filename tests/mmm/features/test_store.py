@@ -8,14 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmm.features.store import (
-    DamagedStore,
-    FeatureStore,
-    list_recipes,
-    open_store,
-    pool,
-    recipe_hash,
-)
+from mmm.features.recipe import recipe_hash
+from mmm.features.store import DamagedStore, FeatureStore, list_recipes, open_store, pool
 from mmm.features.writer import PartialStore, Plan, rows_there
 from mmm.manifest import utterance_key
 from tests.conftest import names_in

@@ -39,12 +39,11 @@ def bundles(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
         feature = "hidden_state" if name == "pooled" else "extract_feature"
         run = trained(corpus, architecture, lr=1e-2, context=context, audio_feature=feature)
         for path in (folder / name, folder / "ensemble" / "members" / name):
-            save_run_bundle(run, path, name=name, provenance={})
+            save_run_bundle(run, path, name=name)
     write_ensemble(
         folder / "ensemble",
         name="both",
         members=("members/pooled", "members/sequence"),
-        provenance={},
     )
     return folder
 

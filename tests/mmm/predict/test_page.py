@@ -18,9 +18,7 @@ from tests.conftest import Corpus, trained
 @pytest.fixture(scope="module")
 def predictor(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     folder = tmp_path_factory.mktemp("demo") / "bundle"
-    save_run_bundle(
-        trained(corpus, "vanilla_concat", lr=1e-2, context=3), folder, name="shown", provenance={}
-    )
+    save_run_bundle(trained(corpus, "vanilla_concat", lr=1e-2, context=3), folder, name="shown")
     return mmm.load(folder)
 
 

@@ -17,10 +17,10 @@ from mmm.bundle.read import Bundle, load_bundle
 from mmm.bundle.sealed_test import OPENINGS, open_test
 from mmm.bundle.write import save_run_bundle
 from mmm.encoders.extract import encode_speech, encode_text
+from mmm.features.recipe import AUDIO_FEATURES
 from mmm.manifest_csv import read_manifest
 from mmm.models import ARCHITECTURES
 from mmm.predict.predictor import Predictor
-from mmm.training.config import AUDIO_FEATURES
 from mmm.training.evaluate import evaluate, forward, probabilities
 from mmm.training.run import Run
 from tests.conftest import (
@@ -40,7 +40,7 @@ def make(
     corpus: Corpus, path: Path, architecture: str = "vanilla_concat", **changes: Any
 ) -> tuple[Run, Bundle]:
     run = trained(corpus, architecture, **{"lr": 1e-2, **changes})
-    save_run_bundle(run, path, name=architecture, provenance={})
+    save_run_bundle(run, path, name=architecture)
     return run, load_bundle(path)
 
 

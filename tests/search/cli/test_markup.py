@@ -14,8 +14,8 @@ from rich.table import Table
 import mmm.cli.app
 from mmm.bundle.write import save_run_bundle
 from mmm.console import PlainConsole, plain, printable
-from search.engine.controller import Conductor
-from search.ledger.events import Ledger, read_history
+from search.engine.controller import Controller
+from search.ledger.events import create_sweep, read_history
 from search.results.report import write_report
 from tests.conftest import HEADER, Corpus, trained, write_manifest, write_wav
 from tests.sweep_parts import SMALL_SPACE, call, call_here, call_inside, small_spec, write_space
@@ -96,15 +96,13 @@ def test_a_sweep_with_markup_in_reasons_settings_and_paths_ends_well_and_can_be_
 
 
 def test_html_in_a_reason_is_text_in_the_report(corpus: Corpus, tmp_path: Path) -> None:
-    with Ledger(tmp_path / "small") as ledger:
-        spec = small_spec(corpus, command="<b>x</b>")
-        ledger.append(("sweep", None, {"spec": spec.as_json()}))
-        conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
-        conductor.open_session("")
-        order = conductor.next_order()
-        assert order is not None
-        conductor.fail(order["number"], "<script>alert(1)</script>", "")
-        write_report(tmp_path / "report.html", ledger.history, None)
+    spec = small_spec(corpus, command="<b>x</b>")
+    with create_sweep(tmp_path / "small", spec) as ledger:
+        controller = Controller(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
+        controller.open_session("")
+        (order,) = controller.next_orders()
+        controller.fail(order.number, "<script>alert(1)</script>", "")
+        write_report(tmp_path / "report.html", ledger.history)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
@@ -164,9 +162,7 @@ def test_predictions_of_a_dialogue_show_markup_as_it_is(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    save_run_bundle(
-        trained(corpus, "vanilla_concat"), tmp_path / "bundle", name="[/red]", provenance={}
-    )
+    save_run_bundle(trained(corpus, "vanilla_concat"), tmp_path / "bundle", name="[/red]")
     path = corpus.manifest.audio_path(corpus.manifest.utterances[1])
     (tmp_path / "turns.csv").write_text(
         f"audio,text,speaker\n{path},[/red] a\\[b :cat:\x1b[31m,[bold]A\n"

@@ -20,12 +20,10 @@ from tests.sweep_parts import TIMEOUT_S, call, environment, write_space
 # Many command lines in one interpreter, which starts in seconds: each gets its own output, and Ray
 # is looked for after it.
 _PROBE = """
-import contextlib, io, json, sys, traceback
-import mmm.cli.app
-import search.cli.app
+import contextlib, importlib, io, json, sys, traceback
 results = []
 for module, arguments in json.load(open(sys.argv[1])):
-    main = mmm.cli.app.main if module == "mmm" else search.cli.app.main
+    main = importlib.import_module(f"{module}.cli.app").main
     sys.argv = ["mmm" if module == "mmm" else "mmm-search", *arguments]
     out, err, status = io.StringIO(), io.StringIO(), 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -217,11 +215,11 @@ def cases(corpus: Corpus, folder: Path) -> dict[str, tuple[str, list[str], str]]
     )
     sweep(
         "budgets",
-        "--patience 0 is out of range; expected above 0; --max-parameters -5 is out of range;"
-        " expected above 0; --max-ms-per-utterance nan is out of range; expected above 0;"
-        " --max-memory-mb inf is out of range; expected above 0; --target 1.2 is no score to reach;"
-        " expected above 0 and at most 1; --gpu-hours without --gpus-per-trial would never be used"
-        " up; use --compute-budget; unknown --repeats 'never'; expected one of new-seed, reuse",
+        "--target 1.2 is no score to reach; expected above 0 and at most 1; --patience 0 is out of"
+        " range; expected above 0; --max-parameters -5 is out of range; expected above 0;"
+        " --max-ms-per-utterance nan is out of range; expected above 0; --max-memory-mb inf is out"
+        " of range; expected above 0; unknown --repeats 'never'; expected one of new-seed, reuse;"
+        " --gpu-hours without --gpus-per-trial would never be used up; use --compute-budget",
         more=(
             "--patience 0 --max-parameters -5 --max-ms-per-utterance nan --max-memory-mb inf"
             " --target 1.2 --gpu-hours 5 --repeats never"
@@ -283,6 +281,14 @@ def cases(corpus: Corpus, folder: Path) -> dict[str, tuple[str, list[str], str]]
             "--gpus-per-trial 1: this machine has 0 usable GPUs; leave it out, or name a cluster",
             more="--gpus-per-trial 1",
         )
+    for case in ("wav", "contexts", "value", "numbers"):
+        arguments = found[f"run: {case}"][1]
+        at = arguments.index("--runs")
+        found[f"plan: {case}"] = (
+            "search",
+            ["plan", *arguments[1:at], *arguments[at + 4 :]],
+            found[f"run: {case}"][2],
+        )
     for command in ("resume", "status", "report"):
         arguments = [command, "none", "--runs", str(folder / "runs")]
         found[f"{command}: name"] = ("search", arguments, "no sweep 'none' in ")
@@ -328,6 +334,13 @@ def test_each_is_refused_with_its_message_and_status_2(refusals: Refusals) -> No
         assert result["err"].startswith("error: "), (name, result)
         assert "Traceback" not in result["err"], name
         assert result["status"] == 2, (name, result)
+
+
+def test_plan_and_run_refuse_with_the_same_words(refusals: Refusals) -> None:
+    plans = [name for name in refusals[1] if name.startswith("plan: ")]
+    for name in plans:
+        assert refusals[1][name][2]["err"] == refusals[1][f"run: {name[6:]}"][2]["err"]
+    assert plans
 
 
 def test_nothing_is_written(refusals: Refusals) -> None:

@@ -1,17 +1,18 @@
-"""What the conductor makes of workers that died, without Ray: trials go on from their checkpoints,
+"""What the controller makes of workers that died, without Ray: trials go on from their checkpoints,
 and not for ever.
 """
 
 import csv
-import json
 from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
 
 from search.cluster.tune import cause_of_death
-from search.engine.controller import MAX_DEAD_WORKERS, Conductor
+from search.engine.controller import MAX_DEAD_WORKERS, Controller
 from search.ledger.events import read_events, read_history
+from search.ledger.records import DeadWorker
+from search.messages import as_json, orders_of, reports_of
 from search.results.leaderboard import write_leaderboard
 from search.suggest.searcher import Searcher
 from search.worker.slices import Slices
@@ -35,12 +36,12 @@ def one_epoch_a_report(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("search.worker.trial.CHECKPOINT_SHARE", 1e9)
 
 
-def train_one_report(conductor: Conductor) -> int:
+def train_one_report(controller: Controller) -> int:
     """A worker that dies after its first report; which trial it had."""
-    (order,) = conductor.next_orders()
-    (report,) = json.loads(json.dumps(Slices([json.loads(json.dumps(order))]).next()))
-    assert not conductor.report(order["number"], report)
-    return int(order["number"])
+    (order,) = controller.next_orders()
+    (report,) = reports_of(as_json(Slices(orders_of(as_json([order]))).next()))
+    assert not controller.report(report)
+    return order.number
 
 
 def test_a_trial_whose_worker_died_goes_on_from_its_checkpoint_and_ends_as_if_undisturbed(
@@ -50,25 +51,23 @@ def test_a_trial_whose_worker_died_goes_on_from_its_checkpoint_and_ends_as_if_un
     spec = small_spec(corpus, trials=3, epochs=7)
     expected = told(Sweep(tmp_path / "undisturbed", spec).run())
     sweep = Sweep(tmp_path / "s", spec)
-    conductor = sweep.conductor()
+    controller = sweep.controller()
     for count in range(1, MAX_DEAD_WORKERS):
-        assert train_one_report(conductor) == 0
-        conductor.lose([0], "killed", "")
-        assert conductor.trials[0].dead_workers == count
-    for _ in train_serially(conductor):
+        assert train_one_report(controller) == 0
+        controller.lose([0], "killed", "")
+        assert controller.trials[0].dead_workers == count
+    for _ in train_serially(controller):
         pass
     assert told(sweep.history) == expected
     events = [event for event in read_events(sweep.folder / "ledger.sqlite") if event.trial == 0]
-    assert [event.body["epoch"] for event in events if event.kind == "epoch"] == list(
+    assert [event.body.epoch for event in events if event.kind == "epoch"] == list(
         range(1, 8)
     )  # none was trained twice
     notes = [
         event.body for event in read_events(sweep.folder / "ledger.sqlite") if event.kind == "note"
     ]
-    assert notes == [{"about": "dead worker", "trial": 0, "reason": "killed"}] * (
-        MAX_DEAD_WORKERS - 1
-    )
-    assert len(conductor.dead_workers) == MAX_DEAD_WORKERS - 1
+    assert notes == [DeadWorker(0, "killed")] * (MAX_DEAD_WORKERS - 1)
+    assert len(controller.dead_workers) == MAX_DEAD_WORKERS - 1
 
 
 def test_a_trial_fails_when_the_third_worker_that_it_was_alone_in_has_died_in_any_session(
@@ -77,13 +76,13 @@ def test_a_trial_fails_when_the_third_worker_that_it_was_alone_in_has_died_in_an
     one_epoch_a_report(monkeypatch)
     sweep = Sweep(tmp_path / "s", small_spec(corpus, trials=3, epochs=7, first_rung=6))
     for count in range(1, MAX_DEAD_WORKERS + 1):
-        conductor = sweep.conductor(
+        controller = sweep.controller(
             packs=1 if count == 1 else 2
         )  # resumed, and then alone though packs are wanted
-        assert train_one_report(conductor) == 0
-        assert conductor.trials[0].state == "running"
-        conductor.lose([0], f"killed {count}", KILLED)
-    trial = conductor.trials[0]
+        assert train_one_report(controller) == 0
+        assert controller.trials[0].state == "running"
+        controller.lose([0], f"killed {count}", KILLED)
+    trial = controller.trials[0]
     assert (trial.state, trial.is_lost, trial.dead_workers, len(trial.epochs)) == (
         "failed",
         True,
@@ -105,7 +104,7 @@ def test_a_trial_fails_when_the_third_worker_that_it_was_alone_in_has_died_in_an
     )
     # Nobody takes it for bad: the study of this session and a new one's know a failure without
     # scores.
-    for searcher in (conductor.orders.searcher, Searcher(SMALL_SPACE, METRIC, 1, found.trials)):
+    for searcher in (controller.orders.searcher, Searcher(SMALL_SPACE, METRIC, 1, found.trials)):
         frozen, *_ = searcher.study.trials
         assert (frozen.state, frozen.value) == (TrialState.FAIL, None)
 
@@ -113,34 +112,34 @@ def test_a_trial_fails_when_the_third_worker_that_it_was_alone_in_has_died_in_an
 def test_a_worker_that_dies_while_the_sweep_is_interrupted_counts_for_nothing(
     corpus: Corpus, tmp_path: Path
 ) -> None:
-    conductor = Sweep(tmp_path / "s", small_spec(corpus, trials=2)).conductor()
-    (order,) = conductor.next_orders()
-    conductor.verdicts.interrupt()
+    sweep = Sweep(tmp_path / "s", small_spec(corpus, trials=2))
+    controller = sweep.controller()
+    (order,) = controller.next_orders()
+    controller.verdicts.interrupt()
     for _ in range(MAX_DEAD_WORKERS):
-        conductor.lose([order["number"]], "killed", "")
-    assert (conductor.trials[0].state, conductor.trials[0].dead_workers) == ("running", 0)
+        controller.lose([order.number], "killed", "")
+    assert (controller.trials[0].state, controller.trials[0].dead_workers) == ("running", 0)
 
 
 @pytest.mark.parametrize(("most", "num_deaths", "num_failed"), [(0, 24, 8), (5, 15, 5)])
 def test_where_every_worker_dies_the_sweep_ends_all_the_same(
     corpus: Corpus, tmp_path: Path, most: int, num_deaths: int, num_failed: int
 ) -> None:
-    conductor = Sweep(
-        tmp_path / "s", small_spec(corpus, trials=8, max_equal_failures=most)
-    ).conductor()
+    sweep = Sweep(tmp_path / "s", small_spec(corpus, trials=8, max_equal_failures=most))
+    controller = sweep.controller()
     deaths = 0
-    while orders := conductor.next_orders():
+    while orders := controller.next_orders():
         deaths += 1
-        conductor.lose(
-            [order["number"] for order in orders],
+        controller.lose(
+            [order.number for order in orders],
             f"pid {4000 + deaths} on 10.0.0.{deaths} was killed",
             "",
         )
-    assert (deaths, [trial.state for trial in conductor.trials.values()]) == (
+    assert (deaths, [trial.state for trial in controller.trials.values()]) == (
         num_deaths,
         ["failed"] * num_failed,
     )
-    assert (conductor.verdicts.broken_off is not None) == (most > 0)
+    assert (controller.verdicts.broken_off is not None) == (most > 0)
 
 
 def test_the_cause_of_death_is_a_sentence_without_rays_advice() -> None:

@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from mmm.device import cpus_here
-from search.engine.controller import Conductor
-from search.ledger.events import Ledger, read_events, read_history
+from search.engine.controller import Controller
+from search.ledger.events import create_sweep, read_events, read_history
 from search.ledger.history import History, Trial
 from search.ledger.spec import SweepSpec
 from search.space.load import load_space
@@ -188,9 +188,9 @@ def recomputed(ledger: Path) -> dict[tuple[int, int], list[tuple[int, float]]]:
         session += event.kind == "session"
         if event.kind == "epoch":
             assert event.trial is not None
-            key = event.trial, event.body["epoch"]
+            key = event.trial, event.body.epoch
             if key in before:
-                found[session, event.trial].append((event.body["epoch"], before[key]))
+                found[session, event.trial].append((event.body.epoch, before[key]))
             before[key] = event.time
     return dict(found)
 
@@ -201,7 +201,7 @@ def check(ledger: Path, num_kills: int) -> None:
     assert sum(event.kind == "session" for event in events) == num_kills + 1
     history = read_history(ledger)
     assert history.last_close is not None
-    assert history.last_close["why"] == "done"
+    assert history.last_close.why == "done"
     assert list(history.trials) == list(range(NUM_TRIALS))
     assert {trial.state for trial in history.trials.values()} <= {"complete", "pruned"}
     # Nothing that had ended was run again.
@@ -213,7 +213,7 @@ def check(ledger: Path, num_kills: int) -> None:
         assert not (event.kind == "epoch" and event.trial in ended)
         ended |= {event.trial} if event.kind == "end" else set()
     for trial in history.trials.values():
-        assert [entry["epoch"] for entry in trial.epochs] == list(range(1, len(trial.epochs) + 1))
+        assert [entry.epoch for entry in trial.epochs] == list(range(1, len(trial.epochs) + 1))
     # What was trained twice came in one report: events of one append have one time.
     again = recomputed(ledger)
     for (session, trial_number), epochs in again.items():
@@ -243,12 +243,11 @@ def train_undisturbed(spec: SweepSpec, folder: Path) -> History:
     """The same sweep without Ray, in this process."""
     num_threads = torch.get_num_threads()
     try:
-        with Ledger(folder) as ledger:
-            ledger.append(("sweep", None, {"spec": spec.as_json()}))
-            conductor = Conductor(ledger, spec, load_space(spec.space), "cpu", lambda: None)
-            conductor.open_session("")
+        with create_sweep(folder, spec) as ledger:
+            controller = Controller(ledger, spec, load_space(spec.space), "cpu", lambda: None)
+            controller.open_session("")
             # As many threads as Ray's one worker has: sums of floats depend on it.
-            for _ in train_serially(conductor, threads=cpus_here()):
+            for _ in train_serially(controller, threads=cpus_here()):
                 pass
         return ledger.history
     finally:

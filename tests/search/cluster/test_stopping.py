@@ -172,7 +172,7 @@ def wait_for_checkpoint(driver: subprocess.Popen[bytes], folder: Path) -> None:
                 if (
                     best is not None
                     and trial.checkpoint is not None
-                    and trial.checkpoint["epoch"] >= best[0]
+                    and trial.checkpoint.epoch >= best[0]
                 ):
                     return
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -183,7 +183,7 @@ def wait_for_checkpoint(driver: subprocess.Popen[bytes], folder: Path) -> None:
 def check_ended_in_good_order(folder: Path) -> None:
     sweep, history = folder / "runs" / "first", history_of(folder)
     assert history.last_close is not None
-    assert history.last_close["why"] == "interrupted"
+    assert history.last_close.why == "interrupted"
     assert [(trial.state, trial.dead_workers) for trial in history.trials.values()] == [
         ("running", 0)
     ]

@@ -15,6 +15,7 @@ import pytest
 from mlflow import MlflowClient
 
 from search.ledger.events import read_events, read_history
+from search.ledger.records import DeadWorker
 from search.tracking.store import EXPERIMENT, default_tracking_uri
 from tests.conftest import Corpus
 from tests.sweep_parts import TIMEOUT_S, call_inside, command, environment, write_space
@@ -155,18 +156,16 @@ def test_the_trial_of_a_killed_worker_goes_on_in_another_from_its_checkpoint(
     assert len(trials) == TRIALS
     assert {trial.state for trial in trials.values()} <= {"complete", "pruned"}
     (killed,) = [trial for trial in trials.values() if trial.dead_workers]
-    assert [entry["epoch"] for entry in killed.epochs] == list(range(1, len(killed.epochs) + 1))
+    assert [entry.epoch for entry in killed.epochs] == list(range(1, len(killed.epochs) + 1))
     events = [
         event
         for event in read_events(ledger)
-        if event.trial == killed.number or event.body.get("trial") == killed.number
+        if killed.number in (event.trial, getattr(event.body, "trial", None))
     ]
-    place = next(
-        place for place, event in enumerate(events) if event.body.get("about") == "dead worker"
-    )
-    assert events[place].body["reason"].startswith("Worker unexpectedly exits")
-    saved = [event.body["epoch"] for event in events[:place] if event.kind == "checkpoint"]
-    after = [event.body["epoch"] for event in events[place:] if event.kind == "epoch"]
+    place = next(place for place, event in enumerate(events) if isinstance(event.body, DeadWorker))
+    assert events[place].body.reason.startswith("Worker unexpectedly exits")
+    saved = [event.body.epoch for event in events[:place] if event.kind == "checkpoint"]
+    after = [event.body.epoch for event in events[place:] if event.kind == "epoch"]
     assert after[0] == (saved[-1] if saved else 0) + 1
     assert (
         "warning: 1 workers died, and what they trained went on in others from its last"
@@ -224,7 +223,7 @@ def test_a_sweep_whose_ray_dies_breaks_off_and_goes_on_in_another_session(
     )
     history = read_history(runs / "first" / "ledger.sqlite")
     assert history.last_close is not None
-    assert history.last_close["why"] == why
+    assert history.last_close.why == why
     assert "failed" not in {trial.state for trial in history.trials.values()}
     more = ["--trials", len(history.trials), "--runs", runs]
     call_inside("search", "resume", "first", *more, "--serial", "--workers", 1)

@@ -1,6 +1,7 @@
 """ASHA's decision, held against cases worked out by hand."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 
@@ -127,7 +128,8 @@ def test_a_failed_trial_does_not_win_so_the_best_of_the_others_goes_on(
 def test_another_metric_decides_by_that_metric() -> None:
     trials = at_rung(0.5, 0.4)
     for trial, accuracy in zip(trials.values(), (0.1, 0.2), strict=True):
-        trial.epochs[0]["metrics"]["accuracy"] = accuracy
+        metrics = {**trial.epochs[0].metrics, "accuracy": accuracy}
+        trial.epochs[0] = replace(trial.epochs[0], metrics=metrics)
     assert not decide(trials, 1, 3, "accuracy", 3).stop
     assert decide(trials, 1, 3, METRIC, 3).stop
 

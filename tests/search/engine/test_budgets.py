@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from mmm.models import ARCHITECTURES
-from search.durations import duration, parse_duration
 from search.engine.budgets import broken_constraint, budgets, seconds_left, used_up
-from search.ledger.history import Event, History
+from search.ledger.durations import duration, parse_duration
+from search.ledger.events import Entry
+from search.ledger.history import Event
+from search.ledger.records import Close, End, EndState, Suggestion
 from search.ledger.spec import SweepSpec
 from search.plan.checks import check
 from search.results.export import best_trial, export_trial
@@ -31,6 +33,8 @@ from tests.sweep_parts import (
     METRIC,
     call_here,
     epoch_entry,
+    events_of,
+    history_of,
     small_spec,
     suggest_small,
     train_serially,
@@ -39,20 +43,12 @@ from tests.sweep_parts import (
 SPEC = SweepSpec("s", "quick", "manifest.csv", "features", trials=40, epochs=9, workers=2)
 
 
-def history_of(*entries: tuple[str, int | None, dict[str, Any]], spec: SweepSpec = SPEC) -> History:
-    history = History()
-    for number, entry in enumerate([("sweep", None, {"spec": spec.as_json()}), *entries], start=1):
-        history.apply(Event(number, float(number), *entry))
-    return history
-
-
 def trial_events(
-    number: int, scores: Mapping[int, float], state: str | None = "complete"
-) -> list[tuple[str, int | None, dict[str, Any]]]:
-    suggested = {"params": {}, "distributions": {}, "settings": {}}
-    events: list[tuple[str, int | None, dict[str, Any]]] = [("suggest", number, suggested)]
-    events += [("epoch", number, epoch_entry(*pair)) for pair in scores.items()]
-    return events if state is None else [*events, ("end", number, {"state": state, "reason": ""})]
+    number: int, scores: Mapping[int, float], state: EndState | None = "complete"
+) -> list[Entry]:
+    entries: list[Entry] = [(number, Suggestion({}, {}, {}))]
+    entries += [(number, epoch_entry(*pair)) for pair in scores.items()]
+    return entries if state is None else [*entries, (number, End(state, ""))]
 
 
 def test_every_budget_is_counted_from_the_history() -> None:
@@ -66,6 +62,7 @@ def test_every_budget_is_counted_from_the_history() -> None:
         patience=3,
     )
     history = history_of(
+        SPEC,
         *trial_events(0, {1: 0.5, 2: 0.6}),
         *trial_events(1, {1: 0.4}, "pruned"),
         *trial_events(2, {1: 0.1}, None),
@@ -105,7 +102,7 @@ def test_a_budget_that_is_used_up_says_why_the_session_ends(
 ) -> None:
     spec = replace(SPEC, gpus_per_trial=0.25, trials=3)
     history = history_of(
-        *trial_events(0, {1: 0.6}), *trial_events(1, {1: 0.4}), *trial_events(2, {1: 0.6})
+        SPEC, *trial_events(0, {1: 0.6}), *trial_events(1, {1: 0.4}), *trial_events(2, {1: 0.6})
     )
     found = used_up(budgets(replace(spec, **{name: value}), history, 60.0))
     assert found is not None
@@ -115,25 +112,21 @@ def test_a_budget_that_is_used_up_says_why_the_session_ends(
 
 
 def test_a_failed_trial_is_not_the_best_and_counts_as_one_without_improvement() -> None:
-    history = history_of(*trial_events(0, {1: 0.5}), *trial_events(1, {1: 0.9}, None))
+    history = history_of(SPEC, *trial_events(0, {1: 0.5}), *trial_events(1, {1: 0.9}, None))
     assert (history.best, history.ended_since_best) == ((0.9, 1), 0)
-    history.apply(Event(9, 9.0, "end", 1, {"state": "failed", "reason": ""}))
+    history.apply(Event(9, 9.0, 1, End("failed", "")))
     assert (history.best, history.ended_since_best) == ((0.5, 0), 1)
 
 
 def test_the_end_is_predicted_at_the_rate_so_far_and_by_the_first_budget() -> None:
     spec = replace(SPEC, time_budget_s=1000.0, compute_budget_s=2.0)
-    before = budgets(spec, history_of(), 100.0)
-    assert (
-        seconds_left(budgets(SPEC, history_of(), 0.0), budgets(SPEC, history_of(), 5.0), 5.0)
-        is None
-    )
-    now = budgets(spec, history_of(*trial_events(0, {1: 0.5, 2: 0.6})), 110.0)
+    history = history_of(SPEC)
+    before = budgets(spec, history, 100.0)
+    assert seconds_left(budgets(SPEC, history, 0.0), budgets(SPEC, history, 5.0), 5.0) is None
+    now = budgets(spec, history_of(SPEC, *trial_events(0, {1: 0.5, 2: 0.6})), 110.0)
     assert seconds_left(before, now, 10.0) == pytest.approx(90.0)  # 0.2 of 2 s of training in 10 s
     assert seconds_left(before[:1], now[:1], 10.0) == pytest.approx(390.0)
-    assert seconds_left(before[:2], budgets(spec, history_of(), 950.0)[:2], 850.0) == pytest.approx(
-        50.0
-    )
+    assert seconds_left(before[:2], budgets(spec, history, 950.0)[:2], 850.0) == pytest.approx(50.0)
 
 
 @pytest.mark.parametrize("seconds", [45, 720, 750, 3600, 3900, 7200, 36_000])
@@ -149,21 +142,21 @@ def test_training_stops_when_the_compute_budget_is_used_up_and_a_larger_one_goes
     sweep = Sweep(tmp_path / "s", spec)
     # Killed after two epochs: what it trained is used, and is counted again where it has to be
     # trained again.
-    for _ in itertools.islice(train_serially(sweep.conductor()), 2):
+    for _ in itertools.islice(train_serially(sweep.controller()), 2):
         pass
     used = sweep.history.trained_s
-    assert used == sum(entry["seconds"] for entry in sweep.history.trials[0].epochs)
-    conductor = sweep.conductor(compute_budget_s=used)
-    assert conductor.next_order() is None
-    conductor = sweep.conductor(compute_budget_s=used + 1e-6)
-    assert len(list(train_serially(conductor))) == 1
-    conductor.close_session("compute budget")
-    assert conductor.verdicts.used_up is not None
-    assert conductor.verdicts.used_up.why == "compute budget"
+    assert used == sum(entry.seconds for entry in sweep.history.trials[0].epochs)
+    controller = sweep.controller(compute_budget_s=used)
+    assert controller.next_orders() == []
+    controller = sweep.controller(compute_budget_s=used + 1e-6)
+    assert len(list(train_serially(controller))) == 1
+    controller.close_session("compute budget")
+    assert controller.verdicts.used_up is not None
+    assert controller.verdicts.used_up.why == "compute budget"
     assert sweep.history.trials[0].state == "running"
     assert (
         sweep.history.trained_s
-        > sum(entry["seconds"] for entry in sweep.history.trials[0].epochs) - 1e-9
+        > sum(entry.seconds for entry in sweep.history.trials[0].epochs) - 1e-9
     )
     assert told(sweep.run(compute_budget_s=1000.0)) == told(
         Sweep(tmp_path / "undisturbed", spec).run()
@@ -196,17 +189,15 @@ def test_a_score_without_weights_does_not_reach_the_target(
 ) -> None:
     monkeypatch.setattr("search.worker.slices.SLICE_S", 0.0)
     sweep = Sweep(tmp_path / "s", small_spec(corpus, trials=1, epochs=5, first_rung=3))
-    conductor = sweep.conductor(target=1e-6)
-    order = conductor.next_order()
-    assert order is not None
-    slices = Slices([order])
+    controller = sweep.controller(target=1e-6)
+    slices = Slices(controller.next_orders())
     for epoch in (1, 2, 3):
         report = slices.next()[0]
         if epoch < 3:
-            report["checkpoint"] = None  # as where the last one is young
-        assert conductor.report(0, report) == (epoch == 3)
+            report = replace(report, checkpoint=None)  # as where the last one is young
+        assert controller.report(report) == (epoch == 3)
     assert best_trial(sweep.history) is None  # it runs, and so may other sessions
-    sweep.conductor(target=1e-6).close_session("target reached")
+    sweep.controller(target=1e-6).close_session("target reached")
     history = sweep.history
     assert history.trials[0].state == "running"
     assert len(export_trial(history, sweep.folder, None, tmp_path / "bundle")) == 64
@@ -214,11 +205,11 @@ def test_a_score_without_weights_does_not_reach_the_target(
 
 def test_a_sweep_without_improvement_stops(corpus: Corpus, tmp_path: Path) -> None:
     scores = [1, 3, 2, 3, 4, 0, 0, 0, 0]
-    history = history_of()
+    history = history_of(SPEC)
     ends = []
     for number, score in enumerate(scores):
-        for event in trial_events(number, {1: score / 10}):
-            history.apply(Event(number, 0.0, *event))
+        for event in events_of(*trial_events(number, {1: score / 10})):
+            history.apply(event)
         ends.append(history.ended_since_best)
     assert ends == [0, 0, 1, 2, 0, 1, 2, 3, 4]
     sweep = Sweep(tmp_path / "s", small_spec(corpus, trials=30, epochs=1), fixed(lr=1e-12))
@@ -235,7 +226,7 @@ def test_resume_with_a_used_up_budget_says_so_and_what_to_change(
 ) -> None:
     shutil.copy(empty_store, tmp_path)
     sweep = Sweep(tmp_path / "small", small_spec(corpus, trials=3))
-    for _ in itertools.islice(train_serially(sweep.conductor()), 2):
+    for _ in itertools.islice(train_serially(sweep.controller()), 2):
         pass
     sweep._open.close()
     status, out, err = call_here(
@@ -254,12 +245,10 @@ def test_resume_with_a_used_up_budget_says_so_and_what_to_change(
     assert "error" not in err
     assert "nothing was trained, for what was given is used up: time budget (" in out
     assert f"go on with more: mmm-search resume small --runs {tmp_path} --time-budget ..." in out
-    assert sweep.history.last_close == {
-        "why": "time budget",
-        "seconds": pytest.approx(0, abs=60),
-        "efficiency": None,
-        "first_step_s": None,
-    }
+    close = sweep.history.last_close
+    assert close is not None
+    assert close == Close("time budget", close.seconds, efficiency=None, first_step_s=None)
+    assert close.seconds == pytest.approx(0, abs=60)
     sweep.run(time_budget_s=1000.0)
     sweep._open.close()
     assert (
@@ -274,15 +263,15 @@ def test_a_model_that_is_too_large_fails_without_training(corpus: Corpus, tmp_pa
 
     spec = small_spec(corpus, trials=4, max_parameters=5000)
     sweep = Sweep(tmp_path / "s", spec, Space(suggest))
-    conductor = sweep.conductor(count_parameters=SettingsCheck(spec))
-    for _ in train_serially(conductor):
+    controller = sweep.controller(count_parameters=SettingsCheck(spec))
+    for _ in train_serially(controller):
         pass
     trials = sweep.history.trials
     assert [trial.state == "failed" for trial in trials.values()] == [True, False, True, False]
     count = trials[0].num_parameters
     assert trials[0].reason == f"constraint: {count:,} parameters, at most 5,000"
     assert trials[0].epochs == []
-    assert conductor.orders.searcher.study.trials[0].state.name == "FAIL"
+    assert controller.orders.searcher.study.trials[0].state.name == "FAIL"
     weights = list((sweep.folder / "trials" / "00001").glob("*.safetensors"))
     assert len(weights) == 1
     assert 0 < (trials[1].num_parameters or 0) <= 5000
@@ -340,11 +329,11 @@ def test_a_trial_that_costs_too_much_fails_as_soon_as_it_is_known(
 def test_the_least_time_and_the_most_memory_of_a_trials_epochs_count() -> None:
     spec = replace(SPEC, max_ms_per_utterance=2.5, max_memory_mb=4000.0)
     slow_start = [
-        {"ms_per_utterance": 9.0, "memory_mb": 3000.0},
-        {"ms_per_utterance": 2.0, "memory_mb": 4000.0},
+        replace(epoch_entry(1, 0.5), ms_per_utterance=9.0, memory_mb=3000.0),
+        replace(epoch_entry(2, 0.5), ms_per_utterance=2.0, memory_mb=4000.0),
     ]
     assert broken_constraint(spec, None, slow_start) is None
-    assert broken_constraint(spec, None, [{}]) is None
+    assert broken_constraint(spec, None, [epoch_entry(1, 0.5)]) is None
     assert broken_constraint(spec, None, slow_start[:1]) is None
     assert (
         broken_constraint(replace(spec, epochs=1), None, slow_start[:1])
@@ -355,7 +344,9 @@ def test_the_least_time_and_the_most_memory_of_a_trials_epochs_count() -> None:
         == "constraint: 9.0 ms per utterance, at most 2.5"
     )
     assert (
-        broken_constraint(spec, None, [*slow_start, {"memory_mb": 4120.372}])
+        broken_constraint(
+            spec, None, [*slow_start, replace(epoch_entry(3, 0.5), memory_mb=4120.372)]
+        )
         == "constraint: 4,120.37 MB of memory, at most 4,000"
     )
 
@@ -379,20 +370,19 @@ def test_the_report_sets_score_against_the_cost_that_all_trials_have(
 ) -> None:
     spec = small_spec(corpus, trials=3)
     sweep = Sweep(tmp_path / "s", spec)
-    for _ in train_serially(sweep.conductor(count_parameters=SettingsCheck(spec))):
+    for _ in train_serially(sweep.controller(count_parameters=SettingsCheck(spec))):
         pass
     history = sweep.history
     costs = ["milliseconds per utterance", "parameters", "seconds per epoch"]
     for cost in costs:
-        write_report(tmp_path / "report.html", history, None)
+        write_report(tmp_path / "report.html", history)
         text = (tmp_path / "report.html").read_text()
         assert f"<figcaption>Score against {cost}; " in text
         assert f'<td class="number">{history.best[1] if history.best else None}</td>' in text
         # Without what was measured, the next cost is taken.
         if cost == costs[0]:
             for trial in history.trials.values():
-                for entry in trial.epochs:
-                    entry.pop("ms_per_utterance", None)
+                trial.epochs = [replace(entry, ms_per_utterance=None) for entry in trial.epochs]
         else:
             history.trials[1].num_parameters = None
 
@@ -408,7 +398,7 @@ def test_enqueued_points_run_first_and_those_of_a_resume_next(
     corpus: Corpus, tmp_path: Path, num_reports: int | None
 ) -> None:
     sweep = Sweep(tmp_path / "s", small_spec(corpus, trials=3, enqueue=POINTS[:2]), KNOWN)
-    for _ in itertools.islice(train_serially(sweep.conductor()), num_reports):
+    for _ in itertools.islice(train_serially(sweep.controller()), num_reports):
         pass
     history = sweep.run(trials=6, enqueue=POINTS)
     done = 3 if num_reports is None else num_reports
@@ -533,9 +523,9 @@ def test_a_repeat_is_answered_from_the_ledger(corpus: Corpus, tmp_path: Path) ->
         trial = history.trials[number]
         assert (trial.state, trial.settings, trial.copied_from) == (first.state, first.settings, 0)
         assert trial.reason == f"same settings as trial 0: {first.reason}"
-        assert trial.epochs == [{**entry, "copied_from": 0} for entry in first.epochs]
+        assert trial.epochs == [replace(entry, copied_from=0) for entry in first.epochs]
         assert sweep.kinds(number) == ["suggest", "epoch", "end"]
-    assert history.trained_s == sum(entry["seconds"] for entry in first.epochs)
+    assert history.trained_s == sum(entry.seconds for entry in first.epochs)
     assert [trial.alone_seconds > 0 for trial in history.trials.values()] == [
         True,
         False,
@@ -554,10 +544,9 @@ def test_a_repeat_of_a_running_or_failed_trial_has_another_seed(
     corpus: Corpus, tmp_path: Path
 ) -> None:
     sweep = Sweep(tmp_path / "s", small_spec(corpus, trials=4, repeats="reuse", seed=5), fixed())
-    conductor = sweep.conductor()
-    orders = [conductor.next_order(), conductor.next_order()]
-    assert [order["settings"]["seed"] for order in orders if order] == [5, 6]
-    conductor.fail(0, "no reason", "")
-    order = conductor.next_order()
-    assert order is not None
-    assert order["settings"]["seed"] == 7
+    controller = sweep.controller()
+    orders = [controller.next_orders()[0] for _ in range(2)]
+    assert [order.settings["seed"] for order in orders] == [5, 6]
+    controller.fail(0, "no reason", "")
+    (order,) = controller.next_orders()
+    assert order.settings["seed"] == 7

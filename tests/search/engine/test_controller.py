@@ -1,4 +1,4 @@
-"""The conductor with a real ledger and real training, without Ray: what is ordered, stopped,
+"""The controller with a real ledger and real training, without Ray: what is ordered, stopped,
 resumed, kept and written down.
 """
 
@@ -16,11 +16,13 @@ import pytest
 import torch
 
 from mmm.training.fit import Diverged, fit
-from search.engine.controller import Conductor
-from search.ledger.events import Ledger, read_events, read_history
+from search.engine.controller import Controller
+from search.ledger.events import create_sweep, open_sweep, read_events, read_history
 from search.ledger.files import best_weights, trial_folder
 from search.ledger.history import History
+from search.ledger.records import RungDecision
 from search.ledger.spec import SweepSpec
+from search.messages import Report
 from search.results.export import export_trial
 from search.worker.slices import Slices
 from search.worker.trial import _save_costs
@@ -31,6 +33,7 @@ from tests.sweep_parts import (
     SMALL,
     SMALL_SPACE,
     epoch_entry,
+    order_of,
     small_spec,
     suggest_small,
     train_serially,
@@ -43,32 +46,33 @@ BLAST = {
 
 
 class Sweep:
-    """A sweep's folder, opened by one conductor after another."""
+    """A sweep's folder, opened by one controller after another."""
 
     def __init__(self, folder: Path, spec: SweepSpec, space: Space = SMALL_SPACE) -> None:
         self.folder, self.spec, self.space = folder, spec, space
         self._open = ExitStack()
 
-    def conductor(self, **changes: Any) -> Conductor:
+    def controller(self, **changes: Any) -> Controller:
         """A new session, as `run` and `resume` open it; one that was open is left as a killed
         driver leaves it.
         """
         self._open.close()
         parts = {name: changes.pop(name) for name in ("count_parameters",) if name in changes}
         self.spec = replace(self.spec, **changes)
-        ledger = self._open.enter_context(Ledger(self.folder))
-        if not ledger.history.trials:
-            ledger.append(("sweep", None, {"spec": self.spec.as_json()}))
-        conductor = Conductor(ledger, self.spec, self.space, "cpu", lambda: None, **parts)
-        conductor.open_session("mmm-search run")
-        return conductor
+        is_new = not (self.folder / "ledger.sqlite").is_file()
+        ledger = self._open.enter_context(
+            create_sweep(self.folder, self.spec) if is_new else open_sweep(self.folder)
+        )
+        controller = Controller(ledger, self.spec, self.space, "cpu", lambda: None, **parts)
+        controller.open_session("mmm-search run")
+        return controller
 
     def run(self, **changes: Any) -> History:
         """A whole session."""
-        conductor = self.conductor(**changes)
-        for _ in train_serially(conductor):
+        controller = self.controller(**changes)
+        for _ in train_serially(controller):
             pass
-        conductor.close_session("done")
+        controller.close_session("done")
         return self.history
 
     @property
@@ -93,7 +97,7 @@ def told(history: History) -> dict[int, tuple[Any, ...]]:
             trial.reason,
             trial.params,
             trial.settings,
-            [(entry["epoch"], entry["train_loss"], entry["metrics"]) for entry in trial.epochs],
+            [(entry.epoch, entry.train_loss, entry.metrics) for entry in trial.epochs],
         )
         for trial in history.trials.values()
     }
@@ -128,14 +132,14 @@ def test_a_whole_sweep_trains_every_trial_to_its_end_or_to_the_rung_that_stopped
     assert list(history.trials) == list(range(8))
     assert {trial.state for trial in history.trials.values()} == {"complete", "pruned"}
     for trial in history.trials.values():
-        epochs = [entry["epoch"] for entry in trial.epochs]
+        epochs = [entry.epoch for entry in trial.epochs]
         assert epochs == list(range(1, len(epochs) + 1))
         if trial.state == "complete":
             assert (len(epochs), trial.reason) == (7, "all 7 epochs")
         else:
             assert len(epochs) in whole.spec.rungs
     assert history.last_close is not None
-    assert history.last_close["why"] == "done"
+    assert history.last_close.why == "done"
 
 
 def test_a_stopped_trial_ends_pruned_with_the_decisions_reason(whole: Sweep) -> None:
@@ -147,11 +151,7 @@ def test_a_stopped_trial_ends_pruned_with_the_decisions_reason(whole: Sweep) -> 
         if event.kind == "decision"
     }
     for trial in pruned:
-        assert decisions[trial.number] == {
-            "epoch": trial.epochs[-1]["epoch"],
-            "action": "stop",
-            "reason": trial.reason,
-        }
+        assert decisions[trial.number] == RungDecision(trial.epoch, "stop", trial.reason)
         assert trial.reason.startswith("rank ")
 
 
@@ -180,20 +180,18 @@ def test_the_ledger_tells_a_trials_story_in_order(whole: Sweep) -> None:
 
 
 def report_epochs(
-    conductor: Conductor, number: int, scores: Sequence[float], *, decides: bool = True
+    controller: Controller, number: int, scores: Sequence[float], *, decides: bool = True
 ) -> bool:
     """Report the next epochs of a trial as a worker would; without `decides` the driver dies after
     writing them down.
     """
-    first = len(conductor.trials[number].epochs) + 1
+    first = len(controller.trials[number].epochs) + 1
     entries = [epoch_entry(epoch, score) for epoch, score in enumerate(scores, start=first)]
     if not decides:
-        conductor.ledger.append(*(("epoch", number, entry) for entry in entries))
+        controller.ledger.append(*((number, entry) for entry in entries))
         return False
-    is_last = entries[-1]["epoch"] == conductor.spec.epochs
-    return conductor.report(
-        number, {"epochs": entries, "checkpoint": None, "is_last": is_last, "failure": None}
-    )
+    is_last = entries[-1].epoch == controller.spec.epochs
+    return controller.report(Report(number, entries, is_last=is_last))
 
 
 @pytest.mark.parametrize("is_killed", [False, True])
@@ -214,21 +212,20 @@ def test_the_best_trial_so_far_goes_on_at_a_rung_although_little_is_expected_of_
         small_spec(corpus, trials=14, epochs=7, first_rung=2),
         Space(suggest_small, points),
     )
-    conductor = sweep.conductor(factor=7)
+    controller = sweep.controller(factor=7)
     for name, before, after in [slow, fast] * 5:
-        order = conductor.next_order()
-        assert order is not None and order["settings"]["architecture"] == name
-        if not report_epochs(conductor, order["number"], before) and not report_epochs(
-            conductor, order["number"], after[:4]
+        (order,) = controller.next_orders()
+        assert order.settings["architecture"] == name
+        if not report_epochs(controller, order.number, before) and not report_epochs(
+            controller, order.number, after[:4]
         ):
-            report_epochs(conductor, order["number"], after[4:])
-    slow_one, fast_one = conductor.next_order(), conductor.next_order()
-    assert slow_one is not None and fast_one is not None
-    assert not report_epochs(conductor, fast_one["number"], [0.2, 0.3175], decides=not is_killed)
+            report_epochs(controller, order.number, after[4:])
+    _, fast_one = (controller.next_orders()[0] for _ in range(2))
+    assert not report_epochs(controller, fast_one.number, [0.2, 0.3175], decides=not is_killed)
     if is_killed:
-        conductor = sweep.conductor()
-        orders = [conductor.next_order(), conductor.next_order()]
-        assert [order and order["number"] for order in orders] == [10, 11]
+        controller = sweep.controller()
+        orders = [controller.next_orders()[0] for _ in range(2)]
+        assert [order.number for order in orders] == [10, 11]
     trial = sweep.history.trials[11]
     assert (trial.state, trial.decided) == ("running", 2)
     decision = [
@@ -236,12 +233,12 @@ def test_the_best_trial_so_far_goes_on_at_a_rung_although_little_is_expected_of_
         for event in read_events(sweep.folder / "ledger.sqlite")
         if event.kind == "decision"
     ][-1]
-    assert decision["action"] == "continue"
+    assert decision.action == "continue"
     assert re.fullmatch(
         r"rank [3-9] of 11 at epoch 2 by the macro_f1 expected at the end \(0\.\d+\), best 2 go"
         r" on, "
         r"and so does the best macro_f1 so far at epoch 2 \(0\.3175\)",
-        decision["reason"],
+        decision.reason,
     )
 
 
@@ -260,13 +257,13 @@ def test_a_sweep_killed_after_any_report_goes_on_as_if_undisturbed(
     spec = small_spec(corpus, trials=5, epochs=7)
     expected = told(Sweep(tmp_path / "undisturbed", spec).run())
     sweep = Sweep(tmp_path / "killed", spec)
-    for _ in itertools.islice(train_serially(sweep.conductor()), num_reports):
+    for _ in itertools.islice(train_serially(sweep.controller()), num_reports):
         pass
     before = sweep.history
     found = sweep.run()
     assert told(found) == expected
     counts = Counter(
-        (event.trial, event.body["epoch"])
+        (event.trial, event.body.epoch)
         for event in read_events(sweep.folder / "ledger.sqlite")
         if event.kind == "epoch"
     )
@@ -275,10 +272,10 @@ def test_a_sweep_killed_after_any_report_goes_on_as_if_undisturbed(
     # no checkpoint.
     running = [trial for trial in before.trials.values() if trial.state == "running"]
     allowed = {
-        (trial.number, entry["epoch"])
+        (trial.number, entry.epoch)
         for trial in running
         for entry in trial.epochs
-        if entry["epoch"] > (trial.checkpoint["epoch"] if trial.checkpoint else 0)
+        if entry.epoch > (trial.checkpoint.epoch if trial.checkpoint else 0)
     }
     assert again == allowed
 
@@ -290,7 +287,7 @@ def test_two_kills_of_one_trial_still_give_the_undisturbed_epochs(
     spec = small_spec(corpus, trials=2, epochs=7)
     sweep = Sweep(tmp_path / "killed", spec)
     for num_reports in (4, 2):
-        for _ in itertools.islice(train_serially(sweep.conductor()), num_reports):
+        for _ in itertools.islice(train_serially(sweep.controller()), num_reports):
             pass
     assert told(sweep.run()) == told(Sweep(tmp_path / "undisturbed", spec).run())
 
@@ -301,12 +298,10 @@ def test_a_checkpoint_written_but_never_recorded_does_not_fail_the_trial(
     # The driver dies while a worker is between writing a checkpoint and the driver's recording it.
     spec = small_spec(corpus, trials=1, epochs=7, first_rung=2)
     sweep = Sweep(tmp_path / "killed", spec)
-    conductor = sweep.conductor()
-    order = conductor.next_order()
-    assert order is not None
-    slices = Slices([order])
-    assert not conductor.report(0, slices.next()[0])
-    assert slices.next()[0]["checkpoint"]["epoch"] == 6  # never reported
+    controller = sweep.controller()
+    slices = Slices(controller.next_orders())
+    assert not controller.report(slices.next()[0])
+    assert slices.next()[0].checkpoint.epoch == 6  # never reported
     assert told(sweep.run()) == told(Sweep(tmp_path / "undisturbed", spec).run())
 
 
@@ -314,20 +309,17 @@ def test_a_trials_first_checkpoint_waits_until_it_is_a_hundredth_of_the_training
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("search.worker.slices.SLICE_S", 0.0)  # an epoch a report
-    conductor = Sweep(
-        tmp_path / "s", small_spec(corpus, trials=2, epochs=7, first_rung=5)
-    ).conductor()
-    first, second = conductor.next_order(), conductor.next_order()
-    assert first is not None
-    assert second is not None
-    second = {**second, "settings": first["settings"]}
+    sweep = Sweep(tmp_path / "s", small_spec(corpus, trials=2, epochs=7, first_rung=5))
+    controller = sweep.controller()
+    first, second = (controller.next_orders()[0] for _ in range(2))
+    second = replace(second, settings=first.settings)
     slices = Slices([first])
-    assert slices.next()[0]["checkpoint"]["epoch"] == 1  # nothing is known of its cost
+    assert slices.next()[0].checkpoint.epoch == 1  # nothing is known of its cost
     monkeypatch.setattr("search.worker.trial._save_costs", dict.fromkeys(_save_costs, 3600.0))
     slices = Slices([second])
-    saved = [report["checkpoint"] for report in (slices.next()[0] for _ in range(5))]
+    saved = [report.checkpoint for report in (slices.next()[0] for _ in range(5))]
     # At the rung, where the driver may end it, the best weights have to be on the disk.
-    assert [checkpoint and checkpoint["epoch"] for checkpoint in saved] == [None] * 4 + [5]
+    assert [checkpoint and checkpoint.epoch for checkpoint in saved] == [None] * 4 + [5]
 
 
 def test_a_driver_killed_before_it_decided_at_a_rung_decides_when_it_goes_on(
@@ -337,17 +329,17 @@ def test_a_driver_killed_before_it_decided_at_a_rung_decides_when_it_goes_on(
     expected = Sweep(tmp_path / "undisturbed", spec).run()
     number = next(trial.number for trial in expected.trials.values() if trial.state == "pruned")
     sweep = Sweep(tmp_path / "killed", spec)
-    conductor = sweep.conductor()
-    for _ in train_serially(conductor):
-        if number in conductor.trials:
+    controller = sweep.controller()
+    for _ in train_serially(controller):
+        if number in controller.trials:
             break
-    conductor = sweep.conductor()
-    (order,) = conductor.next_orders()
-    assert order["number"] == number
+    controller = sweep.controller()
+    (order,) = controller.next_orders()
+    assert order.number == number
     report = Slices([order]).next()[0]
-    conductor.ledger.append(
-        *(("epoch", number, entry) for entry in report["epochs"]),
-        ("checkpoint", number, report["checkpoint"]),
+    controller.ledger.append(
+        *((number, entry) for entry in report.epochs),
+        (number, report.checkpoint),
     )
     assert told(sweep.run()) == told(expected)
 
@@ -357,13 +349,10 @@ def test_a_driver_killed_before_it_recorded_a_trials_end_ends_it_when_it_goes_on
 ) -> None:
     spec = small_spec(corpus, trials=2, epochs=2)
     sweep = Sweep(tmp_path / "killed", spec)
-    conductor = sweep.conductor()
-    order = conductor.next_order()
-    assert order is not None
-    report = Slices([order]).next()[0]
-    conductor.ledger.append(
-        *(("epoch", 0, entry) for entry in report["epochs"]),
-        ("checkpoint", 0, report["checkpoint"]),
+    controller = sweep.controller()
+    report = Slices(controller.next_orders()).next()[0]
+    controller.ledger.append(
+        *((0, entry) for entry in report.epochs),
     )
     assert told(sweep.run()) == told(Sweep(tmp_path / "undisturbed", spec).run())
 
@@ -372,10 +361,10 @@ def test_a_damaged_checkpoint_fails_its_trial_and_not_the_sweep(
     corpus: Corpus, tmp_path: Path
 ) -> None:
     sweep = Sweep(tmp_path / "s", small_spec(corpus, trials=2))
-    next(train_serially(sweep.conductor()))
+    next(train_serially(sweep.controller()))
     checkpoint = sweep.history.trials[0].checkpoint
     assert checkpoint is not None
-    path = Path(checkpoint["path"])
+    path = Path(checkpoint.path)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
@@ -404,27 +393,13 @@ def test_a_diverging_trial_fails_with_its_scores_and_the_sweep_goes_on(
         for e in read_events(sweep.folder / "ledger.sqlite")
         if e.kind == "end" and e.trial == 1
     )
-    assert "mmm.training.fit.Diverged" in end["traceback"]
+    assert "mmm.training.fit.Diverged" in end.traceback
     with pytest.raises(Diverged):
-        list(fit(Slices([_order(sweep, 1)]).members[1].run))
+        list(
+            fit(Slices([order_of(sweep.spec, sweep.folder, 1, trials[1].settings)]).members[1].run)
+        )
     # It lived for some epochs, and the sampler is to learn where it was.
     assert trials[1].epochs
-
-
-def _order(sweep: Sweep, number: int) -> dict[str, Any]:
-    spec = sweep.spec
-    return {
-        "sweep": str(sweep.folder),
-        "number": number,
-        "settings": sweep.history.trials[number].settings,
-        "manifest": spec.manifest,
-        "features": spec.features,
-        "metric": spec.metric,
-        "device": "cpu",
-        "rungs": spec.rungs,
-        "checkpoints": [],
-        "precision": "float32",
-    }
 
 
 def test_settings_that_no_model_can_be_built_with_fail_their_trial_only(
@@ -473,14 +448,14 @@ def test_when_time_is_up_trials_stay_unfinished_and_a_larger_budget_finishes_the
     monkeypatch.setattr("search.worker.slices.SLICE_S", 0.0)
     spec = small_spec(corpus, trials=3, epochs=5)
     sweep = Sweep(tmp_path / "s", spec)
-    conductor = sweep.conductor(time_budget_s=1000.0)
-    reports = train_serially(conductor)
+    controller = sweep.controller(time_budget_s=1000.0)
+    reports = train_serially(controller)
     next(reports)
-    conductor.stopwatch.started -= 1000.0
-    assert [number for number, _ in reports] == [0]
-    conductor.close_session("time budget")
-    assert conductor.verdicts.used_up is not None
-    assert conductor.verdicts.used_up.why == "time budget"
+    controller.stopwatch.started -= 1000.0
+    assert [report.number for report in reports] == [0]
+    controller.close_session("time budget")
+    assert controller.verdicts.used_up is not None
+    assert controller.verdicts.used_up.why == "time budget"
     history = sweep.history
     assert [(t.number, t.state, len(t.epochs)) for t in history.trials.values()] == [
         (0, "running", 2)
@@ -495,16 +470,16 @@ def test_time_of_earlier_sessions_counts_against_the_budget(corpus: Corpus, tmp_
     sweep.run()
     used = sweep.history.used_s
     assert used > 0
-    assert sweep.conductor(trials=4, time_budget_s=used / 2).next_order() is None
-    assert sweep.conductor(trials=4, time_budget_s=used + 1000).next_order() is not None
+    assert sweep.controller(trials=4, time_budget_s=used / 2).next_orders() == []
+    assert sweep.controller(trials=4, time_budget_s=used + 1000).next_orders() != []
 
 
-def test_an_interrupted_conductor_orders_nothing_more(corpus: Corpus, tmp_path: Path) -> None:
+def test_an_interrupted_controller_orders_nothing_more(corpus: Corpus, tmp_path: Path) -> None:
     sweep = Sweep(tmp_path / "s", small_spec(corpus, trials=3))
-    conductor = sweep.conductor()
-    reports = train_serially(conductor)
+    controller = sweep.controller()
+    reports = train_serially(controller)
     next(reports)
-    conductor.verdicts.is_interrupted = True
+    controller.verdicts.is_interrupted = True
     assert len(list(reports)) == 1
     assert len(sweep.history.trials) == 1
 
@@ -564,14 +539,14 @@ def test_an_interrupted_trial_is_bundled_as_the_ledger_knows_it_though_its_worke
     )  # each report has its checkpoint
     spec = small_spec(corpus, trials=1, epochs=9, first_rung=9)
     sweep = Sweep(tmp_path / "s", spec, fixed(lr=3e-3))
-    conductor = sweep.conductor()
-    (order,) = conductor.next_orders()
+    controller = sweep.controller()
+    (order,) = controller.next_orders()
     slices = Slices([order])
     for _ in range(num_reports):
-        assert not conductor.report(0, slices.next()[0])
+        assert not controller.report(slices.next()[0])
     slices.next()  # a report that never arrives
     assert (trial_folder(sweep.folder, 0) / written).is_file()
-    conductor.close_session("interrupted")
+    controller.close_session("interrupted")
     assert len(export_trial(sweep.history, sweep.folder, 0, tmp_path / "bundle")) == 64
 
 
@@ -585,12 +560,12 @@ def test_an_ended_trial_keeps_its_best_weights_alone(whole: Sweep) -> None:
 
 def test_reports_never_pass_a_rung(corpus: Corpus, tmp_path: Path) -> None:
     sweep = Sweep(tmp_path / "s", small_spec(corpus, trials=1, epochs=7, first_rung=2))
-    ends = [report["epochs"][-1]["epoch"] for _, report in train_serially(sweep.conductor())]
+    ends = [report.epochs[-1].epoch for report in train_serially(sweep.controller())]
     assert ends == [2, 6, 7]
 
 
 def test_training_seconds_and_time_on_the_clock_give_the_efficiency(whole: Sweep) -> None:
     close = whole.history.last_close
     assert close is not None
-    assert 0 < close["efficiency"] <= 1.05
+    assert 0 < close.efficiency <= 1.05
     assert torch.get_num_threads() == 1

@@ -2,6 +2,7 @@
 settings do not.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def test_what_was_trained_begins_the_count_anew_and_what_needed_no_training_does
         trial_with(2, {}, "complete"),
     )
     failed.reason = "KeyError: 'lr'"
-    copied.epochs = [{**epoch_entry(1, 0.5), "copied_from": 1}]
+    copied.epochs = [replace(epoch_entry(1, 0.5), copied_from=1)]
     diverged, too_large = trial_with(3, {1: 0.1}, "failed"), trial_with(4, {}, "failed")
     failures = FailuresInARow(3)
     assert [failures.add(failed, False), failures.add(failed, False)] == [None, None]
@@ -108,16 +109,16 @@ def test_a_space_that_begins_to_raise_ends_the_sweep_after_five_and_a_resumed_on
 ) -> None:
     sweep = Sweep(tmp_path / "s", small_spec(corpus, trials=40), raising_from(2))
     for session in (1, 2):
-        conductor = sweep.conductor()
-        for _ in train_serially(conductor):
+        controller = sweep.controller()
+        for _ in train_serially(controller):
             pass
-        assert [trial.state for trial in conductor.trials.values()][2:] == ["failed"] * 5 * session
+        assert [trial.state for trial in controller.trials.values()][2:] == ["failed"] * 5 * session
         assert (
-            conductor.verdicts.broken_off
+            controller.verdicts.broken_off
             == "the last 5 trials failed for the same reason: the space failed: KeyError: 'table"
             f" {1 + 5 * session} is gone'"
         )
-        assert conductor.verdicts.is_stopping
+        assert controller.verdicts.is_stopping
 
 
 def test_trials_that_run_meanwhile_stop_after_their_slice_and_go_on_in_the_next_session(
@@ -125,13 +126,13 @@ def test_trials_that_run_meanwhile_stop_after_their_slice_and_go_on_in_the_next_
 ) -> None:
     monkeypatch.setattr("search.worker.slices.SLICE_S", 0.0)
     sweep = Sweep(tmp_path / "s", small_spec(corpus, trials=12, epochs=5), raising_from(1))
-    conductor = sweep.conductor()
-    reports = train_serially(conductor)
+    controller = sweep.controller()
+    reports = train_serially(controller)
     next(reports)
-    assert conductor.next_orders() == []  # another worker's, who gets none
-    assert conductor.verdicts.broken_off is not None
-    assert [number for number, _ in reports] == [0]
-    assert [(trial.state, len(trial.epochs)) for trial in conductor.trials.values()] == [
+    assert controller.next_orders() == []  # another worker's, who gets none
+    assert controller.verdicts.broken_off is not None
+    assert [report.number for report in reports] == [0]
+    assert [(trial.state, len(trial.epochs)) for trial in controller.trials.values()] == [
         ("running", 2),
         *[("failed", 0)] * 5,
     ]
@@ -155,11 +156,11 @@ def test_what_settings_are_like_is_no_fault_of_the_sweep(
     sweep = Sweep(
         tmp_path / "s", small_spec(corpus, trials=7, epochs=9, first_rung=8, **changes), space
     )
-    conductor = sweep.conductor(count_parameters=lambda _: 1000)
-    for _ in train_serially(conductor):
+    controller = sweep.controller(count_parameters=lambda _: 1000)
+    for _ in train_serially(controller):
         pass
-    assert [trial.state for trial in conductor.trials.values()] == ["failed"] * 7
-    assert conductor.verdicts.broken_off is None
+    assert [trial.state for trial in controller.trials.values()] == ["failed"] * 7
+    assert controller.verdicts.broken_off is None
 
 
 def test_an_older_ledger_has_the_default() -> None:
@@ -255,7 +256,7 @@ def test_the_command_ends_with_the_reason_what_to_do_and_status_1(
     history = read_history(runs / "first" / "ledger.sqlite")
     assert len(history.trials) == 3
     assert history.last_close is not None
-    assert history.last_close["why"] == why
+    assert history.last_close.why == why
     assert (runs / "first" / "report.html").is_file()
     write_space(tmp_path / "mine.py", SPACE.replace("if (", "if False and ("))
     call_inside("search", "resume", "first", "--trials", 5, "--runs", runs, "--serial")

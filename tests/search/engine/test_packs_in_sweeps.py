@@ -14,20 +14,21 @@ from ray.tune.schedulers import TrialScheduler
 
 from mmm.training.config import make_config
 from mmm.training.pack import pack_shape
-from search.cli.sweeps import parse_packs
 from search.cluster.actor import TrialActor
-from search.cluster.tune import ConductedScheduler, ConductedSearcher
-from search.engine.controller import MAX_DEAD_WORKERS, Conductor
+from search.cluster.tune import SeatScheduler, SeatSearcher
+from search.engine.controller import MAX_DEAD_WORKERS, Controller
 from search.engine.pack_sizes import PackSizes
-from search.ledger.events import Ledger, read_history
+from search.ledger.events import create_sweep, open_sweep, read_history
 from search.ledger.history import History
-from search.ledger.spec import SweepSpec
+from search.ledger.records import PackMeasured
+from search.ledger.spec import SweepSpec, parse_packs
+from search.messages import orders_of
 from search.serial import train
 from search.space.sampling import draws, fixing
 from search.worker.slices import Slices
 from spaces import SPACES
 from tests.conftest import Corpus
-from tests.sweep_parts import METRIC, SMALL_SPACE, small_spec
+from tests.sweep_parts import METRIC, SMALL_SPACE, order_of, small_spec
 
 
 def shape_of(settings: Any) -> Any:
@@ -35,12 +36,11 @@ def shape_of(settings: Any) -> Any:
 
 
 def sweep(folder: Path, spec: SweepSpec) -> tuple[History, list[list[int]]]:
-    with Ledger(folder) as ledger:
-        ledger.append(("sweep", None, {"spec": spec.as_json()}))
-        conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
-        conductor.open_session("mmm-search run")
-        together = [[report["number"] for report in reports] for reports in train(conductor)]
-        conductor.close_session("done")
+    with create_sweep(folder, spec) as ledger:
+        controller = Controller(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
+        controller.open_session("mmm-search run")
+        together = [[report.number for report in reports] for reports in train(controller)]
+        controller.close_session("done")
     return read_history(folder / "ledger.sqlite"), together
 
 
@@ -72,7 +72,7 @@ def test_each_trial_of_a_pack_is_decided_on_and_ends_as_its_own(
     assert list(history.trials) == list(range(14))
     assert {trial.state for trial in history.trials.values()} == {"complete", "pruned"}
     for trial in history.trials.values():
-        assert [entry["epoch"] for entry in trial.epochs] == list(range(1, len(trial.epochs) + 1))
+        assert [entry.epoch for entry in trial.epochs] == list(range(1, len(trial.epochs) + 1))
         assert len(trial.epochs) in ((7,) if trial.state == "complete" else (2, 6))
 
 
@@ -80,27 +80,15 @@ def test_a_trial_scores_in_a_pack_what_it_scores_alone(
     corpus: Corpus, packed: tuple[History, list[list[int]]], tmp_path: Path
 ) -> None:
     history, _ = packed
-    assert history.spec is not None
     for trial in list(history.trials.values())[:6]:
-        order = {
-            "sweep": str(tmp_path),
-            "number": trial.number,
-            "settings": trial.settings,
-            "manifest": history.spec.manifest,
-            "features": history.spec.features,
-            "metric": METRIC,
-            "device": "cpu",
-            "rungs": [],
-            "checkpoints": [],
-            "precision": "float32",
-        }
+        order = order_of(history.spec, tmp_path, trial.number, trial.settings)
         (report,) = Slices([order]).next()
-        assert report["failure"] is None
-        assert report["epochs"]
-        for alone, found in zip(report["epochs"], trial.epochs, strict=False):
-            assert alone["train_loss"] == pytest.approx(found["train_loss"], abs=1e-6)
-            assert alone["metrics"]["loss"] == pytest.approx(found["metrics"]["loss"], abs=1e-5)
-            assert alone["metrics"][METRIC] == found["metrics"][METRIC]
+        assert report.failure is None
+        assert report.epochs
+        for alone, found in zip(report.epochs, trial.epochs, strict=False):
+            assert alone.train_loss == pytest.approx(found.train_loss, abs=1e-6)
+            assert alone.metrics["loss"] == pytest.approx(found.metrics["loss"], abs=1e-5)
+            assert alone.metrics[METRIC] == found.metrics[METRIC]
 
 
 def test_queued_points_of_one_shape_are_packed_and_each_is_tried_once(
@@ -128,16 +116,15 @@ def test_a_killed_sweep_of_packs_goes_on_with_what_was_running(
 ) -> None:
     spec = small_spec(corpus, trials=8, epochs=7, first_rung=6, packs=4)
     folder = tmp_path / "killed"
-    with Ledger(folder) as ledger:
-        ledger.append(("sweep", None, {"spec": spec.as_json()}))
-        conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
-        conductor.open_session("mmm-search run")
-        Slices(conductor.next_orders()).next()  # of which the driver is told nothing any more
-    with Ledger(folder) as ledger:
-        conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
-        assert len(conductor.orders.unfinished) == 4
-        conductor.open_session("mmm-search resume")
-        first = [report["number"] for report in next(train(conductor))]
+    with create_sweep(folder, spec) as ledger:
+        controller = Controller(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
+        controller.open_session("mmm-search run")
+        Slices(controller.next_orders()).next()  # of which the driver is told nothing any more
+    with open_sweep(folder) as ledger:
+        controller = Controller(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
+        assert len(controller.orders.unfinished) == 4
+        controller.open_session("mmm-search resume")
+        first = [report.number for report in next(train(controller))]
         assert sorted(first) == [0, 1, 2, 3]
 
 
@@ -149,37 +136,22 @@ def test_one_failing_trial_leaves_its_pack_and_the_others_go_on(
         {"architecture": "vanilla_concat", "epochs": 3, "batch_size": 6, "width": 8}
     ).params()
     orders = [
-        {
-            "sweep": str(tmp_path),
-            "number": number,
-            "settings": {**settings, "lr": lr},
-            "manifest": spec.manifest,
-            "features": spec.features,
-            "metric": METRIC,
-            "device": "cpu",
-            "rungs": [],
-            "checkpoints": [],
-            "precision": "float32",
-        }
+        order_of(spec, tmp_path, number, {**settings, "lr": lr})
         for number, lr in enumerate((1e-3, 1e38, 1e-2))
     ]
-    orders.append({**orders[0], "number": 3, "device": "cuda:7"})
+    orders.append(replace(orders[0], number=3, device="cuda:7"))
     slices = Slices(orders)
     failed: dict[int, str] = {}
     finished: list[int] = []
     while slices.members:
         reports = slices.next()
         failed |= {
-            report["number"]: report["failure"]["reason"]
-            for report in reports
-            if report["failure"] is not None
+            report.number: report.failure.reason for report in reports if report.failure is not None
         }
         ended = [
-            report["number"]
-            for report in reports
-            if report["failure"] is not None or report["is_last"]
+            report.number for report in reports if report.failure is not None or report.is_last
         ]
-        finished += [report["number"] for report in reports if report["is_last"]]
+        finished += [report.number for report in reports if report.is_last]
         slices.leave(ended)
     assert sorted(finished) == [0, 2]
     assert "loss is nan" in failed[1]
@@ -194,51 +166,47 @@ def test_trials_of_a_pack_that_goes_wrong_go_on_alone_from_their_checkpoints(
     def no_memory() -> None:
         raise RuntimeError("out of memory")
 
-    with Ledger(tmp_path / "s") as ledger:
-        ledger.append(("sweep", None, {"spec": spec.as_json()}))
-        conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
-        orders = conductor.next_orders()
+    with create_sweep(tmp_path / "s", spec) as ledger:
+        controller = Controller(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
+        orders = controller.next_orders()
         slices = Slices(orders)
         reports, ended = slices.next(), []
-        ended = [
-            report["number"] for report in reports if conductor.report(report["number"], report)
-        ]
+        ended = [report.number for report in reports if controller.report(report)]
         slices.leave(ended)
         going = [number for number in range(4) if number not in ended]
         assert len(going) > 1
         monkeypatch.setattr(slices.members[going[1]].run.optimizer, "step", no_memory)
         reports = slices.next()
-        assert all(conductor.report(report["number"], report) for report in reports)
+        assert all(controller.report(report) for report in reports)
         slices.leave(going)
-        assert [conductor.trials[number].state for number in going] == ["running"] * len(going)
-        (order,) = conductor.next_orders()
-        assert (order["number"], order["checkpoints"][0]["epoch"]) == (going[0], 2)
-        assert Path(order["checkpoints"][0]["path"]).is_file()
+        assert [controller.trials[number].state for number in going] == ["running"] * len(going)
+        (order,) = controller.next_orders()
+        assert (order.number, order.checkpoints[0].epoch) == (going[0], 2)
+        assert Path(order.checkpoints[0].path).is_file()
         (report,) = Slices([order]).next()
-        assert report["epochs"][0]["epoch"] == 3
+        assert report.epochs[0].epoch == 3
 
 
 def test_members_of_a_pack_whose_worker_died_go_on_alone_and_from_then_on_deaths_count(
     corpus: Corpus, tmp_path: Path
 ) -> None:
     spec = small_spec(corpus, trials=6, epochs=7, first_rung=6, packs=2)
-    with Ledger(tmp_path / "s") as ledger:
-        ledger.append(("sweep", None, {"spec": spec.as_json()}))
-        conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
-        numbers = [order["number"] for order in conductor.next_orders()]
+    with create_sweep(tmp_path / "s", spec) as ledger:
+        controller = Controller(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
+        numbers = [order.number for order in controller.next_orders()]
         assert len(numbers) == 2
-        conductor.lose(numbers, "killed", "")
-        assert [conductor.trials[number].dead_workers for number in numbers] == [0, 0]
+        controller.lose(numbers, "killed", "")
+        assert [controller.trials[number].dead_workers for number in numbers] == [0, 0]
         for _ in range(MAX_DEAD_WORKERS):
-            assert [conductor.trials[number].state for number in numbers] == ["running", "running"]
+            assert [controller.trials[number].state for number in numbers] == ["running", "running"]
             for number in numbers:
-                (order,) = conductor.next_orders()
-                assert order["number"] == number
-                assert conductor.next_orders([number]) == []
-                conductor.lose([number], "killed", "")
-        assert [conductor.trials[number].state for number in numbers] == ["failed", "failed"]
+                (order,) = controller.next_orders()
+                assert order.number == number
+                assert controller.next_orders([number]) == []
+                controller.lose([number], "killed", "")
+        assert [controller.trials[number].state for number in numbers] == ["failed", "failed"]
         # Nor does it try such a pack again.
-        assert conductor.orders.packs.size(conductor.trials[numbers[0]].settings, 4) == 1
+        assert controller.orders.packs.size(controller.trials[numbers[0]].settings, 4) == 1
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before_it_with_a_warning(
@@ -246,25 +214,24 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_it_with_a_warning(
 ) -> None:
     spec = small_spec(corpus, trials=1, epochs=9, first_rung=2, factor=2)
     folder = tmp_path / "s"
-    with Ledger(folder) as ledger:
-        ledger.append(("sweep", None, {"spec": spec.as_json()}))
-        conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
-        reports = train(conductor)
+    with create_sweep(folder, spec) as ledger:
+        controller = Controller(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
+        reports = train(controller)
         for _ in range(3):
             next(reports)
         reports.close()
-        trial = conductor.trials[0]
+        trial = controller.trials[0]
         assert trial.checkpoint is not None
         assert trial.earlier_checkpoint is not None
-        assert trial.checkpoint["epoch"] > trial.earlier_checkpoint["epoch"]
-        path = Path(trial.checkpoint["path"])
+        assert trial.checkpoint.epoch > trial.earlier_checkpoint.epoch
+        path = Path(trial.checkpoint.path)
         path.write_bytes(path.read_bytes()[:-9])
-    with Ledger(folder) as ledger:
-        conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
-        list(train(conductor))
-        assert conductor.trials[0].state == "complete"
-        assert "damaged" in conductor.warnings[0]
-        assert conductor.warnings[0].endswith("went on from the checkpoint before it")
+    with open_sweep(folder) as ledger:
+        controller = Controller(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
+        list(train(controller))
+        assert controller.trials[0].state == "complete"
+        assert "damaged" in controller.warnings[0]
+        assert controller.warnings[0].endswith("went on from the checkpoint before it")
     undisturbed, _ = sweep(tmp_path / "undisturbed", spec)
     found = read_history(folder / "ledger.sqlite").trials[0]
     assert found.scores(METRIC) == undisturbed.trials[0].scores(METRIC)
@@ -340,13 +307,7 @@ def test_no_packs_where_they_are_off_or_would_change_what_was_asked_for(
 
 
 def test_the_option_is_read_and_refused() -> None:
-    assert [parse_packs(text) for text in (None, "auto", "off", "1", "12")] == [
-        None,
-        None,
-        1,
-        1,
-        12,
-    ]
+    assert [parse_packs(text) for text in ("auto", "off", "1", "12")] == [None, 1, 1, 12]
     for wrong in ("0", "-2", "many", "1.5", ""):
         with pytest.raises(ValueError, match="expected auto, off or a number of trials"):
             parse_packs(wrong)
@@ -356,18 +317,17 @@ def test_a_worker_measures_packs_and_says_what_they_are_worth(
     corpus: Corpus, tmp_path: Path
 ) -> None:
     spec = small_spec(corpus, workers=2, trials=40, epochs=7, first_rung=2)
-    with Ledger(tmp_path / "s") as ledger:
-        ledger.append(("sweep", None, {"spec": spec.as_json()}))
-        conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
-        reports = train(conductor)
+    with create_sweep(tmp_path / "s", spec) as ledger:
+        controller = Controller(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
+        reports = train(controller)
         next(reports)
         next(reports)
         notes = [event.body for event in _notes(ledger.folder)]
-    (note,) = [body for body in notes if body["about"] == "packs"]
-    assert note["architecture"] == conductor.trials[0].settings["architecture"]
-    assert note["size"] in (1, 4, 10)  # of 39 to come, two workers
-    assert all(seconds > 0 for seconds in note["seconds"].values())
-    assert note["seconds"].keys() >= {"1", "4"}
+    (note,) = [note for note in notes if isinstance(note, PackMeasured)]
+    assert note.architecture == controller.trials[0].settings["architecture"]
+    assert note.size in (1, 4, 10)  # of 39 to come, two workers
+    assert all(seconds > 0 for seconds in note.seconds.values())
+    assert note.seconds.keys() >= {"1", "4"}
 
 
 class Seat:
@@ -392,88 +352,86 @@ def test_a_budget_that_is_used_up_by_one_of_a_pack_loses_none_of_the_others(
     monkeypatch.setattr("search.worker.slices.SLICE_S", 0.0)  # an epoch a report
     spec = small_spec(corpus, trials=6, epochs=7, first_rung=6, packs=4, **changes)
     folder = tmp_path / "s"
-    with Ledger(folder) as ledger:
-        ledger.append(("sweep", None, {"spec": spec.as_json()}))
-        conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
+    with create_sweep(folder, spec) as ledger:
+        controller = Controller(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
         seats: dict[str, list[int]] = {}
         searcher, scheduler = (
-            ConductedSearcher(conductor, 1, seats),
-            ConductedScheduler(conductor, seats),
+            SeatSearcher(controller, 1, seats),
+            SeatScheduler(controller, seats),
         )
         config = searcher.suggest("seat")
         assert isinstance(config, dict)
         seat = Seat("seat", json.loads(json.dumps(config)))
         assert scheduler.on_trial_result(None, seat, seat.actor.step()) == TrialScheduler.STOP
         seat.actor.cleanup()
-        assert searcher.suggest("another") == ConductedSearcher.FINISHED
-        running = [number for number, trial in conductor.trials.items() if trial.state == "running"]
+        assert searcher.suggest("another") == SeatSearcher.FINISHED
+        running = [
+            number for number, trial in controller.trials.items() if trial.state == "running"
+        ]
         assert len(running) == 4
     later = replace(spec, compute_budget_s=None, target=None)
-    with Ledger(folder) as ledger:
-        conductor = Conductor(ledger, later, SMALL_SPACE, "cpu", lambda: None)
-        conductor.open_session("mmm-search resume")
-        list(train(conductor))
-        assert {trial.state for trial in conductor.trials.values()} <= {"complete", "pruned"}
-        assert len(conductor.trials) == 6
+    with open_sweep(folder) as ledger:
+        controller = Controller(ledger, later, SMALL_SPACE, "cpu", lambda: None)
+        controller.open_session("mmm-search resume")
+        list(train(controller))
+        assert {trial.state for trial in controller.trials.values()} <= {"complete", "pruned"}
+        assert len(controller.trials) == 6
 
 
 def test_while_a_worker_lives_the_search_is_not_over(corpus: Corpus, tmp_path: Path) -> None:
     spec = small_spec(corpus, trials=2, epochs=7, first_rung=6, packs=2)
-    with Ledger(tmp_path / "s") as ledger:
-        ledger.append(("sweep", None, {"spec": spec.as_json()}))
-        conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
+    with create_sweep(tmp_path / "s", spec) as ledger:
+        controller = Controller(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
         seats: dict[str, list[int]] = {}
         searcher, scheduler = (
-            ConductedSearcher(conductor, 1, seats),
-            ConductedScheduler(conductor, seats),
+            SeatSearcher(controller, 1, seats),
+            SeatScheduler(controller, seats),
         )
         config = searcher.suggest("one")
         assert isinstance(config, dict)
-        assert len(config["orders"]) == 2
+        assert len(orders_of(config["orders"])) == 2
         assert searcher.suggest("two") is None  # not FINISHED, which Ray Tune would remember
         scheduler.on_trial_error(None, SimpleNamespace(trial_id="one", error_file=None))
         again = searcher.suggest("two")
         assert isinstance(again, dict)
-        assert [order["number"] for order in again["orders"]] == [0]
+        assert [order.number for order in orders_of(again["orders"])] == [0]
 
 
 def test_a_worker_that_has_lost_a_trial_is_given_up_and_what_it_had_goes_to_others(
     corpus: Corpus, tmp_path: Path
 ) -> None:
     spec = small_spec(corpus, trials=2, epochs=7, first_rung=6, packs=2)
-    with Ledger(tmp_path / "s") as ledger:
-        ledger.append(("sweep", None, {"spec": spec.as_json()}))
-        conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
+    with create_sweep(tmp_path / "s", spec) as ledger:
+        controller = Controller(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
         seats: dict[str, list[int]] = {}
         searcher, scheduler = (
-            ConductedSearcher(conductor, 1, seats),
-            ConductedScheduler(conductor, seats),
+            SeatSearcher(controller, 1, seats),
+            SeatScheduler(controller, seats),
         )
         config = searcher.suggest("one")
         assert isinstance(config, dict)
         seat = Seat("one", json.loads(json.dumps(config)))
-        TrialActor.change(seat.actor, [1], [])  # something that went wrong in it
+        TrialActor.change(seat.actor, [1], "[]")  # something that went wrong in it
         result = seat.actor.step()
         assert scheduler.on_trial_result(None, seat, result) == TrialScheduler.STOP
         seat.actor.cleanup()
         for number in (0, 1):
             again = searcher.suggest(f"another {number}")
             assert isinstance(again, dict)
-            (order,) = again["orders"]
-            assert order["number"] == number
-            assert bool(order["checkpoints"]) == (number == 0)  # of which there was a report
-        assert conductor.dead_workers == ["trial 1 was not in its report"]
-        assert [trial.state for trial in conductor.trials.values()] == ["running", "running"]
+            (order,) = orders_of(again["orders"])
+            assert order.number == number
+            assert bool(order.checkpoints) == (number == 0)  # of which there was a report
+        assert controller.dead_workers == ["trial 1 was not in its report"]
+        assert [trial.state for trial in controller.trials.values()] == ["running", "running"]
 
 
 def test_a_pack_that_goes_wrong_in_a_later_epoch_of_a_slice_saves_no_weights_of_half_an_epoch(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = small_spec(corpus, trials=2, epochs=7, first_rung=6, packs=2)
-    with Ledger(tmp_path / "s") as ledger:
-        ledger.append(("sweep", None, {"spec": spec.as_json()}))
-        conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
-        slices = Slices(conductor.next_orders())
+    with create_sweep(tmp_path / "s", spec) as ledger:
+        controller = Controller(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
+        slices = Slices(controller.next_orders())
         optimizer = slices.members[1].run.optimizer
         step, num_steps = optimizer.step, 0
         steps_an_epoch = -(-len(slices.members[1].run.train) // 6)
@@ -487,9 +445,9 @@ def test_a_pack_that_goes_wrong_in_a_later_epoch_of_a_slice_saves_no_weights_of_
 
         monkeypatch.setattr(optimizer, "step", no_memory_later)
         reports = slices.next()
-        assert [len(report["epochs"]) for report in reports] == [1, 1]
-        assert [report["checkpoint"] for report in reports] == [None, None]
-        assert all(report["failure"]["together"] for report in reports)
+        assert [len(report.epochs) for report in reports] == [1, 1]
+        assert [report.checkpoint for report in reports] == [None, None]
+        assert all(report.failure.is_together for report in reports)
 
 
 def _notes(folder: Path) -> list[Any]:
@@ -502,14 +460,13 @@ def test_packs_give_at_most_an_eighth_of_a_sweeps_trials_to_one_shape(
     corpus: Corpus, tmp_path: Path
 ) -> None:
     spec = small_spec(corpus, trials=64, workers=2)
-    with Ledger(tmp_path / "sweep") as ledger:
-        ledger.append(("sweep", None, {"spec": spec.as_json()}))
-        conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
-        (first,) = conductor.next_orders()
+    with create_sweep(tmp_path / "sweep", spec) as ledger:
+        controller = Controller(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
+        (first,) = controller.next_orders()
         for architecture in ("vanilla_concat", "three_way_concat"):
-            conductor.orders.packs.measured({**first["settings"], "architecture": architecture}, 16)
-        seat = [first["number"]]
+            controller.orders.packs.measured({**first.settings, "architecture": architecture}, 16)
+        seat = [first.number]
         for _ in range(20):  # as often as a trial leaves
-            seat = [seat[0], *(order["number"] for order in conductor.next_orders(seat))][:2]
-        shapes = [shape_of(trial.settings) for trial in conductor.trials.values()]
-        assert 2 <= shapes.count(shape_of(first["settings"])) <= 64 / 8
+            seat = [seat[0], *(order.number for order in controller.next_orders(seat))][:2]
+        shapes = [shape_of(trial.settings) for trial in controller.trials.values()]
+        assert 2 <= shapes.count(shape_of(first.settings)) <= 64 / 8

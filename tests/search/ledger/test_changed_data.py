@@ -18,9 +18,9 @@ from mmm.encoders.extract import encode_speech, encode_text
 from mmm.encoders.make import make_speech_encoder, make_text_encoder
 from mmm.features.store import list_recipes
 from mmm.manifest_csv import read_manifest
-from search.engine.controller import Conductor
+from search.engine.controller import Controller
 from search.ledger.data import data_changes, restarts
-from search.ledger.events import Ledger, read_events, read_history
+from search.ledger.events import open_sweep, read_events, read_history
 from search.ledger.history import History
 from search.plan.checks import check
 from search.results.export import export_trial
@@ -118,18 +118,15 @@ def begun(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Place:
         place.runs,
     )
     spec = place.history.spec
-    assert spec is not None
-    with Ledger(place.runs / "first") as ledger, pytest.MonkeyPatch.context() as patch:
+    with open_sweep(place.runs / "first") as ledger, pytest.MonkeyPatch.context() as patch:
         patch.setattr(search.worker.slices, "SLICE_S", 0.0)  # each epoch is reported
         patch.setattr(search.worker.trial, "CHECKPOINT_SHARE", 1e9)  # and has its checkpoint
-        conductor = Conductor(
+        controller = Controller(
             ledger, replace(spec, trials=4), load_space(spec.space), "cpu", lambda: None
         )
-        conductor.open_session("mmm-search resume first --trials 4")
-        next(
-            report for _, report in train_serially(conductor) if report["epochs"][-1]["epoch"] == 2
-        )
-        conductor.close_session("interrupted")
+        controller.open_session("mmm-search resume first --trials 4")
+        next(report for report in train_serially(controller) if report.epochs[-1].epoch == 2)
+        controller.close_session("interrupted")
     assert [
         trial.number for trial in place.history.trials.values() if trial.state == "running"
     ] == [2]
@@ -300,7 +297,6 @@ def test_what_no_trial_is_trained_on_may_change(place: Place, what: str) -> None
 
 def changes(place: Place, features: Path | None = None, manifest: Path | None = None) -> list[str]:
     spec = place.history.spec
-    assert spec is not None
     spec = replace(
         spec, manifest=str(manifest or place.manifest), features=str(features or place.features)
     )
@@ -325,15 +321,14 @@ def test_manifest_and_features_may_be_moved(place: Place, tmp_path: Path) -> Non
 
 
 def test_of_an_older_ledger_is_compared_what_it_has(place: Place) -> None:
-    _, body = place.history.data[-1]
-    manifest = {key: value for key, value in body["manifest"].items() if key != "splits"}
-    stores = [
-        {key: value for key, value in store.items() if key not in ("content", "recipe")}
-        for store in body["stores"]
-    ]
-    old = {"about": "data", "manifest": manifest, "stores": stores}
-    with Ledger(place.runs / "first") as ledger:
-        ledger.append(("note", None, old))
+    _, note = place.history.data[-1]
+    old = replace(
+        note,
+        manifest=replace(note.manifest, splits=None),
+        stores=tuple(replace(store, content=None, recipe=None) for store in note.stores),
+    )
+    with open_sweep(place.runs / "first") as ledger:
+        ledger.append(old)
     assert changes(place) == []
     scale(place, place.store(context=2))  # which it cannot tell
     assert changes(place) == []
@@ -354,13 +349,10 @@ def test_of_an_older_ledger_is_compared_what_it_has(place: Place) -> None:
 
 
 def test_a_sweep_without_a_trained_trial_takes_any_data(place: Place) -> None:
-    history = History()
-    for event in read_events(place.ledger):
-        if event.trial is None:
-            history.apply(event)
+    history = History.of(event for event in read_events(place.ledger) if event.trial is None)
+    assert history is not None
     place.rows(relabel("dev", "neutral", "angry"))
     spec = place.history.spec
-    assert spec is not None
     assert data_changes(history, check(spec).settings_check.data()).what == []
 
 
@@ -390,12 +382,12 @@ def test_changed_data_that_are_accepted_are_told_wherever_the_sweep_is_looked_at
         number: before.trials[number] for number in (0, 1)
     }
     again = [
-        event.body["epoch"]
+        event.body.epoch
         for event in read_events(place.ledger)
         if event.kind == "epoch" and event.trial == 2
     ]
     assert again[:3] == [1, 2, 1]
-    assert [entry["epoch"] for entry in after.trials[2].epochs] == list(
+    assert [entry.epoch for entry in after.trials[2].epochs] == list(
         range(1, len(after.trials[2].epochs) + 1)
     )
     assert after.trials[2].state in ("complete", "pruned")
@@ -410,7 +402,7 @@ def test_changed_data_that_are_accepted_are_told_wherever_the_sweep_is_looked_at
         }
     bundle = load_bundle(place.runs / "first" / "bundle")
     best = max((after.trials[number] for number in (2, 3)), key=lambda trial: trial.best(METRIC)[1])  # type: ignore[index]
-    assert bundle.provenance["trial"] == best.number
+    assert bundle.provenance.trial == best.number
     card = (place.runs / "first" / "bundle" / "README.md").read_text(encoding="utf-8")
     assert f"* {account}" in card
     assert "These weights were trained on data 2 of 2." in card
@@ -450,20 +442,9 @@ def test_an_export_after_the_data_were_changed_says_what_changed(
 def test_after_other_train_labels_earlier_trials_still_compete(place: Place) -> None:
     place.rows(relabel("train", "sad", "happy"))
     spec = place.history.spec
-    assert spec is not None
     data = check(spec).settings_check.data()
-    with Ledger(place.runs / "first") as ledger:
-        ledger.append(
-            (
-                "note",
-                None,
-                {
-                    "about": "data",
-                    **data,
-                    **restarts(ledger.history, data, data_changes(ledger.history, data)),
-                },
-            )
-        )
+    with open_sweep(place.runs / "first") as ledger:
+        ledger.append(restarts(ledger.history, data, data_changes(ledger.history, data)))
     history = place.history
     assert [history.may_win(number) for number in range(3)] == [True, True, True]
     assert [history.data_of(number) for number in range(4)] == [1, 1, 2, 2]
@@ -471,34 +452,30 @@ def test_after_other_train_labels_earlier_trials_still_compete(place: Place) -> 
     bundle = load_bundle(place.folder / "out")
     shutil.rmtree(place.folder / "out")
     assert (
-        bundle.provenance["manifest_sha256"]
-        == place.history.data[0][1]["manifest"]["sha256"]
-        != data["manifest"]["sha256"]
+        bundle.provenance.manifest_sha256
+        == place.history.data[0][1].manifest.sha256
+        != data.manifest.sha256
     )
 
 
 def test_answers_of_the_ledger_are_of_the_data_as_they_are(place: Place) -> None:
     place.rows(relabel("train", "sad", "happy"))
     spec = place.history.spec
-    assert spec is not None
     data = check(spec).settings_check.data()
     point = place.history.trials[0].params
     spec = replace(spec, repeats="reuse", enqueue=[point])
-    with Ledger(place.runs / "first") as ledger:
+    with open_sweep(place.runs / "first") as ledger:
         changed = data_changes(ledger.history, data)
-        conductor = Conductor(ledger, spec, load_space(spec.space), "cpu", lambda: None)
-        conductor.orders.unfinished.clear()
-        order = conductor.next_order()
-        assert (
-            order is None or order["number"] == 4
-        )  # answered from the ledger, which has trained it on these data
+        controller = Controller(ledger, spec, load_space(spec.space), "cpu", lambda: None)
+        controller.orders.unfinished.clear()
+        orders = controller.next_orders()
+        assert [order.number for order in orders] in ([], [4])
+        # answered from the ledger, which has trained it on these data
         assert ledger.history.trials[3].copied_from == 0
-        ledger.append(
-            ("note", None, {"about": "data", **data, **restarts(ledger.history, data, changed)})
-        )
-    with Ledger(place.runs / "first") as ledger:
+        ledger.append(restarts(ledger.history, data, changed))
+    with open_sweep(place.runs / "first") as ledger:
         spec = replace(spec, trials=6, enqueue=[point, point])
-        conductor = Conductor(ledger, spec, load_space(spec.space), "cpu", lambda: None)
-        conductor.orders.unfinished.clear()
-        conductor.next_order()
+        controller = Controller(ledger, spec, load_space(spec.space), "cpu", lambda: None)
+        controller.orders.unfinished.clear()
+        controller.next_orders()
         assert ledger.history.trials[max(ledger.history.trials)].copied_from is None

@@ -8,54 +8,68 @@ import re
 import socket
 import sqlite3
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from search.ledger.events import Ledger, LedgerError, read_events, read_history
+from search.ledger.events import (
+    Entry,
+    LedgerError,
+    create_sweep,
+    open_sweep,
+    read_events,
+    read_history,
+)
 from search.ledger.history import Event, History
 from search.ledger.lock import STALE_S
+from search.ledger.records import (
+    Checkpoint,
+    Close,
+    End,
+    EndState,
+    Session,
+    Suggestion,
+    Sweep,
+    Warned,
+    as_json,
+    body_of,
+)
 from search.ledger.spec import SweepSpec
-from tests.sweep_parts import METRIC, epoch_entry
+from tests.sweep_parts import METRIC, epoch_entry, events_of
 
 SPEC = SweepSpec("first", "quick", "manifest.csv", "features", trials=6, epochs=4, workers=2)
 SETTINGS = {"architecture": "vanilla_concat", "context": 1}
-Entry = tuple[str, int | None, dict[str, Any]]
 
 
 def suggest(number: int) -> Entry:
-    return "suggest", number, {"params": {}, "distributions": {}, "settings": SETTINGS}
+    return number, Suggestion({}, {}, SETTINGS)
 
 
-def end(number: int, state: str) -> Entry:
-    return "end", number, {"state": state, "reason": f"why {state}", "traceback": ""}
+def end(number: int, state: EndState) -> Entry:
+    return number, End(state, f"why {state}")
 
 
-def session(**changes: Any) -> Entry:
-    return (
-        "session",
-        None,
-        {"spec": {**SPEC.as_json(), **changes}, "host": "here", "command": "mmm-search run"},
-    )
+def session(**changes: Any) -> Session:
+    return Session(replace(SPEC, **changes), "here", "mmm-search run")
 
 
 def fold(*timed: tuple[float, Entry]) -> History:
-    history = History()
-    for seq, (when, (kind, trial, body)) in enumerate(timed, start=1):
-        history.apply(Event(seq, when, kind, trial, body))
+    history = History.of(events_of(*(entry for _, entry in timed), at=[when for when, _ in timed]))
+    assert history is not None
     return history
 
 
-SWEEP: Entry = ("sweep", None, {"spec": SPEC.as_json()})
-CLOSE: Entry = ("close", None, {"why": "done", "seconds": 1.0, "efficiency": None})
+SWEEP = Sweep(SPEC)
+CLOSE = Close("done", 1.0, None)
 
 
 def test_events_come_back_as_they_were_appended_and_in_their_order(tmp_path: Path) -> None:
-    with Ledger(tmp_path) as ledger:
-        ledger.append(SWEEP, session())
+    with create_sweep(tmp_path, SPEC) as ledger:
+        ledger.append(session())
         ledger.append(suggest(0))
-        ledger.append(("epoch", 0, epoch_entry(1, 0.25)), ("note", None, {"text": "기쁨"}))
+        ledger.append((0, epoch_entry(1, 0.25)), Warned(0, "기쁨"))
     events = list(read_events(tmp_path / "ledger.sqlite"))
     assert [(event.seq, event.kind, event.trial) for event in events] == [
         (1, "sweep", None),
@@ -64,16 +78,21 @@ def test_events_come_back_as_they_were_appended_and_in_their_order(tmp_path: Pat
         (4, "epoch", 0),
         (5, "note", None),
     ]
-    assert events[0].body["spec"] == SPEC.as_json()
-    assert events[4].body == {"text": "기쁨"}
+    assert events[0].body.spec == SPEC
+    assert [event.body for event in events[1:]] == [
+        session(),
+        suggest(0)[1],
+        epoch_entry(1, 0.25),
+        Warned(0, "기쁨"),
+    ]
     assert [event.seq for event in read_events(tmp_path / "ledger.sqlite", after=3)] == [4, 5]
 
 
 def test_opening_again_adds_behind_what_is_there(tmp_path: Path) -> None:
-    with Ledger(tmp_path) as ledger:
-        ledger.append(SWEEP, session(), suggest(0))
+    with create_sweep(tmp_path, SPEC) as ledger:
+        ledger.append(session(), suggest(0))
     before = list(read_events(tmp_path / "ledger.sqlite"))
-    with Ledger(tmp_path) as ledger:
+    with open_sweep(tmp_path) as ledger:
         assert list(ledger.history.trials) == [0]
         ledger.append(suggest(1))
         assert list(ledger.history.trials) == [0, 1]
@@ -83,21 +102,20 @@ def test_opening_again_adds_behind_what_is_there(tmp_path: Path) -> None:
 
 
 def test_an_append_that_fails_midway_leaves_nothing(tmp_path: Path) -> None:
-    with Ledger(tmp_path) as ledger:
-        ledger.append(SWEEP, suggest(0))
+    with create_sweep(tmp_path, SPEC) as ledger:
+        ledger.append(suggest(0))
         with pytest.raises(TypeError, match="not JSON serializable"):
-            ledger.append(("epoch", 0, epoch_entry(1, 0.5)), ("checkpoint", 0, {"path": tmp_path}))
+            ledger.append((0, epoch_entry(1, 0.5)), (0, Checkpoint(1, "", tmp_path)))
         assert ledger.history.trials[0].epochs == []
         assert len(list(read_events(ledger.path))) == 2
-        ledger.append(("epoch", 0, epoch_entry(1, 0.75)))
+        ledger.append((0, epoch_entry(1, 0.75)))
     assert read_history(tmp_path / "ledger.sqlite").trials[0].scores(METRIC) == {1: 0.75}
 
 
 def test_a_second_writer_is_refused_and_told_who_holds_the_sweep(tmp_path: Path) -> None:
-    with Ledger(tmp_path / "first") as ledger:
-        ledger.append(SWEEP)
+    with create_sweep(tmp_path / "first", SPEC) as ledger:
         with pytest.raises(LedgerError) as refused:
-            Ledger(tmp_path / "first").__enter__()
+            open_sweep(tmp_path / "first").__enter__()
         assert re.fullmatch(
             rf"sweep 'first' is being run by \S.*, process {os.getpid()} on {socket.gethostname()},"
             r" since \d{4}-\d\d-\d\d "
@@ -105,7 +123,7 @@ def test_a_second_writer_is_refused_and_told_who_holds_the_sweep(tmp_path: Path)
             str(refused.value),
         )
         ledger.append(suggest(0))
-    with Ledger(tmp_path / "first") as ledger:
+    with open_sweep(tmp_path / "first") as ledger:
         assert list(ledger.history.trials) == [0]
 
 
@@ -124,7 +142,7 @@ def holder(host: str, age_s: float) -> str:
 
 def test_a_process_that_died_on_this_host_holds_nothing(tmp_path: Path) -> None:
     (tmp_path / "lock").write_text(holder(socket.gethostname(), 1.0))
-    with Ledger(tmp_path) as ledger:
+    with create_sweep(tmp_path, SPEC) as ledger:
         assert ledger.lock.replaced is None
     assert (tmp_path / "lock").read_text() == ""
 
@@ -138,16 +156,16 @@ def test_another_host_holds_the_sweep_as_long_as_it_gives_signs_of_life(tmp_path
     with pytest.raises(
         LedgerError, match=f"is being run by {who}; wait for it, or choose another --name"
     ):
-        Ledger(tmp_path).__enter__()
+        open_sweep(tmp_path).__enter__()
     assert (tmp_path / "lock").read_text() == before
     (tmp_path / "lock").write_text(before[:20])  # as it is while it is written
     with pytest.raises(
         LedgerError,
         match="is being run by someone, process unknown on another host, since just now, last",
     ):
-        Ledger(tmp_path).__enter__()
+        open_sweep(tmp_path).__enter__()
     (tmp_path / "lock").write_text(holder("node7", STALE_S + 10))
-    with Ledger(tmp_path) as ledger:
+    with create_sweep(tmp_path, SPEC) as ledger:
         assert (
             ledger.lock.replaced
             == "kim, process 7 on node7, since 2026-01-01 10:00:00, silent for 70 s"
@@ -159,8 +177,7 @@ def test_the_heartbeat_is_renewed_without_touching_the_ledger(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("search.ledger.lock.HEARTBEAT_S", 0.001)
-    with Ledger(tmp_path) as ledger:
-        ledger.append(SWEEP)
+    with create_sweep(tmp_path, SPEC) as ledger:
         files = [ledger.path, ledger.path.with_name("ledger.sqlite-wal")]
         before = [file.read_bytes() for file in files]
         first = time.time()
@@ -172,10 +189,9 @@ def test_the_heartbeat_is_renewed_without_touching_the_ledger(
 def test_of_two_writers_that_no_lock_kept_apart_the_second_to_write_is_stopped(
     tmp_path: Path,
 ) -> None:
-    with Ledger(tmp_path) as one:
-        one.append(SWEEP)
+    with create_sweep(tmp_path, SPEC) as one:
         (tmp_path / "lock").unlink()
-        with Ledger(tmp_path) as other:
+        with open_sweep(tmp_path) as other:
             other.append(suggest(0))
             with pytest.raises(
                 LedgerError,
@@ -199,24 +215,25 @@ def test_a_ledger_of_another_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match=expected):
         read_history(tmp_path / "ledger.sqlite")
     with pytest.raises(LedgerError, match=expected):
-        Ledger(tmp_path).__enter__()
+        open_sweep(tmp_path).__enter__()
 
 
 def test_anyone_may_read_while_a_writer_holds_it(tmp_path: Path) -> None:
-    with Ledger(tmp_path) as ledger:
-        ledger.append(SWEEP, suggest(0))
+    with create_sweep(tmp_path, SPEC) as ledger:
+        ledger.append(suggest(0))
         assert read_history(ledger.path).trials.keys() == {0}
         ledger.append(suggest(1))
         assert read_history(ledger.path).trials.keys() == {0, 1}
 
 
 def test_reading_sees_no_event_of_an_open_transaction(tmp_path: Path) -> None:
-    with Ledger(tmp_path) as ledger:
-        ledger.append(SWEEP, suggest(0))
+    with create_sweep(tmp_path, SPEC) as ledger:
+        ledger.append(suggest(0))
         other = sqlite3.connect(ledger.path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         other.execute(
-            "INSERT INTO events VALUES (3, 0, 'suggest', 1, ?, 0)", [json.dumps(suggest(1)[2])]
+            "INSERT INTO events VALUES (3, 0, 'suggest', 1, ?, 0)",
+            [json.dumps(body_of(suggest(1)[1]))],
         )
         assert read_history(ledger.path).trials.keys() == {0}
         other.execute("ROLLBACK")
@@ -233,24 +250,37 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path, content: bytes) -
     with pytest.raises(LedgerError, match=r"ledger\.sqlite: cannot be read as a ledger \("):
         read_history(path)
     with pytest.raises(LedgerError, match=r"ledger\.sqlite: cannot be read as a ledger \("):
-        Ledger(tmp_path).__enter__()
+        open_sweep(tmp_path).__enter__()
     assert path.read_bytes() == content
 
 
 def test_a_ledger_in_which_nothing_started_is_refused(tmp_path: Path) -> None:
-    with Ledger(tmp_path):
-        pass
-    with pytest.raises(
-        LedgerError, match="an empty ledger: the sweep never started; remove its folder"
-    ):
+    (tmp_path / "ledger.sqlite").touch()  # its writer died before the first byte
+    refusal = "an empty ledger: the sweep never started; remove its folder"
+    with pytest.raises(LedgerError, match=refusal):
         read_history(tmp_path / "ledger.sqlite")
+    with pytest.raises(LedgerError, match=refusal):
+        open_sweep(tmp_path).__enter__()
+    with create_sweep(tmp_path, SPEC) as ledger:
+        assert ledger.history.spec == SPEC
+
+
+def test_a_sweep_is_not_begun_where_one_began(tmp_path: Path) -> None:
+    with create_sweep(tmp_path / "first", SPEC):
+        pass
+    before = (tmp_path / "first" / "ledger.sqlite").read_bytes()
+    with pytest.raises(
+        LedgerError,
+        match=r"ledger\.sqlite: a sweep began here before; go on with it: mmm-search resume first,",
+    ):
+        create_sweep(tmp_path / "first", SPEC).__enter__()
+    assert (tmp_path / "first" / "ledger.sqlite").read_bytes() == before
 
 
 def test_epochs_trained_again_replace_those_after_the_checkpoint() -> None:
     entries: list[Entry] = [SWEEP, suggest(0)]
     entries += [
-        ("epoch", 0, epoch_entry(epoch, score))
-        for epoch, score in ((1, 0.1), (2, 0.2), (3, 0.9), (2, 0.4))
+        (0, epoch_entry(epoch, score)) for epoch, score in ((1, 0.1), (2, 0.2), (3, 0.9), (2, 0.4))
     ]
     history = fold(*((0.0, entry) for entry in entries))
     assert history.trials[0].scores(METRIC) == {1: 0.1, 2: 0.4}
@@ -261,23 +291,20 @@ def test_tables_among_the_metrics_come_back_and_scores_are_read_without_them(
     tmp_path: Path,
 ) -> None:
     tables = {"per_class": {"기쁨": {"f1": 0.5}}, "confusion_matrix": [[1, 2], [3, 4]]}
-    entry = epoch_entry(1, 0.25)
-    entry["metrics"] |= tables
-    with Ledger(tmp_path) as ledger:
-        ledger.append(SWEEP, suggest(0), ("epoch", 0, entry))
+    entry = replace(epoch_entry(1, 0.25), tables=as_json(tables))
+    with create_sweep(tmp_path, SPEC) as ledger:
+        ledger.append(suggest(0), (0, entry))
         written = ledger.history.trials[0]
     read = read_history(tmp_path / "ledger.sqlite").trials[0]
     assert written == read
-    assert read.epochs[0]["metrics"] == {METRIC: 0.25}
+    assert read.epochs[0].metrics == {METRIC: 0.25}
     assert read.metrics(1) == written.metrics(1) == {METRIC: 0.25, **tables}
     assert list(read_events(tmp_path / "ledger.sqlite"))[-1].body == entry
 
 
 def test_the_best_epoch_is_the_earliest_of_equal_ones() -> None:
     entries: list[Entry] = [SWEEP, suggest(0), suggest(1)]
-    entries += [
-        ("epoch", 0, epoch_entry(epoch, score)) for epoch, score in ((1, 0.1), (2, 0.3), (3, 0.3))
-    ]
+    entries += [(0, epoch_entry(epoch, score)) for epoch, score in ((1, 0.1), (2, 0.3), (3, 0.3))]
     history = fold(*((0.0, entry) for entry in entries))
     assert history.trials[0].best(METRIC) == (2, 0.3)
     assert history.trials[1].best(METRIC) is None
@@ -286,7 +313,7 @@ def test_the_best_epoch_is_the_earliest_of_equal_ones() -> None:
 def test_the_ranking_is_by_best_epoch_then_number_and_failed_trials_are_last() -> None:
     entries: list[Entry] = [SWEEP, *(suggest(number) for number in range(5))]
     scored = ((0, 0.3), (1, 0.5), (2, 0.9), (3, 0.5))
-    entries += [("epoch", number, epoch_entry(1, score)) for number, score in scored]
+    entries += [(number, epoch_entry(1, score)) for number, score in scored]
     entries += [
         end(0, "complete"),
         end(1, "pruned"),
@@ -315,8 +342,7 @@ def test_a_killed_session_counts_up_to_its_last_event() -> None:
 
 def test_a_resumed_session_changes_the_specification_and_reopens_the_sweep() -> None:
     history = fold((0.0, SWEEP), (1.0, session()), (2.0, CLOSE))
-    assert history.last_close == CLOSE[2]
-    history.apply(Event(4, 3.0, *session(trials=8, workers=1)))
-    assert history.spec is not None
+    assert history.last_close == CLOSE
+    history.apply(Event(4, 3.0, None, session(trials=8, workers=1)))
     assert (history.spec.trials, history.spec.workers, history.spec.epochs) == (8, 1, 4)
     assert history.last_close is None

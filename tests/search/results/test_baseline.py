@@ -6,7 +6,6 @@ import io
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
@@ -14,7 +13,9 @@ from rich.console import Console
 from mmm.encoders.extract import encode_speech, encode_text
 from mmm.manifest_csv import read_manifest
 from mmm.training.baselines import C_GRID, CLASS_WEIGHTS, baselines, tuned
+from search.ledger.events import Entry
 from search.ledger.history import Event, History
+from search.ledger.records import Baseline, DataNote, End, ManifestDigest, Suggestion
 from search.ledger.spec import SweepSpec
 from search.results.baseline import baseline_of, fit_baseline, verdict
 from search.results.leaderboard import leaderboard_table, write_leaderboard
@@ -22,7 +23,7 @@ from search.session import start
 from search.space.settings import trial_config
 from spaces import SPACES
 from tests.conftest import Corpus, small_speech_encoder, small_text_encoder
-from tests.sweep_parts import METRIC, epoch_entry, small_spec
+from tests.sweep_parts import METRIC, epoch_entry, history_of, small_spec
 
 SPEC = SweepSpec("first", "quick", "manifest.csv", "features", trials=6, epochs=4, workers=2)
 SETTINGS = {"architecture": "linear", "context": 2, "c": 0.01, "class_weight": "inverse"}
@@ -30,28 +31,17 @@ SETTINGS = {"architecture": "linear", "context": 2, "c": 0.01, "class_weight": "
 
 def history_with(*scores: float, baseline: float | None = 0.5) -> History:
     """Trials with these scores, and a baseline with its own."""
-    history = History()
-    events: list[tuple[str, int | None, dict[str, Any]]] = [
-        ("sweep", None, {"spec": SPEC.as_json()})
-    ]
+    entries: list[Entry] = []
     if baseline is not None:
-        body = {
-            "settings": SETTINGS,
-            "metrics": {METRIC: baseline},
-            "seconds": 1.25,
-            "data_changes": 0,
-        }
-        events.append(("baseline", None, body))
+        entries.append(Baseline(SETTINGS, {METRIC: baseline}, 1.25, "", 0, data_changes=0))
     for number, score in enumerate(scores):
         settings = {"architecture": "mlp_mixer", "context": 3}
-        events += [
-            ("suggest", number, {"params": {"lr": 0.1}, "distributions": {}, "settings": settings}),
-            ("epoch", number, epoch_entry(1, score)),
-            ("end", number, {"state": "complete", "reason": ""}),
+        entries += [
+            (number, Suggestion({"lr": 0.1}, {}, settings)),
+            (number, epoch_entry(1, score)),
+            (number, End("complete", "")),
         ]
-    for seq, (kind, trial, body) in enumerate(events, start=1):
-        history.apply(Event(seq, float(seq), kind, trial, body))
-    return history
+    return history_of(SPEC, *entries)
 
 
 @pytest.mark.parametrize(
@@ -93,14 +83,9 @@ def test_nothing_is_said_without_a_baseline_or_a_score() -> None:
 
 def test_a_baseline_on_data_that_were_changed_since_does_not_count() -> None:
     history = history_with(0.75)
-    body = {
-        "about": "data",
-        "manifest": {"sha256": "0"},
-        "changed": ["train labels"],
-        "restarted": [],
-        "only_train_labels": True,
-    }
-    history.apply(Event(99, 99.0, "note", None, body))
+    manifest = ManifestDigest("corpus", "manifest.csv", "0")
+    note = DataNote(manifest, (), changed=("train labels",), only_train_labels=True)
+    history.apply(Event(99, 99.0, None, note))
     assert baseline_of(history) is None
 
 
@@ -125,12 +110,12 @@ def test_it_is_tuned_over_all_that_the_folder_holds_and_is_the_baseline_of_mmm_b
     corpus: Corpus, tmp_path: Path
 ) -> None:
     told: list[str] = []
-    body = fit_baseline(small_spec(corpus), corpus.manifest, tmp_path, 0, told.append)
+    found = fit_baseline(small_spec(corpus), corpus.manifest, tmp_path, 0, told.append)
     total = len(C_GRID) * len(CLASS_WEIGHTS) * 2 * 3  # audio features, contexts
     assert told[-1] == f"linear baseline: {total} of {total} settings tried"
     *_, both = baselines(corpus.manifest, corpus.features_dir)
-    assert (both.name, both.metrics) == ("logistic regression, both", body["metrics"])
-    assert both.settings["C"] == body["settings"]["c"]
+    assert (both.name, both.metrics) == ("logistic regression, both", found.metrics)
+    assert both.settings["C"] == found.settings["c"]
 
 
 def test_features_of_a_part_of_the_corpus_are_left_out_and_refused_where_there_are_no_others(

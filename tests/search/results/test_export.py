@@ -19,8 +19,8 @@ from mmm.bundle.evaluate import evaluate_bundle, in_fresh_process
 from mmm.bundle.read import BundleError, Ensemble, load_bundle, load_bundle_or_ensemble
 from mmm.bundle.sealed_test import open_test
 from mmm.training.tensor_file import tensor_bytes
-from search.engine.controller import Conductor
-from search.ledger.events import Ledger, read_history
+from search.engine.controller import Controller
+from search.ledger.events import create_sweep, read_history
 from search.ledger.files import best_file
 from search.ledger.history import History
 from search.results.export import Options, best_trial, export_several, export_trial, top_trials
@@ -36,14 +36,13 @@ class Sweep:
 
     def __init__(self, corpus: Corpus, runs: Path) -> None:
         self.corpus, self.runs, self.folder = corpus, runs, runs / "small"
-        with Ledger(self.folder) as ledger:
-            spec = small_spec(corpus, trials=4)
-            ledger.append(("sweep", None, {"spec": spec.as_json()}))
-            conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
-            conductor.open_session("mmm-search run")
-            for _ in train_serially(conductor):
+        spec = small_spec(corpus, trials=4)
+        with create_sweep(self.folder, spec) as ledger:
+            controller = Controller(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
+            controller.open_session("mmm-search run")
+            for _ in train_serially(controller):
                 pass
-            conductor.close_session("done")
+            controller.close_session("done")
 
     @property
     def history(self) -> History:
@@ -102,7 +101,7 @@ def test_the_best_trial_is_exported_with_a_card_and_reproduced_in_a_fresh_proces
     assert in_fresh_process(
         out, sweep.corpus.manifest.path, sweep.corpus.features_dir
     ) == validation(sweep, out)
-    assert (bundle.provenance["trial"], bundle.provenance["epoch"]) == (best.number, epoch)
+    assert (bundle.provenance.trial, bundle.provenance.epoch) == (best.number, epoch)
     assert names_in(out) == [
         "README.md",
         "checksums.json",
@@ -251,16 +250,15 @@ def test_a_checkpoint_is_exported_only_as_the_ledger_recorded_it(
     """As of a trial that was stopped at a rung by a driver whose worker died before it kept the
     best weights alone.
     """
-    with Ledger(tmp_path / "small") as ledger:
-        spec = small_spec(corpus, trials=1)
-        ledger.append(("sweep", None, {"spec": spec.as_json()}))
-        conductor = Conductor(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
-        conductor.open_session("mmm-search run")
-        next(report for _, report in train_serially(conductor) if report["checkpoint"] is not None)
-        conductor.close_session("stopped")
+    spec = small_spec(corpus, trials=1)
+    with create_sweep(tmp_path / "small", spec) as ledger:
+        controller = Controller(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
+        controller.open_session("mmm-search run")
+        next(report for report in train_serially(controller) if report.checkpoint is not None)
+        controller.close_session("stopped")
     history = read_history(tmp_path / "small" / "ledger.sqlite")
     assert history.trials[0].checkpoint is not None
-    file = Path(history.trials[0].checkpoint["path"])
+    file = Path(history.trials[0].checkpoint.path)
     export_trial(history, tmp_path / "small", 0, tmp_path / "good")
     flip(file, 8 * file.stat().st_size - 20)
     with pytest.raises(
@@ -288,7 +286,7 @@ def test_the_best_trials_are_exported_as_one_or_as_several(
     assert names_in(tmp_path / "two") == sorted(f"trial-{number:05d}" for number in (first, second))
     one = load_bundle_or_ensemble(tmp_path / "one")
     assert isinstance(one, Ensemble)
-    assert one.provenance["validation_metrics"] == validation(sweep, tmp_path / "one")
+    assert one.provenance.validation_metrics == validation(sweep, tmp_path / "one")
     assert "An ensemble of 2 models" in (tmp_path / "one" / "README.md").read_text()
     audio = sweep.corpus.manifest.audio_path(sweep.corpus.manifest.utterances[3])
     both = [

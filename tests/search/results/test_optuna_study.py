@@ -10,8 +10,9 @@ import pytest
 from optuna.distributions import json_to_distribution
 from optuna.trial import TrialState
 
-from search.ledger.events import Ledger, read_history
+from search.ledger.events import create_sweep, read_history
 from search.ledger.history import History
+from search.ledger.records import End, Suggestion
 from search.ledger.spec import SweepSpec
 from search.results.optuna_study import export_study
 from search.suggest.searcher import Searcher
@@ -39,29 +40,20 @@ STATES = [
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = tmp_path_factory.mktemp("runs")
-    with Ledger(runs / "first") as ledger:
-        ledger.append(("sweep", None, {"spec": SPEC.as_json()}))
+    with create_sweep(runs / "first", SPEC) as ledger:
         searcher = Searcher(SPACES["full"], METRIC, 1, {})
         for number, state in enumerate(ENDS):
             params, distributions, settings = searcher.suggest(number)
-            ledger.append(
-                (
-                    "suggest",
-                    number,
-                    {"params": params, "distributions": distributions, "settings": settings},
-                )
-            )
+            ledger.append((number, Suggestion(params, distributions, settings)))
             if number < 4:
                 ledger.append(
                     *(
-                        ("epoch", number, epoch_entry(epoch, 0.1 * number + 0.01 * epoch))
+                        (number, epoch_entry(epoch, 0.1 * number + 0.01 * epoch))
                         for epoch in (1, 2, 3)
                     )
                 )
             if state is not None:
-                ledger.append(
-                    ("end", number, {"state": state, "reason": f"why {state}", "traceback": ""})
-                )
+                ledger.append((number, End(state, f"why {state}")))
     return runs
 
 

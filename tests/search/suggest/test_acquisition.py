@@ -1,7 +1,8 @@
 """What the model-based sampler proposes, without a ledger or Ray."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from optuna.distributions import (
 )
 
 from search.ledger.history import Trial
+from search.ledger.records import Prior
 from search.space.sampling import Draw
 from search.suggest.acquisition import NUM_LED, NUM_STARTUP, Proposer, log_expected_improvement
 from search.suggest.curve_model import Belief
@@ -49,7 +51,7 @@ def ended(
     if params["kind"] == "deep":
         distributions["blocks"] = IntDistribution(1, 4)
     entries = [
-        {**epoch_entry(epoch, score), "alone_seconds": seconds} for epoch in range(1, epochs + 1)
+        replace(epoch_entry(epoch, score), alone_seconds=seconds) for epoch in range(1, epochs + 1)
     ]
     texts = {name: distribution_to_json(found) for name, found in distributions.items()}
     return Trial(
@@ -73,7 +75,7 @@ def peaked(number: int, rng: np.random.Generator, cost: float = 1.0, gain: float
     return ended(number, draw.params, score, seconds=cost if is_deep else 1.0)
 
 
-def proposer_of(cost_weight: float = 0.0, priors: Sequence[Mapping[str, Any]] = ()) -> Proposer:
+def proposer_of(cost_weight: float = 0.0, priors: Sequence[Prior] = ()) -> Proposer:
     return Proposer(SPACE, Belief(SPACE, METRIC, RUNGS, priors), cost_weight)
 
 
@@ -141,17 +143,14 @@ def test_a_proposer_that_lived_through_a_history_proposes_what_a_fresh_one_does(
         trials[number] = peaked(number, np.random.default_rng(1000 + number))
 
 
-def priors(source: str, shift: float) -> list[dict[str, Any]]:
+def priors(source: str, shift: float) -> list[Prior]:
     trials = [peaked(number, np.random.default_rng(number)) for number in range(40)]
     return [
-        {
-            "source": source,
-            "params": {**trial.params, "gone": 7},
-            "distributions": trial.distributions,
-            "architecture": "plain",
-            "scores": {epoch: score + shift for epoch, score in trial.scores(METRIC).items()},
-            "epoch_seconds": 1.0,
-        }
+        Prior(
+            source,
+            {**trial.params, "gone": 7},
+            {epoch: score + shift for epoch, score in trial.scores(METRIC).items()},
+        )
         for trial in trials
     ]
 
@@ -176,9 +175,10 @@ def test_other_sweeps_lead_the_first_suggestions_alone() -> None:
 
 
 def test_a_warm_start_that_misleads_is_overruled() -> None:
-    wrong = priors("elsewhere", 0.0)
-    for prior in wrong:
-        prior["scores"] = {epoch: -score for epoch, score in prior["scores"].items()}
+    wrong = [
+        replace(prior, scores={epoch: -score for epoch, score in prior.scores.items()})
+        for prior in priors("elsewhere", 0.0)
+    ]
     trials = {number: peaked(number, np.random.default_rng(number)) for number in range(40)}
     proposer = proposer_of(priors=wrong)
     proposals = proposed(proposer, trials, 10)

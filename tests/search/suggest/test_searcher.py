@@ -13,8 +13,9 @@ from optuna.trial import TrialState
 
 from mmm.models import ARCHITECTURES
 from mmm.training.config import make_config, published_params
-from search.ledger.events import Ledger, read_history
+from search.ledger.events import Ledger, create_sweep, read_history
 from search.ledger.history import State, Trial
+from search.ledger.records import End, Suggestion
 from search.ledger.spec import SweepSpec
 from search.space.load import check_space, load_space
 from search.suggest.searcher import SAMPLERS, Searcher
@@ -59,27 +60,18 @@ def live_through(ledger: Ledger, searcher: Searcher, number: int) -> None:
     """
     params, distributions, settings = searcher.suggest(number)
     state, scores = outcome(number, params)
-    ledger.append(
-        (
-            "suggest",
-            number,
-            {"params": params, "distributions": distributions, "settings": settings},
-        )
-    )
-    ledger.append(*(("epoch", number, epoch_entry(*pair)) for pair in scores.items()))
-    ledger.append(
-        ("end", number, {"state": state, "reason": "", "traceback": "", "is_lost": is_lost(number)})
-    )
+    ledger.append((number, Suggestion(params, distributions, settings)))
+    ledger.append(*((number, epoch_entry(*pair)) for pair in scores.items()))
+    ledger.append((number, End(state, "", is_lost=is_lost(number))))
     searcher.tell(ledger.history.trials[number])
 
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Any:
-    with Ledger(tmp_path / "sweep") as opened:
-        spec = SweepSpec(
-            "sweep", "quick", "manifest.csv", "features", trials=26, epochs=EPOCHS, workers=1
-        )
-        opened.append(("sweep", None, {"spec": spec.as_json()}))
+    spec = SweepSpec(
+        "sweep", "quick", "manifest.csv", "features", trials=26, epochs=EPOCHS, workers=1
+    )
+    with create_sweep(tmp_path / "sweep", spec) as opened:
         yield opened
 
 

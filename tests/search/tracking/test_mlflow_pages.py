@@ -13,8 +13,8 @@ import pytest
 
 from benchmarks.mlflow_server import Server
 from mmm.models import ARCHITECTURES
-from search.engine.controller import Conductor
-from search.ledger.events import Ledger
+from search.engine.controller import Controller
+from search.ledger.events import create_sweep
 from search.tracking.delivery import Delivery, sync
 from spaces import Space
 from tests.conftest import Corpus
@@ -63,13 +63,12 @@ def shown(
 ) -> Iterator[Shown]:
     runs = tmp_path_factory.mktemp("runs")
     spec = small_spec(corpus, trials=4, epochs=3, first_rung=3)
-    with Ledger(runs / "small") as ledger:
-        ledger.append(("sweep", None, {"spec": spec.as_json()}))
-        conductor = Conductor(ledger, spec, Space(suggest), "cpu", lambda: None)
-        conductor.open_session("mmm-search run")
-        for _ in train_serially(conductor):
+    with create_sweep(runs / "small", spec) as ledger:
+        controller = Controller(ledger, spec, Space(suggest), "cpu", lambda: None)
+        controller.open_session("mmm-search run")
+        for _ in train_serially(controller):
             pass
-        conductor.close_session("done")
+        controller.close_session("done")
     assert CHROMIUM is not None
     folder = tmp_path_factory.mktemp("server")
     shutil.copy(empty_store, folder / "server.db")

@@ -14,10 +14,11 @@ import pytest
 
 from benchmarks.mlflow_server import Proxy, Server, failing
 from mmm.training.config import make_config
-from search.ledger.events import Entry, Ledger
+from search.ledger.events import Entry, create_sweep
+from search.ledger.records import Close, End, Session, Suggestion
 from search.ledger.spec import SweepSpec
 from search.tracking.outbox import Outbox
-from tests.sweep_parts import METRIC
+from tests.sweep_parts import METRIC, epoch_entry
 
 pytestmark = pytest.mark.slow
 EPOCHS = 6
@@ -38,21 +39,10 @@ def trials(first: int, count: int) -> Iterator[list[Entry]]:
         settings = make_config(
             {"architecture": "vanilla_concat", "lr": 0.001 * (1 + number)}
         ).params()
-        yield [
-            ("suggest", number, {"params": {"lr": 0.0}, "distributions": {}, "settings": settings})
-        ]
+        yield [(number, Suggestion({"lr": 0.0}, {}, settings))]
         for epoch in range(1, EPOCHS + 1):
-            metrics: dict[str, Any] = {METRIC: number + epoch / 10, "per_class": {}}
-            body = {
-                "epoch": epoch,
-                "train_loss": 1.0,
-                "metrics": metrics,
-                "seconds": 0.1,
-                "alone_seconds": 0.1,
-                "ended": 0.0,
-            }
-            yield [("epoch", number, body)]
-        yield [("end", number, {"state": "complete", "reason": "all epochs", "traceback": ""})]
+            yield [(number, epoch_entry(epoch, number + epoch / 10))]
+        yield [(number, End("complete", "all epochs"))]
 
 
 def rows(server: Server, query: str) -> list[tuple[Any, ...]]:
@@ -80,7 +70,6 @@ def test_a_server_in_trouble_holds_up_nobody_and_misses_nothing(
     with (
         contextlib.ExitStack() as servers,
         Proxy(killed) as proxy,
-        Ledger(tmp_path / "first") as ledger,
     ):
         for one in (killed, server):
             servers.callback(one.kill)
@@ -88,11 +77,9 @@ def test_a_server_in_trouble_holds_up_nobody_and_misses_nothing(
         killed.wait()
         spec = SweepSpec(
             "first", "quick", "m", "f", trials=20, epochs=EPOCHS, workers=1, tracking_uri=proxy.uri
-        ).as_json()
-        ledger.append(
-            ("sweep", None, {"spec": spec}),
-            ("session", None, {"spec": spec, "host": "here", "command": ""}),
         )
+        ledger = servers.enter_context(create_sweep(tmp_path / "first", spec))
+        ledger.append(Session(spec, "here", ""))
         outbox = Outbox()
         outbox.follow(tmp_path, "first")
 
@@ -121,7 +108,7 @@ def test_a_server_in_trouble_holds_up_nobody_and_misses_nothing(
             # Some of what failed was carried out all the same, the making of runs among it.
             until(lambda: proxy.carried_out >= 2, "requests were answered 500")
         go_on(16, 4)
-        ledger.append(("close", None, {"why": "done", "seconds": 1.0, "efficiency": None}))
+        ledger.append(Close("done", 1.0, None))
         assert outbox.close() == ""
 
     keys = rows(
@@ -152,22 +139,11 @@ def test_a_server_in_trouble_holds_up_nobody_and_misses_nothing(
 
 
 def test_a_server_that_is_gone_at_the_end_is_named_and_what_is_left_is_kept(tmp_path: Path) -> None:
-    with Ledger(tmp_path / "first") as ledger:
-        spec = SweepSpec(
-            "first",
-            "quick",
-            "m",
-            "f",
-            trials=1,
-            epochs=1,
-            workers=1,
-            tracking_uri="http://127.0.0.1:1",
-        ).as_json()
-        ledger.append(
-            ("sweep", None, {"spec": spec}),
-            ("session", None, {"spec": spec, "host": "here", "command": ""}),
-        )
+    uri = "http://127.0.0.1:1"
+    spec = SweepSpec("first", "quick", "m", "f", trials=1, epochs=1, workers=1, tracking_uri=uri)
+    with create_sweep(tmp_path / "first", spec) as ledger:
+        ledger.append(Session(spec, "here", ""))
         outbox = Outbox()
         outbox.follow(tmp_path, "first")
-        ledger.append(("close", None, {"why": "done", "seconds": 1.0, "efficiency": None}))
+        ledger.append(Close("done", 1.0, None))
         assert "127.0.0.1" in outbox.close()

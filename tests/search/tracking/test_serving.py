@@ -28,9 +28,7 @@ from tests.sweep_parts import call_inside
 @pytest.fixture(scope="module")
 def bundle(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("served") / "bundle"
-    save_run_bundle(
-        trained(corpus, "vanilla_concat", lr=1e-2, context=3), folder, name="served", provenance={}
-    )
+    save_run_bundle(trained(corpus, "vanilla_concat", lr=1e-2, context=3), folder, name="served")
     return folder
 
 

@@ -18,43 +18,43 @@ import pytest
 from mlflow import MlflowClient
 
 from mmm.training.config import make_config
-from search.ledger.events import Entry, Ledger
+from search.ledger.events import Entry, Ledger, create_sweep
+from search.ledger.records import (
+    Close,
+    DataNote,
+    End,
+    EndState,
+    ManifestDigest,
+    Session,
+    StoreDigest,
+    Suggestion,
+    as_json,
+)
 from search.ledger.spec import SweepSpec, check_tracking_uri, without_password
 from search.tracking.delivery import Delivery, Undelivered, sync
 from search.tracking.store import EXPERIMENT, default_tracking_uri, open_client
 from tests.conftest import names_in
-from tests.sweep_parts import METRIC, environment
+from tests.sweep_parts import METRIC, environment, epoch_entry
 
 SPEC = SweepSpec("first", "quick", "manifest.csv", "features", trials=4, epochs=2, workers=1)
 SETTINGS = make_config({"architecture": "mlp_mixer", "context": 3, "num_blocks": 2}).params()
 
 
 def epoch(number: int, at: int, score: float) -> Entry:
-    metrics: dict[str, Any] = {METRIC: score, "per_class": {"sad": {"f1": score / 2}}}
-    return (
-        "epoch",
-        number,
-        {
-            "epoch": at,
-            "train_loss": 1.0,
-            "metrics": metrics,
-            "seconds": 0.1,
-            "alone_seconds": 0.1,
-            "ended": 0.0,
-        },
-    )
+    tables = as_json({"per_class": {"sad": {"f1": score / 2}}})
+    return number, replace(epoch_entry(at, score), tables=tables)
 
 
 def suggest(number: int, settings: dict[str, Any]) -> Entry:
-    return "suggest", number, {"params": {"lr": 0.0}, "distributions": {}, "settings": settings}
+    return number, Suggestion({"lr": 0.0}, {}, settings)
 
 
-def end(number: int, state: str) -> Entry:
-    return "end", number, {"state": state, "reason": f"why {state}", "traceback": ""}
+def end(number: int, state: EndState) -> Entry:
+    return number, End(state, f"why {state}")
 
 
-SESSION: Entry = ("session", None, {"spec": SPEC.as_json(), "host": "here", "command": ""})
-CLOSE: Entry = ("close", None, {"why": "done", "seconds": 1.0, "efficiency": 0.9})
+SESSION = Session(SPEC, "here", "")
+CLOSE = Close("done", 1.0, 0.9)
 
 
 @pytest.fixture
@@ -63,8 +63,8 @@ def ledger(tmp_path: Path, empty_store: Path) -> Iterator[Ledger]:
     an empty store.
     """
     shutil.copy(empty_store, tmp_path)
-    with Ledger(tmp_path / "first") as opened:
-        opened.append(("sweep", None, {"spec": SPEC.as_json()}), SESSION)
+    with create_sweep(tmp_path / "first", SPEC) as opened:
+        opened.append(SESSION)
         for number, score in ((0, 0.5), (1, 0.4)):
             opened.append(
                 suggest(number, {**SETTINGS, "lr": 0.001 + number / 1000}),
@@ -147,12 +147,8 @@ def test_a_sweep_whose_driver_died_is_closed_by_its_own_outbox_or_by_the_next_sw
     ledger: Ledger, tmp_path: Path
 ) -> None:
     for name in ("dead", "second"):
-        with Ledger(tmp_path / name) as opened:
-            opened.append(
-                ("sweep", None, {"spec": {**SPEC.as_json(), "name": name}}),
-                SESSION,
-                suggest(0, SETTINGS),
-            )
+        with create_sweep(tmp_path / name, replace(SPEC, name=name)) as opened:
+            opened.append(SESSION, suggest(0, SETTINGS))
             with Delivery(tmp_path, name, None) as delivery:
                 delivery.read()
                 delivery.send()
@@ -359,17 +355,9 @@ def test_what_trials_used_of_the_machine_is_sent_where_it_was_asked_for(
         ("cpu", {"system_metrics": True}),
         ("gpu", {"system_metrics": True, "gpus_per_trial": 0.5}),
     ):
-        spec = replace(SPEC, name=name, **asked).as_json()
-        _, _, body = epoch(0, 1, 0.1)
-        body |= {"seconds": 0.2, "alone_seconds": 0.15, "memory_mb": 640.0}
-        with Ledger(tmp_path / name) as opened:
-            opened.append(
-                ("sweep", None, {"spec": spec}),
-                suggest(0, SETTINGS),
-                ("epoch", 0, body),
-                end(0, "complete"),
-                CLOSE,
-            )
+        entry = replace(epoch_entry(1, 0.1), seconds=0.2, alone_seconds=0.15, memory_mb=640.0)
+        with create_sweep(tmp_path / name, replace(SPEC, name=name, **asked)) as opened:
+            opened.append(suggest(0, SETTINGS), (0, entry), end(0, "complete"), CLOSE)
         deliver(tmp_path, name)
     found = {
         run.data.tags["mmm.sweep"]: run.data.metrics
@@ -394,32 +382,17 @@ def test_what_trials_used_of_the_machine_is_sent_where_it_was_asked_for(
 
 
 def test_data_sets_are_inputs_with_their_digests(ledger: Ledger, tmp_path: Path) -> None:
-    stores = [
-        {
-            "kind": kind,
-            "of": of,
-            "encoder": "e",
-            "digest": f"{kind}{of}",
-            "path": f"features/{kind}{of}",
-        }
+    stores = tuple(
+        StoreDigest(kind, of, "e", f"{kind}{of}", f"features/{kind}{of}")
         for kind, of in (
             ("audio", "hidden_state"),
             ("audio", "extract_feature"),
             ("text", 1),
             ("text", 3),
         )
-    ]
-    manifest = {
-        "name": "corpus",
-        "path": "manifest.csv",
-        "sha256": "0123456789abcdef" * 4,
-        "profile": "{}",
-    }
-    ledger.append(
-        ("note", None, {"about": "data", "manifest": manifest, "stores": stores}),
-        suggest(4, SETTINGS),
-        CLOSE,
     )
+    manifest = ManifestDigest("corpus", "manifest.csv", "0123456789abcdef" * 4, "{}")
+    ledger.append(DataNote(manifest, stores), suggest(4, SETTINGS), CLOSE)
     deliver(tmp_path)
     found = runs_by_trial(tmp_path)
     digests = [given.dataset.digest for given in found["4"].inputs.dataset_inputs]
@@ -438,12 +411,8 @@ def test_a_store_that_could_keep_a_point_twice_is_refused(tmp_path: Path) -> Non
 
 
 def test_two_sweeps_share_a_store_and_do_not_mix(ledger: Ledger, tmp_path: Path) -> None:
-    with Ledger(tmp_path / "second") as other:
-        other.append(
-            ("sweep", None, {"spec": {**SPEC.as_json(), "name": "second"}}),
-            suggest(0, SETTINGS),
-            epoch(0, 1, 0.9),
-        )
+    with create_sweep(tmp_path / "second", replace(SPEC, name="second")) as other:
+        other.append(suggest(0, SETTINGS), epoch(0, 1, 0.9))
         ledger.append(CLOSE)
         other.append(CLOSE)
         deliver(tmp_path)

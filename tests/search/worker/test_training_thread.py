@@ -9,11 +9,11 @@ import pytest
 
 from mmm.training.config import make_config
 from search.ledger.files import best_file
-from search.messages import Cut
+from search.messages import Cut, Order, Report
 from search.worker.slices import Slices
 from search.worker.training_thread import Ahead
 from tests.conftest import Corpus
-from tests.sweep_parts import METRIC, SMALL, small_spec
+from tests.sweep_parts import SMALL, order_of, small_spec
 
 RUNGS = [3, 9]
 EPOCHS = 12
@@ -26,29 +26,16 @@ def an_epoch_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def ahead(corpus: Corpus, tmp_path: Path) -> Iterator[Ahead]:
-    found = Ahead([order_of(corpus, tmp_path, 0)])
+    found = Ahead([order(corpus, tmp_path, 0)])
     yield found
     found.stop()
 
 
-def order_of(corpus: Corpus, sweep: Path, number: int, **changes: Any) -> dict[str, Any]:
-    spec = small_spec(corpus)
+def order(corpus: Corpus, sweep: Path, number: int, **changes: Any) -> Order:
     settings = make_config(
         {"architecture": "vanilla_concat", "epochs": EPOCHS, "lr": 1e-3 * (1 + number), **SMALL}
     ).params()
-    return {
-        "sweep": str(sweep),
-        "number": number,
-        "settings": settings,
-        "manifest": spec.manifest,
-        "features": spec.features,
-        "metric": METRIC,
-        "device": "cpu",
-        "rungs": RUNGS,
-        "checkpoints": [],
-        "precision": "float32",
-        **changes,
-    }
+    return order_of(small_spec(corpus), sweep, number, settings, rungs=RUNGS, **changes)
 
 
 def settle(ahead: Ahead) -> int:
@@ -60,13 +47,8 @@ def settle(ahead: Ahead) -> int:
         return ahead._slices.members[0].run.epoch
 
 
-def epochs_of(reports: list[dict[str, Any]], number: int = 0) -> list[int]:
-    return [
-        entry["epoch"]
-        for report in reports
-        if report["number"] == number
-        for entry in report["epochs"]
-    ]
+def epochs_of(reports: list[Report], number: int = 0) -> list[int]:
+    return [entry.epoch for report in reports if report.number == number for entry in report.epochs]
 
 
 def test_nothing_is_trained_before_it_is_asked_for(ahead: Ahead) -> None:
@@ -87,22 +69,22 @@ def test_it_trains_on_up_to_the_rung_and_waits_there_until_asked_again(ahead: Ah
 def test_every_epoch_is_told_once_and_as_it_is_without_a_thread(
     ahead: Ahead, corpus: Corpus, tmp_path: Path
 ) -> None:
-    told: list[dict[str, Any]] = []
-    while not told or not told[-1]["is_last"]:
+    told: list[Report] = []
+    while not told or not told[-1].is_last:
         told += ahead.next()
         settle(ahead)  # a driver that takes its time
-    alone: list[dict[str, Any]] = []
-    slices = Slices([order_of(corpus, tmp_path / "alone", 0)])
-    while not alone or not alone[-1]["is_last"]:
+    alone: list[Report] = []
+    slices = Slices([order(corpus, tmp_path / "alone", 0)])
+    while not alone or not alone[-1].is_last:
         alone += slices.next()
     assert epochs_of(told) == list(range(1, EPOCHS + 1))
     assert len(told) < len(alone)  # what was ready together was told together
     entries, expected = (
-        [entry for report in one for entry in report["epochs"]] for one in (told, alone)
+        [entry for report in one for entry in report.epochs] for one in (told, alone)
     )
     for entry, other in zip(entries, expected, strict=True):
-        assert entry["train_loss"] == other["train_loss"]
-        assert entry["metrics"] == other["metrics"]
+        assert entry.train_loss == other.train_loss
+        assert entry.metrics == other.metrics
     best = best_file(tmp_path, 0).read_bytes()
     assert best == best_file(tmp_path / "alone", 0).read_bytes()
 
@@ -115,8 +97,8 @@ def test_a_checkpoint_is_of_the_last_epoch_that_is_told_with_it(
     )  # one is due after each slice
     for wait in (settle, lambda _: None, settle):
         (report,) = ahead.next()
-        assert report["checkpoint"]["epoch"] == report["epochs"][-1]["epoch"]
-        assert Path(report["checkpoint"]["path"]).is_file()
+        assert report.checkpoint.epoch == report.epochs[-1].epoch
+        assert Path(report.checkpoint.path).is_file()
         wait(ahead)
 
 
@@ -125,19 +107,17 @@ def test_a_trial_that_joins_is_in_the_next_report_and_one_that_leaves_is_not(
 ) -> None:
     ahead.next()
     settle(ahead)  # slices of trial 0 wait to be told
-    ahead.change(
-        [], [order_of(corpus, tmp_path, 1), order_of(corpus, tmp_path, 2, device="cuda:7")]
-    )
-    assert sorted(report["number"] for report in ahead.next()) == [0, 1, 2]
-    failure = next(report["failure"] for report in ahead.next() if report["number"] == 2)
-    assert "cuda" in failure["reason"]
+    ahead.change([], [order(corpus, tmp_path, 1), order(corpus, tmp_path, 2, device="cuda:7")])
+    assert sorted(report.number for report in ahead.next()) == [0, 1, 2]
+    failure = next(report.failure for report in ahead.next() if report.number == 2)
+    assert "cuda" in failure.reason
     ahead.change([2], [])
     reports = ahead.next()
-    assert [report["number"] for report in reports] == [0, 1]
+    assert [report.number for report in reports] == [0, 1]
     assert epochs_of(reports, 1)[0] == 1
     settle(ahead)
     ahead.change([0], [])
-    assert {report["number"] for report in ahead.next()} == {1}
+    assert {report.number for report in ahead.next()} == {1}
 
 
 def test_a_trial_fails_where_its_checkpoint_cannot_be_written_while_it_is_trained_on(
@@ -148,7 +128,7 @@ def test_a_trial_fails_where_its_checkpoint_cannot_be_written_while_it_is_traine
 
     monkeypatch.setattr("search.worker.trial.write_bytes", full)
     (report,) = ahead.next()
-    assert "No space left" in report["failure"]["reason"]
+    assert "No space left" in report.failure.reason
     ahead.change([0], [])
     assert ahead.next() == []
 

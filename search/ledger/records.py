@@ -1,0 +1,391 @@
+"""What a ledger is made of: a record for each kind of event, and the one place that turns a record
+into JSON and back.
+
+An event's body in the file is its record's fields by name. A field that has its default is left
+out, and one that is missing, because an earlier version wrote the event, has its default; a field
+that a later version added is ignored. What has no record, because a later version wrote it, is an
+`UnknownEvent` and is passed over.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field
+from typing import Any, ClassVar, Literal, TypeVar, cast
+
+from mmm.metrics import Metrics
+from search.ledger.spec import Params, ParamValue, SweepSpec
+
+# Of a field that is written though it has its default: as it always was.
+_ALWAYS = {"is_always_written": True}
+
+EndState = Literal["complete", "pruned", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """The first event: the frozen specification."""
+
+    kind: ClassVar[str] = "sweep"
+    spec: SweepSpec
+    # As the ledger has it: a digest of it is what MLflow knows the sweep by, whatever fields the
+    # specification has gained since.
+    written: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A start, by run or resume, with the specification as its options left it."""
+
+    kind: ClassVar[str] = "session"
+    spec: SweepSpec
+    host: str
+    command: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prior:
+    """A trial of another sweep, for the sampler to learn from."""
+
+    kind: ClassVar[str] = "prior"
+    source: str
+    params: Params
+    scores: Mapping[int, float]  # by epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """The linear system on the same features (search/results/baseline.py)."""
+
+    kind: ClassVar[str] = "baseline"
+    settings: Params
+    metrics: Metrics  # validation
+    seconds: float
+    sha256: str  # of its bundle
+    num_parameters: int
+    data_changes: int  # how often the data had been changed before
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """The end of a session: done, interrupted, the budget that ended it, or broken off and why."""
+
+    kind: ClassVar[str] = "close"
+    why: str
+    seconds: float
+    efficiency: float | None
+    # From the command to the first training step.
+    first_step_s: float | None = field(default=None, metadata=_ALWAYS)
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """A trial's beginning."""
+
+    kind: ClassVar[str] = "suggest"
+    params: Params  # as the sampler suggested them
+    distributions: Mapping[str, str]  # Optuna's JSON of each
+    settings: Params  # complete, as trained
+    queued: str | None = None  # which known good or enqueued point it was
+    precision: str | None = None  # None in ledgers that do not say
+    num_parameters: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Epoch:
+    """What a worker reported of an epoch. A large sweep has tens of thousands of them and few are
+    asked for their tables (classes, confusions): those are text.
+    """
+
+    kind: ClassVar[str] = "epoch"
+    epoch: int
+    train_loss: float
+    metrics: Mapping[str, float]  # validation, those that are one number
+    seconds: float
+    alone_seconds: float  # as they would be with nothing beside it
+    started: float | None = None  # seconds since 1970, by the worker's clock
+    ended: float
+    memory_mb: float | None = None  # of the worker's process, or of its tensors on a GPU
+    together: int | None = None  # trials that were trained in it; None: one, or nobody knows
+    ms_per_utterance: float | None = None
+    tables: str = ""  # the other metrics, as JSON
+    copied_from: int | None = None  # the trial that had the same settings: nothing was trained
+
+    @property
+    def all_metrics(self) -> Metrics:
+        """The tables among them."""
+        tables = json.loads(self.tables) if self.tables else {}
+        return cast(Metrics, {**self.metrics, **tables})
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Weights that are on the disk."""
+
+    kind: ClassVar[str] = "checkpoint"
+    epoch: int
+    sha256: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class RungDecision:
+    """Whether a trial goes on after a rung."""
+
+    kind: ClassVar[str] = "decision"
+    epoch: int
+    action: Literal["continue", "stop"]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """A trial's end."""
+
+    kind: ClassVar[str] = "end"
+    state: EndState
+    reason: str
+    traceback: str = field(default="", metadata=_ALWAYS)  # where it failed
+    is_lost: bool = False  # it failed because its workers died
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """A worker's warning."""
+
+    kind: ClassVar[str] = "note"
+    about: ClassVar[str] = "warning"
+    trial: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class GoesOnAlone:
+    """A trial whose pack went wrong, or whose worker died with others in it."""
+
+    kind: ClassVar[str] = "note"
+    about: ClassVar[str] = "alone"
+    trial: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeadWorker:
+    """A worker that died while it trained this trial and nothing else."""
+
+    kind: ClassVar[str] = "note"
+    about: ClassVar[str] = "dead worker"
+    trial: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PackMeasured:
+    """How long a step takes with so many trials of one kind in a pack, and how many are best."""
+
+    kind: ClassVar[str] = "note"
+    about: ClassVar[str] = "packs"
+    architecture: ParamValue
+    batch_size: ParamValue
+    width: ParamValue
+    seconds: Mapping[str, float]
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class SplitDigest:
+    """A split's utterances, and digests of what trials are trained on of them."""
+
+    utterances: int
+    rows: str
+    texts: str
+    labels: str
+    classes: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestDigest:
+    """The manifest of a session."""
+
+    name: str
+    path: str
+    sha256: str
+    profile: str = ""  # JSON: utterances by split, and the classes
+    splits: Mapping[str, SplitDigest] | None = None  # None: an earlier version wrote it
+
+
+@dataclass(frozen=True, slots=True)
+class StoreDigest:
+    """A feature store of a session."""
+
+    kind: str  # audio or text
+    of: str | int  # the feature or the context
+    encoder: str
+    digest: str
+    path: str
+    recipe: Mapping[str, object] | None = None  # None: an earlier version wrote it
+    content: Mapping[str, str] | None = None  # by split, of those that trials may ask for
+
+
+@dataclass(frozen=True, slots=True)
+class DataNote:
+    """What a session trains on, and what of it had been changed where somebody went on all the
+    same (search/ledger/data.py).
+    """
+
+    kind: ClassVar[str] = "note"
+    about: ClassVar[str] = "data"
+    manifest: ManifestDigest
+    stores: tuple[StoreDigest, ...]
+    restarted: tuple[int, ...] = ()  # interrupted trials that began again on them
+    changed: tuple[str, ...] = ()
+    only_train_labels: bool = False  # earlier scores then stand, and weights fit
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownEvent:
+    """What this version has no record for."""
+
+    kind: str
+    text: str  # JSON of the body
+
+
+SweepRecord = (
+    Sweep
+    | Session
+    | Prior
+    | Baseline
+    | Close
+    | Warned
+    | GoesOnAlone
+    | DeadWorker
+    | PackMeasured
+    | DataNote
+    | UnknownEvent
+)
+TrialRecord = Suggestion | Epoch | Checkpoint | RungDecision | End
+Record = SweepRecord | TrialRecord
+
+_KINDS: dict[str, type[Record]] = {
+    record.kind: record
+    for record in (
+        Sweep,
+        Session,
+        Prior,
+        Baseline,
+        Close,
+        Suggestion,
+        Epoch,
+        Checkpoint,
+        RungDecision,
+        End,
+    )
+}
+_NOTES: dict[object, type[Record]] = {
+    note.about: note for note in (Warned, GoesOnAlone, DeadWorker, PackMeasured, DataNote)
+}
+
+
+def as_json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def split_tables(metrics: Metrics) -> tuple[Mapping[str, float], str]:
+    """The metrics that are one number, and the others as an `Epoch` has them."""
+    tables = {name: value for name, value in metrics.items() if isinstance(value, dict | list)}
+    scalars = {name: value for name, value in metrics.items() if name not in tables}
+    return cast(Mapping[str, float], scalars), as_json(tables) if tables else ""
+
+
+def body_of(record: Record) -> dict[str, object]:
+    """A record as JSON has it."""
+    if isinstance(record, UnknownEvent):
+        return dict(json.loads(record.text))
+    if isinstance(record, Sweep):
+        return {"spec": record.spec.as_json()}
+    about = {"about": record.about} if record.kind == "note" else {}  # type: ignore[union-attr]
+    return {**about, **_fields(record)}
+
+
+def record_of(kind: str, body: Mapping[str, Any]) -> Record:
+    """The record that a body in a ledger is. Raises KeyError, TypeError or ValueError where it is
+    none.
+    """
+    if kind == "epoch":
+        return _epoch(body)
+    cls = _NOTES.get(body.get("about")) if kind == "note" else _KINDS.get(kind)
+    if cls is None:
+        return UnknownEvent(kind, as_json(body))
+    if cls is Sweep:
+        return Sweep(SweepSpec.from_json(body["spec"]), as_json(body))
+    if cls is Session:
+        return Session(SweepSpec.from_json(body["spec"]), body.get("host", ""), body["command"])
+    if cls is Prior:
+        scores = {int(epoch): score for epoch, score in body["scores"].items()}
+        return Prior(body["source"], body["params"], scores)
+    if cls is DataNote:
+        return _data_note(body)
+    return _made(cls, body)
+
+
+def _epoch(body: Mapping[str, Any]) -> Epoch:
+    if "tables" not in body:  # they may stand among the metrics, as in the first ledgers
+        metrics, tables = split_tables(body["metrics"])
+        if tables:
+            body = {**body, "metrics": metrics, "tables": tables}
+    return _made(Epoch, body)
+
+
+def _data_note(body: Mapping[str, Any]) -> DataNote:
+    manifest = body["manifest"]
+    if (splits := manifest.get("splits")) is not None:
+        splits = {name: _made(SplitDigest, split) for name, split in splits.items()}
+    return DataNote(
+        _made(ManifestDigest, {**manifest, "splits": splits}),
+        tuple(_made(StoreDigest, store) for store in body["stores"]),
+        tuple(body.get("restarted", ())),
+        tuple(body.get("changed", ())),
+        body.get("only_train_labels", False),
+    )
+
+
+_AnyRecord = TypeVar("_AnyRecord")
+
+
+def _made(cls: type[_AnyRecord], body: Mapping[str, Any]) -> _AnyRecord:
+    try:
+        return cls(**body)
+    except TypeError:  # with fields of a later version, or without some
+        known = {name for name, _ in _DEFAULTS[cls]}
+        return cls(**{name: value for name, value in body.items() if name in known})
+
+
+# Fields, and the values with which they are left out.
+_DEFAULTS: dict[type, tuple[tuple[str, object], ...]] = {
+    cls: tuple(
+        (one.name, MISSING if one.metadata else one.default) for one in dataclasses.fields(cls)
+    )
+    for cls in (*_KINDS.values(), *_NOTES.values(), SplitDigest, ManifestDigest, StoreDigest)
+}
+
+
+def _fields(record: object) -> dict[str, object]:
+    """Those of a record that do not have their defaults."""
+    found = {}
+    for name, default in _DEFAULTS[type(record)]:
+        value = getattr(record, name)
+        if value != default or type(value) is not type(default):
+            found[name] = _plain(value)
+    return found
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, SweepSpec):
+        return value.as_json()
+    if dataclasses.is_dataclass(value):
+        return _fields(value)
+    if isinstance(value, tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    return value
