@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 from typer.testing import CliRunner
@@ -53,6 +54,7 @@ def num_done(features: Path) -> int:
     )
 
 
+@pytest.mark.slow
 def test_pretrained_features_are_the_same_bytes_after_kills(corpus: Corpus, tmp_path: Path) -> None:
     torch.manual_seed(0)
     # With a layer norm files of different lengths share a padded batch, so which ones do can be

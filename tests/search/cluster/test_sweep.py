@@ -27,6 +27,8 @@ from tests.conftest import Corpus
 from tests.search.cluster.test_connect import traces_of_another_ray
 from tests.sweep_parts import METRIC, call, call_here, environment, write_space
 
+pytestmark = pytest.mark.slow
+
 # The quick space, with one trial among its known good ones that diverges.
 SPACE = """
 from spaces import quick
