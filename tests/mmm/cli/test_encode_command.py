@@ -1,9 +1,7 @@
 """`mmm encode` as it is typed: killed, resumed, with bad files."""
 
-import contextlib
 import shutil
 import signal
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,7 @@ from mmm.features.store import list_recipes, open_store
 from mmm.features.writer import partial_folder
 from mmm.manifest_csv import read_manifest
 from tests.conftest import Corpus, names_in
-from tests.encode_parts import contents, forks
+from tests.encode_parts import contents, encode_until, num_done
 from tests.sweep_parts import call, call_inside
 
 SMALL = ["--frame-rate", "10", "--num-mels", "16", "--text-width", "32", "--context", "1,2,3"]
@@ -91,48 +89,19 @@ def test_encode_says_how_many_files_it_converted_and_from_what(
     )
 
 
-def encode_in_small_batches(words: list[str]) -> None:
-    """`mmm encode`, whose progress is on the disk after each second of speech."""
-    import mmm.cli.app
-
-    mmm.encoders.jobs._LOOP_BUDGET, mmm.features.writer._SYNC_S = 1.0, 0.0
-    sys.argv = ["mmm", *words]
-    mmm.cli.app.main()
-
-
-def num_done(features: Path) -> int:
-    """Rows that are on the disk, of unfinished stores too."""
-    found = 40 * len(list_recipes(features)) if features.is_dir() else 0
-    for file in features.glob(".*.partial/done"):
-        with contextlib.suppress(FileNotFoundError):  # moved between the listing and the look
-            found += file.read_bytes().count(1)
-    return found
-
-
 @pytest.mark.slow  # eleven processes; the kills have to be real
 def test_encode_killed_at_ten_moments_ends_in_the_same_bytes(
     corpus: Corpus, tmp_path: Path
 ) -> None:
-    """Each kill is by progress: as soon as so many more rows are on the disk as chance says."""
     features = tmp_path / "features"
     words = ["encode", str(corpus.manifest.path), "--features", str(features), *SMALL]
     generator = np.random.default_rng(5)
     for _ in range(10):
-        goal = num_done(features) + int(generator.integers(1, 12))
-        process = forks().Process(target=encode_in_small_batches, args=(words,))
-        process.start()
-        while process.is_alive() and num_done(features) < goal:
-            process.join(0.001)
-        process.kill()
-        process.join()
-        assert process.exitcode == -signal.SIGKILL
+        assert encode_until(words, int(generator.integers(1, 12))) == -signal.SIGKILL
         for path in list_recipes(features):
             assert len(open_store(path).keys) == 40
     assert 0 < num_done(features) < 200
-    process = forks().Process(target=encode_in_small_batches, args=(words,))
-    process.start()
-    process.join()
-    assert process.exitcode == 0
+    assert encode_until(words) == 0
     # The small batches above change no byte: built-in encoders take one utterance after another.
     found, expected = contents(features), contents(corpus.features_dir)
     assert found.keys() == expected.keys()
