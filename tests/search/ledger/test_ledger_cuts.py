@@ -278,7 +278,9 @@ def swept(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
                 controller = Controller(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
                 controller.open_session("mmm-search run")
                 for _ in train_serially(controller):
-                    if {trial.state for trial in controller.trials.values()} == ended | {"running"}:
+                    trials = controller.trials.values()
+                    is_inside = any(trial.state == "running" and trial.epochs for trial in trials)
+                    if is_inside and {trial.state for trial in trials} == ended | {"running"}:
                         break
     return folder
 
