@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub: no test downloads
+# Before torch is imported, here and below: two threads of a small model that wait for each other in
+# a loop, on cores that others use as well, take twenty times as long.
+os.environ["OMP_WAIT_POLICY"] = "passive"
 
 import numpy as np
 import pytest
@@ -146,7 +149,10 @@ def encode(manifest: Manifest, features_dir: Path) -> list[Progress]:
 
 @pytest.fixture(autouse=True)
 def _fresh_worker() -> None:
-    """What a worker process has learnt about checkpoints is not another test's."""
+    """What a worker in this process has learnt about checkpoints is not another test's, nor are its
+    threads.
+    """
+    torch.set_num_threads(1)
     if "search.worker.trial" in sys.modules:
         sys.modules["search.worker.trial"]._save_costs.clear()
 

@@ -2,6 +2,8 @@
 without Ray, the command line.
 """
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -13,7 +15,9 @@ from typing import Any
 import pytest
 from optuna import Trial as Suggester
 
-from search.cli.app import main
+import mmm.cli.app
+import search.cli.app
+from mmm.console import run_app
 from search.engine.controller import Controller
 from search.ledger.events import Entry
 from search.ledger.history import Event, History, State, Trial
@@ -26,6 +30,7 @@ from tests.conftest import Corpus
 
 METRIC = "macro_f1"
 TIMEOUT_S = 300.0
+_PROGRAMS = {"mmm": ("mmm", mmm.cli.app.app), "search": ("mmm-search", search.cli.app.app)}
 SMALL = {"classifier_hidden": 12, "batch_size": 6, "width": 8}
 
 
@@ -142,6 +147,29 @@ def call(module: str, *arguments: object, status: int = 0) -> subprocess.Complet
     return done
 
 
+def call_inside(
+    module: str, *arguments: object, status: int = 0
+) -> subprocess.CompletedProcess[str]:
+    """The same in this process, which has imported everything: for what is not about a process, and
+    not for what trains with `mmm`, which starts its process again.
+    """
+    program, app = _PROGRAMS[module]
+    given = [program, *map(str, arguments)]
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as ended,
+    ):
+        patch.setattr(sys, "argv", given)
+        patch.setenv("COLUMNS", "200")
+        run_app(app)
+    found = int(ended.value.code or 0)
+    assert found == status, f"{out.getvalue()}\n{err.getvalue()}"
+    return subprocess.CompletedProcess(given, found, out.getvalue(), err.getvalue())
+
+
 def call_here(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object
 ) -> tuple[int, str, str]:
@@ -152,7 +180,7 @@ def call_here(
     monkeypatch.setenv("COLUMNS", "200")
     capsys.readouterr()
     with pytest.raises(SystemExit) as ended:
-        main()
+        search.cli.app.main()
     told = capsys.readouterr()
     return int(ended.value.code or 0), told.out, told.err
 

@@ -1,12 +1,7 @@
-"""`mmm encode` and `mmm-search encode` as they are typed: killed, resumed, with bad files, on
-Ray.
-"""
+"""`mmm encode` as it is typed: killed, resumed, with bad files."""
 
-import contextlib
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,27 +14,19 @@ from mmm.features.store import list_recipes, open_store
 from mmm.features.writer import partial_folder
 from mmm.manifest_csv import read_manifest
 from tests.conftest import Corpus, names_in
-from tests.encode_parts import contents, forks
+from tests.encode_parts import contents, encode_until, num_done
+from tests.sweep_parts import call, call_inside
 
 SMALL = ["--frame-rate", "10", "--num-mels", "16", "--text-width", "32", "--context", "1,2,3"]
-
-
-def command(*words: str | Path, module: str = "mmm") -> list[str]:
-    return [sys.executable, "-m", module, *map(str, words)]
-
-
-def run(*words: str | Path, module: str = "mmm") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*words, module=module), capture_output=True, text=True, timeout=300
-    )
 
 
 def test_encode_writes_what_the_library_writes_and_again_says_so_at_once(
     corpus: Corpus, tmp_path: Path
 ) -> None:
-    for number in range(2):
-        done = run("encode", corpus.manifest.path, "--features", tmp_path / "features", *SMALL)
-        assert done.returncode == 0, done.stderr
+    for number, run in enumerate((call, call_inside)):
+        done = run(
+            "mmm", "encode", corpus.manifest.path, "--features", tmp_path / "features", *SMALL
+        )
         assert f"40 utterances encoded in {tmp_path / 'features'}" in done.stdout
         assert ("none of 40 files had to be converted to 16 kHz mono" in done.stdout) == (
             number == 0
@@ -102,48 +89,19 @@ def test_encode_says_how_many_files_it_converted_and_from_what(
     )
 
 
-def encode_in_small_batches(words: list[str]) -> None:
-    """`mmm encode`, whose progress is on the disk after each second of speech."""
-    import mmm.cli.app
-
-    mmm.encoders.jobs._LOOP_BUDGET, mmm.features.writer._SYNC_S = 1.0, 0.0
-    sys.argv = ["mmm", *words]
-    mmm.cli.app.main()
-
-
-def num_done(features: Path) -> int:
-    """Rows that are on the disk, of unfinished stores too."""
-    found = 40 * len(list_recipes(features)) if features.is_dir() else 0
-    for file in features.glob(".*.partial/done"):
-        with contextlib.suppress(FileNotFoundError):  # moved between the listing and the look
-            found += file.read_bytes().count(1)
-    return found
-
-
 @pytest.mark.slow  # eleven processes; the kills have to be real
 def test_encode_killed_at_ten_moments_ends_in_the_same_bytes(
     corpus: Corpus, tmp_path: Path
 ) -> None:
-    """Each kill is by progress: as soon as so many more rows are on the disk as chance says."""
     features = tmp_path / "features"
     words = ["encode", str(corpus.manifest.path), "--features", str(features), *SMALL]
     generator = np.random.default_rng(5)
     for _ in range(10):
-        goal = num_done(features) + int(generator.integers(1, 12))
-        process = forks().Process(target=encode_in_small_batches, args=(words,))
-        process.start()
-        while process.is_alive() and num_done(features) < goal:
-            pass
-        process.kill()
-        process.join()
-        assert process.exitcode == -signal.SIGKILL
+        assert encode_until(words, int(generator.integers(1, 12))) == -signal.SIGKILL
         for path in list_recipes(features):
             assert len(open_store(path).keys) == 40
     assert 0 < num_done(features) < 200
-    process = forks().Process(target=encode_in_small_batches, args=(words,))
-    process.start()
-    process.join()
-    assert process.exitcode == 0
+    assert encode_until(words) == 0
     # The small batches above change no byte: built-in encoders take one utterance after another.
     found, expected = contents(features), contents(corpus.features_dir)
     assert found.keys() == expected.keys()
@@ -162,8 +120,7 @@ def test_bad_files_are_refused_together_before_anything_is_encoded(
         wav = tmp_path / "own" / "wav" / f"{number:02}.wav"
         wav.write_bytes(wav.read_bytes()[:-500])
     words = ["encode", manifest, "--features", tmp_path / "features", *SMALL]
-    refused = run(*words)
-    assert refused.returncode == 2
+    refused = call("mmm", *words, status=2)
     assert (
         "2 of 40 audio files cannot be used; repair them, or leave them out with mmm encode"
         " --skip-bad" in refused.stderr
@@ -177,8 +134,7 @@ def test_bad_files_are_refused_together_before_anything_is_encoded(
         for name in names_in(tmp_path / "features")
     )
 
-    done = run(*words, "--skip-bad")
-    assert done.returncode == 0, done.stderr
+    done = call_inside("mmm", *words, "--skip-bad")
     good = tmp_path / "own" / "manifest.good.csv"
     assert "left out: 2 of 40 utterances whose audio cannot be used" in done.stdout
     assert f"from here on use the manifest without them: {good}" in done.stdout
@@ -190,10 +146,10 @@ def test_bad_files_are_refused_together_before_anything_is_encoded(
     assert reasons[0] == "utterance_id,audio,reason"
     assert [line.split(",")[0] for line in reasons[1:]] == ["u03", "u11"]
     assert all("truncated: the header promises" in line for line in reasons[1:])
-    trained = run(
-        "train", manifest, "--features", tmp_path / "features", "--out", tmp_path / "bundle"
+    features, bundle = tmp_path / "features", tmp_path / "bundle"
+    trained = call_inside(
+        "mmm", "train", manifest, "--features", features, "--out", bundle, status=2
     )
-    assert trained.returncode == 2
     assert "no speech features for 2 of 40 utterances" in trained.stderr
 
 
@@ -220,21 +176,3 @@ def test_options_that_cannot_be_are_refused(
     )
     assert message in str(done.exception)
     assert not (tmp_path / "features").exists()
-
-
-@pytest.mark.slow  # starts a Ray
-def test_encoding_on_two_actors_gives_the_same_bytes(corpus: Corpus, tmp_path: Path) -> None:
-    words = [
-        "encode",
-        corpus.manifest.path,
-        "--features",
-        tmp_path / "features",
-        *SMALL,
-        "--workers",
-        "2",
-    ]
-    done = run(*words, module="search")
-    assert done.returncode == 0, done.stderr + done.stdout
-    assert "none of 40 files had to be converted to 16 kHz mono" in done.stdout
-    assert contents(tmp_path / "features") == contents(corpus.features_dir)
-    assert names_in(tmp_path) == ["features"]

@@ -140,16 +140,19 @@ resource.setrlimit(resource.RLIMIT_CPU, (used + 60, used + 60))
     )
 
 
+@pytest.mark.slow
 def test_a_word_of_hundreds_of_thousands_of_letters_takes_seconds_and_its_own_size() -> None:
     done = within_limits(f"print(CharNgram().encode(['x' * {LONG}, 'y' * {LONG}]).shape)")
     assert (done.returncode, done.stdout, done.stderr) == (0, "(4, 256)\n", "")
 
 
+@pytest.mark.slow
 def test_a_million_words_take_seconds_and_little_memory() -> None:
     done = within_limits("print(CharNgram().encode(['ab cd ' * 500_000]).shape)")
     assert (done.returncode, done.stdout, done.stderr) == (0, "(128, 256)\n", "")
 
 
+@pytest.mark.slow
 def test_a_corpus_with_such_a_word_is_reported_on_and_encoded(tmp_path: Path) -> None:
     write_wav(tmp_path / "a.wav", 0.1, 200.0, 0)
     rows = [

@@ -2,57 +2,25 @@
 again.
 """
 
-import os
 import signal
-import sys
 from pathlib import Path
-from typing import Any
 
+import pytest
 import torch
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 from typer.testing import CliRunner
 
 from mmm.cli.app import app
 from mmm.features.store import list_recipes
-from mmm.features.writer import PartialStore
 from tests.conftest import Corpus, names_in
-from tests.encode_parts import contents, forks
+from tests.encode_parts import contents, encode_until, num_done
 from tests.mmm.encoders.test_huggingface import SPEECH, save_electra, save_speech_model
 
 NUM_SPEECH, NUM_TEXT = 80, 40  # rows: 40 utterances, two speech stores, one text store
 KILLED_AT = (9, 30, 60)  # rows of one run; 80 of them would be all of speech
 
 
-def encode_and_die(words: list[str], num_rows: int | None) -> None:
-    """`mmm encode`, every batch of which is on the disk before the next; SIGKILL in the middle of
-    the batch of that row.
-    """
-    import mmm.cli.app
-
-    torch.set_num_threads(1)
-    mmm.features.writer._SYNC_S = 0.0
-    put, left = PartialStore.put, num_rows
-
-    def put_and_die(store: PartialStore, row: int, *values: Any) -> None:
-        nonlocal left
-        put(store, row, *values)
-        if left is not None:
-            left -= 1
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    PartialStore.put = put_and_die  # type: ignore[method-assign]
-    sys.argv = ["mmm", *words]
-    mmm.cli.app.main()
-
-
-def num_done(features: Path) -> int:
-    """Rows that are on the disk, of unfinished stores too."""
-    return 40 * len(list_recipes(features)) + sum(
-        file.read_bytes().count(1) for file in features.glob(".*.partial/done")
-    )
-
-
+@pytest.mark.slow
 def test_pretrained_features_are_the_same_bytes_after_kills(corpus: Corpus, tmp_path: Path) -> None:
     torch.manual_seed(0)
     # With a layer norm files of different lengths share a padded batch, so which ones do can be
@@ -82,12 +50,7 @@ def test_pretrained_features_are_the_same_bytes_after_kills(corpus: Corpus, tmp_
     ]
 
     def run(features: Path, num_rows: int | None = None) -> int | None:
-        process = forks().Process(
-            target=encode_and_die, args=([*words, "--features", str(features)], num_rows)
-        )
-        process.start()
-        process.join()
-        return process.exitcode
+        return encode_until([*words, "--features", str(features)], num_rows)
 
     undisturbed, features = tmp_path / "undisturbed", tmp_path / "features"
     done = CliRunner().invoke(app, [*words, "--features", str(undisturbed)])

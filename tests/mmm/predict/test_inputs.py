@@ -360,6 +360,7 @@ def test_a_line_that_cannot_be_answered_is_answered_with_its_error_and_the_strea
     }
 
 
+@pytest.mark.slow
 def test_every_hostile_line_has_its_own_error_and_memory_stays_bounded(
     corpus: Corpus, bundles: Path, predictors: dict[str, Predictor]
 ) -> None:

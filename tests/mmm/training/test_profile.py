@@ -10,7 +10,7 @@ from mmm.models import ARCHITECTURES
 from mmm.training.matmul_rate import executed, main_products, make_operands, product_rate
 from mmm.training.profile import PARTS, Profile, profile
 from tests.conftest import Corpus, begin_small
-from tests.sweep_parts import call
+from tests.sweep_parts import call, call_inside
 
 
 def test_products_and_operations_are_those_executed() -> None:
@@ -61,7 +61,6 @@ def test_what_bounds_a_step_is_what_takes_most_of_it() -> None:
     assert bound([1, 4, 5, 30, 0], 7.0).startswith("the optimizer")
 
 
-@pytest.mark.slow
 def test_the_command_prints_a_table_and_refuses_nonsense(corpus: Corpus) -> None:
     arguments = ("profile", corpus.manifest.path, "--features", corpus.features_dir)
     told = call(
@@ -85,5 +84,5 @@ def test_the_command_prints_a_table_and_refuses_nonsense(corpus: Corpus) -> None
         "bound by",
     ):
         assert expected in told
-    refused = call("mmm", *arguments, "--pack", 0, status=2)
+    refused = call_inside("mmm", *arguments, "--pack", 0, status=2)
     assert "--pack 0 is too small; expected at least 1" in refused.stderr

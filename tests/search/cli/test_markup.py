@@ -18,7 +18,7 @@ from search.engine.controller import Controller
 from search.ledger.events import create_sweep, read_history
 from search.results.report import write_report
 from tests.conftest import HEADER, Corpus, trained, write_manifest, write_wav
-from tests.sweep_parts import SMALL_SPACE, call, call_here, small_spec, write_space
+from tests.sweep_parts import SMALL_SPACE, call, call_here, call_inside, small_spec, write_space
 from tests.test_imports import name_of, sources
 
 HOSTILE = "[/red] [bold]x[/] :cat: \x1b[31m\x9b1m \ud800"
@@ -50,9 +50,10 @@ def test_a_sweep_with_markup_in_reasons_settings_and_paths_ends_well_and_can_be_
     runs.mkdir(parents=True)
     shutil.copy(empty_store, runs)
     space = write_space(runs.parent / "space[bold].py", SPACE)
-    done = call(
+    done = call_inside(
         "search",
         "run",
+        "--serial",
         space,
         corpus.manifest.path,
         "--features",
@@ -63,8 +64,6 @@ def test_a_sweep_with_markup_in_reasons_settings_and_paths_ends_well_and_can_be_
         6,
         "--epochs",
         2,
-        "--workers",
-        1,
         "--packs",
         "off",
         "--runs",

@@ -1,8 +1,8 @@
 """Which Ray a command works on: its own, whatever other one is or was on the machine, or the one it
-was told to join.
+was told to join. That a sweep has its own is in test_sweep.py.
 """
 
-import shutil
+import contextlib
 import signal
 import subprocess
 import sys
@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from search.ledger.events import read_history
-from tests.conftest import Corpus
+from tests.conftest import Corpus, names_in
 from tests.encode_parts import contents
 from tests.mmm.cli.test_encode_command import SMALL
 from tests.sweep_parts import TIMEOUT_S, call, environment
@@ -28,59 +27,37 @@ pytestmark = [
 NOBODY = "127.0.0.1:6399"
 
 
-@pytest.fixture
-def other_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Traces of another Ray that nobody answers for: the variable that names it, and the file that
-    one leaves when it is killed.
+@contextlib.contextmanager
+def traces_of_another_ray() -> Iterator[Path]:
+    """Of one that nobody answers for: the variable that names it, and the file that it leaves when
+    it is killed.
     """
-    with tempfile.TemporaryDirectory(
-        dir="/tmp"
-    ) as folder:  # short, since Ray's sockets lie below it
+    with (
+        # short, since Ray's sockets lie below it
+        tempfile.TemporaryDirectory(dir="/tmp") as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
         trace = Path(folder) / "ray" / "ray_current_cluster"
         trace.parent.mkdir()
         trace.write_text(NOBODY)
-        monkeypatch.setenv("RAY_TMPDIR", folder)
-        monkeypatch.setenv("RAY_ADDRESS", NOBODY)
+        patch.setenv("RAY_TMPDIR", folder)
+        patch.setenv("RAY_ADDRESS", NOBODY)
         yield trace
 
 
-def test_a_sweep_starts_a_ray_of_its_own(
-    corpus: Corpus, empty_store: Path, tmp_path: Path, other_ray: Path
+def test_encoding_on_two_actors_of_a_ray_of_its_own_gives_the_same_bytes(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runs = tmp_path / "runs"
-    runs.mkdir()
-    shutil.copy(empty_store, runs)
-    call(
-        "search",
-        "run",
-        "quick",
-        corpus.manifest.path,
-        "--features",
-        corpus.features_dir,
-        "--name",
-        "first",
-        "--trials",
-        1,
-        "--epochs",
-        1,
-        "--workers",
-        1,
-        "--runs",
-        runs,
-    )
-    assert [
-        trial.state for trial in read_history(runs / "first" / "ledger.sqlite").trials.values()
-    ] == ["complete"]
-    assert other_ray.is_file()
-
-
-def test_encoding_starts_a_ray_of_its_own(
-    corpus: Corpus, tmp_path: Path, other_ray: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("RAY_ADDRESS")  # the file alone is enough to mislead it
     features = tmp_path / "features"
-    call("search", "encode", corpus.manifest.path, "--features", features, *SMALL, "--workers", 1)
+    with traces_of_another_ray() as trace:
+        monkeypatch.delenv("RAY_ADDRESS")  # the file alone is enough to mislead it
+        done = call(
+            "search", "encode", corpus.manifest.path, "--features", features, *SMALL, "--workers", 2
+        )
+        assert trace.is_file()
+    assert "none of 40 files had to be converted to 16 kHz mono" in done.stdout
     assert contents(features) == contents(corpus.features_dir)
+    assert names_in(tmp_path) == ["features"]
 
 
 CONNECT = """

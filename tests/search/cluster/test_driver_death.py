@@ -33,8 +33,8 @@ pytestmark = [
     ),
 ]
 
-NUM_KILLS = 10
-NUM_KILLS_OF_TWO_WORKERS = 3  # the ten are those of one worker
+KILLS_ON_RAY = 3  # whose start takes seconds; one of the three falls into it
+SERIAL_KILLS = 7
 NUM_TRIALS = 12
 # Trials of several reports, whose checkpoints cost next to nothing.
 SPACE = """
@@ -135,25 +135,33 @@ def wait(driver: subprocess.Popen[str], seconds: float) -> None:
 
 
 def kill_and_resume(
-    first: list[object], ledger: Path, workers: int, epochs: int, num_kills: int
+    first: list[object], ledger: Path, workers: int, epochs: int, serial_kills: int = 0
 ) -> None:
-    """Run a sweep whose driver is killed so many times at random moments, and which then ends."""
+    """Run a sweep whose driver is killed at random moments, first on Ray, then so many times
+    without it, and which then ends.
+    """
     draw = random.Random(workers)
     ended: dict[int, Trial] = {}
     name, runs = ledger.parent.name, ledger.parent.parent
     resume = ["resume", name, "--runs", runs]
+    num_kills = KILLS_ON_RAY + serial_kills
     least = NUM_TRIALS * (
         epochs // 3 + 3
     )  # events of any such sweep: suggestion, epochs to the first rung, decision, end
     for kill in range(num_kills):
-        # Every third while it starts Ray, of which the ledger has the two events of an opened
-        # session; the others while it trains.
+        # Every third while it starts, of which the ledger has the two events of an opened session;
+        # the others while it trains.
         is_starting = kill % 3 == 1
+        if kill == KILLS_ON_RAY:
+            resume.append("--serial")
+        num_events = 2 if is_starting else draw.randrange(3, 60)
+        if kill == num_kills - 1:  # by then a trial has ended, however its rival stands
+            num_events = workers * (epochs + 3)
         run_and_kill(
             resume if kill else first,
             ledger,
-            num_events=2 if is_starting else draw.randrange(3, 60),
-            then_s=draw.uniform(0.0, 5.0 if is_starting else 1.0),
+            num_events,
+            then_s=draw.uniform(0.0, 5.0 if is_starting and kill < KILLS_ON_RAY else 1.0),
             most_events=least
             * (kill + 1)
             // (num_kills + 1),  # however fast the machine, all kills fit into the sweep
@@ -224,16 +232,11 @@ def check(ledger: Path, num_kills: int) -> None:
 def test_kills_of_the_driver_cost_at_most_a_report_a_trial(
     corpus: Corpus, empty_store: Path, tmp_path: Path
 ) -> None:
-    num_kills, workers, epochs = NUM_KILLS_OF_TWO_WORKERS, 2, 90
+    workers, epochs = 2, 90
     ledger = tmp_path / "runs" / "killed" / "ledger.sqlite"
-    kill_and_resume(
-        options(corpus, empty_store, tmp_path, "killed", workers, epochs),
-        ledger,
-        workers,
-        epochs,
-        num_kills,
-    )
-    check(ledger, num_kills)
+    first = options(corpus, empty_store, tmp_path, "killed", workers, epochs)
+    kill_and_resume(first, ledger, workers, epochs)
+    check(ledger, KILLS_ON_RAY)
 
 
 def train_undisturbed(spec: SweepSpec, folder: Path) -> History:
@@ -256,14 +259,9 @@ def test_a_serial_sweep_killed_ten_times_suggests_what_an_undisturbed_one_does(
 ) -> None:
     workers, epochs = 1, 60
     ledger = tmp_path / "runs" / "killed" / "ledger.sqlite"
-    kill_and_resume(
-        options(corpus, empty_store, tmp_path, "killed", workers, epochs),
-        ledger,
-        workers,
-        epochs,
-        NUM_KILLS,
-    )
-    check(ledger, NUM_KILLS)
+    first = options(corpus, empty_store, tmp_path, "killed", workers, epochs)
+    kill_and_resume(first, ledger, workers, epochs, SERIAL_KILLS)
+    check(ledger, KILLS_ON_RAY + SERIAL_KILLS)
     killed = read_history(ledger)
     assert killed.spec is not None
     whole = train_undisturbed(killed.spec, tmp_path / "whole")

@@ -24,7 +24,7 @@ from search.ledger.history import History
 from search.live import lasting
 from search.stopping import Stopping
 from tests.conftest import Corpus
-from tests.sweep_parts import TIMEOUT_S, call, command, environment, write_space
+from tests.sweep_parts import TIMEOUT_S, call_inside, command, environment, write_space
 
 # Trials that do not end by themselves in a test's time.
 SPACE = """
@@ -227,7 +227,7 @@ def test_a_sweep_that_is_terminated_closes_as_with_ctrl_c_whatever_comes_after_t
     check_ended_in_good_order(tmp_path)
     before = history_of(tmp_path).trials[0]
     assert before.checkpoint is not None
-    call(
+    call_inside(
         "search", "resume", "first", "--runs", tmp_path / "runs", "--compute-budget", "1s"
     )  # more is used up already
     assert history_of(tmp_path).trials[0].state == "running"

@@ -24,7 +24,10 @@ from search.ledger.history import History
 from search.results.baseline import verdict
 from search.tracking.store import EXPERIMENT, default_tracking_uri
 from tests.conftest import Corpus
+from tests.search.cluster.test_connect import traces_of_another_ray
 from tests.sweep_parts import METRIC, call, call_here, environment, write_space
+
+pytestmark = pytest.mark.slow
 
 # The quick space, with one trial among its known good ones that diverges.
 SPACE = """
@@ -48,6 +51,7 @@ class Done:
     corpus: Corpus
     told: str
     told_again: str
+    beside_another_ray: bool
     before: History
     runs_before: dict[str, Run]
     bundle_before: str
@@ -80,9 +84,7 @@ def sweep(corpus: Corpus, empty_store: Path, tmp_path_factory: pytest.TempPathFa
     runs = folder / "runs"
     runs.mkdir()
     shutil.copy(empty_store, runs)
-    first = call(
-        "search",
-        "run",
+    options = [
         write_space(folder / "mine.py", SPACE),
         corpus.manifest.path,
         "--features",
@@ -102,11 +104,20 @@ def sweep(corpus: Corpus, empty_store: Path, tmp_path_factory: pytest.TempPathFa
         "--packs",
         "off",
         "--system-metrics",
-    )
+    ]
+    with traces_of_another_ray() as trace:
+        first = call("search", "run", *options)
+        is_left_alone = trace.is_file()
     before, runs_before = read_history(runs / "first" / "ledger.sqlite"), mlflow_runs(runs)
     bundle = load_bundle(runs / "first" / "bundle").sha256
     second = call("search", "resume", "first", "--trials", 8, "--packs", 2, "--runs", runs)
-    return Done(runs, corpus, first.stdout, second.stdout, before, runs_before, bundle)
+    told = first.stdout, second.stdout
+    return Done(runs, corpus, *told, is_left_alone, before, runs_before, bundle)
+
+
+def test_it_has_a_ray_of_its_own_whatever_another_one_left_behind(sweep: Done) -> None:
+    assert sweep.beside_another_ray
+    assert "complete" in {trial.state for trial in sweep.before.trials.values()}
 
 
 def test_every_trial_ends_and_some_are_stopped_early(sweep: Done) -> None:

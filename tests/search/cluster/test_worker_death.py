@@ -18,7 +18,7 @@ from search.ledger.events import read_events, read_history
 from search.ledger.records import DeadWorker
 from search.tracking.store import EXPERIMENT, default_tracking_uri
 from tests.conftest import Corpus
-from tests.sweep_parts import TIMEOUT_S, call, command, environment, write_space
+from tests.sweep_parts import TIMEOUT_S, call_inside, command, environment, write_space
 
 pytestmark = [
     pytest.mark.slow,
@@ -225,7 +225,8 @@ def test_a_sweep_whose_ray_dies_breaks_off_and_goes_on_in_another_session(
     assert history.last_close is not None
     assert history.last_close.why == why
     assert "failed" not in {trial.state for trial in history.trials.values()}
-    call("search", "resume", "first", "--trials", len(history.trials), "--runs", runs)
+    more = ["--trials", len(history.trials), "--runs", runs]
+    call_inside("search", "resume", "first", *more, "--serial", "--workers", 1)
     trials = read_history(runs / "first" / "ledger.sqlite").trials
     assert {trial.state for trial in trials.values()} <= {"complete", "pruned"}
     assert "RUNNING" not in statuses(runs).values()

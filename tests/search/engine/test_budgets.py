@@ -217,6 +217,7 @@ def test_a_sweep_without_improvement_stops(corpus: Corpus, tmp_path: Path) -> No
     assert sweep.history.ended_since_best == 3
 
 
+@pytest.mark.slow
 def test_resume_with_a_used_up_budget_says_so_and_what_to_change(
     corpus: Corpus,
     empty_store: Path,

@@ -17,8 +17,8 @@ from tests.conftest import Corpus
 from tests.search.engine.test_controller import BLAST, Sweep
 from tests.sweep_parts import (
     SMALL,
-    call,
     call_here,
+    call_inside,
     epoch_entry,
     small_spec,
     suggest_small,
@@ -217,7 +217,6 @@ def suggest(trial):
 """
 
 
-@pytest.mark.slow  # starts a Ray twice
 def test_the_command_ends_with_the_reason_what_to_do_and_status_1(
     corpus: Corpus, empty_store: Path, tmp_path: Path
 ) -> None:
@@ -225,9 +224,10 @@ def test_the_command_ends_with_the_reason_what_to_do_and_status_1(
     runs.mkdir()
     (runs / "mlflow.db").write_bytes(empty_store.read_bytes())
     space = write_space(tmp_path / "mine.py", SPACE)
-    done = call(
+    done = call_inside(
         "search",
         "run",
+        "--serial",
         space,
         corpus.manifest.path,
         "--features",
@@ -238,8 +238,6 @@ def test_the_command_ends_with_the_reason_what_to_do_and_status_1(
         40,
         "--epochs",
         2,
-        "--workers",
-        1,
         "--max-equal-failures",
         3,
         "--runs",
@@ -261,7 +259,7 @@ def test_the_command_ends_with_the_reason_what_to_do_and_status_1(
     assert history.last_close.why == why
     assert (runs / "first" / "report.html").is_file()
     write_space(tmp_path / "mine.py", SPACE.replace("if (", "if False and ("))
-    call("search", "resume", "first", "--trials", 5, "--runs", runs)
+    call_inside("search", "resume", "first", "--trials", 5, "--runs", runs, "--serial")
     assert [
         trial.state for trial in read_history(runs / "first" / "ledger.sqlite").trials.values()
     ][3:] == ["complete"] * 2

@@ -28,7 +28,7 @@ from search.space.load import load_space
 from search.suggest.warm_start import load_priors
 from tests.conftest import encode, write_corpus, write_manifest
 from tests.search.cluster.test_sweep import mlflow_runs
-from tests.sweep_parts import METRIC, call, call_here, train_serially, write_space
+from tests.sweep_parts import METRIC, call, call_here, call_inside, train_serially, write_space
 
 SPACE = """
 def suggest(trial):
@@ -96,9 +96,10 @@ def begun(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Place:
     place.encode()
     place.runs.mkdir()
     shutil.copy(empty_store, place.runs)
-    call(
+    call_inside(
         "search",
         "run",
+        "--serial",
         write_space(place.folder / "space.py", SPACE),
         place.manifest,
         "--features",
@@ -111,8 +112,6 @@ def begun(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Place:
         6,
         "--first-rung",
         3,
-        "--workers",
-        1,
         "--packs",
         "off",
         "--runs",
@@ -363,7 +362,7 @@ def test_changed_data_that_are_accepted_are_told_wherever_the_sweep_is_looked_at
     before = place.history
     place.rows(relabel("dev", "neutral", "angry"))
     resume = ["resume", "first", "--trials", 4, "--accept-changed-data", "--runs", place.runs]
-    told = call("search", *resume).stdout
+    told = call("search", *resume, "--serial").stdout  # this process has read the data before
     after = place.history
     account = (
         "data 2, from trial 3 on, are not those that the trials before it were trained on"

@@ -2,6 +2,8 @@
 words.
 """
 
+import io
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -152,9 +154,12 @@ def test_the_published_space_has_no_baseline_and_a_space_may_not_suggest_it(corp
 
 
 def test_a_sweep_over_the_published_recipes_trains_without_one(
-    corpus: Corpus, tmp_path: Path
+    corpus: Corpus, empty_store: Path, tmp_path: Path
 ) -> None:
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    shutil.copy(empty_store, runs)
     spec = replace(small_spec(corpus), space="paper", trials=1, epochs=1, first_rung=1)
-    history = start(spec, tmp_path / "runs", Console(file=open("/dev/null", "w")))  # noqa: SIM115
+    history = start(spec, runs, Console(file=io.StringIO()), serial=True)
     assert history.baseline is None
     assert history.trials[0].settings["input_scaling"] == "none"

@@ -301,6 +301,7 @@ def test_the_best_trials_are_exported_as_one_or_as_several(
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.slow
 def test_onnx_gives_what_predict_gives(sweep: Sweep, tmp_path: Path) -> None:
     export_trial(sweep.history, sweep.folder, None, tmp_path / "best", Options(onnx=True))
     predictor, manifest = mmm.load(tmp_path / "best"), sweep.corpus.manifest
@@ -320,6 +321,7 @@ def test_onnx_gives_what_predict_gives(sweep: Sweep, tmp_path: Path) -> None:
     assert "`model.onnx` is the head alone" in (tmp_path / "best" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_bundle_comes_out_of_mlflow_alone(
     sweep: Sweep,
     tmp_path: Path,

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 from optuna import Trial as Suggester
 from optuna.distributions import (
     CategoricalDistribution,
@@ -132,6 +133,7 @@ def test_running_trials_are_believed_so_that_others_are_tried_elsewhere() -> Non
     assert proposed(proposer, trials, 1)[0] != first
 
 
+@pytest.mark.slow
 def test_a_proposer_that_lived_through_a_history_proposes_what_a_fresh_one_does() -> None:
     trials: dict[int, Trial] = {}
     lived = proposer_of(0.5)

@@ -61,6 +61,7 @@ def test_what_learns_slowly_and_ends_best_goes_on_where_its_score_alone_would_st
     assert f"by the {METRIC} expected at the end ({expected[slow]:.4f})" in decision.reason
 
 
+@pytest.mark.slow
 def test_a_belief_that_lived_through_a_history_is_a_fresh_one() -> None:
     lived = Belief(SPACE, METRIC, RUNGS)
     whole = sweep(60)

@@ -75,6 +75,7 @@ def ledger(tmp_path: Path) -> Any:
         yield opened
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_searcher_rebuilt_from_the_ledger_suggests_what_the_one_that_lived_through_it_does(
     ledger: Ledger, sampler: str

@@ -22,7 +22,7 @@ from search.tracking.registry import ALIAS, example_input, register
 from search.tracking.serving import ServedBundle
 from search.tracking.store import default_tracking_uri, open_client
 from tests.conftest import Corpus, trained
-from tests.sweep_parts import call
+from tests.sweep_parts import call_inside
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +160,7 @@ def test_the_registered_model_is_served_with_the_probabilities_of_mmm_predict(
         before,
     ]
     for answer, arguments in zip(found, (("그래 no!",), ("great", *history)), strict=True):
-        told = call("mmm", "predict", bundle, "--json", "--audio", now, "--text", *arguments)
+        told = call_inside("mmm", "predict", bundle, "--json", "--audio", now, "--text", *arguments)
         expected = json.loads(told.stdout)
         assert list(answer) == list(expected)
         np.testing.assert_allclose(

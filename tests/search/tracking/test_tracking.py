@@ -239,6 +239,7 @@ def test_sending_everything_again_adds_no_run_and_no_point_and_brings_back_what_
     assert after["1"].data.metrics == {**before["1"].data.metrics}
 
 
+@pytest.mark.slow
 def test_a_process_killed_while_it_makes_the_store_leaves_none_behind_and_the_next_one_makes_it(
     tmp_path: Path,
 ) -> None:
