@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogFormatter
 
 from mmm.files import write_text
 from mmm.metrics import value_of
@@ -174,7 +175,8 @@ def _pareto(history: History, metric: str) -> tuple[Picture, list[tuple[object, 
         x, y, _ = zip(*line, strict=True)
         axes.step(x, y, where="post", color="#222", linewidth=1)
         axes.set(xscale="log", xlabel=name, ylabel=f"best validation {metric}")
-        axes.xaxis.set_major_formatter("{x:,g}")
+        axes.xaxis.set_major_formatter("{x:,.9g}")
+        axes.xaxis.set_minor_formatter(LogFormatter())  # its default writes mathematics
         _legend(axes, trials.values())
 
     rows: list[tuple[object, ...]] = []
