@@ -26,6 +26,8 @@ def user_code(reference: str, kind: str) -> tuple[ModuleType, Callable[..., Any]
     module = importlib.util.module_from_spec(spec)
     folder = str(Path(path).resolve().parent)
     sys.path.append(folder)
+    compiles = sys.dont_write_bytecode
+    sys.dont_write_bytecode = True  # nobody asked for a __pycache__ beside the file
     try:
         spec.loader.exec_module(module)
     except Exception as error:
@@ -33,6 +35,7 @@ def user_code(reference: str, kind: str) -> tuple[ModuleType, Callable[..., Any]
             f"{path}: cannot be loaded as a {kind}: {type(error).__name__}: {error}"
         ) from error
     finally:
+        sys.dont_write_bytecode = compiles
         del sys.path[len(sys.path) - 1 - sys.path[::-1].index(folder)]
     found = getattr(module, name, None)
     if not callable(found):
