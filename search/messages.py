@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
+from mmm.training.config import Params
 from search.ledger.records import Checkpoint, Epoch, PackMeasured
-from search.ledger.spec import Params
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,11 +18,12 @@ from optuna import Trial as Suggester
 import mmm.cli.app
 import search.cli.app
 from mmm.console import run_app
+from mmm.training.config import Params
 from search.engine.controller import Controller
 from search.ledger.events import Entry
 from search.ledger.history import Event, History, State, Trial
 from search.ledger.records import Epoch, Sweep
-from search.ledger.spec import Params, SweepSpec
+from search.ledger.spec import SweepSpec
 from search.messages import Order, Report
 from search.serial import train
 from spaces import Space

@@ -5,8 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
-from mmm.features.recipe import AUDIO_FEATURES as AUDIO_FEATURES
-from mmm.features.recipe import MAX_CONTEXT as MAX_CONTEXT
+from mmm.features.recipe import AUDIO_FEATURES, MAX_CONTEXT
 from mmm.setting import Field, Setting, fields_of
 
 # Settings by name: the flat mapping a space suggests, a ledger keeps and `make_config` checks.

@@ -6,13 +6,14 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 
+from mmm.training.config import Params
 from search.engine.budgets import broken_constraint
 from search.engine.orders import Orders, waiting_points
 from search.engine.stopwatch import Stopwatch
 from search.engine.verdicts import Verdicts
 from search.ledger.events import Entry, Ledger
 from search.ledger.records import Close, DeadWorker, GoesOnAlone, Session, Warned
-from search.ledger.spec import Params, SweepSpec
+from search.ledger.spec import SweepSpec
 from search.messages import Order, Report
 from search.suggest.searcher import Searcher
 from spaces import Space

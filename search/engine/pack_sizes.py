@@ -1,6 +1,7 @@
 """How many trials of one shape a worker trains as one batched model (mmm/training/pack.py)."""
 
-from search.ledger.spec import Params, ParamValue, SweepSpec
+from mmm.training.config import Params, ParamValue
+from search.ledger.spec import SweepSpec
 
 _LARGEST = 16
 _SHARE = 0.5  # of the trials still to come to a worker, at most

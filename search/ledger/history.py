@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Self
 
 from mmm.metrics import Metrics
+from mmm.training.config import Params
 from search.ledger.records import (
     Baseline,
     Checkpoint,
@@ -24,7 +25,7 @@ from search.ledger.records import (
     Suggestion,
     Sweep,
 )
-from search.ledger.spec import Params, SweepSpec
+from search.ledger.spec import SweepSpec
 
 State = Literal["running"] | EndState
 

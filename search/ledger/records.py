@@ -14,7 +14,8 @@ from dataclasses import MISSING, dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar, cast
 
 from mmm.metrics import Metrics
-from search.ledger.spec import Params, ParamValue, SweepSpec
+from mmm.training.config import Params, ParamValue
+from search.ledger.spec import SweepSpec
 
 # Of a field that is written though it has its default: as it always was.
 _ALWAYS = {"is_always_written": True}

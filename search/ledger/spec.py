@@ -9,9 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from mmm.metrics import OBJECTIVES
 from mmm.setting import Setting
-from mmm.training.config import SCALINGS
-from mmm.training.config import Params as Params
-from mmm.training.config import ParamValue as ParamValue
+from mmm.training.config import SCALINGS, Params
 from search.ledger.durations import parse_duration
 
 REPEATS = ("new-seed", "reuse")

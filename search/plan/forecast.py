@@ -12,8 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from mmm.device import cpus_here
+from mmm.training.config import Params
 from search.ledger.durations import duration
-from search.ledger.spec import Params, SweepSpec
+from search.ledger.spec import SweepSpec
 from search.plan.checks import check as check_sweep
 from search.plan.cost import Cost, measure_all
 from search.plan.rungs import Rungs, expected_rungs

@@ -12,9 +12,9 @@ from rich.table import Table
 from mmm.console import plain
 from mmm.files import write_text
 from mmm.metrics import value_of
+from mmm.training.config import ParamValue
 from search.ledger.history import History, Trial
 from search.ledger.records import Baseline
-from search.ledger.spec import ParamValue
 from search.results.baseline import TRIAL, baseline_of
 
 _IN_OTHER_COLUMNS = ("architecture", "context")

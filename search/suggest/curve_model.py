@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from mmm.training.config import Params
 from search.ledger.history import Trial
 from search.ledger.records import Prior
-from search.ledger.spec import Params
 from search.space.sampling import parameters_of
 from search.suggest.gaussian_process import Array, CurveProcess, Observations, fitted
 from search.suggest.parameter_vectors import Encoding

@@ -12,7 +12,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from search.ledger.spec import Params
+from mmm.training.config import Params
 
 _NOMINAL = math.sqrt(0.5)  # two different categories are 1 apart
 

@@ -10,9 +10,9 @@ import optuna
 from optuna.distributions import json_to_distribution
 from optuna.trial import TrialState, create_trial
 
+from mmm.training.config import Params
 from search.ledger.history import Trial
 from search.ledger.records import Prior
-from search.ledger.spec import Params
 from search.space.load import as_texts, ask
 from search.space.study import new_study
 from search.suggest.acquisition import Proposer

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from mmm.files import sha256_of_json
 from mmm.metrics import value_of
+from mmm.training.config import Params, ParamValue
 from search.ledger.history import Event
 from search.ledger.records import (
     Baseline,
@@ -24,7 +25,6 @@ from search.ledger.records import (
     Suggestion,
     Sweep,
 )
-from search.ledger.spec import Params, ParamValue
 
 SWEEP = "sweep"  # the key of the sweep's own run; a trial's is its number
 STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
