@@ -45,7 +45,7 @@ def main() -> None:
         config = make_config(dict(trial.settings))
         run = begin(
             config,
-            load_features(manifest, Path(spec.features), config.audio_feature, config.context),
+            load_features(manifest, Path(spec.features), *config.features_key),
         )
         alone = 0.0
         for result in fit(run):

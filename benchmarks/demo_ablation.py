@@ -64,7 +64,7 @@ def encode(manifest: Manifest, features: Path) -> None:
 
 
 def best_score(manifest: Manifest, features: Path, config: TrainConfig) -> float:
-    run = begin(config, load_features(manifest, features, config.audio_feature, config.context))
+    run = begin(config, load_features(manifest, features, *config.features_key))
     return max(result.metrics["macro_f1"] for result in fit(run))
 
 

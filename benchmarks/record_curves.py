@@ -93,7 +93,7 @@ def record(job: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(1)
     settings = job["settings"]
     config = make_config({**settings, "epochs": job["epochs"], "seed": job["seed"]})
-    key = (config.audio_feature, config.context)
+    key = config.features_key
     if key not in _loaded:
         manifest = smaller(
             read_manifest(job["manifest"], check_audio=False), job["train_dialogues"]

@@ -143,7 +143,7 @@ def epoch_seconds(manifest: Path, features: Path, settings: dict[str, Any]) -> f
     config = make_config({**settings, "epochs": 6})
     run = begin(
         config,
-        load_features(read_manifest(manifest), features, config.audio_feature, config.context),
+        load_features(read_manifest(manifest), features, *config.features_key),
     )
     return statistics.median([result.cpu_seconds for result in fit(run)][2:])
 
@@ -255,7 +255,7 @@ def stock(task: Task) -> None:
         manifest = read_manifest(task.manifest, check_audio=False)
         run = begin(
             config,
-            load_features(manifest, Path(task.features), config.audio_feature, config.context),
+            load_features(manifest, Path(task.features), *config.features_key),
         )
         started = time.time()
         for result in fit(run):

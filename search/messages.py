@@ -23,6 +23,8 @@ class Order:
     device: str
     rungs: Sequence[int]
     precision: str
+    speech: str | None  # encoders, by recipe where the sweep knows them, see SweepSpec.features_key
+    text: str | None
     checkpoints: Sequence[Checkpoint] = ()  # that are on the disk, the newer first
     largest_pack: int = 1  # over 1: first measure how large a pack of such trials is worth it
 

@@ -12,6 +12,7 @@ import torch
 from search.engine.controller import Controller
 from search.messages import Report
 from search.worker.slices import Slices
+from search.worker.trial import forget_data
 
 
 def train(
@@ -25,6 +26,7 @@ def train(
     Whoever stops iterating leaves the sweep as a killed driver would.
     """
     torch.set_num_threads(threads)
+    forget_data()
     while orders := controller.next_orders():
         seat = [order.number for order in orders]
         with in_training():

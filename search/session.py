@@ -29,7 +29,7 @@ from search.results.baseline import baseline_of, fit_baseline, verdict, words
 from search.results.export import best_trial, export_trial
 from search.results.leaderboard import counts, leaderboard_table, write_leaderboard
 from search.space.enqueue import Point
-from search.space.settings import SettingsCheck, sweep_precisions
+from search.space.settings import SettingsCheck, sweep_precisions, with_features_there
 from search.stopping import Stopping
 from search.tracking.outbox import Outbox
 
@@ -102,6 +102,8 @@ def resume(
     history = read_history(folder / "ledger.sqlite")
     spec = replace(history.spec, **changes, command=command_line())
     with lasting(console), Outbox() as outbox:
+        if Path(spec.features).is_dir():
+            spec = with_features_there(spec)
         settings_check = SettingsCheck(spec)
         try:
             checked = check(spec, points, settings_check)

@@ -24,23 +24,27 @@ class Space:
     has_baseline: bool = True  # whether a sweep fits the linear system first, to compare with
 
 
+Points = tuple[Mapping[str, Any], ...]
+
+
 def bound(
     suggest: Callable[..., Mapping[str, Any]],
-    known_good: tuple[Mapping[str, Any], ...],
+    known_good: Points | Callable[[There], Points],
     there: There,
     *,
     has_baseline: bool = True,
 ) -> Space:
-    """A space on one features folder. Known good points lose the speech feature where there is no
-    choice of it.
+    """A space on one features folder. Known good points may be a function of what is there; written
+    out, they lose the speech feature where there is no choice of it.
     """
     if len(inspect.signature(suggest).parameters) < 2:
-        return Space(suggest, known_good, has_baseline)
-    points = known_good
-    if len(there.audio_features) == 1:
+        assert not callable(known_good), "known good points of a space that does not look"
+        return Space(suggest, tuple(known_good), has_baseline)
+    points = known_good(there) if callable(known_good) else tuple(known_good)
+    if not callable(known_good) and len(there.audio_features) == 1:
         points = tuple(
             {name: value for name, value in point.items() if name != "audio_feature"}
-            for point in known_good
+            for point in points
         )
     return Space(lambda trial: suggest(trial, there), points, has_baseline)
 
@@ -48,9 +52,9 @@ def bound(
 def spaces_on(there: There) -> dict[str, Space]:
     """The built-in spaces on one features folder, by their names."""
     return {
-        "quick": bound(quick.suggest, quick.KNOWN_GOOD, there),
-        "full": bound(full.suggest, full.KNOWN_GOOD, there),
-        "paper": bound(paper.suggest, paper.KNOWN_GOOD, there, has_baseline=False),
+        "quick": bound(quick.suggest, quick.known_good, there),
+        "full": bound(full.suggest, full.known_good, there),
+        "paper": bound(paper.suggest, paper.known_good, there, has_baseline=False),
     }
 
 

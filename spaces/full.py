@@ -5,10 +5,16 @@ mmm-search run full manifest.csv --features features --name full --trials 100 --
 
 from optuna import Trial
 
-from spaces.there import Settings, There
+from spaces.choices import (
+    on_each,
+    suggest_audio_feature,
+    suggest_context,
+    suggest_encoders,
+)
+from spaces.there import ANY, Settings, There
 
+_POOLED = ("vanilla_concat", "three_way_concat")
 _COMMON: Settings = {
-    "audio_feature": "hidden_state",
     "lr": 5e-4,
     "batch_size": 32,
     "dropout": 0.5,
@@ -48,8 +54,24 @@ KNOWN_GOOD: tuple[Settings, ...] = (
 )
 
 
-def suggest(trial: Trial, there: There) -> Settings:
-    """Architecture, context, speech feature, imbalance, optimiser and the model's own settings."""
+def known_good(there: There) -> tuple[Settings, ...]:
+    """Decent settings of each system on the encoders that are there."""
+    points = on_each(KNOWN_GOOD, there)
+    for point in points:
+        speech = point.get("speech")
+        if len(there.features_of(None if speech is None else str(speech))) > 1:
+            point["audio_feature"] = "hidden_state"
+        if point["architecture"] in _POOLED:
+            point["pooling"] = "mean"
+            if speech in there.layered:
+                point["layer_mix"] = "one"
+    return tuple(points)
+
+
+def suggest(trial: Trial, there: There = ANY) -> Settings:
+    """Architecture, encoders, layers, pooling, context, imbalance, optimiser and the model's own
+    settings.
+    """
     architecture = trial.suggest_categorical(
         "architecture", ["vanilla_concat", "three_way_concat", "cross_attention", "mlp_mixer"]
     )
@@ -57,13 +79,12 @@ def suggest(trial: Trial, there: There) -> Settings:
     balance = trial.suggest_categorical(
         "balance", ["none", "sqrt_inverse", "inverse", "weighted_sampling"]
     )
-    audio_feature = there.audio_features[0]
-    if len(there.audio_features) > 1:
-        audio_feature = trial.suggest_categorical("audio_feature", list(there.audio_features))
+    encoders = suggest_encoders(trial, there)
     settings: Settings = {
+        **encoders,
         "architecture": architecture,
-        "context": trial.suggest_int("context", 1, 5),
-        "audio_feature": audio_feature,
+        "context": suggest_context(trial, there),
+        "audio_feature": suggest_audio_feature(trial, there, encoders),
         "lr": trial.suggest_float("lr", 5e-5, 5e-3, log=True),
         "batch_size": trial.suggest_categorical("batch_size", [16, 32, 64]),
         "dropout": trial.suggest_float("dropout", 0.0, 0.7),
@@ -77,6 +98,12 @@ def suggest(trial: Trial, there: There) -> Settings:
         settings["heads"] = trial.suggest_categorical("heads", [2, 4, 8])
     else:
         settings["width"] = trial.suggest_categorical("width", [64, 128, 256])
+    if architecture in _POOLED:
+        settings["pooling"] = trial.suggest_categorical("pooling", ["mean", "mean_std"])
+        if settings.get("speech") in there.layered and settings["audio_feature"] == "hidden_state":
+            settings["layer_mix"] = trial.suggest_categorical(
+                "layer_mix", ["one", "mean", "learned"]
+            )
     if architecture == "mlp_mixer":
         settings["num_blocks"] = trial.suggest_int("num_blocks", 1, 4)
     return settings

@@ -6,10 +6,10 @@ mmm-search run paper manifest.csv --features features --name paper --trials 4 --
 
 from optuna import Trial
 
-from spaces.there import Settings
+from spaces.choices import on_each, suggest_encoders
+from spaces.there import ANY, Settings, There
 
 ARCHITECTURES = ["vanilla_concat", "three_way_concat", "cross_attention", "mlp_mixer"]
-KNOWN_GOOD: tuple[Settings, ...] = tuple({"architecture": name} for name in ARCHITECTURES)
 # Written out here because spaces know Optuna alone; a test holds it against
 # mmm.training.config.published_params.
 _RECIPE: Settings = {
@@ -37,7 +37,16 @@ _OWN: dict[str, Settings] = {
 }
 
 
-def suggest(trial: Trial) -> Settings:
+KNOWN_GOOD: tuple[Settings, ...] = tuple({"architecture": name} for name in ARCHITECTURES)
+
+
+def known_good(there: There) -> tuple[Settings, ...]:
+    """The four, on the encoders that are there."""
+    return tuple(on_each(KNOWN_GOOD, there))
+
+
+def suggest(trial: Trial, there: There = ANY) -> Settings:
     """One of the four systems as published."""
+    encoders = suggest_encoders(trial, there)
     architecture = trial.suggest_categorical("architecture", ARCHITECTURES)
-    return {"architecture": architecture, **_RECIPE, **_OWN[architecture]}
+    return {**encoders, "architecture": architecture, **_RECIPE, **_OWN[architecture]}

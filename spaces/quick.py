@@ -5,7 +5,8 @@ mmm-search run quick manifest.csv --features features --name first --trials 16 -
 
 from optuna import Trial
 
-from spaces.there import Settings
+from spaces.choices import on_each, suggest_encoders
+from spaces.there import ANY, Settings, There
 
 KNOWN_GOOD: tuple[Settings, ...] = (
     {"architecture": "vanilla_concat", "context": 3, "lr": 1e-3, "dropout": 0.4, "width": 128},
@@ -29,12 +30,18 @@ KNOWN_GOOD: tuple[Settings, ...] = (
 )
 
 
-def suggest(trial: Trial) -> Settings:
-    """Architecture, context, learning rate, dropout and the model's own size."""
+def known_good(there: There) -> tuple[Settings, ...]:
+    """Decent settings of each system on the encoders that are there."""
+    return tuple(on_each(KNOWN_GOOD, there))
+
+
+def suggest(trial: Trial, there: There = ANY) -> Settings:
+    """Architecture, encoders, context, learning rate, dropout and the model's own size."""
     architecture = trial.suggest_categorical(
         "architecture", ["vanilla_concat", "three_way_concat", "cross_attention", "mlp_mixer"]
     )
     settings: Settings = {
+        **suggest_encoders(trial, there),
         "architecture": architecture,
         "context": trial.suggest_int("context", 1, 3),
         "lr": trial.suggest_float("lr", 1e-4, 5e-3, log=True),

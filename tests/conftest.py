@@ -70,8 +70,14 @@ class Corpus:
     manifest: Manifest
     features_dir: Path
 
-    def features(self, audio_feature: str = "hidden_state", context: int = 1) -> Features:
-        return load_features(self.manifest, self.features_dir, audio_feature, context)
+    def features(
+        self,
+        audio_feature: str = "hidden_state",
+        context: int = 1,
+        speech: str | None = None,
+        text: str | None = None,
+    ) -> Features:
+        return load_features(self.manifest, self.features_dir, audio_feature, context, speech, text)
 
 
 def write_wav(path: Path, seconds: float, frequency_hz: float, seed: int) -> None:
@@ -195,7 +201,7 @@ def small_config(architecture: str, **changes: Any) -> TrainConfig:
 
 def begin_small(corpus: Corpus, architecture: str, **changes: Any) -> Run:
     config = small_config(architecture, **changes)
-    return begin(config, corpus.features(config.audio_feature, config.context))
+    return begin(config, corpus.features(*config.features_key))
 
 
 def save_checkpoint(run: Run, path: Path) -> str:

@@ -196,9 +196,7 @@ def test_a_registered_model_is_loaded_by_mlflow_and_answers_what_it_answered(old
 def test_a_checkpoint_is_trained_on_as_the_version_did(old: Old) -> None:
     expected = old.expected("plain")
     config = make_config(expected["settings"])
-    run = begin(
-        config, load_features(old.manifest, old.features, config.audio_feature, config.context)
-    )
+    run = begin(config, load_features(old.manifest, old.features, *config.features_key))
     load_checkpoint(run, old.folder / "checkpoint.safetensors")
     assert run.epoch == 3
     assert run.best_metrics == max(

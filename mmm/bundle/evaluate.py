@@ -12,12 +12,13 @@ from pathlib import Path
 import torch
 
 from mmm.bundle.read import Bundle, BundleError, Ensemble, load_bundle_or_ensemble
+from mmm.features.named import OtherFeatures
 from mmm.manifest import Manifest
 from mmm.manifest_csv import read_manifest
 from mmm.metrics import Metrics
 from mmm.training.batches import SplitData
 from mmm.training.evaluate import probabilities, score
-from mmm.training.features import load_features
+from mmm.training.features import Features, load_features_of
 
 
 def in_fresh_process(bundle: Path, manifest: Path, features: Path) -> Metrics:
@@ -48,33 +49,21 @@ def main() -> None:
         sys.exit(str(error))
 
 
-def check_bundle_fits(bundle: Bundle, manifest: Manifest, features_dir: Path) -> None:
-    """Raise ValueError or FileNotFoundError where a bundle cannot be evaluated on a manifest and
-    its features.
+def check_bundle_fits(bundle: Bundle, manifest: Manifest, features_dir: Path) -> Features:
+    """The features of a manifest that a bundle was trained on. Raises ValueError or
+    FileNotFoundError where it cannot be evaluated on them.
     """
-    features = load_features(
-        manifest, features_dir, bundle.config.audio_feature, bundle.config.context
-    )
-    for kind, found, wanted in (
-        ("speech", features.speech.recipe, bundle.audio_recipe),
-        ("text", features.text.recipe, bundle.text_recipe),
-    ):
-        if found != wanted:
-            differing = ", ".join(
-                f"{name}: {found.get(name)!r}, not {wanted.get(name)!r}"
-                for name in sorted(found.keys() | wanted.keys())
-                if found.get(name) != wanted.get(name)
-            )
-            raise ValueError(
-                f"{bundle.path}: trained on other {kind} features than {features_dir}/ holds"
-                f" ({differing})"
-            )
+    try:
+        features = load_features_of(manifest, features_dir, bundle.audio_recipe, bundle.text_recipe)
+    except OtherFeatures as error:
+        raise ValueError(f"{bundle.path}: trained on {error}") from None
     unknown = set(manifest.classes) - set(bundle.labels)
     if unknown:
         raise ValueError(
             f"{bundle.path}: does not know the classes {', '.join(sorted(unknown))} of"
             f" {manifest.path}"
         )
+    return features
 
 
 def predict_rows(
@@ -89,10 +78,7 @@ def predict_rows(
     """
     found = []
     for member in bundle.members:
-        check_bundle_fits(member, manifest, features_dir)
-        features = load_features(
-            manifest, features_dir, member.config.audio_feature, member.config.context
-        )
+        features = check_bundle_fits(member, manifest, features_dir)
         features = dataclasses.replace(
             features, manifest=dataclasses.replace(manifest, classes=member.labels)
         )

@@ -12,7 +12,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mmm.cli.options import options_of
 from mmm.console import console, progress_of
-from mmm.encoders.options import EncodeOptions, checked, pinned
+from mmm.encoders.options import EncodeOptions, Modality, encodings, pinned
+from mmm.features.recipe import identity_of
 from mmm.files import write_text
 from mmm.training.config import Params
 
@@ -36,11 +37,19 @@ SkipBad = Annotated[
 DeviceName = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")]
 
 
+SpeechOnly = Annotated[bool, typer.Option("--speech-only", help="Leave the text alone.")]
+TextOnly = Annotated[bool, typer.Option("--text-only", help="Leave the speech alone.")]
+# Opens what runs the batches of an encoder, by its options and kind.
+Runners = Callable[[], AbstractContextManager[Callable[[EncodeOptions, Modality], "Runner"]]]
+
+
 @options_of(EncodeOptions)
 def encode(
     manifest: ManifestPath,
     features: FeaturesDir,
     given: Params,
+    speech_only: SpeechOnly = False,
+    text_only: TextOnly = False,
     threads: Annotated[
         int | None,
         typer.Option(help=r"Files at a time on the CPU, each on one core \[one a core]."),
@@ -49,7 +58,7 @@ def encode(
     device: DeviceName = "cpu",
 ) -> None:
     """Encode every utterance once; what is already there is kept, and what was killed goes on where
-    it was.
+    it was. A folder may hold several encoders, added one after another.
     """
     if threads is not None and threads < 1:
         raise ValueError(f"--threads {threads} is too small; expected at least 1")
@@ -59,54 +68,89 @@ def encode(
         resolve_device(device)
 
     @contextlib.contextmanager
-    def runners(options: EncodeOptions) -> Iterator[tuple["Runner", "Runner"]]:
+    def runners() -> Iterator[Callable[[EncodeOptions, Modality], "Runner"]]:
         from mmm.device import cpus_here
         from mmm.encoders.jobs import run_here
 
         # On a GPU two: one file is read while another is encoded.
         runner = run_here(threads or (cpus_here() if device == "cpu" else 2))
-        yield runner, runner
+        yield lambda options, kind: runner
 
-    encode_manifest(manifest, features, given, device, skip_bad, runners)
+    only = only_one(speech_only, text_only)
+    encode_manifest(manifest, features, {**given, "device": device}, only, skip_bad, runners)
+
+
+def only_one(speech_only: bool, text_only: bool) -> Modality | None:
+    if speech_only and text_only:
+        raise ValueError("--speech-only and --text-only leave nothing to encode; give one of them")
+    return "speech" if speech_only else "text" if text_only else None
 
 
 def encode_manifest(
     path: Path,
     features: Path,
     given: Params,
-    device: str,
+    only: Modality | None,
     skip_bad: bool,
-    runners: Callable[[EncodeOptions], AbstractContextManager[tuple["Runner", "Runner"]]],
+    runners: Runners,
+    *,
+    is_here: bool = True,
 ) -> None:
-    """Encode speech and text with a progress bar, by what `runners` open of checked options."""
+    """Encode speech and text with a progress bar. Every encoder is loaded before the first file is
+    encoded, with its weights where the encoding `is_here`.
+    """
     from mmm.audio.speech import describe_conversions
     from mmm.encoders.extract import encode_speech, encode_text
+    from mmm.features.named import check_free, record_name
 
+    asked: Any = given
     manifest = _manifest_to_encode(path, skip_bad)
-    asked: Any = {**given, "device": device}
-    options = checked(EncodeOptions(**asked), features)
-    speech, text = options.make_speech(), options.make_text()
-    with runners(pinned(options, speech, text)) as (run_speech, run_text), _bar() as bar:
-        speech_steps = encode_speech(
-            manifest, features, speech, options.features, batch_s=options.batch_s, run=run_speech
-        )
-        text_steps = encode_text(
-            manifest,
-            features,
-            text,
-            options.contexts,
-            batch_tokens=options.batch_tokens,
-            run=run_text,
-        )
-        files, encoded_s, took_s = _show(bar, speech_steps)
-        _show(bar, text_steps)
+    chosen = encodings(EncodeOptions(**asked), features, only)
+    speech = [(one, one.options.make_speech()) for one in chosen if one.kind == "speech"]
+    text = [(one, one.options.make_text()) for one in chosen if one.kind == "text"]
+    with console.status("loading encoders"):
+        for _, speech_encoder in speech:
+            speech_encoder.load(weights=is_here)
+        for _, text_encoder in text:
+            text_encoder.load(weights=is_here)
+    named = [(one, *what) for one, encoder in speech for what in one.speech_names(encoder)]
+    named += [(one, {**encoder.recipe(), "context": 1}, one.name) for one, encoder in text]
+    for _, recipe, name in named:
+        if name is not None:
+            check_free(features, name, identity_of(recipe))
+    files: list[SoundInfo] = []
+    encoded_s, took_s = 0.0, 0.0
+    with runners() as runner_of, _bar() as bar:
+        for one, speech_encoder in speech:
+            steps = encode_speech(
+                manifest,
+                features,
+                speech_encoder,
+                one.speech_features(speech_encoder),
+                batch_s=one.options.batch_s,
+                run=runner_of(pinned(one.options, speech_encoder, "speech"), "speech"),
+            )
+            more_files, more_s, more_took_s = _show(bar, steps)
+            files += more_files
+            encoded_s, took_s = encoded_s + more_s, took_s + more_took_s
+        for one, text_encoder in text:
+            text_steps = encode_text(
+                manifest,
+                features,
+                text_encoder,
+                one.options.contexts,
+                batch_tokens=one.options.batch_tokens,
+                run=runner_of(pinned(one.options, text_encoder, "text"), "text"),
+            )
+            _show(bar, text_steps)
+    names = dict.fromkeys(record_name(features, recipe, name) for _, recipe, name in named)
     if files:
         console.say(describe_conversions(files))
         console.say(
             f"{encoded_s / 3600:.2f} hours of speech encoded in {took_s:.0f} s:"
             f" {encoded_s / max(took_s, 1e-9):.1f} audio hours an hour"
         )
-    console.say(f"{len(manifest.utterances)} utterances encoded in {features}")
+    console.say(f"{len(manifest.utterances)} utterances encoded in {features} ({', '.join(names)})")
 
 
 def _bar() -> Progress:

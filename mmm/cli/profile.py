@@ -14,7 +14,19 @@ from mmm.training.config import Params, TrainConfig, make_config
 
 @options_of(
     TrainConfig,
-    *("context", "audio_feature", "batch_size", "num_blocks", "layers", "heads", "width"),
+    *(
+        "context",
+        "audio_feature",
+        "speech",
+        "text",
+        "pooling",
+        "layer_mix",
+        "batch_size",
+        "num_blocks",
+        "layers",
+        "heads",
+        "width",
+    ),
     optional=True,
     width="Model width, not for cross_attention \\[as mmm train].",
 )
@@ -63,7 +75,7 @@ def profile(
         torch.set_num_threads(threads)
     keep_freed_memory()
     loaded = load_features(
-        read_manifest(manifest, check_audio=False), features, config.audio_feature, config.context
+        read_manifest(manifest, check_audio=False), features, *config.features_key
     )
     settings = config.params()
     with console.status("training some steps"):

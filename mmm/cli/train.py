@@ -43,7 +43,8 @@ def check_metric(metric: str) -> None:
 
 @options_of(
     TrainConfig,
-    *("context", "audio_feature", "epochs", "batch_size", "accumulate", "lr", "weight_decay"),
+    *("context", "speech", "text", "audio_feature", "pooling", "layer_mix"),
+    *("epochs", "batch_size", "accumulate", "lr", "weight_decay"),
     *("dropout", "weighted_sampling", "shuffle", "class_weight", "label_smoothing", "label_policy"),
     *("num_blocks", "layers", "heads", "width", "c", "inputs", "input_scaling", "seed"),
     optional=True,
@@ -103,7 +104,7 @@ def train(
     checked = read_manifest(manifest, check_audio=False)
     if architecture == "linear":
         config = _tuned_linear(checked, features, metric, given)
-    data = load_features(checked, features, config.audio_feature, config.context)
+    data = load_features(checked, features, *config.features_key)
     run = begin(
         config,
         data,
@@ -167,7 +168,8 @@ def _tuned_linear(
 
     config = None
     with console.status("tuning the linear system") as status:
-        for done, total, config in tuned(manifest, features, metric, given):  # noqa: B007
+        asked = {"inputs": "both", **given}
+        for done, total, config in tuned(manifest, features, metric, asked):  # noqa: B007
             status.update(f"tuning the linear system ({done} of {total} settings tried)")
     assert config is not None
     chosen = (
@@ -241,7 +243,7 @@ def baselines(
     with console.status("tuning logistic regression") as status:
         for one in tuned_baselines(checked, features, metric):
             found.append(one)
-            status.update(f"tuning logistic regression ({len(found)} of 4 baselines done)")
+            status.update(f"tuning logistic regression (done: {one.name})")
     console.print(metrics_table("validation", [(one.name, one.metrics) for one in found]))
     for one in found:
         if one.settings:

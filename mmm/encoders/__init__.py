@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from mmm.features.recipe import Recipe
+from mmm.features.recipe import AUDIO_FEATURES, Recipe
 
 Floats = npt.NDArray[np.float32]
 # Which utterances may share a batch: of any lengths, of one length only (padding would change their
@@ -31,7 +31,12 @@ ON_CPU = Running()
 
 
 class SpeechEncoder(Protocol):
-    """Turns 16 kHz mono speech into frames."""
+    """Turns 16 kHz mono speech into frames.
+
+    `features` are named as the recipe's entry: `hidden_state` is the layer that it was made with.
+    One that was made with several layers has those too, in the same pass: `hidden_state@4` is layer
+    4, and `layers` the mean over time of each of them and then the deviation, (2 L, D).
+    """
 
     batching: Batching
 
@@ -45,6 +50,14 @@ class SpeechEncoder(Protocol):
 
     def width(self, feature: str) -> int:
         """Raises ValueError where the encoder does not have the feature."""
+        ...
+
+    def features(self) -> Sequence[str]:
+        """Those of AUDIO_FEATURES that the encoder has; read from its configuration."""
+        ...
+
+    def several_layers(self) -> Sequence[str]:
+        """The layers that it was made with beside its own. Raises ValueError."""
         ...
 
     def frames_per_mean(self, feature: str) -> int:
@@ -66,6 +79,24 @@ class SpeechEncoder(Protocol):
     ) -> list[dict[str, Floats]]:
         """The same for several at once."""
         ...
+
+
+def at_layer(layer: str) -> str:
+    """The feature that is a layer by its number or name."""
+    return f"{AUDIO_FEATURES[0]}@{layer}"
+
+
+def layer_of(feature: str) -> str | None:
+    """Which layer a feature names; None: the encoder's own."""
+    return feature.partition("@")[2] or None
+
+
+def layer_statistics(layers: Sequence[Floats]) -> Floats:
+    """Frames (T, D) of L layers -> the mean over time of each, then the deviation of each,
+    (2 L, D).
+    """
+    means = [frames.mean(axis=0) for frames in layers]
+    return np.stack([*means, *(frames.std(axis=0) for frames in layers)])
 
 
 class TextEncoder(Protocol):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mmm.encoders import Batching, Floats
-from mmm.features.recipe import Recipe
+from mmm.features.recipe import AUDIO_FEATURES, Recipe
 
 SAMPLE_RATE_HZ = 16_000
 FRAME_RATE_HZ = 25.0  # where nothing else is said
@@ -57,6 +57,12 @@ class Fbank:
     def load(self, *, weights: bool = True) -> None:
         """Filters alone."""
         _ = self.mel
+
+    def features(self) -> Sequence[str]:
+        return AUDIO_FEATURES
+
+    def several_layers(self) -> Sequence[str]:
+        return ()
 
     def width(self, feature: str) -> int:
         return self.num_mels * (3 if feature == "hidden_state" else 1)

@@ -12,14 +12,23 @@ from typing import Any
 
 import numpy as np
 
-from mmm.encoders import ON_CPU, Batching, Floats, Running
+from mmm.encoders import (
+    ON_CPU,
+    Batching,
+    Floats,
+    Running,
+    at_layer,
+    layer_of,
+    layer_statistics,
+)
 from mmm.encoders.pretrained import find_pretrained, load_part
 from mmm.encoders.windows import Convolutions, stitch, windows
-from mmm.features.recipe import Recipe
+from mmm.features.recipe import AUDIO_FEATURES, LAYERS, Recipe
 
 SAMPLE_RATE_HZ = 16_000
 _VERSION = 2
 _FAMILIES = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "whisper")
+_WITHOUT_CONVOLUTIONS = ("hubert", "whisper")  # they do not give what goes into their first layer
 _OVERLAP_S = 4.0  # of two chunks: a cut is 2 s away from every frame that is kept
 
 
@@ -34,13 +43,16 @@ class HuggingFaceSpeech:
         *,
         revision: str | None = None,
         layer: str = "last",
+        layers: str | None = None,
         frame_rate: float | None = None,
         running: Running = ON_CPU,
         only_local: bool = False,
     ) -> None:
-        """`frame_rate`: a store keeps so many means of frames a second; None keeps every frame."""
+        """`layers`: numbers, or `all`, of layers that are features of their own beside `layer`.
+        `frame_rate`: a store keeps so many means of frames a second; None keeps every frame.
+        """
         self.name, self.running, self.frame_rate = name, running, frame_rate
-        self.layers = parse_layers(layer)
+        self.layers, self._asked_layers = parse_layers(layer), layers
         if running.chunk_s <= _OVERLAP_S:
             raise ValueError(
                 f"--chunk-seconds {running.chunk_s:g} is too short; chunks overlap by"
@@ -56,11 +68,13 @@ class HuggingFaceSpeech:
             "kind": "audio",
             **self.pretrained.identity,
             "version": _VERSION,
-            "feature": feature,
+            "feature": feature.partition("@")[0],
         }
-        if feature == "hidden_state":  # those of the convolutions have no layer: one store for all
-            recipe["layer"] = str(self.layers)
-        if self.frame_rate is not None:
+        if feature == LAYERS:
+            recipe["layer"] = ",".join(self.several_layers())
+        elif feature != "extract_feature":  # convolutions have no layer: one store for all
+            recipe["layer"] = str(self._layers_of(feature))
+        if self.frame_rate is not None and feature != LAYERS:
             recipe["frame_rate_hz"] = float(self.frame_rate)
         return {
             **recipe,
@@ -68,6 +82,39 @@ class HuggingFaceSpeech:
             "chunk_s": self.running.chunk_s,
             "sample_rate_hz": SAMPLE_RATE_HZ,
         }
+
+    def features(self) -> Sequence[str]:
+        self.load(weights=False)
+        has_convolutions = self.config.model_type not in _WITHOUT_CONVOLUTIONS
+        return AUDIO_FEATURES if has_convolutions else AUDIO_FEATURES[:1]
+
+    def several_layers(self) -> tuple[str, ...]:
+        return tuple(map(str, self._several))
+
+    @property
+    def _several(self) -> tuple[int, ...]:
+        """The layers that are features of their own. Raises ValueError."""
+        if self._asked_layers is None:
+            return ()
+        if self._asked_layers == "all":
+            self.load(weights=False)
+            return tuple(range(1, self._num_layers + 1))
+        found = parse_layers(self._asked_layers)
+        if found.mean or not found.numbers:
+            raise ValueError(
+                f"--layers {self._asked_layers!r} is not understood; expected all, or numbers, for"
+                " example 4,8,12"
+            )
+        return found.numbers
+
+    def _layers_of(self, feature: str) -> "Layers":
+        layer = layer_of(feature)
+        return self.layers if layer is None else parse_layers(layer)
+
+    @property
+    def _num_layers(self) -> int:
+        of = self.config
+        return int(of.encoder_layers if self.is_whisper else of.num_hidden_layers)
 
     def load(self, *, weights: bool = True) -> None:
         if self.config is None:
@@ -109,40 +156,50 @@ class HuggingFaceSpeech:
                 tuple(self.config.conv_kernel), tuple(self.config.conv_stride)
             )
             self.batching = _batching(self.config)
-        top = self.config.encoder_layers if self.is_whisper else self.config.num_hidden_layers
-        if self.layers.numbers and max(self.layers.numbers) > top:
-            raise ValueError(f"--layer {self.layers}: encoder {self.name!r} has layers 0 to {top}")
+        for option, numbers in (
+            ("--layer", self.layers.numbers),
+            ("--layers", self._several),
+        ):
+            if numbers and max(numbers) > self._num_layers:
+                raise ValueError(
+                    f"{option} {','.join(map(str, numbers))}: encoder {self.name!r} has layers 0 to"
+                    f" {self._num_layers}"
+                )
         self.frames_per_mean("hidden_state")  # refuses a rate that does not divide
 
     def _keep_layers(self, stack: Any) -> None:
-        if self.layers.numbers:
+        numbers = [*self.layers.numbers, *self._several]
+        if numbers and (self.layers.numbers or self._asked_layers):
             # One more than is read: what comes out of the last one may be normalised once more.
-            stack.layers = stack.layers[: max(self.layers.numbers) + 1]
+            stack.layers = stack.layers[: max(numbers) + 1]
 
-    @property
-    def _num_adapters(self) -> int:
-        has_adapter = getattr(self.config, "add_adapter", False) and not self.layers.numbers
+    def _num_adapters(self, feature: str = "hidden_state") -> int:
+        is_output = feature == "hidden_state" and not self.layers.numbers
+        has_adapter = getattr(self.config, "add_adapter", False) and is_output
         return self.config.num_adapter_layers if has_adapter else 0
 
     def width(self, feature: str) -> int:
         if feature == "extract_feature":
-            if self.config.model_type in ("hubert", "whisper"):
+            if self.config.model_type in _WITHOUT_CONVOLUTIONS:
                 raise ValueError(
                     f"encoder {self.name!r} gives no convolutional features; use --audio-feature"
                     " hidden_state"
                 )
             return int(self.config.conv_dim[-1])
         of = self.config
-        width = int(of.output_hidden_size if self._num_adapters else of.hidden_size)
-        return width * (1 if self.layers.mean else max(1, len(self.layers.numbers)))
+        if feature == LAYERS:
+            return int(of.hidden_size)
+        layers = self._layers_of(feature)
+        width = int(of.output_hidden_size if self._num_adapters(feature) else of.hidden_size)
+        return width * (1 if layers.mean else max(1, len(layers.numbers)))
 
     def frames_per_mean(self, feature: str) -> int:
         """Raises ValueError where the frame rate asked for does not divide the model's own."""
-        if self.frame_rate is None:
+        if self.frame_rate is None or feature == LAYERS:
             return 1
         own = SAMPLE_RATE_HZ / self.convolutions.hop
-        if feature == "hidden_state" and self._num_adapters:
-            own /= self.config.adapter_stride**self._num_adapters
+        if num_adapters := self._num_adapters(feature):
+            own /= self.config.adapter_stride**num_adapters
         number = own / self.frame_rate if self.frame_rate > 0 else 0.0
         if number < 1 or number != int(number):
             choices = " or ".join(f"{own / n:g}" for n in (1, 2, 4, 5, 8))
@@ -153,6 +210,8 @@ class HuggingFaceSpeech:
         return int(number)
 
     def num_frames(self, num_samples: int, feature: str) -> int:
+        if feature == LAYERS:
+            return 2 * len(self._several)
         return -(-self._num_own_frames(num_samples, feature) // self.frames_per_mean(feature))
 
     def _num_own_frames(self, num_samples: int, feature: str) -> int:
@@ -160,9 +219,8 @@ class HuggingFaceSpeech:
         if self.is_whisper:
             return max(1, -(-num_samples // self.convolutions.hop))
         frames = self.convolutions.num_frames(num_samples)
-        if feature == "hidden_state":
-            for _ in range(self._num_adapters):
-                frames = (frames - 1) // self.config.adapter_stride + 1
+        for _ in range(self._num_adapters(feature)):
+            frames = (frames - 1) // self.config.adapter_stride + 1
         return frames
 
     def encode(self, wave: Floats, features: Sequence[str]) -> dict[str, Floats]:
@@ -178,6 +236,16 @@ class HuggingFaceSpeech:
             self.load()
         for feature in features:
             self.width(feature)  # refuses what the model does not have
+        each = [at_layer(number) for number in self.several_layers()]
+        if LAYERS in features:
+            frames = dict.fromkeys([*(one for one in features if one != LAYERS), *each])
+            found = self._frames(waves, list(frames))
+            for one in found:
+                one[LAYERS] = layer_statistics([one[name] for name in each])
+            return [{feature: one[feature] for feature in features} for one in found]
+        return self._frames(waves, features)
+
+    def _frames(self, waves: Sequence[Floats], features: Sequence[str]) -> list[dict[str, Floats]]:
         if self.is_whisper:
             return self._whisper(waves, features)
         limit = round(self.running.chunk_s * SAMPLE_RATE_HZ)
@@ -188,7 +256,7 @@ class HuggingFaceSpeech:
         for wave in normal:
             overlap = round(_OVERLAP_S * SAMPLE_RATE_HZ)
             cut = windows(len(wave), self.convolutions, limit=limit, overlap=overlap)
-            if len(cut) > 1 and self._num_adapters:
+            if len(cut) > 1 and self._num_adapters():
                 raise ValueError(
                     f"encoder {self.name!r} has an adapter, whose frames cannot be stitched; use a"
                     " longer --chunk-seconds"
@@ -220,9 +288,14 @@ class HuggingFaceSpeech:
             mask = torch.arange(max(lengths))[None] < torch.tensor(lengths)[:, None]
             mask = mask.long().to(self.running.device)
         output = self._forward(torch.from_numpy(padded), attention_mask=mask)
-        found = {"hidden_state": self._hidden(output)} if "hidden_state" in features else {}
-        if "extract_feature" in features:
-            found["extract_feature"] = output.extract_features
+        found = {
+            feature: (
+                output.extract_features
+                if feature == "extract_feature"
+                else self._hidden(output, feature)
+            )
+            for feature in features
+        }
         frames = [
             {feature: self._num_own_frames(length, feature) for feature in features}
             for length in lengths
@@ -241,7 +314,7 @@ class HuggingFaceSpeech:
             for wave, starts in zip(waves, cut, strict=True)
             for start in starts
         ]
-        outputs: list[Floats] = []
+        outputs: list[dict[str, Floats]] = []
         # A long recording's windows are no larger batch than the plan's.
         at_once = max(1, len(waves))
         for first in range(0, len(pieces), at_once):
@@ -256,14 +329,15 @@ class HuggingFaceSpeech:
             )["input_features"]
             output = self._forward(torch.from_numpy(np.asarray(mel, dtype=np.float32)))
             lengths = [
-                {"hidden_state": self._num_own_frames(len(piece), "hidden_state")}
+                {feature: self._num_own_frames(len(piece), feature) for feature in features}
                 for piece in group
             ]
-            rows = _rows({"hidden_state": self._hidden(output)}, lengths)
-            outputs += [row["hidden_state"] for row in rows]
-        return [
-            {"hidden_state": np.concatenate([outputs.pop(0) for _ in starts])} for starts in cut
-        ]
+            outputs += _rows({one: self._hidden(output, one) for one in features}, lengths)
+        found = []
+        for starts in cut:
+            parts = [outputs.pop(0) for _ in starts]
+            found.append({one: np.concatenate([part[one] for part in parts]) for one in features})
+        return found
 
     def _forward(self, inputs: Any, **options: Any) -> Any:
         import torch
@@ -271,18 +345,19 @@ class HuggingFaceSpeech:
         from mmm.device import autocast
 
         options = {name: value for name, value in options.items() if value is not None}
-        if self.layers.numbers:
+        if self.layers.numbers or self._asked_layers:
             options["output_hidden_states"] = True
         with torch.inference_mode(), autocast(self.running.precision, self.running.device):
             return self.model(inputs.to(self.running.device), **options)
 
-    def _hidden(self, output: Any) -> Any:
+    def _hidden(self, output: Any, feature: str) -> Any:
         import torch
 
-        if not self.layers.numbers:
+        layers = self._layers_of(feature)
+        if not layers.numbers:
             return output.last_hidden_state
-        chosen = [output.hidden_states[number].float() for number in self.layers.numbers]
-        return torch.stack(chosen).mean(dim=0) if self.layers.mean else torch.cat(chosen, dim=-1)
+        chosen = [output.hidden_states[number].float() for number in layers.numbers]
+        return torch.stack(chosen).mean(dim=0) if layers.mean else torch.cat(chosen, dim=-1)
 
 
 def _batching(config: Any) -> Batching:

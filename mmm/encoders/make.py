@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mmm.encoders import DEFAULT_CHUNK_S, ON_CPU, Running, SpeechEncoder, TextEncoder
-from mmm.features.recipe import Recipe
+from mmm.features.recipe import LAYERS, Recipe
 
 
 def make_speech_encoder(
@@ -13,6 +13,7 @@ def make_speech_encoder(
     frame_rate: float | None = None,
     num_mels: int = 64,
     layer: str = "last",
+    layers: str | None = None,
     revision: str | None = None,
     running: Running = ON_CPU,
     lazy: bool = False,
@@ -25,9 +26,9 @@ def make_speech_encoder(
     pretrained model. Raises ValueError or FileNotFoundError.
     """
     if name == "fbank":
-        if layer != "last":
+        if layer != "last" or layers is not None:
             raise ValueError(
-                f"--layer {layer} is for pretrained speech models; fbank has no layers"
+                f"--layer {layers or layer} is for pretrained speech models; fbank has no layers"
             )
         from mmm.encoders.fbank import FRAME_RATE_HZ, Fbank
 
@@ -39,6 +40,7 @@ def make_speech_encoder(
         name,
         revision=revision,
         layer=layer,
+        layers=layers,
         frame_rate=frame_rate,
         running=running,
         only_local=only_local,
@@ -82,6 +84,7 @@ def speech_encoder_of(recipe: Recipe, folder: Path | None = None) -> SpeechEncod
     Raises ValueError where it is not here, with how to get it, or where what is installed would
     give other features.
     """
+    is_layers = recipe["feature"] == LAYERS
     if recipe["encoder"] == "fbank":
         encoder = make_speech_encoder(
             "fbank", frame_rate=recipe["frame_rate_hz"], num_mels=recipe["num_mels"]
@@ -90,7 +93,8 @@ def speech_encoder_of(recipe: Recipe, folder: Path | None = None) -> SpeechEncod
         encoder = make_speech_encoder(
             _place(recipe, folder, "--audio-encoder"),
             revision=recipe["revision"],
-            layer=recipe.get("layer", "last"),
+            layer="last" if is_layers else recipe.get("layer", "last"),
+            layers=recipe["layer"] if is_layers else None,
             frame_rate=recipe.get("frame_rate_hz"),
             running=Running(
                 precision=recipe.get("precision", "float32"),

@@ -1,17 +1,28 @@
 """What an encoding may be asked for, checked once for the command line and the cluster."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from mmm.encoders import DEFAULT_CHUNK_S, Running, SpeechEncoder, TextEncoder
+from mmm.encoders import DEFAULT_CHUNK_S, Running, SpeechEncoder, TextEncoder, at_layer
 from mmm.encoders.make import make_speech_encoder, make_text_encoder
-from mmm.features.recipe import AUDIO_FEATURES, MAX_CONTEXT
+from mmm.features.named import NamedEncoder, encoders_in
+from mmm.features.recipe import AUDIO_FEATURES, CONTEXTS, LAYERS, MAX_CONTEXT, Recipe
 from mmm.features.store import list_recipes
 from mmm.setting import Setting, option_faults
 
 _PUBLISHED = {"speech": "kresnik/wav2vec2-large-xlsr-korean", "text": "beomi/KcELECTRA-base"}
+_BUILT_IN = {"speech": "fbank", "text": "char-ngram"}
+# Options that say which encoder: without any of a kind the folder's own encoders are meant.
+_SAYS = {
+    "speech": (
+        *("audio_encoder", "layer", "layers", "frame_rate", "num_mels", "audio_revision"),
+        "chunk_seconds",
+    ),
+    "text": ("text_encoder", "text_width", "max_tokens", "text_revision"),
+}
 # Seconds of speech a batch. On a CPU one file at a time is faster than padded batches
 # (benchmarks/encode.py).
 _BATCH_S = {"cpu": 0.0, "cuda": 120.0}
@@ -21,29 +32,60 @@ _FRAME_RATE = 12.5
 # Tokens a batch. Texts are short, about 20 tokens: one at a time would read the weights from memory
 # for each (not measured yet).
 _BATCH_TOKENS = {"cpu": 512, "cuda": 8192}
+_NUM_MELS, _TEXT_WIDTH, _MAX_TOKENS = 64, 256, 128
+Modality = Literal["speech", "text"]
 
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """What to encode with; processes elsewhere make the same encoders of it, once it is checked."""
+    """What to encode with; processes elsewhere make the same encoders of it, once it is checked.
+
+    None: not said, which of an encoder's options means the folder's own encoders, and where it has
+    none the built-in ones.
+    """
 
     audio_encoder: Annotated[
-        str, Setting("fbank (built in), published, a Hugging Face id, or a folder.")
-    ] = "fbank"
+        str | None,
+        Setting(
+            "fbank (built in), published, a Hugging Face id, or a folder \\[those in the features"
+            " folder, else fbank]."
+        ),
+    ] = None
     text_encoder: Annotated[
-        str, Setting("char-ngram (built in), published, a Hugging Face id, or a folder.")
-    ] = "char-ngram"
+        str | None,
+        Setting(
+            "char-ngram (built in), published, a Hugging Face id, or a folder \\[those in the"
+            " features folder, else char-ngram]."
+        ),
+    ] = None
     context: Annotated[
-        str, Setting("Utterances of context K to encode text for, the current one included.")
-    ] = "1,2,3,4,5"
-    audio_feature: Annotated[str, Setting("Speech features to keep.")] = ",".join(AUDIO_FEATURES)
+        str | None,
+        Setting(
+            "Utterances of context K to encode text for, the current one included"
+            " \\[1,2,3,4,5, or as the folder has it]."
+        ),
+    ] = None
+    audio_feature: Annotated[
+        str | None,
+        Setting(
+            "Speech features to keep \\[hidden_state and, where there is one, extract_feature]."
+        ),
+    ] = None
     layer: Annotated[
-        str,
+        str | None,
         Setting(
             "hidden_state: last, one layer (9), several side by side (6,9,12), or their mean"
-            " (mean:6-12)."
+            " (mean:6-12) \\[last]."
         ),
-    ] = "last"
+    ] = None
+    layers: Annotated[
+        str | None,
+        Setting("Several layers in one pass, each an encoder to choose: 4,8,12 or all."),
+    ] = None
+    name: Annotated[
+        str | None,
+        Setting("What the encoder is called in the folder \\[made of model and layer]."),
+    ] = None
     frame_rate: Annotated[
         float | None,
         Setting(
@@ -51,9 +93,11 @@ class EncodeOptions:
             " \\[fbank 25, published 0, others 12.5, or as the folder has it]."
         ),
     ] = None
-    num_mels: Annotated[int, Setting("fbank: mel bands.")] = 64
-    text_width: Annotated[int, Setting("char-ngram: numbers a word.")] = 256
-    max_tokens: Annotated[int, Setting("char-ngram: words kept, the latest turns first.")] = 128
+    num_mels: Annotated[int | None, Setting("fbank: mel bands \\[64].")] = None
+    text_width: Annotated[int | None, Setting("char-ngram: numbers a word \\[256].")] = None
+    max_tokens: Annotated[
+        int | None, Setting("char-ngram: words kept, the latest turns first \\[128].")
+    ] = None
     audio_revision: Annotated[
         str | None,
         Setting("Commit, tag or branch of a hub's speech model \\[what is cached, else main]."),
@@ -72,17 +116,19 @@ class EncodeOptions:
         ),
     ] = None
     chunk_seconds: Annotated[
-        float, Setting("Longer speech is encoded in overlapping chunks of this.")
-    ] = DEFAULT_CHUNK_S
+        float | None,
+        Setting("Longer speech is encoded in overlapping chunks of this \\[35]."),
+    ] = None
     device: str = "cpu"
 
     def make_speech(self) -> SpeechEncoder:
         """The encoder with its weights still on the disk."""
         return make_speech_encoder(
-            self.audio_encoder,
+            self.audio_encoder or _BUILT_IN["speech"],
             frame_rate=self.frame_rate,
-            num_mels=self.num_mels,
-            layer=self.layer,
+            num_mels=self.num_mels or _NUM_MELS,
+            layer=self.layer or "last",
+            layers=self.layers,
             revision=self.audio_revision,
             running=self._running,
             lazy=True,
@@ -90,9 +136,9 @@ class EncodeOptions:
 
     def make_text(self) -> TextEncoder:
         return make_text_encoder(
-            self.text_encoder,
-            width=self.text_width,
-            max_tokens=self.max_tokens,
+            self.text_encoder or _BUILT_IN["text"],
+            width=self.text_width or _TEXT_WIDTH,
+            max_tokens=self.max_tokens or _MAX_TOKENS,
             revision=self.text_revision,
             running=self._running,
             lazy=True,
@@ -100,14 +146,20 @@ class EncodeOptions:
 
     @property
     def _running(self) -> Running:
-        return Running(self.device, self.precision, self.chunk_seconds)
+        chunk_s = DEFAULT_CHUNK_S if self.chunk_seconds is None else self.chunk_seconds
+        return Running(self.device, self.precision, chunk_s)
 
     @property
-    def features(self) -> list[str]:
+    def features(self) -> list[str] | None:
+        """Speech features that were asked for."""
+        if self.audio_feature is None:
+            return None
         return comma_list(self.audio_feature, "--audio-feature")
 
     @property
     def contexts(self) -> list[int]:
+        if self.context is None:
+            return list(CONTEXTS)
         return [int(part) for part in comma_list(self.context, "--context")]
 
     @property
@@ -124,25 +176,71 @@ class EncodeOptions:
     def _kind_of_device(self) -> str:
         return self.device.partition(":")[0]
 
-
-def comma_list(text: str, option: str) -> list[str]:
-    """`a,b` -> ["a", "b"]. Raises ValueError where nothing is named."""
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not parts:
-        raise ValueError(f"{option} is empty; expected names divided by commas")
-    return list(dict.fromkeys(parts))
+    def says(self, kind: Modality) -> bool:
+        """Whether an encoder of a kind is asked for."""
+        return any(getattr(self, name) is not None for name in _SAYS[kind])
 
 
-def checked(asked: EncodeOptions, features: Path) -> EncodeOptions:
-    """The same with what `published`, `auto` and defaults mean here, for the stores in a folder.
-    Raises ValueError for what cannot be.
+@dataclass(frozen=True)
+class Encoding:
+    """One encoder that a command runs, and what it is called in the folder where that is said."""
+
+    kind: Modality
+    options: EncodeOptions
+    name: str | None = None
+
+    def speech_features(self, encoder: SpeechEncoder) -> list[str]:
+        """What to keep of a speech encoder that has read its configuration."""
+        if self.options.layers is not None:
+            numbers = encoder.several_layers()
+            each = [at_layer(number) for number in numbers]
+            return each + ([LAYERS] if len(numbers) > 1 else [])
+        return self.options.features or [
+            name for name in AUDIO_FEATURES if name in encoder.features()
+        ]
+
+    def speech_names(self, encoder: SpeechEncoder) -> list[tuple[Recipe, str | None]]:
+        """A recipe of each encoder that this one is in a folder, with its name where that is
+        said.
+        """
+        if self.options.layers is None:
+            return [(encoder.recipe(self.speech_features(encoder)[0]), self.name)]
+        return [
+            (encoder.recipe(at_layer(layer)), self.name and f"{self.name}-l{layer}")
+            for layer in encoder.several_layers()
+        ]
+
+
+def encodings(asked: EncodeOptions, features: Path, only: Modality | None = None) -> list[Encoding]:
+    """What a command encodes: of speech and of text the encoder that is asked for, else the
+    folder's own, else the built-in one. Raises ValueError for what cannot be.
     """
-    from mmm.device import resolve_precision
+    _check(asked, only)
+    kinds: list[Modality] = ["speech", "text"] if only is None else [only]
+    if asked.name is not None:
+        said = [kind for kind in kinds if asked.says(kind)] or kinds
+        if len(said) != 1:
+            raise ValueError(
+                f"--name {asked.name!r} names one encoder; encode speech and text one after the"
+                " other, with --speech-only and --text-only"
+            )
+    found: list[Encoding] = []
+    there = encoders_in(features) if features.is_dir() else []
+    for kind in kinds:
+        own = [one for one in there if one.kind == {"speech": "audio"}.get(kind, kind)]
+        if asked.says(kind) or not own:
+            name = asked.name if asked.says(kind) or kinds == [kind] else None
+            found.append(Encoding(kind, _completed(asked, features), name))
+        else:
+            found += _again(own, kind, asked)
+    return found
 
-    for name in asked.features:
+
+def _check(asked: EncodeOptions, only: Modality | None) -> None:
+    for name in asked.features or ():
         if name not in AUDIO_FEATURES:
             raise ValueError(f"--audio-feature {name!r} is none of {', '.join(AUDIO_FEATURES)}")
-    for part in comma_list(asked.context, "--context"):
+    for part in comma_list(asked.context, "--context") if asked.context is not None else ():
         if not part.isdigit() or not 1 <= int(part) <= MAX_CONTEXT:
             raise ValueError(
                 f"--context {part!r} is out of range; expected whole numbers from 1 to"
@@ -152,24 +250,106 @@ def checked(asked: EncodeOptions, features: Path) -> EncodeOptions:
         raise ValueError(
             f"--device {asked.device!r} is not understood; expected cpu, cuda or cuda:N"
         )
+    if asked.layers is not None and (asked.layer is not None or asked.audio_feature is not None):
+        raise ValueError(
+            "--layers makes each of them an encoder of its own; leave out --layer and"
+            " --audio-feature"
+        )
+    other: Modality = "text" if only == "speech" else "speech"
+    if only is not None and asked.says(other):
+        said = [f"--{name.replace('_', '-')}" for name in _SAYS[other] if getattr(asked, name)]
+        raise ValueError(f"--{only}-only with {said[0]}, which is of the {other}")
     for fault in option_faults(asked):
         raise ValueError(fault)
+
+
+def _completed(asked: EncodeOptions, features: Path) -> EncodeOptions:
+    """The same with what `published`, `auto` and defaults mean here."""
+    from mmm.device import resolve_precision
+
+    audio_encoder = asked.audio_encoder or _BUILT_IN["speech"]
     return dataclasses.replace(
         asked,
-        audio_encoder=_found(asked.audio_encoder, "speech"),
-        text_encoder=_found(asked.text_encoder, "text"),
-        frame_rate=kept_frame_rate(features, asked.audio_encoder, asked.frame_rate),
+        audio_encoder=_found(audio_encoder, "speech"),
+        text_encoder=_found(asked.text_encoder or _BUILT_IN["text"], "text"),
+        frame_rate=kept_frame_rate(features, audio_encoder, asked.frame_rate),
         precision=resolve_precision(asked.precision, asked.device),
     )
 
 
-def pinned(options: EncodeOptions, speech: SpeechEncoder, text: TextEncoder) -> EncodeOptions:
-    """With the revisions that were found here, so that other machines take the same."""
-    return dataclasses.replace(
-        options,
-        audio_revision=speech.recipe("hidden_state").get("revision"),
-        text_revision=text.recipe().get("revision"),
-    )
+def _again(own: Sequence[NamedEncoder], kind: Modality, asked: EncodeOptions) -> list[Encoding]:
+    """The folder's own encoders once more; layers of one model in one pass."""
+    found: list[Encoding] = []
+    done: set[Path] = set()
+    for one in own:
+        if one.layers is not None and asked.features is None:
+            if one.layers not in done:
+                done.add(one.layers)
+                options = _as_recorded(one, asked)
+                layers = one.stores[one.layers]["layer"]
+                options = dataclasses.replace(options, layer=None, layers=layers)
+                found.append(Encoding(kind, options))
+            continue
+        found.append(Encoding(kind, _as_recorded(one, asked), asked.name or one.name))
+    return found
+
+
+def _as_recorded(encoder: NamedEncoder, asked: EncodeOptions) -> EncodeOptions:
+    """The options that make an encoder again."""
+    from mmm.device import resolve_precision
+
+    recipe = encoder.recipe
+    if encoder.kind == "audio":
+        options = dataclasses.replace(
+            asked,
+            audio_encoder=recipe["encoder"],
+            layer=recipe.get("layer"),
+            frame_rate=recipe.get("frame_rate_hz"),
+            num_mels=recipe.get("num_mels"),
+            audio_revision=recipe.get("revision"),
+            chunk_seconds=recipe.get("chunk_s"),
+            audio_feature=asked.audio_feature or ",".join(encoder.audio_features),
+        )
+    else:
+        options = dataclasses.replace(
+            asked,
+            text_encoder=recipe["encoder"],
+            text_width=recipe.get("width"),
+            max_tokens=recipe.get("max_tokens"),
+            text_revision=recipe.get("revision"),
+            context=asked.context or ",".join(map(str, encoder.contexts)),
+        )
+    if asked.precision not in ("auto", recipe.get("precision", asked.precision)):
+        raise ValueError(
+            f"--precision {asked.precision}: {encoder.name} was made with"
+            f" {recipe['precision']}; name the encoder, and what it makes is another one beside it"
+        )
+    recorded = recipe.get("precision", "float32")
+    return dataclasses.replace(options, precision=resolve_precision(recorded, asked.device))
+
+
+def comma_list(text: str, option: str) -> list[str]:
+    """`a,b` -> ["a", "b"]. Raises ValueError where nothing is named."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
+        raise ValueError(f"{option} is empty; expected names divided by commas")
+    return list(dict.fromkeys(parts))
+
+
+def pinned(
+    options: EncodeOptions, encoder: SpeechEncoder | TextEncoder, kind: Modality
+) -> EncodeOptions:
+    """With the revision that was found here, so that other machines take the same."""
+    revision = recipe_of(encoder, kind).get("revision")
+    if kind == "speech":
+        return dataclasses.replace(options, audio_revision=revision)
+    return dataclasses.replace(options, text_revision=revision)
+
+
+def recipe_of(encoder: SpeechEncoder | TextEncoder, kind: Modality) -> Recipe:
+    """Of one of its features, the context of text aside."""
+    made: Callable[..., Recipe] = encoder.recipe
+    return made(AUDIO_FEATURES[0]) if kind == "speech" else made()
 
 
 def _found(encoder: str, kind: str) -> str:

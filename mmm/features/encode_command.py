@@ -3,10 +3,11 @@ the fault as printed.
 """
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Literal
 
-from mmm.features.recipe import AUDIO_FEATURES, CONTEXTS, Recipe
+from mmm.features.recipe import AUDIO_FEATURES, CONTEXTS, LAYERS, Recipe, belongs_to
 
 MANIFEST = Path("manifest.csv")  # where an error does not know which
 # Entries of a recipe, their options, and what the command takes where nothing is said: a default
@@ -28,12 +29,21 @@ def encode_command(
     *,
     contexts: Iterable[int] = (),
     audio_features: Iterable[str] = (),
+    only: Literal["audio", "text"] | None = None,
 ) -> str:
     """The command that encodes a manifest with the encoders of `recipes`, quoted for a shell.
 
     Contexts and audio features are those of the recipes, unless it is said which are wanted.
+    `only`: speech or text alone, by an encoder that the command names even where it is the default.
     """
-    options = encode_options(recipes, contexts=contexts, audio_features=audio_features)
+    made = list(recipes)
+    if only is not None:
+        made = [recipe for recipe in made if recipe.get("kind") == only]
+    options = encode_options(made, contexts=contexts, audio_features=audio_features)
+    for kind, option in (("audio", "--audio-encoder"), ("text", "--text-encoder")):
+        if made and only == kind and option not in options:
+            options = [option, made[0]["encoder"], *options]
+    options += {"audio": ["--speech-only"], "text": ["--text-only"], None: []}[only]
     return shlex.join(["mmm", "encode", str(manifest), "--features", str(features), *options])
 
 
@@ -43,7 +53,9 @@ def encode_options(
     contexts: Iterable[int] = (),
     audio_features: Iterable[str] = (),
 ) -> list[str]:
-    """The options of the command; where a folder holds several encoders of a kind, of the first."""
+    """The options of the command. Of several encoders of a kind it names none: without their
+    options the command takes those that the folder holds.
+    """
     made = list(recipes)
     audio, text = (
         [recipe for recipe in made if recipe.get("kind") == kind] for kind in ("audio", "text")
@@ -68,23 +80,27 @@ def encode_options(
     if precisions:  # `auto` is another one on another machine
         words += ["--precision", precisions[0]]
         words += ["--device", "cuda"] if precisions[0] == "fp16" else []
-    kept = set(audio_features) or {recipe["feature"] for recipe in audio if "feature" in recipe}
+    held = {recipe["feature"] for recipe in audio if "feature" in recipe} - {LAYERS}
+    kept = set(audio_features) or (held if speech else set())
     if kept and kept != set(AUDIO_FEATURES):
         words += ["--audio-feature", ",".join(name for name in AUDIO_FEATURES if name in kept)]
-    wanted = set(contexts) or {recipe["context"] for recipe in text if "context" in recipe}
+    held_contexts = {recipe["context"] for recipe in text if "context" in recipe}
+    wanted = set(contexts) or (held_contexts if written else set())
     if wanted and wanted != set(CONTEXTS):
         words += ["--context", ",".join(map(str, sorted(wanted)))]
     return words
 
 
-def _merged(recipes: list[Recipe]) -> Recipe:
-    """What the stores of the first encoder say of it together: each leaves out what does not touch
-    its features.
+def _merged(recipes: Sequence[Recipe]) -> Recipe:
+    """What the stores of one encoder say of it together: each leaves out what does not touch its
+    features. Nothing where there are several encoders.
     """
+    frames = [recipe for recipe in recipes if recipe.get("feature") in (None, AUDIO_FEATURES[0])]
     merged: Recipe = {}
-    for recipe in recipes:
-        if recipe["encoder"] == recipes[0]["encoder"]:
-            merged = {**recipe, **merged}
+    for recipe in [*frames, *recipes]:
+        if not belongs_to((frames or list(recipes))[0], recipe):
+            return {}
+        merged = {**recipe, **merged}
     return merged
 
 

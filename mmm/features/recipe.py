@@ -5,6 +5,9 @@ from typing import Literal, TypedDict
 from mmm.files import sha256_of_json
 
 AUDIO_FEATURES = ("hidden_state", "extract_feature")
+# The pooled vectors of several layers: L means over all frames, then L deviations, in the place of
+# frames, (2 L, D).
+LAYERS = "layers"
 CONTEXTS = (1, 2, 3, 4, 5)  # utterances, the current one included
 MAX_CONTEXT = CONTEXTS[-1]
 
@@ -36,3 +39,25 @@ class Recipe(TypedDict, total=False):
 def recipe_hash(recipe: Recipe) -> str:
     """Name of the folder that a recipe's features live in (16 hex digits)."""
     return sha256_of_json(recipe)[:16]
+
+
+def identity_of(recipe: Recipe) -> str:
+    """16 hex digits that stand for an encoder, whichever of its features or contexts it is."""
+    core: Recipe = {**recipe}
+    core.pop("feature", None)
+    core.pop("context", None)
+    return recipe_hash(core)
+
+
+def belongs_to(encoder: Recipe, recipe: Recipe) -> bool:
+    """Whether a store of `recipe` is of the encoder that made one of `encoder`.
+
+    Features of convolutions have no layer, and pooled vectors of all layers no frame rate: those
+    are every layer's.
+    """
+    names = (encoder.keys() | recipe.keys()) - {"context", "feature"}
+    if recipe.get("feature") != encoder.get("feature"):
+        names -= {"layer"}
+    if LAYERS in (recipe.get("feature"), encoder.get("feature")):
+        names -= {"frame_rate_hz"}
+    return all(encoder.get(name) == recipe.get(name) for name in names)

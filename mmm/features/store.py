@@ -19,7 +19,6 @@ import contextlib
 import io
 import json
 import shlex
-import warnings
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,9 +29,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mmm.features.checksums import Checksums, header_checksum, read_checksums
-from mmm.features.encode_command import MANIFEST, encode_command, encode_options
-from mmm.features.recipe import AUDIO_FEATURES, CONTEXTS, Recipe, recipe_hash
-from mmm.files import Unchecked
+from mmm.features.encode_command import MANIFEST, encode_command
+from mmm.features.recipe import AUDIO_FEATURES, CONTEXTS, Recipe, belongs_to, recipe_hash
 
 AUDIO_HASH_BYTES = 16
 LARGE_FILES = ("values.npy", "pooled.npy")
@@ -84,7 +82,14 @@ class DamagedStore(ValueError):
 
 
 def _damaged(store: Path, what: str, manifest: Path) -> DamagedStore:
-    command = encode_command(manifest, store.parent, _recipes_to_make(store))
+    recipes = _recipes_to_make(store)
+    own = next((recipe for recipe in recipes if recipe_hash(recipe) == store.name), None)
+    others = [one for one in recipes if own is not None and one["kind"] == own["kind"]]
+    only = None
+    if own is not None and not all(belongs_to(own, one) for one in others):
+        # Of several encoders those that are still there would be taken.
+        recipes, only = [one for one in others if belongs_to(own, one)], own["kind"]
+    command = encode_command(manifest, store.parent, recipes, only=only)
     return DamagedStore(
         f"{what}; make it again: {shlex.join(['rm', '-r', str(store)])} && {command}"
     )
@@ -248,79 +253,3 @@ def _recipes_to_make(store: Path) -> list[Recipe]:
         if "context" in recipe:
             neighbours += [{**recipe, "context": number} for number in CONTEXTS]
     return found + [recipe for recipe in neighbours if recipe_hash(recipe) == store.name][:1]
-
-
-def find_store(
-    features_dir: Path, kind: str, manifest: Path = MANIFEST, **wanted: object
-) -> FeatureStore:
-    """The one store of `kind` with the recipe entries `wanted`.
-
-    Raises FileNotFoundError or ValueError, saying what is there and with which command `manifest`
-    is encoded. Warns, once, of a folder with stores that have no checksums.
-    """
-    every = list_recipes(features_dir, manifest)
-    recipes = {path: recipe for path, recipe in every.items() if recipe["kind"] == kind}
-    matching = [
-        path
-        for path, recipe in recipes.items()
-        if all(recipe.get(name) == value for name, value in wanted.items())
-    ]
-    (name, value), *_ = wanted.items()
-    if not matching:
-        there = ", ".join(sorted({str(recipe.get(name)) for recipe in recipes.values()})) or "none"
-        lacking = {"contexts": [value]} if kind == "text" else {"audio_features": [value]}
-        command = encode_command(
-            manifest,
-            features_dir,
-            every.values(),
-            **lacking,  # type: ignore[arg-type]
-        )
-        raise FileNotFoundError(
-            f"no {kind} features for {name}={value} in {features_dir}/ (found: {there}); run:"
-            f" {command}"
-        )
-    if len(matching) > 1:
-        raise ValueError(
-            f"{features_dir}/ holds {kind} features of {len(matching)} encoders for {name}={value};"
-            " keep one of each kind in a folder, and encode with the other into another"
-            f" one\n{_how_to_keep_one(recipes, matching)}"
-        )
-    store = open_store(matching[0], manifest)
-    if store.checksums is None and features_dir.absolute() not in _told:
-        _told.add(features_dir.absolute())
-        command = encode_command(manifest, features_dir, every.values())
-        warnings.warn(
-            f"{features_dir}: features of an earlier version have no checksums and are read"
-            f" unchecked; to add them without encoding again what is unchanged, run: {command}",
-            Unchecked,
-            stacklevel=2,
-        )
-    return store
-
-
-_told: set[Path] = set()  # folders of which this process has warned
-
-
-def _how_to_keep_one(recipes: dict[Path, Recipe], found: Sequence[Path]) -> str:
-    """For each of these stores the command that removes those that do not go with it."""
-    lines = []
-    for kept in found:
-        made: Recipe = {**recipes[kept]}
-        made.pop("context", None)
-        made.pop("feature", None)
-        others = [
-            str(path) for path, recipe in recipes.items() if not _go_together(recipes[kept], recipe)
-        ]
-        named = shlex.join([made["encoder"], *encode_options([made])])
-        lines.append(f"  to keep {named}, run: {shlex.join(['rm', '-r', *others])}")
-    return "\n".join(lines)
-
-
-def _go_together(one: Recipe, other: Recipe) -> bool:
-    """Whether two stores of a kind are of one encoder: context and feature differ, and features of
-    convolutions have no layer.
-    """
-    names = (one.keys() | other.keys()) - {"context", "feature"}
-    if one.get("feature") != other.get("feature"):
-        names -= {"layer"}
-    return all(one.get(name) == other.get(name) for name in names)

@@ -17,6 +17,7 @@ from mmm.encoders.make import speech_encoder_of, text_encoder_of
 from mmm.features.store import Encoded, encoded
 from mmm.training.batches import Batch, without_input
 from mmm.training.evaluate import forward
+from mmm.training.vectors import speech_vector
 
 _BATCH_SIZE = 32
 _REMEMBERED_CLIPS = 256  # in one call of predict_many, where earlier turns come again and again
@@ -153,7 +154,9 @@ class Predictor:
     def _inputs(
         self, member: Bundle, utterances: Sequence[Utterance], hear: Callable[[Audio], Speech]
     ) -> Batch:
-        config, dims, feature = member.config, member.dims, member.audio_recipe["feature"]
+        config, dims, recipe = member.config, member.dims, member.audio_recipe
+        feature = recipe["feature"]
+        pooling = config.pooling or "mean", config.layer_mix or "one"
         speech: list[npt.NDArray[np.float16]] = []
         speech_masks: list[npt.NDArray[np.bool_]] = []
         words: list[npt.NDArray[np.float16]] = []
@@ -166,7 +169,9 @@ class Predictor:
                 mask = np.zeros(config.context, dtype=bool)
                 for place, clip in enumerate([audio, *(clip for clip, _ in earlier)]):
                     if clip is not None:
-                        vectors[place], mask[place] = hear(clip).features[feature].pooled, True
+                        heard_clip = hear(clip).features[feature]
+                        vectors[place] = speech_vector(heard_clip, recipe, *pooling)
+                        mask[place] = True
                 speech.append(vectors)
                 speech_masks.append(mask)
                 words.append(tokens.pooled)

@@ -13,8 +13,8 @@ from torch import Tensor
 from mmm.features.store import FeatureStore
 from mmm.manifest import Manifest
 from mmm.training.config import Dims, TrainConfig
-from mmm.training.features import Features
-from mmm.training.gpu_features import gather, source
+from mmm.training.features import Features, vectors_key
+from mmm.training.gpu_features import Made, gather, source
 from mmm.training.scaling import frame_statistics, pooled_statistics
 
 # Positions, padding included, whose activations a training step holds at once. On a CPU larger
@@ -111,17 +111,22 @@ class SplitData:
         An input that is left out stays the zeros that it is.
         """
         features, config = self.features, self.config
-        key = (config.is_pooled, hashlib.sha256(self.indices.numpy().tobytes()).digest())
+        rows = hashlib.sha256(self.indices.numpy().tobytes()).digest()
+        key = (config.is_pooled, vectors_key(config), rows)
         if key not in features.statistics:
-            of = pooled_statistics if config.is_pooled else frame_statistics
             found = features.statistics[key] = {}
-            for name, store, rows in (
+            for name, store, store_rows in (
                 ("speech", features.speech, features.speech_rows),
                 ("text", features.text, features.text_rows),
             ):
-                found[f"{name}_mean"], found[f"{name}_deviation"] = of(
-                    store, rows[self.indices].numpy()
-                )
+                chosen_rows = store_rows[self.indices].numpy()
+                if config.is_pooled:
+                    store.check("pooled")
+                    vectors = features.vectors(config) if name == "speech" else store.pooled
+                    of_rows = pooled_statistics(vectors, chosen_rows)
+                else:
+                    of_rows = frame_statistics(store, chosen_rows)
+                found[f"{name}_mean"], found[f"{name}_deviation"] = of_rows
         chosen = ("speech", "text") if config.inputs == "both" else (config.inputs,)
         return {
             name: values
@@ -162,7 +167,8 @@ class SplitData:
         if config.is_pooled:
             turns = features.turns[utterances]
             speech_mask = (turns >= 0).to(device, non_blocking=True)
-            speech = _pooled(features.speech, features.speech_rows[turns.clamp(min=0)], device)
+            speech_rows = features.speech_rows[turns.clamp(min=0)]
+            speech = self._speech_vectors(speech_rows, device)
             speech = torch.where(speech_mask.unsqueeze(-1), speech, 0.0)
             text = _pooled(features.text, text_rows, device)
             text_mask = torch.ones(*text_rows.shape, 1, dtype=torch.bool, device=device)
@@ -181,6 +187,14 @@ class SplitData:
         return Batch(
             speech, speech_mask, text, text_mask, self.labels[rows].to(device, non_blocking=True)
         )
+
+    def _speech_vectors(self, rows: Tensor, device: torch.device) -> Tensor:
+        """(..., V) of rows (...) of the speech store."""
+        store, vectors = self.features.speech, self.features.vectors(self.config)
+        if vectors is store.pooled:
+            return _pooled(store, rows, device)
+        made = source(store, "pooled", device, Made(vectors_key(self.config), vectors))
+        return gather(made, rows.flatten(), device).view(*rows.shape, -1)
 
 
 def without_input(values: Tensor, mask: Tensor, config: TrainConfig) -> tuple[Tensor, Tensor]:

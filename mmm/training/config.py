@@ -3,9 +3,9 @@
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, NamedTuple, cast
 
-from mmm.features.recipe import AUDIO_FEATURES, MAX_CONTEXT
+from mmm.features.recipe import AUDIO_FEATURES, LAYERS, MAX_CONTEXT
 from mmm.setting import Field, Setting, fields_of
 
 # Settings by name: the flat mapping a space suggests, a ledger keeps and `make_config` checks.
@@ -17,6 +17,9 @@ LABEL_POLICIES = ("expand", "first", "drop", "soft", "published")
 ACCUMULATIONS = ("exact", "published")
 INPUTS = ("both", "speech", "text")
 SCALINGS = ("standard", "none")
+POOLINGS = ("mean", "mean_std")
+LAYER_MIXES = ("one", "mean", "learned")
+_POOLED = ("vanilla_concat", "three_way_concat", "linear")
 PUBLISHED_SPEECH_POSITIONS = 512  # about 10 s of Wav2Vec2 frames
 PUBLISHED_TEXT_POSITIONS = 128
 # Settings that only some architectures have, with their defaults; elsewhere they must be left out.
@@ -27,6 +30,8 @@ _ONLY: dict[str, tuple[ParamValue, tuple[str, ...]]] = {
     "heads": (8, ("cross_attention",)),
     "width": (256, ("vanilla_concat", "three_way_concat", "mlp_mixer")),
     "c": (0.01, ("linear",)),
+    "pooling": ("mean", _POOLED),
+    "layer_mix": ("one", _POOLED),
 }
 # What decides how a fusion system is trained step by step; the linear one is solved instead.
 _STEPWISE = (
@@ -66,6 +71,24 @@ class TrainConfig:
         str,
         Setting("hidden_state or extract_feature \\[hidden_state].", choices=AUDIO_FEATURES),
     ] = "hidden_state"
+    # Encoders by their names in the features folder; None: the only one of their kind.
+    speech: Annotated[str | None, Setting("Speech encoder, by its name in the folder.")] = None
+    text: Annotated[str | None, Setting("Text encoder, by its name in the folder.")] = None
+    pooling: Annotated[
+        str | None,
+        Setting(
+            "Concat systems: mean of the frames, or mean_std: mean and deviation \\[mean].",
+            choices=POOLINGS,
+        ),
+    ] = None
+    layer_mix: Annotated[
+        str | None,
+        Setting(
+            "Concat systems: one layer, the mean of all that were encoded, or learned weights"
+            " \\[one].",
+            choices=LAYER_MIXES,
+        ),
+    ] = None
     num_blocks: Annotated[int | None, Setting("mlp_mixer: blocks \\[1].", 1)] = None
     residual: str | None = None
     layers: Annotated[int | None, Setting("cross_attention: layers \\[1].", 1)] = None
@@ -138,7 +161,14 @@ class TrainConfig:
     @property
     def is_pooled(self) -> bool:
         """Whether the model takes one vector an utterance rather than a sequence."""
-        return self.architecture in ("vanilla_concat", "three_way_concat", "linear")
+        return self.architecture in _POOLED
+
+    @property
+    def features_key(self) -> "FeaturesKey":
+        """Which features of a folder these settings are trained on."""
+        is_mixed = self.layer_mix not in (None, "one")
+        feature = LAYERS if is_mixed else self.audio_feature
+        return FeaturesKey(feature, self.context, self.speech, self.text)
 
     def params(self) -> dict[str, ParamValue]:
         """The settings that apply, as a flat dict."""
@@ -150,6 +180,15 @@ class TrainConfig:
         }
 
 
+class FeaturesKey(NamedTuple):
+    """What names the features of a run in their folder."""
+
+    audio_feature: str
+    context: int
+    speech: str | None = None
+    text: str | None = None
+
+
 @dataclass(frozen=True)
 class Dims:
     """Sizes that the data decide, never a literal in a model."""
@@ -159,6 +198,7 @@ class Dims:
     speech_positions: int
     text_positions: int
     num_classes: int
+    speech_layers: int = 1  # that lie side by side in a speech vector
 
 
 _PUBLISHED: Params = {
@@ -259,6 +299,13 @@ def make_config(params: Params) -> TrainConfig:
         given.setdefault("input_scaling", "standard")
     else:
         given.setdefault("classifier_hidden", 768 if architecture == "three_way_concat" else 512)
+    if given.get("layer_mix", "one") != "one":
+        if architecture == "linear" and given["layer_mix"] == "learned":
+            faults.append("layer_mix='learned' does not apply to linear, which is solved")
+        if given.get("audio_feature", AUDIO_FEATURES[0]) != AUDIO_FEATURES[0]:
+            faults.append(
+                f"layer_mix={given['layer_mix']!r} mixes layers; audio_feature must be hidden_state"
+            )
     given.setdefault("shuffle", not given.get("weighted_sampling", False))
     if given.get("weighted_sampling") is True and given["shuffle"] is True:
         faults.append(
@@ -282,7 +329,9 @@ def _faults(name: str, value: ParamValue, field: Field) -> Iterator[str]:
         if not isinstance(value, bool):
             yield f"{shown} is neither true nor false"
     elif field.kind is str:
-        if value not in setting.choices:
+        if not setting.choices and not isinstance(value, str):
+            yield f"{shown} is no name"
+        elif setting.choices and value not in setting.choices:
             yield f"{shown} is none of {', '.join(setting.choices)}"
     elif isinstance(value, bool) or not isinstance(
         value, int if field.kind is int else int | float

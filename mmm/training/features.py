@@ -11,9 +11,12 @@ from torch import Tensor
 
 from mmm.features.clips import hash_clips
 from mmm.features.encode_command import encode_command
-from mmm.features.store import FeatureStore, find_store, list_recipes
+from mmm.features.named import find_store, find_store_of
+from mmm.features.recipe import Recipe
+from mmm.features.store import FeatureStore, list_recipes
 from mmm.manifest import Manifest, speech_key, text_key
 from mmm.training.config import Dims, TrainConfig
+from mmm.training.vectors import Vector, num_layers, speech_vectors
 
 # Published.
 _SPEECH_POSITIONS = 512  # about 10 s of Wav2Vec2 frames
@@ -41,19 +44,60 @@ class Features:
     max_text_length: int
     # What was computed once: statistics of training rows, by whether they are of pooled vectors,
     # and by the rows.
-    statistics: dict[tuple[bool, bytes], dict[str, Tensor]] = field(
+    statistics: dict[tuple[bool, str, bytes], dict[str, Tensor]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+    _vectors: dict[str, Vector] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def vectors(self, config: TrainConfig) -> Vector:
+        """(M, V) the vector of each row of the speech store, for the pooled systems."""
+        key = vectors_key(config)
+        if key not in self._vectors:
+            pooling, mix = config.pooling or "mean", config.layer_mix or "one"
+            self._vectors[key] = speech_vectors(self.speech, pooling, mix)
+        return self._vectors[key]
+
+
+def vectors_key(config: TrainConfig) -> str:
+    """What vectors of a store differ in."""
+    return f"{config.pooling} {config.layer_mix}"
 
 
 def load_features(
-    manifest: Manifest, features_dir: Path, audio_feature: str, context: int
+    manifest: Manifest,
+    features_dir: Path,
+    audio_feature: str,
+    context: int,
+    speech: str | None = None,
+    text: str | None = None,
 ) -> Features:
-    """Map the stores. Raises FileNotFoundError or ValueError, saying what is missing and what to
-    run.
+    """Map the stores of the encoders `speech` and `text`, by name or identity; None: the only one
+    of its kind. Raises FileNotFoundError or ValueError, saying what is missing and what to run.
     """
-    speech = find_store(features_dir, "audio", manifest.path, feature=audio_feature)
-    text = find_store(features_dir, "text", manifest.path, context=context)
+    return _lined_up(
+        manifest,
+        features_dir,
+        find_store(features_dir, "audio", manifest.path, name=speech, feature=audio_feature),
+        find_store(features_dir, "text", manifest.path, name=text, context=context),
+    )
+
+
+def load_features_of(
+    manifest: Manifest, features_dir: Path, speech: Recipe, text: Recipe
+) -> Features:
+    """Of exactly these recipes, whatever they are called in the folder. Raises as `load_features`,
+    where a folder has other features saying what they differ in.
+    """
+    speech_store, text_store = (
+        find_store_of(features_dir, recipe, manifest.path) for recipe in (speech, text)
+    )
+    return _lined_up(manifest, features_dir, speech_store, text_store)
+
+
+def _lined_up(
+    manifest: Manifest, features_dir: Path, speech: FeatureStore, text: FeatureStore
+) -> Features:
+    context = text.recipe["context"]
     indices = range(len(manifest.utterances))
     recipes = list_recipes(features_dir).values()
     again = f"run: {encode_command(manifest.path, features_dir, recipes)}"
@@ -137,6 +181,12 @@ def dims_of(features: Features, config: TrainConfig) -> Dims:
     speech, text = _SPEECH_POSITIONS, _TEXT_POSITIONS
     if config.masked:
         speech, text = min(speech, features.max_speech_length), min(text, features.max_text_length)
+    width = features.vectors(config).shape[1] if config.is_pooled else features.speech.width
     return Dims(
-        features.speech.width, features.text.width, speech, text, len(features.manifest.classes)
+        width,
+        features.text.width,
+        speech,
+        text,
+        len(features.manifest.classes),
+        num_layers(features.speech.recipe, config.layer_mix),
     )

@@ -8,8 +8,10 @@ memory and sent while the device still computes.
 import contextlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -22,24 +24,37 @@ _SHARE = 0.5  # of what is free, at most
 _resident: dict[tuple[Path, str, torch.device], Tensor] = {}
 
 
+class Made(NamedTuple):
+    """An array that was made of a store, (n, D), and what distinguishes it from others."""
+
+    name: str
+    array: npt.NDArray[np.float16]
+
+
 def fits(needed_bytes: int, free_bytes: int) -> bool:
     """Whether so much may be put on a device that has so much free."""
     return needed_bytes <= min(free_bytes - _MARGIN_BYTES, _SHARE * free_bytes)
 
 
-def source(store: FeatureStore, name: Literal["values", "pooled"], device: torch.device) -> Tensor:
-    """`values` or `pooled` of a store, (n, D) float16: on the device where that is a GPU with room,
-    else on the host.
+def source(
+    store: FeatureStore,
+    name: Literal["values", "pooled"],
+    device: torch.device,
+    made: Made | None = None,
+) -> Tensor:
+    """`values` or `pooled` of a store, or what was `made` of them, (n, D) float16: on the device
+    where that is a GPU with room, else on the host.
     """
-    array = getattr(store, name)
+    array = getattr(store, name) if made is None else made.array
     host = torch.from_numpy(array)
     if device.type != "cuda":
         return host
-    key = (store.path, name, device)
+    key = (store.path, name if made is None else made.name, device)
     if key not in _resident:
         _resident[key] = host
         if fits(array.nbytes, torch.cuda.mem_get_info(device)[0]):
-            store.check(name)
+            if made is None:
+                store.check(name)
             with contextlib.suppress(torch.OutOfMemoryError):  # another process saw the same room
                 _resident[key] = host.to(device)
     return _resident[key]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mmm.metrics import Metrics, value_of
 from mmm.models import SYSTEMS
+from mmm.models.layer_mix import LayerMix
 from mmm.models.scaled import Scaled
 from mmm.training.adamw import AdamW, Optimizer
 from mmm.training.batches import SplitData
@@ -62,8 +63,11 @@ def build_model(config: TrainConfig, dims: Dims) -> nn.Module:
     not fit.
     """
     known = {**asdict(config), **asdict(dims)}
+    known["speech_width"] = dims.speech_width // dims.speech_layers
     chosen = {name: known[name] for name in _MADE_WITH[config.architecture]}
-    head = SYSTEMS[config.architecture](**chosen)
+    head: nn.Module = SYSTEMS[config.architecture](**chosen)
+    if dims.speech_layers > 1:
+        head = LayerMix(head, num_layers=dims.speech_layers)
     if config.input_scaling == "none":
         return head
     return Scaled(

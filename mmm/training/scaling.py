@@ -17,12 +17,11 @@ _CHUNK = 16_384  # rows of (n, D) at once
 _CONSTANT = 1e-9
 
 
-def pooled_statistics(store: FeatureStore, rows: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """Mean and deviation (D,) float32 of the pooled vectors of a store's rows (n,); each row counts
-    once.
-    """
-    store.check("pooled")
-    return _statistics(store.pooled, np.unique(rows))
+def pooled_statistics(
+    vectors: npt.NDArray[np.float16], rows: npt.NDArray[np.int64]
+) -> tuple[Tensor, Tensor]:
+    """Mean and deviation (D,) float32 of rows (n,) of vectors (M, D); each row counts once."""
+    return _statistics(vectors, np.unique(rows))
 
 
 def frame_statistics(store: FeatureStore, rows: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:

@@ -1,14 +1,22 @@
 """The command `mmm-search encode`."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmm.cli.encode import FeaturesDir, ManifestPath, SkipBad, encode_manifest
+from mmm.cli.encode import (
+    FeaturesDir,
+    ManifestPath,
+    SkipBad,
+    SpeechOnly,
+    TextOnly,
+    encode_manifest,
+    only_one,
+)
 from mmm.cli.options import options_of
-from mmm.encoders.options import EncodeOptions
+from mmm.encoders.options import EncodeOptions, Modality
 from mmm.training.config import Params
 
 if TYPE_CHECKING:
@@ -20,6 +28,8 @@ def encode(
     manifest: ManifestPath,
     features: FeaturesDir,
     given: Params,
+    speech_only: SpeechOnly = False,
+    text_only: TextOnly = False,
     skip_bad: SkipBad = False,
     workers: Annotated[
         int | None,
@@ -45,7 +55,7 @@ def encode(
         )
 
     @contextlib.contextmanager
-    def runners(options: EncodeOptions) -> Iterator[tuple["Runner", "Runner"]]:
+    def runners() -> Iterator[Callable[[EncodeOptions, Modality], "Runner"]]:
         from mmm.device import cpus_here
         from search.cluster.connect import connect, disconnect
         from search.cluster.encode import run_on_ray
@@ -53,13 +63,12 @@ def encode(
         num_actors = workers or (max(1, int(gpus)) if gpus else cpus_here())
         connect(address, num_actors, gpus, {"CPU": float(num_actors), "GPU": gpus})
         try:
-            yield (
-                run_on_ray(options, "speech", num_actors, gpus),
-                run_on_ray(options, "text", num_actors, gpus),
-            )
+            yield lambda options, kind: run_on_ray(options, kind, num_actors, gpus)
         finally:
             disconnect()
 
     if gpus and given["precision"] == "auto":
         given = {**given, "precision": "bf16"}  # of the cluster's GPUs, which need not be here
-    encode_manifest(manifest, features, given, "cuda" if gpus else "cpu", skip_bad, runners)
+    given = {**given, "device": "cuda" if gpus else "cpu"}
+    only = only_one(speech_only, text_only)
+    encode_manifest(manifest, features, given, only, skip_bad, runners, is_here=False)

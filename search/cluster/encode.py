@@ -14,15 +14,10 @@ import ray
 
 from mmm.encoders import SpeechEncoder, TextEncoder
 from mmm.encoders.jobs import Job, Result, Runner
-from mmm.encoders.options import EncodeOptions
+from mmm.encoders.options import EncodeOptions, recipe_of
 from mmm.features.recipe import Recipe
 
 _AHEAD = 2  # batches an actor has: one that it encodes, one that waits, so that it never does
-
-
-def recipe_of(encoder: SpeechEncoder | TextEncoder, kind: Literal["speech", "text"]) -> Recipe:
-    arguments = ("hidden_state",) if kind == "speech" else ()
-    return encoder.recipe(*arguments)
 
 
 class _Encoder:

@@ -224,6 +224,7 @@ class Orders:
 
     def _order(self, trial: Trial) -> Order:
         spec = self.spec
+        key = spec.features_key(make_config(trial.settings))
         return Order(
             sweep=str(self.ledger.folder.resolve()),
             number=trial.number,
@@ -234,6 +235,8 @@ class Orders:
             device=self.device,
             rungs=spec.rungs,
             precision=self._precision(trial.architecture),
+            speech=key.speech,
+            text=key.text,
             checkpoints=trial.checkpoints,
         )
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar, cast
 
+from mmm.features.recipe import Recipe
 from mmm.metrics import Metrics
 from mmm.training.config import Params, ParamValue
 from search.ledger.spec import SweepSpec
@@ -224,7 +225,7 @@ class StoreDigest:
     encoder: str
     digest: str
     path: str
-    recipe: Mapping[str, object] | None = None  # None: an earlier version wrote it
+    recipe: Recipe | None = None  # None: an earlier version wrote it
     content: Mapping[str, str] | None = None  # by split, of those that trials may ask for
 
 

@@ -4,12 +4,12 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Self
+from typing import Annotated, Self, TypedDict
 from urllib.parse import urlsplit, urlunsplit
 
 from mmm.metrics import OBJECTIVES
 from mmm.setting import Setting
-from mmm.training.config import SCALINGS, Params
+from mmm.training.config import SCALINGS, FeaturesKey, Params, ParamValue, TrainConfig
 from search.ledger.durations import parse_duration
 
 REPEATS = ("new-seed", "reuse")
@@ -25,6 +25,21 @@ def parse_packs(text: str) -> int | None:
             " example 8"
         )
     return 1 if text == "off" else int(text)
+
+
+class SpeechEncoderThere(TypedDict):
+    """What a sweep's features folder had of a speech encoder."""
+
+    identity: str  # hash of its recipe
+    features: list[str]
+    has_layers: bool  # whether pooled vectors of several layers are there, to be mixed
+
+
+class TextEncoderThere(TypedDict):
+    """What it had of a text encoder."""
+
+    identity: str
+    contexts: list[int]
 
 
 @dataclass(frozen=True)
@@ -125,6 +140,10 @@ class SweepSpec:
     # Speech features that the folder held when the sweep began, for spaces that look; None: older
     # sweeps.
     audio_features: list[str] | None = None
+    # Encoders that the folder held when the sweep began, by their names then: a sweep goes on with
+    # them, whatever they are called by now; None: older sweeps.
+    speech_encoders: dict[str, SpeechEncoderThere] | None = None
+    text_encoders: dict[str, TextEncoderThere] | None = None
     # Of trials whose space does not say; ledgers from before there was a choice have no entry, and
     # go on without scaling.
     input_scaling: Annotated[
@@ -151,6 +170,22 @@ class SweepSpec:
         """Whether a trial may fail for what it takes while it trains."""
         return self.max_ms_per_utterance is not None or self.max_memory_mb is not None
 
+    def features_key(self, config: TrainConfig) -> FeaturesKey:
+        """What names a trial's features: encoders by their recipes, not their names."""
+        key = config.features_key
+        return key._replace(
+            speech=self.speech_identity(key.speech), text=self.text_identity(key.text)
+        )
+
+    def speech_identity(self, name: ParamValue) -> str | None:
+        """The recipe of an encoder that a trial's settings name; where the sweep does not know it,
+        the name.
+        """
+        return _identity(self.speech_encoders, name)
+
+    def text_identity(self, name: ParamValue) -> str | None:
+        return _identity(self.text_encoders, name)
+
     def as_json(self) -> dict[str, object]:
         return dataclasses.asdict(self)
 
@@ -173,6 +208,18 @@ class SweepSpec:
             found.append(epoch)
             epoch *= self.factor
         return found
+
+
+def _identity(
+    encoders: Mapping[str, SpeechEncoderThere] | Mapping[str, TextEncoderThere] | None,
+    named: ParamValue,
+) -> str | None:
+    name = None if named is None else str(named)
+    if not encoders:
+        return name
+    if name is None:
+        return next(iter(encoders.values()))["identity"] if len(encoders) == 1 else None
+    return encoders[name]["identity"] if name in encoders else name
 
 
 def check_tracking_uri(uri: str) -> None:

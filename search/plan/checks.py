@@ -4,7 +4,8 @@ in one list for `run`, `resume` and `plan`.
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence, Set
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,16 +13,24 @@ import torch
 
 from mmm.device import cpus_here
 from mmm.features.encode_command import encode_command
-from mmm.features.store import list_recipes
+from mmm.features.named import Kind, NamedEncoder, choose, encoders_in
+from mmm.features.recipe import LAYERS
 from mmm.setting import option_faults
-from mmm.training.config import Params, ParamValue
+from mmm.training.config import Params
 from search.ledger.files import check_name
 from search.ledger.spec import SweepSpec, check_tracking_uri
 from search.space.enqueue import Point, as_params
 from search.space.load import check_space, load_space
-from search.space.settings import SettingsCheck, sweep_precisions, trial_config, with_features_there
+from search.space.settings import (
+    SettingsCheck,
+    sweep_precisions,
+    there_in,
+    trial_config,
+    with_features_there,
+)
 from spaces import Space
 
+_OPTIONS: Mapping[Kind, str] = {"text": "context", "audio": "audio-feature"}
 _MAX_PASSES = 10  # over a space, for faults of which each pass finds one
 
 
@@ -59,10 +68,11 @@ def check(
     spec = replace(spec, epochs=max(1, spec.epochs))  # told above, not once more of every setting
     has_features = Path(spec.features).is_dir()
     if settings_check is None:
+        if has_features:
+            with listed():
+                spec = with_features_there(spec)
         with listed():
             settings_check = _data_of(spec)
-        with listed():
-            spec = with_features_there(spec) if has_features else spec
     if not has_features:
         faults.append(
             f"{spec.features}: no such features folder; run:"
@@ -70,7 +80,7 @@ def check(
         )
     space, queue = None, list(spec.enqueue)
     with listed():
-        space = load_space(spec.space, spec.audio_features)
+        space = load_space(spec.space, there_in(spec))
     drawn: list[Params] = []
     if space is not None:
         drawn, found = _drawn_settings(space, spec)
@@ -180,36 +190,67 @@ def check_spec(spec: SweepSpec) -> None:
 
 def check_contexts(spec: SweepSpec, drawn: Sequence[Params]) -> None:
     """Raise FileNotFoundError naming every context and speech feature that a space needs and the
-    folder lacks, at once.
+    folder lacks, at once; ValueError where it does not say which encoder it means.
     """
-    recipes = list_recipes(Path(spec.features), Path(spec.manifest)).values()
-    held = {recipe["context"] for recipe in recipes if recipe["kind"] == "text"}
-    contexts = _lacking({settings.get("context", 1) for settings in drawn}, held)
-    held_features = {recipe["feature"] for recipe in recipes if recipe["kind"] == "audio"}
-    needed = {settings.get("audio_feature", "hidden_state") for settings in drawn}
-    features = _lacking(needed, held_features)
-    faults = [
-        f"no features for {option}={','.join(missing)}"
-        f" (found: {', '.join(sorted(map(str, there))) or 'none'})"
-        for option, missing, there in (
-            ("context", contexts, held),
-            ("audio-feature", features, held_features),
-        )
-        if missing
-    ]
-    if faults:
+    features, manifest = Path(spec.features), Path(spec.manifest)
+    encoders = encoders_in(features, manifest)
+    by_kind = {kind: [one for one in encoders if one.kind == kind] for kind in _OPTIONS}
+    wanted: dict[tuple[Kind, str | None], set[str]] = defaultdict(set)
+    for settings in drawn:
+        key = spec.features_key(trial_config(settings, spec))
+        wanted["audio", key.speech].add(key.audio_feature)
+        wanted["text", key.text].add(str(key.context))
+    lacking: dict[str, tuple[NamedEncoder | None, Kind, list[str]]] = {}
+    for (kind, name), needed in wanted.items():
+        encoder = choose(encoders, features, kind, name) if by_kind[kind] else None
+        held = set() if encoder is None else _held(encoder)
+        if needed - held:
+            of = f" of {encoder.name}" if encoder and len(by_kind[kind]) > 1 else ""
+            named = ",".join(sorted(needed - held))
+            found = ", ".join(sorted(held)) or "none"
+            fault = f"no features for {_OPTIONS[kind]}={named}{of} (found: {found})"
+            lacking[fault] = encoder, kind, sorted(needed - held)
+    if not lacking:
+        return
+    commands = _encode_what_lacks(manifest, features, encoders, list(lacking.values()))
+    raise FileNotFoundError(f"{features}/: {'; '.join(lacking)}; run: {' && '.join(commands)}")
+
+
+def _held(encoder: NamedEncoder) -> set[str]:
+    layers = {LAYERS} if encoder.layers is not None else set()
+    return {*encoder.audio_features, *map(str, encoder.contexts), *layers}
+
+
+def _encode_what_lacks(
+    manifest: Path,
+    features: Path,
+    encoders: Sequence[NamedEncoder],
+    lacking: Sequence[tuple[NamedEncoder | None, Kind, list[str]]],
+) -> list[str]:
+    """One command where each kind has one encoder, else one for each that lacks something."""
+    counts = Counter(one.kind for one in encoders)
+    if max(counts.values(), default=0) < 2:
+        recipes = [recipe for one in encoders for recipe in one.stores.values()]
+        lacks = {kind: values for _, kind, values in lacking}
         command = encode_command(
-            spec.manifest,
-            spec.features,
+            manifest,
+            features,
             recipes,
-            contexts=map(int, contexts),
-            audio_features=features,
+            contexts=map(int, lacks.get("text", [])),
+            audio_features=lacks.get("audio", []),
         )
-        raise FileNotFoundError(f"{spec.features}/: {'; '.join(faults)}; run: {command}")
-
-
-def _lacking(needed: Set[ParamValue], there: Set[int | str]) -> list[str]:
-    return sorted(str(value) for value in needed - there)
+        return [command]
+    return [
+        encode_command(
+            manifest,
+            features,
+            [] if encoder is None else encoder.stores.values(),
+            contexts=map(int, values) if kind == "text" else [],
+            audio_features=values if kind == "audio" else [],
+            only=kind,
+        )
+        for encoder, kind, values in lacking
+    ]
 
 
 def default_workers(gpus_per_trial: float) -> int:

@@ -21,11 +21,12 @@ TRIAL = "linear"  # in the place of a number
 
 
 def words(found: Baseline) -> str:
-    """`K=3 C=0.1 class_weight=none`."""
-    return (
-        f"K={found.settings['context']} C={found.settings['c']:g}"
-        f" class_weight={found.settings['class_weight']}"
-    )
+    """`speech alone, whisper-base-l6 + char-ngram, K=3 C=0.1 class_weight=none`."""
+    of = found.settings
+    inputs = "" if of["inputs"] == "both" else f"{of['inputs']} alone, "
+    named = [str(of[name]) for name in ("speech", "text") if of.get(name)]
+    encoders = f"{' + '.join(named)}, " if named else ""
+    return f"{inputs}{encoders}K={of['context']} C={of['c']:g} class_weight={of['class_weight']}"
 
 
 def fit_baseline(
@@ -39,7 +40,7 @@ def fit_baseline(
     the data were changed before.
     """
     started, config = time.monotonic(), None
-    given: Params = {"inputs": "both", "input_scaling": "standard", "seed": spec.seed}
+    given: Params = {"input_scaling": "standard", "seed": spec.seed}
     tries = tuned(manifest, Path(spec.features), spec.metric, given)
     for done, total, config in tries:  # noqa: B007
         progress(f"linear baseline: {done} of {total} settings tried")

@@ -200,7 +200,7 @@ class _Data:
         now = describe(
             self.manifest,
             self.features,
-            [load_features(self.manifest, self.features, config.audio_feature, config.context)],
+            [load_features(self.manifest, self.features, *self.spec.features_key(config))],
         )
         accepted = self.history.data_changes[self.history.data_of(trial.number) - 1 :]
         found = [
@@ -292,7 +292,7 @@ def _write(history: History, sweep: Path, trial: Trial, manifest: Manifest, out:
             f" {trial.reason}); the best {spec.keep} are kept, see: mmm-search status {spec.name}"
         )
     config = make_config(dict(trial.settings))
-    features = load_features(manifest, Path(spec.features), config.audio_feature, config.context)
+    features = load_features(manifest, Path(spec.features), *spec.features_key(config))
     head = Head(
         name=f"{config.architecture} K{config.context} #{trial.number}",
         config=config,

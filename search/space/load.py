@@ -75,23 +75,22 @@ def ask_for(space: Space, point: Params) -> tuple[optuna.Trial, Params]:
         return trial, ask(space, trial)
 
 
-def load_space(name: str, audio_features: Sequence[str] | None = None) -> Space:
+def load_space(name: str, there: There | None = None) -> Space:
     """A space by its name in `spaces/`, or `path/to/file.py:function`. Raises ValueError or
     FileNotFoundError.
 
-    `audio_features`: those of the features folder, for spaces that look; None where a sweep began
-    before any did.
+    `there`: what the features folder holds, for spaces that look; None where a sweep began before
+    any did.
     """
-    there = There() if audio_features is None else There(tuple(audio_features))
     if name in SPACES:
-        return SPACES[name] if audio_features is None else spaces_on(there)[name]
+        return SPACES[name] if there is None else spaces_on(there)[name]
     if not name.rpartition(":")[0].endswith(".py"):
         raise ValueError(
             f"unknown space {name!r}; expected one of {', '.join(SPACES)}, or"
             " path/to/file.py:function"
         )
     module, suggest = user_code(name, "space")
-    return bound(suggest, tuple(getattr(module, "KNOWN_GOOD", ())), there)
+    return bound(suggest, getattr(module, "KNOWN_GOOD", ()), there or There())
 
 
 def check_space(space: Space, check: Callable[[Params], None]) -> list[Params]:

@@ -1,23 +1,28 @@
 """From what a space suggests to complete settings, checked against the features that are there."""
 
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
 
 from mmm.device import training_precision
+from mmm.features.named import encoders_in
 from mmm.features.recipe import AUDIO_FEATURES
-from mmm.features.store import list_recipes
 from mmm.manifest import Manifest
 from mmm.manifest_csv import read_manifest
 from mmm.models import ARCHITECTURES
-from mmm.training.config import ConfigError, Params, TrainConfig, make_config
+from mmm.training.config import ConfigError, FeaturesKey, Params, TrainConfig, make_config
 from mmm.training.features import Features, dims_of, load_features
+from mmm.training.pack import pack_shape
 from mmm.training.run import build_model
 from search.ledger.data import describe
 from search.ledger.records import DataNote
-from search.ledger.spec import SweepSpec
+from search.ledger.spec import SpeechEncoderThere, SweepSpec, TextEncoderThere
+from spaces import There as SpaceThere
+
+_There = TypeVar("_There", SpeechEncoderThere, TextEncoderThere)
 
 
 def trial_config(settings: Params, spec: SweepSpec) -> TrainConfig:
@@ -55,24 +60,13 @@ class SettingsCheck:
     def __init__(self, spec: SweepSpec) -> None:
         self.spec = spec
         self.manifest: Manifest = read_manifest(spec.manifest)
-        self._features: dict[tuple[str, int], Features] = {}
-        self._built: dict[tuple[Any, ...], int] = {}
+        self._features: dict[FeaturesKey, Features] = {}
+        self._built: dict[Hashable, int] = {}
 
     def __call__(self, settings: Params) -> int:
         config = trial_config(settings, self.spec)
         features = self.features(config)
-        shape = (
-            config.audio_feature,
-            config.context,
-            config.architecture,
-            config.masked,
-            config.heads,
-            config.layers,
-            config.width,
-            config.num_blocks,
-            config.residual,
-            config.classifier_hidden,
-        )
+        shape = self.spec.features_key(config), pack_shape(config)
         if shape not in self._built:
             with torch.device("meta"):  # sizes are checked, nothing is allocated
                 model = build_model(config, dims_of(features, config))
@@ -87,19 +81,68 @@ class SettingsCheck:
 
     def features(self, config: TrainConfig) -> Features:
         """What settings are trained on, loaded once."""
-        key = (config.audio_feature, config.context)
+        key = self.spec.features_key(config)
         if key not in self._features:
             self._features[key] = load_features(self.manifest, Path(self.spec.features), *key)
         return self._features[key]
 
 
+def there_in(spec: SweepSpec) -> SpaceThere | None:
+    """What spaces are told of the features folder; None where a sweep began before they asked."""
+    if spec.audio_features is None and spec.speech_encoders is None:
+        return None
+    speech, text = spec.speech_encoders or {}, spec.text_encoders or {}
+    contexts = [set(one["contexts"]) for one in text.values()]
+    return SpaceThere(
+        audio_features=tuple(spec.audio_features or ()),
+        speech={name: tuple(one["features"]) for name, one in speech.items()},
+        text=tuple(text),
+        contexts=tuple(sorted(set.intersection(*contexts))) if contexts else (),
+        layered=tuple(name for name, one in speech.items() if one["has_layers"]),
+    )
+
+
 def with_features_there(spec: SweepSpec) -> SweepSpec:
-    """The specification of a new sweep with the speech features that its folder holds. Raises
+    """The specification with what its features folder holds, for a new sweep all of it. One that
+    goes on keeps its encoders; where one was made anew, that is now the encoder of the name. Raises
     FileNotFoundError or ValueError.
     """
-    held = {
-        recipe["feature"]
-        for recipe in list_recipes(Path(spec.features), Path(spec.manifest)).values()
-        if recipe["kind"] == "audio"
+    there = encoders_in(Path(spec.features), Path(spec.manifest))
+    speech = {
+        one.name: SpeechEncoderThere(
+            identity=one.identity,
+            features=list(one.audio_features),
+            has_layers=one.layers is not None,
+        )
+        for one in there
+        if one.kind == "audio"
     }
-    return replace(spec, audio_features=[name for name in AUDIO_FEATURES if name in held] or None)
+    text = {
+        one.name: TextEncoderThere(identity=one.identity, contexts=list(one.contexts))
+        for one in there
+        if one.kind == "text"
+    }
+    if spec.speech_encoders is not None and spec.text_encoders is not None:
+        return replace(
+            spec,
+            speech_encoders=_as_they_are(spec.speech_encoders, speech),
+            text_encoders=_as_they_are(spec.text_encoders, text),
+        )
+    if spec.audio_features is not None:
+        return spec  # of an earlier version
+    held = {feature for one in speech.values() for feature in one["features"]}
+    return replace(
+        spec,
+        audio_features=[name for name in AUDIO_FEATURES if name in held] or None,
+        speech_encoders=speech,
+        text_encoders=text,
+    )
+
+
+def _as_they_are(then: Mapping[str, _There], now: Mapping[str, _There]) -> dict[str, _There]:
+    identities = {one["identity"] for one in now.values()}
+    only = next(iter(now.values())) if len(now) == len(then) == 1 else None
+    return {
+        name: one if one["identity"] in identities else now.get(name) or only or one
+        for name, one in then.items()
+    }

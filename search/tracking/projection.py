@@ -7,9 +7,11 @@ telling it twice changes nothing.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from mmm.features.recipe import LAYERS, belongs_to, identity_of
 from mmm.files import sha256_of_json
 from mmm.metrics import value_of
 from mmm.training.config import Params, ParamValue
@@ -124,8 +126,7 @@ class Projection:
         self._seen: dict[tuple[str, str], ParamValue] = {}
         self._varied: set[str] = set()
         self._manifest: Input | None = None
-        # Feature stores by kind and by feature or context.
-        self._stores: dict[tuple[str, str], StoreDigest] = {}
+        self._stores: Sequence[StoreDigest] = ()
         self.runs[SWEEP] = Run(SWEEP, self.spec.name, first.time, None, {})
         change = self.change(SWEEP)
         change.params = {name: str(getattr(self.spec, name)) for name in _SWEEP_PARAMS}
@@ -180,7 +181,7 @@ class Projection:
         self._manifest = Input(
             manifest.name, manifest.sha256[:32], manifest.path, "train and dev", manifest.profile
         )
-        self._stores = {(store.kind, str(store.of)): store for store in note.stores}
+        self._stores = note.stores
         change = self.change(SWEEP)
         change.inputs = [self._manifest]
         if note.changed:
@@ -209,11 +210,13 @@ class Projection:
         """
         if self._manifest is None:
             return []
+        is_mixed = settings.get("layer_mix") not in (None, "one")
+        feature = LAYERS if is_mixed else settings.get("audio_feature")
         wanted = (
-            ("audio", str(settings.get("audio_feature"))),
-            ("text", str(settings.get("context"))),
+            ("audio", feature, self.spec.speech_identity(settings.get("speech"))),
+            ("text", settings.get("context"), self.spec.text_identity(settings.get("text"))),
         )
-        stores = [self._stores[key] for key in wanted if key in self._stores]
+        stores = [store for one in wanted if (store := self._store(*one)) is not None]
         if not stores:
             return [self._manifest]
         digest = "-".join(store.digest[:16] for store in stores)
@@ -222,6 +225,15 @@ class Projection:
         )
         source = ", ".join(store.path for store in stores)
         return [self._manifest, Input(what, digest, source, "features")]
+
+    def _store(self, kind: str, of: object, encoder: str | None) -> StoreDigest | None:
+        """The features of an encoder by its recipe."""
+        found = [one for one in self._stores if (one.kind, str(one.of)) == (kind, str(of))]
+        recipes = [one.recipe for one in self._stores if one.recipe is not None]
+        own = next((recipe for recipe in recipes if identity_of(recipe) == encoder), None)
+        if own is not None:
+            found = [one for one in found if one.recipe and belongs_to(own, one.recipe)]
+        return found[-1] if found else None
 
     def _suggest(self, key: str, suggestion: Suggestion, event: Event) -> None:
         settings = suggestion.settings

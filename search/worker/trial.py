@@ -10,7 +10,7 @@ from mmm.files import write_bytes
 from mmm.manifest import Manifest
 from mmm.manifest_csv import read_manifest
 from mmm.training.checkpoint import checkpoint_bytes, load_checkpoint
-from mmm.training.config import make_config
+from mmm.training.config import FeaturesKey, TrainConfig, make_config
 from mmm.training.features import Features, load_features
 from mmm.training.fit import EpochResult
 from mmm.training.run import Run, begin
@@ -22,19 +22,27 @@ from search.messages import Cut, Failure, Order, Report, Weights
 # of a trial's time at most: where one costs less than 10 ms, each report has its checkpoint
 CHECKPOINT_SHARE = 0.01
 
-_cache: dict[tuple[str, str, str, int], Features] = {}  # one worker process serves many trials
+# One worker process serves many trials; another session may find other data.
+_cache: dict[tuple[str, str, FeaturesKey], Features] = {}
+_manifests: dict[str, Manifest] = {}
 # Seconds of the last checkpoint of a model with so many weights: what a trial's first one will cost
 # is known before.
 _save_costs: dict[int, float] = {}
-_manifests: dict[str, Manifest] = {}
 
 
-def _features(manifest: str, features: str, audio_feature: str, context: int) -> Features:
-    if manifest not in _manifests:
-        _manifests[manifest] = read_manifest(manifest, check_audio=False)
-    key = (manifest, features, audio_feature, context)
+def forget_data() -> None:
+    """Before a session: manifest and features are read anew."""
+    _manifests.clear()
+    _cache.clear()
+
+
+def _features(order: Order, config: TrainConfig) -> Features:
+    if order.manifest not in _manifests:
+        _manifests[order.manifest] = read_manifest(order.manifest, check_audio=False)
+    wanted = config.features_key._replace(speech=order.speech, text=order.text)
+    key = order.manifest, order.features, wanted
     if key not in _cache:
-        _cache[key] = load_features(_manifests[manifest], Path(features), audio_feature, context)
+        _cache[key] = load_features(_manifests[order.manifest], Path(order.features), *wanted)
     return _cache[key]
 
 
@@ -46,7 +54,7 @@ class Member:
         self.sweep, self.number = Path(order.sweep), order.number
         config = make_config(order.settings)
         device = resolve_device(order.device)
-        features = _features(order.manifest, order.features, config.audio_feature, config.context)
+        features = _features(order, config)
         self.run: Run = begin(
             config, features, objective=order.metric, device=device, precision=order.precision
         )

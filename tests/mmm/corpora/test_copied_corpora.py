@@ -15,7 +15,8 @@ from mmm.encoders.make import make_speech_encoder
 from mmm.features import clips
 from mmm.features.clips import BadFiles, audio_hash
 from mmm.features.encode_command import encode_command
-from mmm.features.store import find_store, list_recipes
+from mmm.features.named import find_store
+from mmm.features.store import list_recipes
 from mmm.files import write_json
 from mmm.manifest_csv import read_manifest
 from mmm.training.features import load_features

@@ -177,9 +177,7 @@ def test_speech_text_and_context_each_raise_macro_f1(manifest: Manifest, tmp_pat
         best = []
         for seed in (1, 2):
             config = make_config({**settings, "seed": seed})
-            run = begin(
-                config, load_features(manifest, tmp_path, config.audio_feature, config.context)
-            )
+            run = begin(config, load_features(manifest, tmp_path, *config.features_key))
             best.append(max(result.metrics["macro_f1"] for result in fit(run)))
         return sum(best) / len(best)
 

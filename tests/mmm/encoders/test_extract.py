@@ -19,8 +19,9 @@ from mmm.encoders.make import (
     text_encoder_of,
 )
 from mmm.features.clips import BadFiles
+from mmm.features.named import find_store
 from mmm.features.recipe import AUDIO_FEATURES
-from mmm.features.store import FeatureStore, find_store, list_recipes
+from mmm.features.store import FeatureStore, list_recipes
 from mmm.manifest import Manifest, turns_of
 from mmm.manifest_csv import read_manifest
 from mmm.training.features import load_features

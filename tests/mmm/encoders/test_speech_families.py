@@ -30,7 +30,8 @@ from mmm.encoders.huggingface_speech import HuggingFaceSpeech
 from mmm.encoders.make import make_speech_encoder
 from mmm.encoders.options import kept_frame_rate
 from mmm.encoders.windows import Convolutions, windows
-from mmm.features.store import find_store, list_recipes
+from mmm.features.named import find_store
+from mmm.features.store import list_recipes
 from mmm.training.features import load_features
 from tests.conftest import SAMPLE_RATE_HZ, Corpus
 from tests.encode_parts import run_printed

@@ -15,12 +15,12 @@ import pytest
 
 import mmm.cli.app
 from mmm.features import checksums, store
+from mmm.features.named import find_store
 from mmm.features.store import (
     LARGE_FILES,
     SMALL_FILES,
     DamagedStore,
     FeatureStore,
-    find_store,
     list_recipes,
     open_store,
 )

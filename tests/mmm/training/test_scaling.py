@@ -86,7 +86,7 @@ def test_a_constant_column_keeps_deviation_1_and_a_nearly_constant_one_does_not(
     values[:, 2], pooled[:, 2] = 0.0, 0.0
     store = dataclasses.replace(store, values=values, pooled=pooled)
     rows = np.arange(len(pooled))
-    for mean, deviation in (pooled_statistics(store, rows), frame_statistics(store, rows)):
+    for mean, deviation in (pooled_statistics(store.pooled, rows), frame_statistics(store, rows)):
         assert deviation[[0, 2]].tolist() == [1.0, 1.0]
         assert 0 < deviation[1] < 0.25
         np.testing.assert_allclose(mean[:3], [np.float16(0.1), 300.0, 0.0], atol=0.25)
@@ -140,7 +140,7 @@ def test_how_large_the_columns_of_an_encoder_are_changes_nothing(
     corpus: Corpus, architecture: str
 ) -> None:
     config = small_config(architecture, context=2)
-    features = corpus.features(config.audio_feature, config.context)
+    features = corpus.features(*config.features_key)
     factors = 2.0 ** np.resize(
         [-4, 0, 3, 1], features.speech.width
     )  # powers of two, which float16 takes exactly
@@ -191,7 +191,7 @@ def test_an_unknown_scaling_is_refused() -> None:
 
 def linear_run(corpus: Corpus, **changes: Any) -> Run:
     config = make_config({"architecture": "linear", "c": 0.1, **changes})
-    return begin(config, corpus.features(config.audio_feature, config.context))
+    return begin(config, corpus.features(*config.features_key))
 
 
 def test_the_linear_system_is_at_the_optimum_of_scikit_learns_problem(corpus: Corpus) -> None:
