@@ -115,12 +115,13 @@ class SplitData:
         if key not in features.statistics:
             of = pooled_statistics if config.is_pooled else frame_statistics
             found = features.statistics[key] = {}
+            utterances = self.indices.unique()  # an utterance of several labels counts once
             for name, store, rows in (
                 ("speech", features.speech, features.speech_rows),
                 ("text", features.text, features.text_rows),
             ):
                 found[f"{name}_mean"], found[f"{name}_deviation"] = of(
-                    store, rows[self.indices].numpy()
+                    store, rows[utterances].numpy()
                 )
         chosen = ("speech", "text") if config.inputs == "both" else (config.inputs,)
         return {

@@ -18,18 +18,17 @@ _CONSTANT = 1e-9
 
 
 def pooled_statistics(store: FeatureStore, rows: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """Mean and deviation (D,) float32 of the pooled vectors of a store's rows (n,); each row counts
-    once.
+    """Mean and deviation (D,) float32 of the pooled vectors of a store's rows (n,), one of each
+    utterance: a clip counts as often as it is said to serve one.
     """
     store.check("pooled")
-    return _statistics(store.pooled, np.unique(rows))
+    return _statistics(store.pooled, rows)
 
 
 def frame_statistics(store: FeatureStore, rows: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """Mean and deviation (D,) float32 of all frames (or tokens) of a store's rows (n,); each row
-    counts once.
+    """Mean and deviation (D,) float32 of all frames (or tokens) of a store's rows (n,), one of each
+    utterance.
     """
-    rows = np.unique(rows)
     store.check("values", store.offsets[rows], store.offsets[rows + 1])
     lengths = store.offsets[rows + 1] - store.offsets[rows]
     ends = np.cumsum(lengths)
