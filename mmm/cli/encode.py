@@ -95,6 +95,7 @@ def encode_manifest(
             features,
             text,
             options.contexts,
+            with_speakers=options.with_speakers,
             batch_tokens=options.batch_tokens,
             run=run_text,
         )

@@ -15,11 +15,12 @@ from mmm.device import cpus_here
 from mmm.encoders import SpeechEncoder, TextEncoder
 from mmm.encoders.jobs import Job, Runner, SpeechJob, TextJob, plan_batches, run_here
 from mmm.features.clips import BadFiles, clips_of, find_bad_files, hash_clips, stamps_of
+from mmm.features.keys import keys_of
 from mmm.features.recipe import Recipe, recipe_hash
 from mmm.features.store import AUDIO_HASH_BYTES, open_store
 from mmm.features.writer import PartialStore, Plan, Rows, rows_there, tidy
 from mmm.files import lock
-from mmm.manifest import Manifest, speech_key, text_key, turns_of
+from mmm.manifest import Manifest, turns_of
 
 
 @dataclass(frozen=True)
@@ -66,16 +67,14 @@ def encode_speech(
     Raises FileNotFoundError, BadFiles before anything is encoded, or ValueError. Killed, it goes on
     where it was when called again.
     """
-    keys = np.array(
-        [speech_key(manifest, index) for index in range(len(manifest.utterances))], dtype=np.uint64
-    )
+    recipes = {feature: encoder.recipe(feature) for feature in features}
+    keys = np.array(keys_of(manifest, recipes[features[0]]), dtype=np.uint64)
     clips = clips_of(manifest)
     names = list(clips)
     rows = np.empty(len(keys), dtype=np.int64)  # of utterances: the number of their clip
     for number, indices in enumerate(clips.values()):
         rows[indices] = number
     stamps = stamps_of(manifest, names)
-    recipes = {feature: encoder.recipe(feature) for feature in features}
     with _only_writer(features_dir):
         paths = {feature: features_dir / recipe_hash(recipe) for feature, recipe in recipes.items()}
         todo = [
@@ -166,29 +165,35 @@ def encode_text(
     encoder: TextEncoder,
     contexts: Sequence[int],
     *,
+    with_speakers: bool = False,
     batch_tokens: int = 0,
     run: Runner | None = None,
 ) -> Iterator[Progress]:
-    """Write a store for each of `contexts`. Raises ValueError. Killed, it goes on where it was when
-    called again.
+    """Write a store for each of `contexts`, of what was said or, `with_speakers`, of who said what.
+
+    Raises ValueError. Killed, it goes on where it was when called again.
     """
     for context in contexts:
-        recipe: Recipe = {**encoder.recipe(), "context": context}
+        of_context = encoder.for_context(context)
+        recipe: Recipe = {**of_context.recipe(), "context": context}
+        if with_speakers:
+            recipe["speakers"] = True
         path, task = features_dir / recipe_hash(recipe), f"text, context {context}"
-        keys = np.array(
-            [text_key(manifest, index, context) for index in range(len(manifest.utterances))],
-            dtype=np.uint64,
-        )
+        keys = np.array(keys_of(manifest, recipe), dtype=np.uint64)
         stamps = np.zeros((len(keys), 2), dtype=np.int64)
         with _only_writer(features_dir):
             if _holds(path, keys, stamps, manifest.path):
                 yield Progress(task, len(keys), len(keys))
                 continue
-            encoder.load(weights=False)
-            turns = [turns_of(manifest, index, context) for index in range(len(keys))]
-            lengths = encoder.num_tokens(turns)
+            of_context.load(weights=False)
+            turns = [
+                turns_of(manifest, index, context, with_speakers) for index in range(len(keys))
+            ]
+            lengths = of_context.num_tokens(turns)
             plan, old = _plan(
-                path, Plan(recipe, encoder.width(), keys, stamps, np.array(lengths)), manifest.path
+                path,
+                Plan(recipe, of_context.width(), keys, stamps, np.array(lengths)),
+                manifest.path,
             )
             store = PartialStore(path, plan, manifest.path)
             if old.all():
@@ -201,9 +206,12 @@ def encode_text(
             batches = [[fresh[member] for member in batch] for batch in planned]
 
             def job(
-                number: int, batches: list[list[int]] = batches, turns: list[list[str]] = turns
+                number: int,
+                batches: list[list[int]] = batches,
+                turns: list[list[str]] = turns,
+                context: int = context,
             ) -> Job:
-                return TextJob(tuple(tuple(turns[row]) for row in batches[number]))
+                return TextJob(tuple(tuple(turns[row]) for row in batches[number]), context)
 
             numbers = _lacking(stores, batches)
             done = len(keys) - sum(len(batches[number]) for number in numbers)

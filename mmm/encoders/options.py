@@ -7,7 +7,7 @@ from typing import Annotated
 
 from mmm.encoders import DEFAULT_CHUNK_S, Running, SpeechEncoder, TextEncoder
 from mmm.encoders.make import make_speech_encoder, make_text_encoder
-from mmm.features.recipe import AUDIO_FEATURES, MAX_CONTEXT
+from mmm.features.recipe import AUDIO_FEATURES, CONTEXTS, MAX_CONTEXT
 from mmm.features.store import list_recipes
 from mmm.setting import Setting, option_faults
 
@@ -35,7 +35,10 @@ class EncodeOptions:
     ] = "char-ngram"
     context: Annotated[
         str, Setting("Utterances of context K to encode text for, the current one included.")
-    ] = "1,2,3,4,5"
+    ] = ",".join(map(str, CONTEXTS))
+    with_speakers: Annotated[
+        bool, Setting("Text with the speaker's name before each turn, as features of their own.")
+    ] = False
     audio_feature: Annotated[str, Setting("Speech features to keep.")] = ",".join(AUDIO_FEATURES)
     layer: Annotated[
         str,

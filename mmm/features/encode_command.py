@@ -64,6 +64,7 @@ def encode_options(
         else:
             words += ["--text-encoder", written["encoder"]]
             words += _options(written, [("revision", "--text-revision", None)])
+        words += ["--with-speakers"] if written.get("speakers") else []
         precisions += [written["precision"]] if "precision" in written else []
     if precisions:  # `auto` is another one on another machine
         words += ["--precision", precisions[0]]
@@ -83,7 +84,7 @@ def _merged(recipes: list[Recipe]) -> Recipe:
     """
     merged: Recipe = {}
     for recipe in recipes:
-        if recipe["encoder"] == recipes[0]["encoder"]:
+        if all(recipe.get(name) == recipes[0].get(name) for name in ("encoder", "speakers")):
             merged = {**recipe, **merged}
     return merged
 

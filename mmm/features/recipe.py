@@ -5,8 +5,10 @@ from typing import Literal, TypedDict
 from mmm.files import sha256_of_json
 
 AUDIO_FEATURES = ("hidden_state", "extract_feature")
-CONTEXTS = (1, 2, 3, 4, 5)  # utterances, the current one included
-MAX_CONTEXT = CONTEXTS[-1]
+CONTEXTS = (1, 2, 3, 4, 5)  # utterances, the current one included; encoded where nothing is said
+MAX_CONTEXT = 16
+_PUBLISHED_TOKENS = 128
+_MOST_TOKENS = 512  # of BERT and its descendants
 
 
 class Recipe(TypedDict, total=False):
@@ -30,7 +32,25 @@ class Recipe(TypedDict, total=False):
     # Of text
     context: int
     width: int
-    max_tokens: int
+    max_tokens: int  # that are read; a store keeps 128 of them at most
+    speakers: bool  # "NAME: text" before each turn; absent: text alone
+
+
+def tokens_read(context: int) -> int:
+    """Tokens that a pretrained text model is given at most, if it has positions for them: as
+    published up to context 5, of more turns four times as many.
+    """
+    return _PUBLISHED_TOKENS if context <= CONTEXTS[-1] else _MOST_TOKENS
+
+
+def without_context(recipe: Recipe) -> Recipe:
+    """Which text encoder it is, whatever it is given to read."""
+    found: Recipe = {**recipe}
+    found.pop("context", None)
+    found.pop("speakers", None)
+    if found["encoder"] != "char-ngram":
+        found.pop("max_tokens", None)  # follows from the context
+    return found
 
 
 def recipe_hash(recipe: Recipe) -> str:

@@ -84,7 +84,7 @@ def _entry(name: str, content: bytes, stamp: tuple[int, int]) -> bytes:
 
 
 def _read(features: Path) -> dict[bytes, None]:
-    """In the order in which they were seen. None of a damaged file: it does no more than save time."""
+    """In the order in which they were seen; none of a damaged file, which only saves time."""
     with contextlib.suppress(OSError, ValueError, EOFError):
         seen = np.load(features / SEEN, allow_pickle=False)
         if seen.dtype == np.int64 and seen.ndim == 2 and seen.shape[1] == _COLUMNS:

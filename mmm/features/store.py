@@ -33,7 +33,7 @@ import numpy.typing as npt
 
 from mmm.features.checksums import Checksums, header_checksum, read_checksums
 from mmm.features.encode_command import MANIFEST, encode_command, encode_options
-from mmm.features.recipe import AUDIO_FEATURES, CONTEXTS, Recipe, recipe_hash
+from mmm.features.recipe import AUDIO_FEATURES, MAX_CONTEXT, Recipe, recipe_hash, tokens_read
 from mmm.files import Unchecked
 
 AUDIO_HASH_BYTES = 16
@@ -263,8 +263,21 @@ def _recipes_to_make(store: Path) -> list[Recipe]:
         if "feature" in recipe:
             neighbours += [{**recipe, "feature": name} for name in AUDIO_FEATURES]
         if "context" in recipe:
-            neighbours += [{**recipe, "context": number} for number in CONTEXTS]
+            neighbours += _other_contexts(recipe)
     return found + [recipe for recipe in neighbours if recipe_hash(recipe) == store.name][:1]
+
+
+def _other_contexts(recipe: Recipe) -> list[Recipe]:
+    """Of the same text encoder, with and without speakers."""
+    found: list[Recipe] = []
+    for number in range(1, MAX_CONTEXT + 1):
+        other: Recipe = {**recipe, "context": number}
+        if other["encoder"] != "char-ngram" and "max_tokens" in other:
+            other["max_tokens"] = tokens_read(number)
+        named: Recipe = {**other, "speakers": True}
+        other.pop("speakers", None)
+        found += [other, named]
+    return found
 
 
 def find_store(
@@ -338,6 +351,8 @@ def _go_together(one: Recipe, other: Recipe) -> bool:
     convolutions have no layer.
     """
     names = (one.keys() | other.keys()) - {"context", "feature"}
+    if one["encoder"] != "char-ngram" and one["kind"] == "text":
+        names -= {"max_tokens"}  # follows from the context
     if one.get("feature") != other.get("feature"):
         names -= {"layer"}
     return all(one.get(name) == other.get(name) for name in names)

@@ -72,9 +72,10 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        arrays = [self.keys, self.stamps, self.audio_hashes, self.lengths]
-        arrays += [self.rows] if self.is_shared else []  # without: as earlier versions had it
+        arrays = (self.keys, self.stamps, self.audio_hashes, self.lengths)
         digests = [sha256_of_json(array.tolist()) for array in arrays]
+        if self.is_shared:  # else as earlier versions had it
+            digests.append(sha256_of_json(self.rows.tolist()))
         return sha256_of_json([self.recipe, self.width, *digests])
 
     def places_in(self, there: "Rows") -> npt.NDArray[np.int64]:

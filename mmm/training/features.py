@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from mmm.features.encode_command import encode_command
+from mmm.features.keys import keys_of
 from mmm.features.same_audio import check_audio_is_the_same
 from mmm.features.store import FeatureStore, find_store, list_recipes
-from mmm.manifest import Manifest, speech_key, text_key
+from mmm.manifest import Manifest
 from mmm.training.config import Dims, TrainConfig
 
 # Published.
@@ -53,8 +54,8 @@ def load_features(
     again = f"run: {encode_command(manifest.path, features_dir, recipes)}"
     rows = {}
     for name, store, keys in (
-        ("speech", speech, [speech_key(manifest, index) for index in indices]),
-        ("text", text, [text_key(manifest, index, context) for index in indices]),
+        ("speech", speech, keys_of(manifest, speech.recipe)),
+        ("text", text, keys_of(manifest, text.recipe)),
     ):
         rows[name] = store.find(keys)
         missing = np.flatnonzero(rows[name] < 0)
