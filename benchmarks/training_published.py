@@ -39,11 +39,11 @@ BATCH, SPEECH, TEXT = 64, 512, 128
 
 def write_padded(features: Features, folder: Path) -> None:
     store = features.speech
-    for row in range(len(store.keys)):
+    for index, row in enumerate(features.speech_rows.tolist()):
         values = torch.from_numpy(
             store.values[store.offsets[row] : store.offsets[row + 1]][:SPEECH].astype(np.float32)
         )
-        torch.save(functional.pad(values, (0, 0, 0, SPEECH - len(values))), folder / f"{row}.pt")
+        torch.save(functional.pad(values, (0, 0, 0, SPEECH - len(values))), folder / f"{index}.pt")
 
 
 def published_step(run: Run, encoder: ElectraModel, folder: Path) -> Callable[[torch.Tensor], None]:

@@ -125,9 +125,19 @@ def split_by_session(sessions: Iterable[str]) -> dict[str, str]:
 _TURN_BREAK = "\x1e"
 
 
-def turns_of(manifest: Manifest, index: int, context: int) -> list[str]:
+def with_speaker(speaker: str, text: str) -> str:
+    """`NAME: text`, as EmoBERTa reads a line (Kim and Vossen 2021, arXiv:2108.12009), the name as
+    it is; where nobody knows who speaks, the text.
+    """
+    return f"{speaker}: {text}" if speaker else text
+
+
+def turns_of(
+    manifest: Manifest, index: int, context: int, with_speakers: bool = False
+) -> list[str]:
     """The text of the utterance and of the turns before it, most recent first."""
-    return [manifest.utterances[row].text for row in manifest.history(index, context)]
+    turns = (manifest.utterances[row] for row in manifest.history(index, context))
+    return [with_speaker(turn.speaker, turn.text) if with_speakers else turn.text for turn in turns]
 
 
 def speech_key(manifest: Manifest, index: int) -> int:
@@ -135,10 +145,10 @@ def speech_key(manifest: Manifest, index: int) -> int:
     return utterance_key(utterance.utterance_id, utterance.audio)
 
 
-def text_key(manifest: Manifest, index: int, context: int) -> int:
+def text_key(manifest: Manifest, index: int, context: int, with_speakers: bool = False) -> int:
     return utterance_key(
         manifest.utterances[index].utterance_id,
-        _TURN_BREAK.join(turns_of(manifest, index, context)),
+        _TURN_BREAK.join(turns_of(manifest, index, context, with_speakers)),
     )
 
 

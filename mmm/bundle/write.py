@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmm.bundle.read import Bundle, BundleError, files_in, load_bundle
 from mmm.bundle.records import EnsembleHead, Head, Provenance
-from mmm.features.recipe import recipe_hash
+from mmm.features.recipe import recipe_hash, without_context
 from mmm.files import new_directory, sha256_of_file, write_bytes, write_json
 from mmm.training.run import Run
 from mmm.training.tensor_file import tensor_bytes
@@ -103,7 +103,7 @@ def write_ensemble(
 
 def _question(bundle: Bundle) -> tuple[object, ...]:
     audio = {name: value for name, value in bundle.audio_recipe.items() if name != "feature"}
-    text = {name: value for name, value in bundle.text_recipe.items() if name != "context"}
+    text = without_context(bundle.text_recipe)
     return bundle.labels, audio, text, bundle.config.label_policy == "published"
 
 

@@ -114,7 +114,7 @@ def encode_manifest(
         for _, text_encoder in text:
             text_encoder.load(weights=is_here)
     named = [(one, *what) for one, encoder in speech for what in one.speech_names(encoder)]
-    named += [(one, {**encoder.recipe(), "context": 1}, one.name) for one, encoder in text]
+    named += [(one, one.text_recipe(encoder), one.name) for one, encoder in text]
     for _, recipe, name in named:
         if name is not None:
             check_free(features, name, identity_of(recipe))
@@ -139,6 +139,7 @@ def encode_manifest(
                 features,
                 text_encoder,
                 one.options.contexts,
+                with_speakers=bool(one.options.with_speakers),
                 batch_tokens=one.options.batch_tokens,
                 run=runner_of(pinned(one.options, text_encoder, "text"), "text"),
             )

@@ -40,6 +40,13 @@ def predict(
         list[str] | None,
         typer.Option(help="Speech of each --history turn, in its order; - where there is none."),
     ] = None,
+    speaker: Annotated[
+        str | None,
+        typer.Option(help="Who speaks, for a bundle that reads it; '' where nobody knows."),
+    ] = None,
+    history_speaker: Annotated[
+        list[str] | None, typer.Option(help="Who speaks each --history turn, in its order.")
+    ] = None,
     dialogue: Annotated[
         Path | None,
         typer.Option(
@@ -77,9 +84,11 @@ def predict(
             "expected one of --audio with --text, --dialogue, --folder or --jsonl; found"
             f" {' and '.join(chosen) or 'none'}"
         )
-    lines, clips = history or [], history_audio or []
-    if (lines or clips) and audio is None:
+    lines, clips, names = history or [], history_audio or [], history_speaker or []
+    if (lines or clips or names) and audio is None:
         raise ValueError(f"--history goes with --audio, not with {chosen[0]}")
+    if speaker is not None and audio is None and folder is None:
+        raise ValueError(f"--speaker goes with --audio or --folder, not with {chosen[0]}")
     if out is not None and dialogue is None and folder is None:
         raise ValueError("--out goes with --dialogue or --folder")
     if text is None and audio is not None:
@@ -91,11 +100,16 @@ def predict(
             f"{len(clips)} --history-audio for {len(lines)} --history; give one for each, in the"
             " same order, and - for a turn without speech"
         )
+    if names and len(names) != len(lines):
+        raise ValueError(
+            f"{len(names)} --history-speaker for {len(lines)} --history; give one for each, in the"
+            " same order, and '' where nobody knows"
+        )
     turns = [
-        (None if clip == "-" else Path(clip), line)
-        for clip, line in zip(clips or ["-"] * len(lines), lines, strict=True)
+        (None if clip == "-" else Path(clip), line, names[place] if names else None)
+        for place, (clip, line) in enumerate(zip(clips or ["-"] * len(lines), lines, strict=True))
     ]
-    for clip in (audio, *(clip for clip, _ in turns)):
+    for clip in (audio, *(clip for clip, _, _ in turns)):
         if clip is not None and not clip.is_file():
             raise FileNotFoundError(f"{clip}: no such audio file")
     from mmm.predict.inputs import JsonLines, Line, read_dialogue, read_folder
@@ -104,7 +118,7 @@ def predict(
     if dialogue is not None:
         utterances = read_dialogue(dialogue)
     elif folder is not None:
-        utterances = read_folder(folder, text)
+        utterances = read_folder(folder, text, speaker)
     predictor = mmm.load(bundle, audio_encoder=audio_encoder, text_encoder=text_encoder)
     if predictor.is_light:
         import torch
@@ -114,7 +128,7 @@ def predict(
     if jsonl:
         _answer_stream(JsonLines(predictor))
     elif audio is not None:
-        found = predictor.predict(audio, text or "", turns)
+        found = predictor.predict(audio, text or "", turns, speaker=speaker)
         if as_json:
             typer.echo(json.dumps(found))
         else:
@@ -126,7 +140,9 @@ def predict(
     else:
         answers: list[dict[str, float] | None] = []
         if dialogue is not None:
-            answers = predictor.predict_dialogue([(line.audio, line.text) for line in utterances])
+            answers = predictor.predict_dialogue(
+                [(line.audio, line.text, line.speaker) for line in utterances]
+            )
         else:
             columns = (
                 TextColumn("predicting"),
@@ -138,7 +154,7 @@ def predict(
                 task = bar.add_task("", total=len(utterances))
                 for start in range(0, len(utterances), 32):
                     batch = [
-                        (line.audio, line.text)
+                        (line.audio, line.text, (), line.speaker)
                         for line in utterances[start : start + 32]
                         if line.audio is not None
                     ]
@@ -183,7 +199,7 @@ def _show_predictions(
             probabilities = (
                 [f"{value:.6f}" for value in found.values()] if found else [""] * len(labels)
             )
-            writer.writerow([line.audio or "", line.text, line.speaker, best, *probabilities])
+            writer.writerow([line.audio or "", line.text, line.speaker or "", best, *probabilities])
         write_text(out, content.getvalue())
         console.say(f"wrote {out}: {len(rows)} utterances")
     elif as_json:
@@ -193,7 +209,7 @@ def _show_predictions(
                     {
                         "audio": str(line.audio) if line.audio else None,
                         "text": line.text,
-                        "speaker": line.speaker,
+                        "speaker": line.speaker or "",
                         "prediction": best or None,
                         "probabilities": found,
                     },
@@ -212,7 +228,11 @@ def _show_predictions(
                 [f"{value:.3f}" for value in found.values()] if found else [""] * len(labels)
             )
             table.add_row(
-                name, *([line.speaker] if with_speaker else []), line.text, best, *probabilities
+                name,
+                *([line.speaker or ""] if with_speaker else []),
+                line.text,
+                best,
+                *probabilities,
             )
         console.print(table)
 

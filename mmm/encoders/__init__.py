@@ -112,10 +112,16 @@ class TextEncoder(Protocol):
         """What makes the features, the context apart."""
         ...
 
+    def for_context(self, context: int) -> "TextEncoder":
+        """The same encoder, sharing what is loaded, that reads as much of `context` turns as it
+        is to.
+        """
+        ...
+
     def width(self) -> int: ...
 
     def num_tokens(self, all_turns: Sequence[Sequence[str]]) -> list[int]:
-        """Tokens of each utterance with its history, before they are encoded."""
+        """Tokens that a store keeps of each utterance with its history, before they are encoded."""
         ...
 
     def encode(self, turns: Sequence[str]) -> Floats:

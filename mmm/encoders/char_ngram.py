@@ -87,6 +87,12 @@ class CharNgram:
             "max_tokens": self.max_tokens,
         }
 
+    def for_context(self, context: int) -> "CharNgram":
+        """Position 0 reads every word of any number of turns; of vectors of words `max_tokens` are
+        kept.
+        """
+        return self
+
     def width(self) -> int:
         return self._width
 

@@ -4,14 +4,15 @@ By default beomi/KcELECTRA-base, as published. Loaded as mmm/encoders/huggingfac
 speech models.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
 from mmm.encoders import ON_CPU, Batching, Floats, Running
 from mmm.encoders.pretrained import find_pretrained, load_part
-from mmm.features.recipe import Recipe
+from mmm.features.recipe import Recipe, tokens_read
 
-MAX_TOKENS = 128  # published
+MAX_TOKENS = 128  # that are kept; published
 _VERSION = 2
 
 
@@ -19,7 +20,8 @@ class HuggingFaceText:
     """Tokens of a frozen text model: [CLS] first, the current utterance, then earlier turns, joined
     by the model's own separator.
 
-    At most 128, or what the model has positions for; the earliest turns are cut.
+    It reads at most 128, beyond context 5 at most 512, or what it has positions for; the earliest
+    turns are cut. The first 128 are kept: [CLS] has seen them all.
     """
 
     batching: Batching = "masked"
@@ -33,6 +35,7 @@ class HuggingFaceText:
         only_local: bool = False,
     ) -> None:
         self.name, self.running = name, running
+        self.tokens_read = tokens_read(1)
         self.pretrained = find_pretrained(name, revision, only_local=only_local)
         self.tokenizer: Any = None
         self.model: Any = None
@@ -43,8 +46,13 @@ class HuggingFaceText:
             **self.pretrained.identity,
             "version": _VERSION,
             "precision": self.running.precision,
-            "max_tokens": MAX_TOKENS,
+            "max_tokens": self.tokens_read,
         }
+
+    def for_context(self, context: int) -> "HuggingFaceText":
+        found = copy.copy(self)
+        found.tokens_read = tokens_read(context)
+        return found
 
     def load(self, *, weights: bool = True) -> None:
         from transformers import AutoConfig, AutoModel, AutoTokenizer
@@ -56,9 +64,6 @@ class HuggingFaceText:
             self.tokenizer = load_part(AutoTokenizer, self.name, folder)
             # some are saved with left, which would cut the current utterance
             self.tokenizer.truncation_side = "right"
-            self.max_tokens = min(
-                MAX_TOKENS, self.tokenizer.model_max_length, _num_positions(self.config)
-            )
         self.separator = self.tokenizer.sep_token or self.tokenizer.eos_token
         if self.separator is None:
             raise ValueError(
@@ -79,13 +84,15 @@ class HuggingFaceText:
         return self.tokenizer(
             texts,
             truncation=True,
-            max_length=self.max_tokens,
+            max_length=min(
+                self.tokens_read, self.tokenizer.model_max_length, _num_positions(self.config)
+            ),
             return_attention_mask=True,
             **options,
         )
 
     def num_tokens(self, all_turns: Sequence[Sequence[str]]) -> list[int]:
-        return [len(ids) for ids in self._tokens(all_turns)["input_ids"]]
+        return [min(len(ids), MAX_TOKENS) for ids in self._tokens(all_turns)["input_ids"]]
 
     def encode(self, turns: Sequence[str]) -> Floats:
         return self.encode_batch([turns])[0]
@@ -102,7 +109,7 @@ class HuggingFaceText:
         ).to(self.running.device)
         with torch.inference_mode(), autocast(self.running.precision, self.running.device):
             output = self.model(**inputs).last_hidden_state.float().cpu().numpy()
-        lengths = inputs["attention_mask"].sum(dim=1).tolist()
+        lengths = inputs["attention_mask"].sum(dim=1).clamp(max=MAX_TOKENS).tolist()
         return [row[:length] for row, length in zip(output, lengths, strict=True)]
 
 

@@ -51,12 +51,14 @@ class SpeechJob:
 
 @dataclass(frozen=True)
 class TextJob:
-    """One batch of utterances with their history."""
+    """One batch of utterances with their history, of up to `context` turns."""
 
     turns: tuple[tuple[str, ...], ...]
+    context: int
 
     def run(self, encoder: TextEncoder) -> list[dict[str, Encoded]]:
-        return [{"text": encoded(tokens, "text")} for tokens in encoder.encode_batch(self.turns)]
+        found = encoder.for_context(self.context).encode_batch(self.turns)
+        return [{"text": encoded(tokens, "text")} for tokens in found]
 
 
 Result = list[dict[str, Encoded]]

@@ -122,11 +122,9 @@ def text_encoder_of(recipe: Recipe, folder: Path | None = None) -> TextEncoder:
             lazy=True,
             only_local=True,
         )
-    _same(
-        encoder.recipe(),
-        {name: value for name, value in recipe.items() if name != "context"},
-        folder,
-    )
+    encoder = encoder.for_context(recipe["context"])
+    wanted = {name: value for name, value in recipe.items() if name not in ("context", "speakers")}
+    _same(encoder.recipe(), wanted, folder)
     encoder.load()
     return encoder
 

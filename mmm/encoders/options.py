@@ -21,7 +21,7 @@ _SAYS = {
         *("audio_encoder", "layer", "layers", "frame_rate", "num_mels", "audio_revision"),
         "chunk_seconds",
     ),
-    "text": ("text_encoder", "text_width", "max_tokens", "text_revision"),
+    "text": ("text_encoder", "text_width", "max_tokens", "text_revision", "with_speakers"),
 }
 # Seconds of speech a batch. On a CPU one file at a time is faster than padded batches
 # (benchmarks/encode.py).
@@ -65,11 +65,16 @@ class EncodeOptions:
             " \\[1,2,3,4,5, or as the folder has it]."
         ),
     ] = None
+    with_speakers: Annotated[
+        bool | None,
+        Setting(
+            "Text with the speaker's name before each turn, as features of their own.",
+            flag="--with-speakers",
+        ),
+    ] = None
     audio_feature: Annotated[
         str | None,
-        Setting(
-            "Speech features to keep \\[hidden_state and, where there is one, extract_feature]."
-        ),
+        Setting("Speech features to keep \\[hidden_state, and extract_feature where it is]."),
     ] = None
     layer: Annotated[
         str | None,
@@ -317,6 +322,7 @@ def _as_recorded(encoder: NamedEncoder, asked: EncodeOptions) -> EncodeOptions:
             text_width=recipe.get("width"),
             max_tokens=recipe.get("max_tokens"),
             text_revision=recipe.get("revision"),
+            with_speakers=recipe.get("speakers"),
             context=asked.context or ",".join(map(str, encoder.contexts)),
         )
     if asked.precision not in ("auto", recipe.get("precision", asked.precision)):

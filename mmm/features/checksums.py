@@ -89,16 +89,22 @@ def blocks_from_json(content: Any, block_bytes: int = BLOCK_BYTES) -> Mapping[st
     }
 
 
-def read_checksums(folder: Path, small: Sequence[str], large: Sequence[str]) -> Checksums | None:
-    """Of a folder with these files; None where there are none. Raises ValueError where they cannot
-    be what was written.
+def read_checksums(
+    folder: Path, small: Sequence[str], large: Sequence[str], optional: Sequence[str] = ()
+) -> Checksums | None:
+    """Of a folder with these files, and perhaps the `optional` ones; None where there are none.
+    Raises ValueError where they cannot be what was written.
     """
     try:
         text = (folder / CHECKSUMS).read_bytes()
     except FileNotFoundError:
         return None
     found = _parsed(folder.absolute(), text)
-    if found is None or set(found.files) != set(small) or set(found.blocks) != set(large):
+    if (
+        found is None
+        or set(found.files) - set(optional) != set(small)
+        or set(found.blocks) != set(large)
+    ):
         raise ValueError(f"{folder / CHECKSUMS}: damaged")
     return found
 

@@ -5,7 +5,7 @@ those that were encoded.
 import functools
 import hashlib
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,20 +51,14 @@ def clips_of(manifest: Manifest) -> dict[str, list[int]]:
     return clips
 
 
-def stamps_of(manifest: Manifest) -> npt.NDArray[np.int64]:
-    """(N, 2) size and mtime in ns of each utterance's clip. Raises FileNotFoundError."""
+def stamps_of(manifest: Manifest, names: Iterable[str]) -> npt.NDArray[np.int64]:
+    """(M, 2) size and mtime in ns of each of these clips. Raises FileNotFoundError."""
     try:
         folder = str(manifest.path.parent)
-        stats = {
-            name: os.stat(os.path.join(folder, name))  # noqa: PTH116, PTH118
-            for name in {u.audio for u in manifest.utterances}
-        }
+        stats = [os.stat(os.path.join(folder, name)) for name in names]  # noqa: PTH116, PTH118
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error.filename}: no such audio file") from None
-    return np.array(
-        [(stats[u.audio].st_size, stats[u.audio].st_mtime_ns) for u in manifest.utterances],
-        dtype=np.int64,
-    )
+    return np.array([(stat.st_size, stat.st_mtime_ns) for stat in stats], dtype=np.int64)
 
 
 def audio_hash(path: Path) -> bytes:

@@ -76,6 +76,7 @@ def encode_options(
         else:
             words += ["--text-encoder", written["encoder"]]
             words += _options(written, [("revision", "--text-revision", None)])
+        words += ["--with-speakers"] if written.get("speakers") else []
         precisions += [written["precision"]] if "precision" in written else []
     if precisions:  # `auto` is another one on another machine
         words += ["--precision", precisions[0]]

@@ -8,8 +8,10 @@ AUDIO_FEATURES = ("hidden_state", "extract_feature")
 # The pooled vectors of several layers: L means over all frames, then L deviations, in the place of
 # frames, (2 L, D).
 LAYERS = "layers"
-CONTEXTS = (1, 2, 3, 4, 5)  # utterances, the current one included
-MAX_CONTEXT = CONTEXTS[-1]
+CONTEXTS = (1, 2, 3, 4, 5)  # utterances, the current one included; encoded where nothing is said
+MAX_CONTEXT = 16
+_PUBLISHED_TOKENS = 128
+_MOST_TOKENS = 512  # of BERT and its descendants
 
 
 class Recipe(TypedDict, total=False):
@@ -33,7 +35,25 @@ class Recipe(TypedDict, total=False):
     # Of text
     context: int
     width: int
-    max_tokens: int
+    max_tokens: int  # that are read; a store keeps 128 of them at most
+    speakers: bool  # "NAME: text" before each turn; absent: text alone
+
+
+def tokens_read(context: int) -> int:
+    """Tokens that a pretrained text model is given at most, if it has positions for them: as
+    published up to context 5, of more turns four times as many.
+    """
+    return _PUBLISHED_TOKENS if context <= CONTEXTS[-1] else _MOST_TOKENS
+
+
+def without_context(recipe: Recipe) -> Recipe:
+    """Which text encoder it is, whatever it is given to read."""
+    found: Recipe = {**recipe}
+    found.pop("context", None)
+    found.pop("speakers", None)
+    if found["encoder"] != "char-ngram":
+        found.pop("max_tokens", None)  # follows from the context
+    return found
 
 
 def recipe_hash(recipe: Recipe) -> str:
@@ -46,7 +66,14 @@ def identity_of(recipe: Recipe) -> str:
     core: Recipe = {**recipe}
     core.pop("feature", None)
     core.pop("context", None)
+    if _reads_as_many_as_the_context_asks(recipe):
+        core.pop("max_tokens", None)
     return recipe_hash(core)
+
+
+def _reads_as_many_as_the_context_asks(recipe: Recipe) -> bool:
+    """Whether the tokens that are read follow from the context, as of pretrained text models."""
+    return recipe["kind"] == "text" and recipe["encoder"] != "char-ngram"
 
 
 def belongs_to(encoder: Recipe, recipe: Recipe) -> bool:
@@ -56,6 +83,8 @@ def belongs_to(encoder: Recipe, recipe: Recipe) -> bool:
     are every layer's.
     """
     names = (encoder.keys() | recipe.keys()) - {"context", "feature"}
+    if _reads_as_many_as_the_context_asks(recipe):
+        names -= {"max_tokens"}
     if recipe.get("feature") != encoder.get("feature"):
         names -= {"layer"}
     if LAYERS in (recipe.get("feature"), encoder.get("feature")):

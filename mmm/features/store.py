@@ -4,15 +4,17 @@ machine map.
 `features/<hash of recipe.json>/` holds
   recipe.json   what made the features: encoder, version, layer, rates, context
   values.npy    (sum of lengths, width) float16
-  offsets.npy   (N + 1,) int64: utterance i is values[offsets[i]:offsets[i + 1]]
-  pooled.npy    (N, width) float16: one vector an utterance, for the concat systems
+  offsets.npy   (M + 1,) int64: row i is values[offsets[i]:offsets[i + 1]]
+  pooled.npy    (M, width) float16: one vector a row, for the concat systems
   keys.npy      (N,) uint64: hash of each utterance's id and source, the way back from a manifest
-  stamps.npy    (N, 2) int64: size in bytes and mtime in ns of the audio read (zeros for text)
-  audio_hashes.npy  (N, 16) uint8: BLAKE2b of the audio's bytes (zeros for text, and where it is not
+  rows.npy      (N,) int64: row of each utterance; only where several share a clip, else M = N and
+                utterance i has row i
+  stamps.npy    (M, 2) int64: size in bytes and mtime in ns of the audio read (zeros for text)
+  audio_hashes.npy  (M, 16) uint8: BLAKE2b of the audio's bytes (zeros for text, and where it is not
                     known)
   checksums.json    of all the files above (mmm/features/checksums.py)
 
-Stores of earlier versions lack the last two.
+Stores of earlier versions have a row for each utterance, and may lack the last two.
 """
 
 import contextlib
@@ -30,12 +32,20 @@ import numpy.typing as npt
 
 from mmm.features.checksums import Checksums, header_checksum, read_checksums
 from mmm.features.encode_command import MANIFEST, encode_command
-from mmm.features.recipe import AUDIO_FEATURES, CONTEXTS, Recipe, belongs_to, recipe_hash
+from mmm.features.recipe import (
+    AUDIO_FEATURES,
+    MAX_CONTEXT,
+    Recipe,
+    belongs_to,
+    recipe_hash,
+    tokens_read,
+)
 
 AUDIO_HASH_BYTES = 16
 LARGE_FILES = ("values.npy", "pooled.npy")
 _OTHER_CHECKSUM = "its checksum is not the recorded one"
 SMALL_FILES = ("recipe.json", "offsets.npy", "keys.npy", "stamps.npy", "audio_hashes.npy")
+ROWS = "rows.npy"  # where utterances share rows
 
 
 def pool(values: npt.NDArray[np.float16], kind: str) -> npt.NDArray[np.float16]:
@@ -104,7 +114,8 @@ class FeatureStore:
     values: npt.NDArray[np.float16]
     offsets: npt.NDArray[np.int64]
     pooled: npt.NDArray[np.float16]
-    keys: npt.NDArray[np.uint64]
+    keys: npt.NDArray[np.uint64]  # (N,)
+    rows: npt.NDArray[np.int64]  # (N,) of each key; the arrays above and below have (M,) rows
     stamps: npt.NDArray[np.int64]
     audio_hashes: npt.NDArray[np.uint8]
     checksums: Checksums | None  # None: made before there were any
@@ -115,12 +126,14 @@ class FeatureStore:
         return int(self.values.shape[1])
 
     def find(self, keys: Sequence[int] | npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
-        """Row of each key, -1 where the store does not have it."""
+        """Row of each key, -1 where the store does not have it. Utterances of one clip may share a
+        row.
+        """
         order = np.argsort(self.keys)
         wanted = np.asarray(keys, dtype=np.uint64)
         place = np.searchsorted(self.keys, wanted, sorter=order)
-        rows = order[np.minimum(place, len(order) - 1)]
-        return np.where(self.keys[rows] == wanted, rows, -1)
+        found = order[np.minimum(place, len(order) - 1)]
+        return np.where(self.keys[found] == wanted, self.rows[found], -1)
 
     def check(
         self,
@@ -153,12 +166,12 @@ def open_store(path: Path, manifest: Path = MANIFEST) -> FeatureStore:
         return _damaged(path, f"{path / name}: damaged: {what}", manifest)
 
     try:
-        checksums = read_checksums(path, SMALL_FILES, LARGE_FILES)
+        checksums = _read_checksums(path)
     except ValueError as error:
         raise _damaged(path, str(error), manifest) from None
     arrays: dict[str, Any] = {}
     recipe: Recipe = {}
-    for name in SMALL_FILES:
+    for name in small_files(path) if checksums is None else checksums.files:
         try:
             content = (path / name).read_bytes()
         except FileNotFoundError:
@@ -192,15 +205,26 @@ def open_store(path: Path, manifest: Path = MANIFEST) -> FeatureStore:
             raise
         except (ValueError, EOFError) as error:
             raise damaged(name, str(error)) from None
-    arrays.setdefault(
-        "audio_hashes", np.zeros((len(arrays["keys"]), AUDIO_HASH_BYTES), dtype=np.uint8)
-    )
     num_rows = len(arrays["offsets"]) - 1
-    if arrays["offsets"][-1] != len(arrays["values"]) or any(
-        len(arrays[name]) != num_rows for name in ("keys", "pooled", "stamps", "audio_hashes")
+    arrays.setdefault("audio_hashes", np.zeros((num_rows, AUDIO_HASH_BYTES), dtype=np.uint8))
+    rows = arrays.setdefault("rows", np.arange(num_rows))
+    if (
+        arrays["offsets"][-1] != len(arrays["values"])
+        or any(len(arrays[name]) != num_rows for name in ("pooled", "stamps", "audio_hashes"))
+        or len(rows) != len(arrays["keys"])
+        or not ((rows >= 0) & (rows < num_rows)).all()
     ):
         raise _damaged(path, f"{path}: the feature store's files disagree", manifest)
     return FeatureStore(path, recipe, checksums=checksums, manifest=manifest, **arrays)
+
+
+def small_files(path: Path) -> tuple[str, ...]:
+    """Those that a store at `path` has, or has to have."""
+    return (*SMALL_FILES, ROWS) if (path / ROWS).is_file() else SMALL_FILES
+
+
+def _read_checksums(path: Path) -> Checksums | None:
+    return read_checksums(path, SMALL_FILES, LARGE_FILES, optional=(ROWS,))
 
 
 def list_recipes(features: Path, manifest: Path = MANIFEST) -> dict[Path, Recipe]:
@@ -224,7 +248,7 @@ def _recipe_of(store: Path) -> Recipe:
     """Raises ValueError where it is not what was written."""
     file = store / "recipe.json"
     content = file.read_bytes()
-    checksums = read_checksums(store, SMALL_FILES, LARGE_FILES)
+    checksums = _read_checksums(store)
     if checksums is not None and zlib.crc32(content) != checksums.files[file.name]:
         raise ValueError(f"{file}: damaged: {_OTHER_CHECKSUM}")
     try:
@@ -251,5 +275,18 @@ def _recipes_to_make(store: Path) -> list[Recipe]:
         if "feature" in recipe:
             neighbours += [{**recipe, "feature": name} for name in AUDIO_FEATURES]
         if "context" in recipe:
-            neighbours += [{**recipe, "context": number} for number in CONTEXTS]
+            neighbours += _other_contexts(recipe)
     return found + [recipe for recipe in neighbours if recipe_hash(recipe) == store.name][:1]
+
+
+def _other_contexts(recipe: Recipe) -> list[Recipe]:
+    """Of the same text encoder, with and without speakers."""
+    found: list[Recipe] = []
+    for number in range(1, MAX_CONTEXT + 1):
+        other: Recipe = {**recipe, "context": number}
+        if other["encoder"] != "char-ngram" and "max_tokens" in other:
+            other["max_tokens"] = tokens_read(number)
+        named: Recipe = {**other, "speakers": True}
+        other.pop("speakers", None)
+        found += [other, named]
+    return found

@@ -5,8 +5,8 @@ writer goes on where it was.
   store/     the files of a feature store at their final size, rows that are missing are holes
   done       one byte a row: 1 where the row is on the disk
   arrays.json  checksums of values and pooled vectors, where they are those of the store before
-  plan.json  digest of the recipe, keys, stamps, hashes and lengths; written last, without it the
-             folder is rubbish
+  plan.json  digest of the recipe, keys, rows, stamps, hashes and lengths; written last, without
+             it the folder is rubbish
   replaced/  for a moment at the end: the store that `store/` takes the place of
 
 Sizes and places are known before the first row, so memory does not grow with the corpus, no row is
@@ -31,10 +31,11 @@ from mmm.features.recipe import Recipe
 from mmm.features.store import (
     AUDIO_HASH_BYTES,
     LARGE_FILES,
-    SMALL_FILES,
+    ROWS,
     FeatureStore,
     open_store,
     pool,
+    small_files,
 )
 from mmm.files import sha256_of_json, sync, sync_data, write_json
 
@@ -44,29 +45,42 @@ _FILES = ("values", "pooled")
 
 @dataclass(frozen=True)
 class Plan:
-    """The rows of a store before they are there."""
+    """The N utterances and M rows of a store before they are there."""
 
     recipe: Recipe
     width: int
     keys: npt.NDArray[np.uint64]  # (N,)
-    stamps: npt.NDArray[np.int64]  # (N, 2)
-    lengths: npt.NDArray[np.int64]  # (N,) frames or tokens
-    # (N, 16) of the audio, zeros where it is not known; None: of text
+    stamps: npt.NDArray[np.int64]  # (M, 2)
+    lengths: npt.NDArray[np.int64]  # (M,) frames or tokens
+    # (M, 16) of the audio, zeros where it is not known; None: of text
     known_hashes: npt.NDArray[np.uint8] | None = None
+    shared_rows: npt.NDArray[np.int64] | None = None  # (N,) of each key; None: each has its own
 
     @property
     def audio_hashes(self) -> npt.NDArray[np.uint8]:
         if self.known_hashes is None:
-            return np.zeros((len(self.keys), AUDIO_HASH_BYTES), dtype=np.uint8)
+            return np.zeros((len(self.lengths), AUDIO_HASH_BYTES), dtype=np.uint8)
         return self.known_hashes
 
     @property
+    def rows(self) -> npt.NDArray[np.int64]:
+        return np.arange(len(self.keys)) if self.shared_rows is None else self.shared_rows
+
+    @property
+    def is_shared(self) -> bool:
+        return not np.array_equal(self.rows, np.arange(len(self.lengths)))
+
+    @property
     def digest(self) -> str:
-        arrays = [
-            sha256_of_json(array.tolist())
-            for array in (self.keys, self.stamps, self.audio_hashes, self.lengths)
-        ]
-        return sha256_of_json([self.recipe, self.width, *arrays])
+        arrays = (self.keys, self.stamps, self.audio_hashes, self.lengths)
+        digests = [sha256_of_json(array.tolist()) for array in arrays]
+        if self.is_shared:  # else as earlier versions had it
+            digests.append(sha256_of_json(self.rows.tolist()))
+        return sha256_of_json([self.recipe, self.width, *digests])
+
+    def places_in(self, there: "Rows") -> npt.NDArray[np.int64]:
+        """Where each utterance's row (N,) lies in another store, -1 where it does not."""
+        return there.places(self.keys, self.stamps[self.rows], self.audio_hashes[self.rows])
 
 
 @dataclass(frozen=True)
@@ -74,7 +88,7 @@ class Rows:
     """Rows that are there already: of a finished store, or done ones of a partial store."""
 
     store: FeatureStore
-    done: npt.NDArray[np.bool_]
+    done: npt.NDArray[np.bool_]  # (M,)
 
     def places(
         self,
@@ -82,8 +96,8 @@ class Rows:
         stamps: npt.NDArray[np.int64],
         hashes: npt.NDArray[np.uint8],
     ) -> npt.NDArray[np.int64]:
-        """Row of each utterance (N,), -1 where there is none of the same content: by its hash where
-        both are known, else its stamp.
+        """Row of each utterance (n,), -1 where there is none of the same content: by its hash where
+        both are known, else its stamp. All three are by utterance.
         """
         rows = self.store.find(keys)
         recorded = self.store.audio_hashes[rows]
@@ -101,9 +115,10 @@ class Rows:
         """
         return (
             np.array_equal(self.store.keys, plan.keys)
+            and np.array_equal(self.store.rows, plan.rows)
             and self.store.width == plan.width
             and np.array_equal(np.diff(self.store.offsets), plan.lengths)
-            and bool((self.places(plan.keys, plan.stamps, plan.audio_hashes) >= 0).all())
+            and bool((plan.places_in(self) >= 0).all())
         )
 
     def row(self, place: int) -> npt.NDArray[np.float16]:
@@ -122,7 +137,7 @@ def rows_there(path: Path, manifest: Path = MANIFEST) -> list[Rows]:
     found = []
     if (path / "recipe.json").is_file():
         store = open_store(path, manifest)
-        found.append(Rows(store, np.ones(len(store.keys), dtype=bool)))
+        found.append(Rows(store, np.ones(len(store.pooled), dtype=bool)))
     folder = partial_folder(path)
     if folder.is_dir():
         done = np.fromfile(folder / "done", dtype=np.uint8) == 1
@@ -154,7 +169,7 @@ class PartialStore:
         self.offsets = np.concatenate([[0], np.cumsum(plan.lengths)]).astype(np.int64)
         self._headers = {
             "values": _header(int(self.offsets[-1]), plan.width),
-            "pooled": _header(len(plan.keys), plan.width),
+            "pooled": _header(len(plan.lengths), plan.width),
         }
         self._files: dict[str, int] = {}
         sources = rows_there(path, manifest)
@@ -180,10 +195,12 @@ class PartialStore:
             ("audio_hashes", plan.audio_hashes),
         ):
             np.save(fresh / "store" / f"{name}.npy", array)
+        if plan.is_shared:
+            np.save(fresh / "store" / ROWS, plan.rows)
         finished = [source for source in sources if source.store.path == self.path]
         if finished and finished[0].is_all_of(plan):
             self._take_over(finished[0].store, fresh)
-            done = np.ones(len(plan.keys), dtype=np.uint8)
+            done = np.ones(len(plan.lengths), dtype=np.uint8)
         else:
             done = self._copy(sources, fresh)
         done.tofile(fresh / "done")
@@ -212,7 +229,8 @@ class PartialStore:
     def _copy(self, sources: Sequence[Rows], fresh: Path) -> npt.NDArray[np.uint8]:
         """Large files with the rows that there are; returns which those are."""
         plan = self.plan
-        needed = 2 * plan.width * int(self.offsets[-1] + len(plan.keys))
+        num_rows = len(plan.lengths)
+        needed = 2 * plan.width * int(self.offsets[-1] + num_rows)
         free = shutil.disk_usage(self.path.parent).free
         if needed > free:
             shutil.rmtree(fresh)
@@ -220,16 +238,18 @@ class PartialStore:
                 f"{self.path.parent}: the features need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB"
                 " are free"
             )
-        for name, length in (("values", int(self.offsets[-1])), ("pooled", len(plan.keys))):
+        for name, length in (("values", int(self.offsets[-1])), ("pooled", num_rows)):
             with open(fresh / "store" / f"{name}.npy", "wb") as file:
                 file.write(self._headers[name])
                 file.truncate(len(self._headers[name]) + 2 * plan.width * length)
-        done = np.zeros(len(plan.keys), dtype=np.uint8)
+        done = np.zeros(num_rows, dtype=np.uint8)
         self._open(fresh)
         for source in sources:
             if source.store.width != plan.width:
                 continue
-            places = source.places(plan.keys, plan.stamps, plan.audio_hashes)
+            # Of the utterances that share a row, any that has it there.
+            places = np.full(num_rows, -1)
+            np.maximum.at(places, plan.rows, plan.places_in(source))
             rows = np.flatnonzero((places >= 0) & (done == 0))
             lengths = np.diff(source.store.offsets)[places[rows]]
             rows = rows[lengths == plan.lengths[rows]]
@@ -325,7 +345,7 @@ class PartialStore:
         known = None
         if taken_over.is_file():
             known = blocks_from_json(json.loads(taken_over.read_bytes()))
-        checksums = checksums_of(store, SMALL_FILES, LARGE_FILES, known)
+        checksums = checksums_of(store, small_files(store), LARGE_FILES, known)
         # Beside the store first, so that a kill leaves no file in it that does not belong there.
         write_json(self.folder / CHECKSUMS, checksums.as_json())
         (self.folder / CHECKSUMS).replace(store / CHECKSUMS)

@@ -19,12 +19,12 @@ if TYPE_CHECKING:  # torch takes seconds to import, and what is wrong with a fil
     from mmm.predict.predictor import Audio, Predictor, Turn
 
 _SOUNDS = (".wav", ".flac", ".ogg", ".mp3")
-_FIELDS = ("audio", "audio_base64", "text", "history", "dialogue", "id")
-_TURN_FIELDS = ("audio", "audio_base64", "text")
+_FIELDS = ("audio", "audio_base64", "text", "speaker", "history", "dialogue", "id")
+_TURN_FIELDS = ("audio", "audio_base64", "text", "speaker")
 # Of a stream: 12 MB of speech as base64; a longer recording is sent by its path.
 MAX_LINE_BYTES = 16 * 1024**2
 MAX_TEXT = 100_000  # characters; no encoder looks at more than 128 words or tokens one by one
-_MAX_NAME = 1000  # characters of a dialogue's name
+_MAX_NAME = 1000  # characters of a dialogue's or a speaker's name
 _MAX_ERROR = 1000  # characters that are answered of an error
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _OPEN_DIALOGUES = 1000  # of a stream; the one that was silent longest is forgotten first
@@ -38,7 +38,7 @@ class Line:
 
     audio: Path | None
     text: str
-    speaker: str = ""
+    speaker: str | None = None  # None: it is not said who speaks; "": nobody knows
 
 
 def _text_of(path: Path) -> str:
@@ -85,7 +85,9 @@ def read_dialogue(path: Path) -> list[Line]:
             audio = path.parent / row["audio"].strip() if row["audio"].strip() else None
             if audio is not None and not audio.is_file():
                 faults.append(f"{where}: no such audio file {audio}")
-            turns.append(Line(audio, row["text"].strip(), (row.get("speaker") or "").strip()))
+            speaker = row.get("speaker")
+            named = None if speaker is None else speaker.strip()
+            turns.append(Line(audio, row["text"].strip(), named))
     except csv.Error as error:
         raise ValueError(f"{path}: line {reader.line_num}: not CSV ({error})") from None
     if not turns and not faults:
@@ -95,9 +97,9 @@ def read_dialogue(path: Path) -> list[Line]:
     return turns
 
 
-def read_folder(folder: Path, text: str | None = None) -> list[Line]:
+def read_folder(folder: Path, text: str | None = None, speaker: str | None = None) -> list[Line]:
     """Recordings of a folder by name, each with the text of the .txt of the same name; `text` is
-    for those without one.
+    for those without one, `speaker` for all.
 
     Raises FileNotFoundError or ValueError, naming every recording without a text.
     """
@@ -120,7 +122,7 @@ def read_folder(folder: Path, text: str | None = None) -> list[Line]:
     for sound, file in beside.items():
         said = _text_of(file).strip() if file.is_file() else text or ""
         _check_length(said, str(file))
-        lines.append(Line(sound, said))
+        lines.append(Line(sound, said, speaker))
     return lines
 
 
@@ -140,10 +142,10 @@ class JsonLines:
     """Answers requests, one JSON object a line, in their order. A line that cannot be answered is
     answered with an error.
 
-    A request: {"audio": "x.wav" or "audio_base64": "...", "text": "...", and optional "history":
-    [earlier turns, oldest first], "dialogue": "name", "id": anything}. Lines with the same
-    `dialogue` are turns of one conversation: those before are remembered. A turn without speech is
-    remembered and not answered with probabilities.
+    A request: {"audio": "x.wav" or "audio_base64": "...", "text": "...", and optional "speaker":
+    "name", "history": [earlier turns, oldest first], "dialogue": "name", "id": anything}. Lines
+    with the same `dialogue` are turns of one conversation: those before are remembered. A turn
+    without speech is remembered and not answered with probabilities.
     """
 
     def __init__(self, predictor: "Predictor") -> None:
@@ -168,7 +170,7 @@ class JsonLines:
                 yield {"line": number, **named, "error": _shortened(said)}
 
     def _answer(self, request: Mapping[str, Any]) -> Answer:
-        audio, text = _turn(request, "")
+        audio, text, speaker = _turn(request, "")
         dialogue = request.get("dialogue")
         earlier: list[Turn]
         if dialogue is None:
@@ -199,10 +201,10 @@ class JsonLines:
         answer: Answer = {"prediction": None, "probabilities": None}
         heard = None if audio is None else self.predictor.hear(audio)
         if heard is not None:
-            shares = self.predictor.predict(heard, text, earlier)
+            shares = self.predictor.predict(heard, text, earlier, speaker=speaker)
             answer = {"prediction": max(shares, key=shares.__getitem__), "probabilities": shares}
         if dialogue is not None:
-            self._remember(dialogue, (heard, text))
+            self._remember(dialogue, (heard, text, speaker))
         return answer
 
     def _remember(self, dialogue: str, turn: "Turn") -> None:
@@ -240,22 +242,26 @@ def _object(value: Any, what: str, known: tuple[str, ...]) -> Mapping[str, Any]:
     return value
 
 
-def _turn(turn: Mapping[str, Any], where: str) -> "tuple[Audio | None, str]":
+def _turn(turn: Mapping[str, Any], where: str) -> "tuple[Audio | None, str, str | None]":
     for field in _TURN_FIELDS:
         value = turn.get(field)
         if value is not None and not isinstance(value, str):
             raise ValueError(f"{where}{field}: expected text, found {type(value).__name__}")
         if value is not None and field != "audio_base64" and _SURROGATE.search(value):
             raise ValueError(f"{where}{field}: holds half a character (a lone surrogate)")
-    file, content, text = (turn.get(field) for field in _TURN_FIELDS)
+    file, content, text, speaker = (turn.get(field) for field in _TURN_FIELDS)
     if text is None:
         raise ValueError(f"{where}text is missing")
     _check_length(text, f"{where}text")
+    if speaker is not None and len(speaker) > _MAX_NAME:
+        raise ValueError(
+            f"{where}speaker: a name of {len(speaker):,} characters; expected at most {_MAX_NAME:,}"
+        )
     if file is not None and content is not None:
         raise ValueError(f"{where}audio and audio_base64 exclude each other")
     if content is not None:
-        return decode_base64(content, f"{where}audio_base64"), text
-    return Path(file) if file else None, text
+        return decode_base64(content, f"{where}audio_base64"), text, speaker
+    return Path(file) if file else None, text, speaker
 
 
 def _check_length(text: str, what: str) -> None:

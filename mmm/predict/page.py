@@ -14,11 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mmm.predict.predictor import Predictor, Speech, Turn
+from mmm.manifest import with_speaker
+from mmm.predict.predictor import Audio, Predictor, Speech
 
 _HOSTS = ["127.0.0.1", "localhost"]
 _MAX_UPLOAD = "50mb"
 _TITLE = "Emotion of an utterance"
+
+Turn = tuple[Audio | None, str, str]
 
 
 def _gradio() -> Any:
@@ -58,24 +61,28 @@ def build(predictor: Predictor) -> Any:
             what = str(error).replace(clip, "it")
             raise _refusal(f"This recording cannot be used: {what}") from None
 
-    def answer(clip: str | None, text: str, earlier: list[Turn]) -> dict[str, float]:
+    def answer(clip: str | None, text: str, speaker: str, earlier: list[Turn]) -> dict[str, float]:
         if not clip:
             raise _refusal("Record or upload the utterance first.")
-        return predictor.predict(hear(clip), text, earlier)
+        return predictor.predict(hear(clip), text, earlier, speaker=speaker.strip())
 
     def keep(
-        clip: str | None, text: str, earlier: list[Turn]
+        clip: str | None, text: str, speaker: str, earlier: list[Turn]
     ) -> tuple[list[Turn], list[list[str]], None, str]:
         if not text.strip() and not clip:
             raise _refusal("An earlier turn needs a text or speech.")
-        turns = [*earlier, (hear(clip) if clip else None, text.strip())]
+        turns = [*earlier, (hear(clip) if clip else None, text.strip(), speaker.strip())]
         return turns, rows(turns), None, ""
 
     def rows(earlier: list[Turn]) -> list[list[str]]:
         used = len(earlier) - (context - 1)
         return [
-            [text, "yes" if audio is not None else "no", "yes" if place >= used else "no"]
-            for place, (audio, text) in enumerate(earlier)
+            [
+                with_speaker(speaker, text),
+                "yes" if audio is not None else "no",
+                "yes" if place >= used else "no",
+            ]
+            for place, (audio, text, speaker) in enumerate(earlier)
         ]
 
     with gr.Blocks(title=_TITLE, analytics_enabled=False) as page:
@@ -87,6 +94,12 @@ def build(predictor: Predictor) -> Any:
                     sources=["upload", "microphone"], type="filepath", label="Speech", buttons=[]
                 )
                 text = gr.Textbox(label="Text", placeholder="What was said", lines=2)
+                speaker = gr.Textbox(
+                    value="",
+                    label="Speaker",
+                    placeholder="Who speaks; empty where nobody knows",
+                    visible=predictor.with_speakers,
+                )
                 with gr.Row():
                     ask = gr.Button("Predict", variant="primary")
                     push = gr.Button("Keep as earlier turn")
@@ -102,11 +115,10 @@ def build(predictor: Predictor) -> Any:
             buttons=[],
         )
         clear = gr.Button("Start a new dialogue", size="sm")
-        ask.click(answer, [clip, text, earlier], shares, api_name="predict")
-        text.submit(answer, [clip, text, earlier], shares, api_visibility="private")
-        push.click(
-            keep, [clip, text, earlier], [earlier, table, clip, text], api_visibility="private"
-        )
+        turn = [clip, text, speaker, earlier]
+        ask.click(answer, turn, shares, api_name="predict")
+        text.submit(answer, turn, shares, api_visibility="private")
+        push.click(keep, turn, [earlier, table, clip, text], api_visibility="private")
         clear.click(
             lambda: ([], [], None, "", None),
             None,

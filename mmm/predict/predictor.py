@@ -15,6 +15,7 @@ from mmm.bundle.read import Bundle, Ensemble
 from mmm.encoders import Floats, SpeechEncoder, TextEncoder
 from mmm.encoders.make import speech_encoder_of, text_encoder_of
 from mmm.features.store import Encoded, encoded
+from mmm.manifest import with_speaker
 from mmm.training.batches import Batch, without_input
 from mmm.training.evaluate import forward
 from mmm.training.vectors import speech_vector
@@ -32,8 +33,14 @@ class Speech:
 
 # A file, 16 kHz mono samples, a file's content, or what `Predictor.hear` gave.
 Audio = Path | Floats | bytes | Speech
-Turn = tuple[Audio | None, str]
-Utterance = tuple[Audio, str] | tuple[Audio, str, Sequence[Turn]]
+# (speech, text), and who speaks: needed by a bundle that reads it, "" where nobody knows.
+Turn = tuple[Audio | None, str] | tuple[Audio | None, str, str | None]
+# (speech, text), the turns before, oldest first, and who speaks.
+Utterance = (
+    tuple[Audio, str]
+    | tuple[Audio, str, Sequence[Turn]]
+    | tuple[Audio, str, Sequence[Turn], str | None]
+)
 
 
 class Predictor:
@@ -67,6 +74,11 @@ class Predictor:
         return max(member.config.context for member in self.bundle.members)
 
     @property
+    def with_speakers(self) -> bool:
+        """Whether it reads who speaks: every turn then needs its speaker."""
+        return any(member.text_recipe.get("speakers") for member in self.bundle.members)
+
+    @property
     def is_light(self) -> bool:
         """Whether both encoders are the built-in ones, which one thread runs in milliseconds."""
         first = self.bundle.members[0]
@@ -90,17 +102,26 @@ class Predictor:
             }
         )
 
-    def predict(self, audio: Audio, text: str, history: Sequence[Turn] = ()) -> dict[str, float]:
+    def predict(
+        self,
+        audio: Audio,
+        text: str,
+        history: Sequence[Turn] = (),
+        *,
+        speaker: str | None = None,
+    ) -> dict[str, float]:
         """Probability of each class for one utterance.
 
-        `history` holds the turns before, oldest first, as (audio or None, text). Turns beyond the
-        bundle's context are not used. Raises FileNotFoundError or AudioError.
+        `history` holds the turns before, oldest first, as (audio or None, text) or (audio or None,
+        text, speaker). Turns beyond the bundle's context are not used. Speakers are read by bundles
+        of features `--with-speakers` alone; these raise ValueError for a turn without one, and take
+        "" where nobody knows. Raises FileNotFoundError or AudioError.
         """
-        return self._answer([(audio, text, history)], self.hear)[0]
+        return self._answer([(audio, text, history, speaker)], self.hear)[0]
 
     def predict_many(self, utterances: Sequence[Utterance]) -> list[dict[str, float]]:
-        """The same for many (audio, text) or (audio, text, history), in their order; models see
-        them in batches.
+        """The same for many (audio, text), (audio, text, history) or (audio, text, history,
+        speaker), in their order; models see them in batches.
         """
         remembered = functools.lru_cache(maxsize=_REMEMBERED_CLIPS)(lambda path: self.hear(path))
 
@@ -118,15 +139,17 @@ class Predictor:
 
         Every clip is encoded once.
         """
-        heard: list[Turn] = [
-            (None if audio is None else self.hear(audio), text) for audio, text in turns
+        self._check_speakers(turns)
+        heard = [
+            (None if audio is None else self.hear(audio), text, speaker)
+            for audio, text, speaker in map(_named, turns)
         ]
-        spoken = [place for place, (audio, _) in enumerate(heard) if audio is not None]
+        spoken = [place for place, (audio, _, _) in enumerate(heard) if audio is not None]
         earlier = [heard[max(0, place + 1 - self.context) : place] for place in spoken]
         queries: list[Utterance] = [
-            (audio, text, before)
+            (audio, text, before, speaker)
             for place, before in zip(spoken, earlier, strict=True)
-            for audio, text in [heard[place]]
+            for audio, text, speaker in [heard[place]]
             if audio is not None
         ]
         found: list[dict[str, float] | None] = [None] * len(turns)
@@ -135,10 +158,20 @@ class Predictor:
         return found
 
     def inputs(self, member: Bundle, utterances: Sequence[Utterance]) -> Batch:
-        """What a member's model (or its model.onnx) takes, of (audio, text) or (audio, text,
-        history); labels are zeros.
+        """What a member's model (or its model.onnx) takes, of utterances as `predict_many` has
+        them; labels are zeros.
         """
         return self._inputs(member, utterances, self.hear)
+
+    def _check_speakers(self, turns: Sequence[Turn]) -> None:
+        """Raises ValueError where the bundle reads who speaks and a turn does not say."""
+        for _, text, speaker in map(_named, turns) if self.with_speakers else ():
+            if speaker is None:
+                raise ValueError(
+                    f"bundle {self.bundle.name!r} reads who speaks, and the turn {text[:40]!r} has"
+                    " no speaker; give each turn one, '' where nobody knows (--speaker and"
+                    " --history-speaker, a column or field speaker, speaker= from Python)"
+                )
 
     def _answer(
         self, utterances: Sequence[Utterance], hear: Callable[[Audio], Speech]
@@ -157,17 +190,25 @@ class Predictor:
         config, dims, recipe = member.config, member.dims, member.audio_recipe
         feature = recipe["feature"]
         pooling = config.pooling or "mean", config.layer_mix or "one"
+        reader = self.text.for_context(config.context)
+        with_speakers = member.text_recipe.get("speakers", False)
         speech: list[npt.NDArray[np.float16]] = []
         speech_masks: list[npt.NDArray[np.bool_]] = []
         words: list[npt.NDArray[np.float16]] = []
         for audio, text, *rest in utterances:
-            before: Sequence[Turn] = rest[0] if rest else ()
+            before, speaker = _rest(*rest)
             earlier = list(reversed(before))[: config.context - 1]
-            tokens = encoded(self.text.encode([text, *(line for _, line in earlier)]), "text")
+            turns: list[Turn] = [(audio, text, speaker), *earlier]
+            if with_speakers:
+                self._check_speakers(turns)
+                lines = [with_speaker(name or "", line) for _, line, name in map(_named, turns)]
+            else:
+                lines = [turn[1] for turn in turns]
+            tokens = encoded(reader.encode(lines), "text")
             if config.is_pooled:
                 vectors = np.zeros((config.context, dims.speech_width), dtype=np.float16)
                 mask = np.zeros(config.context, dtype=bool)
-                for place, clip in enumerate([audio, *(clip for clip, _ in earlier)]):
+                for place, (clip, *_) in enumerate(turns):
                     if clip is not None:
                         heard_clip = hear(clip).features[feature]
                         vectors[place] = speech_vector(heard_clip, recipe, *pooling)
@@ -192,6 +233,17 @@ class Predictor:
             read, read_mask = without_input(read, read_mask, config)
         labels = torch.zeros(len(words), dims.num_classes)
         return Batch(heard, heard_mask, read, read_mask, labels)
+
+
+def _rest(
+    before: Sequence[Turn] = (), speaker: str | None = None
+) -> tuple[Sequence[Turn], str | None]:
+    """What an utterance may have behind its speech and text."""
+    return before, speaker
+
+
+def _named(turn: Turn) -> tuple[Audio | None, str, str | None]:
+    return turn if len(turn) == 3 else (*turn, None)
 
 
 def _padded(rows: Sequence[npt.NDArray[Any]]) -> torch.Tensor:

@@ -115,11 +115,12 @@ class SplitData:
         key = (config.is_pooled, vectors_key(config), rows)
         if key not in features.statistics:
             found = features.statistics[key] = {}
+            utterances = self.indices.unique()  # an utterance of several labels counts once
             for name, store, store_rows in (
                 ("speech", features.speech, features.speech_rows),
                 ("text", features.text, features.text_rows),
             ):
-                chosen_rows = store_rows[self.indices].numpy()
+                chosen_rows = store_rows[utterances].numpy()
                 if config.is_pooled:
                     store.check("pooled")
                     vectors = features.vectors(config) if name == "speech" else store.pooled

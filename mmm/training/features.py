@@ -1,30 +1,25 @@
 """Features of one manifest, found in a folder of stores."""
 
-import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mmm.features.clips import hash_clips
 from mmm.features.encode_command import encode_command
+from mmm.features.keys import keys_of
 from mmm.features.named import find_store, find_store_of
 from mmm.features.recipe import Recipe
+from mmm.features.same_audio import check_audio_is_the_same
 from mmm.features.store import FeatureStore, list_recipes
-from mmm.manifest import Manifest, speech_key, text_key
+from mmm.manifest import Manifest
 from mmm.training.config import Dims, TrainConfig
 from mmm.training.vectors import Vector, num_layers, speech_vectors
 
 # Published.
 _SPEECH_POSITIONS = 512  # about 10 s of Wav2Vec2 frames
 _TEXT_POSITIONS = 128
-_ANOTHER = (
-    "is not the file that was encoded (another {}), or another corpus with the same names was"
-    " encoded into the folder"
-)
 
 
 @dataclass(frozen=True)
@@ -103,8 +98,8 @@ def _lined_up(
     again = f"run: {encode_command(manifest.path, features_dir, recipes)}"
     rows = {}
     for name, store, keys in (
-        ("speech", speech, [speech_key(manifest, index) for index in indices]),
-        ("text", text, [text_key(manifest, index, context) for index in indices]),
+        ("speech", speech, keys_of(manifest, speech.recipe)),
+        ("text", text, keys_of(manifest, text.recipe)),
     ):
         rows[name] = store.find(keys)
         missing = np.flatnonzero(rows[name] < 0)
@@ -114,7 +109,7 @@ def _lined_up(
                 f"{store.path}: no {name} features for {len(missing)} of {len(keys)} utterances of "
                 f"{manifest.path} (the first: {first!r}), was the manifest changed? {again}"
             )
-    _check_audio_is_the_same(manifest, speech, rows["speech"], again)
+    check_audio_is_the_same(manifest, speech, rows["speech"], again)
     turns = np.full((len(indices), context), -1, dtype=np.int64)
     for index in indices:
         history = manifest.history(index, context)
@@ -131,47 +126,6 @@ def _lined_up(
         max_speech_length=int(np.diff(speech.offsets)[rows["speech"][seen]].max()),
         max_text_length=int(np.diff(text.offsets)[rows["text"][seen]].max()),
     )
-
-
-def _check_audio_is_the_same(
-    manifest: Manifest, store: FeatureStore, rows: np.ndarray[Any, np.dtype[np.int64]], again: str
-) -> None:
-    """Raise ValueError where an audio file is another one than was encoded. Machines without the
-    audio are trusted.
-
-    A file of another time of change is read, once a process: copied, it has the content of before.
-    """
-    stamps = {}
-    for utterance in manifest.utterances:
-        if utterance.audio not in stamps:
-            with contextlib.suppress(FileNotFoundError):
-                found = manifest.audio_path(utterance).stat()
-                stamps[utterance.audio] = (found.st_size, found.st_mtime_ns)
-    recorded, hashes = store.stamps[rows].tolist(), store.audio_hashes[rows]
-    differing = [
-        index
-        for index, utterance in enumerate(manifest.utterances)
-        if stamps.get(utterance.audio, tuple(recorded[index])) != tuple(recorded[index])
-    ]
-    readable = {
-        manifest.utterances[index].audio: hashes[index].tobytes()
-        for index in differing
-        if hashes[index].any() and stamps[manifest.utterances[index].audio][0] == recorded[index][0]
-    }
-    for index in differing:
-        utterance = manifest.utterances[index]
-        if utterance.audio not in readable:
-            what = (
-                "has another time of change than the file that was encoded, whose content was not"
-                " recorded then"
-            )
-            if hashes[index].any() or stamps[utterance.audio][0] != recorded[index][0]:
-                what = _ANOTHER.format("size")
-            raise ValueError(f"{manifest.audio_path(utterance)}: {what}; {again}")
-    for audio, content in hash_clips(manifest, readable):
-        if content != readable[audio]:
-            file = manifest.path.parent / audio
-            raise ValueError(f"{file}: {_ANOTHER.format('content')}; {again}")
 
 
 def dims_of(features: Features, config: TrainConfig) -> Dims:

@@ -20,15 +20,16 @@ _CONSTANT = 1e-9
 def pooled_statistics(
     vectors: npt.NDArray[np.float16], rows: npt.NDArray[np.int64]
 ) -> tuple[Tensor, Tensor]:
-    """Mean and deviation (D,) float32 of rows (n,) of vectors (M, D); each row counts once."""
-    return _statistics(vectors, np.unique(rows))
+    """Mean and deviation (D,) float32 of rows (n,) of vectors (M, D), one of each utterance: a clip
+    counts as often as it serves one.
+    """
+    return _statistics(vectors, rows)
 
 
 def frame_statistics(store: FeatureStore, rows: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """Mean and deviation (D,) float32 of all frames (or tokens) of a store's rows (n,); each row
-    counts once.
+    """Mean and deviation (D,) float32 of all frames (or tokens) of a store's rows (n,), one of each
+    utterance.
     """
-    rows = np.unique(rows)
     store.check("values", store.offsets[rows], store.offsets[rows + 1])
     lengths = store.offsets[rows + 1] - store.offsets[rows]
     ends = np.cumsum(lengths)

@@ -96,7 +96,11 @@ def _size(config: TrainConfig, features: Features) -> float:
     positions = config.context + 1.0
     if not config.is_pooled:
         positions = sum(
-            len(store.values) / len(store.pooled) for store in (features.speech, features.text)
+            float(torch.from_numpy(store.offsets).diff()[rows].double().mean())
+            for store, rows in (
+                (features.speech, features.speech_rows),
+                (features.text, features.text_rows),
+            )
         )
     return positions * width * (config.num_blocks or config.layers or 1) * (positions + width)
 

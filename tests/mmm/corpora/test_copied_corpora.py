@@ -16,6 +16,7 @@ from mmm.features import clips
 from mmm.features.clips import BadFiles, audio_hash
 from mmm.features.encode_command import encode_command
 from mmm.features.named import find_store
+from mmm.features.same_audio import SEEN
 from mmm.features.store import list_recipes
 from mmm.files import write_json
 from mmm.manifest_csv import read_manifest
@@ -48,6 +49,10 @@ def inodes(features_dir: Path) -> dict[str, int]:
     }
 
 
+def hidden_in(features_dir: Path) -> set[str]:
+    return {name for name in names_in(features_dir) if name.startswith(".")}
+
+
 def other_content(path: Path) -> None:
     """One sample of another value, at the time of change that it has."""
     found = path.stat()
@@ -62,20 +67,78 @@ def encoded(steps: Iterator[Progress] | list[Progress]) -> list[str]:
     return [step.task for step in steps if step.files]
 
 
-def test_a_copied_corpus_is_trained_on_and_nothing_is_written(own: Corpus) -> None:
+def test_a_copied_corpus_is_trained_on_and_its_stores_stay_as_they_are(own: Corpus) -> None:
     before = {file: file.read_bytes() for file in own.features_dir.rglob("*") if file.is_file()}
     own.features()
-    assert {
-        file: file.read_bytes() for file in own.features_dir.rglob("*") if file.is_file()
-    } == before
+    after = {file: file.read_bytes() for file in own.features_dir.rglob("*") if file.is_file()}
+    assert after.pop(own.features_dir / SEEN)
+    assert after == before
 
 
-def test_a_copied_file_is_read_once_a_process(own: Corpus) -> None:
+def test_a_copied_file_is_read_once(own: Corpus) -> None:
     clips._hash.cache_clear()
     for context in CONTEXTS:
         own.features("hidden_state", context)
         own.features("extract_feature", context)
     assert clips._hash.cache_info().misses == 40
+    clips._hash.cache_clear()  # as another process finds it
+    own.features("hidden_state")
+    own.features("extract_feature")
+    assert clips._hash.cache_info().misses == 0
+
+
+def test_a_copy_of_a_copy_is_read_again_and_both_are_known(own: Corpus, tmp_path: Path) -> None:
+    own.features()
+    second = Corpus(copied(own, tmp_path / "second").manifest, own.features_dir)
+    for wav in (tmp_path / "second" / "wav").iterdir():
+        os.utime(wav, ns=(7, 7))
+    second.features()
+    clips._hash.cache_clear()
+    own.features()
+    second.features()
+    assert clips._hash.cache_info().misses == 0
+
+
+def test_a_file_that_changed_since_it_was_seen_is_refused_and_the_others_stay_known(
+    own: Corpus,
+) -> None:
+    own.features()
+    wavs = sorted(own.manifest.audio_path(utterance) for utterance in own.manifest.utterances)
+    other_content(wavs[7])
+    for wav in wavs[7:9]:
+        os.utime(wav, ns=(7, 7))
+    clips._hash.cache_clear()
+    with pytest.raises(
+        ValueError, match=rf"{wavs[7]}: is not the file that was encoded \(another content\)"
+    ):
+        own.features()
+    assert clips._hash.cache_info().misses == 2
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x93NUMPY of old", "of another shape"], ids=["empty", "damaged", "shape"]
+)
+def test_what_was_seen_is_no_more_than_a_saving_of_time(own: Corpus, content: bytes | str) -> None:
+    file = own.features_dir / SEEN
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        np.save(file, np.zeros((3, 5)))
+    own.features()
+    clips._hash.cache_clear()
+    own.features()
+    assert clips._hash.cache_info().misses == 0
+    assert np.load(file).shape == (40, 4)
+
+
+def test_a_folder_that_cannot_be_written_to_is_read_every_time(own: Corpus) -> None:
+    (own.features_dir / SEEN).mkdir()  # nothing can be written in its place, whoever asks
+    before = names_in(own.features_dir)
+    for _ in range(2):
+        clips._hash.cache_clear()
+        own.features()
+        assert clips._hash.cache_info().misses == 40
+    assert names_in(own.features_dir) == before
 
 
 def test_what_was_not_copied_is_not_read(corpus: Corpus) -> None:
@@ -101,7 +164,9 @@ def test_encoding_a_copied_corpus_takes_its_times_over_and_encodes_nothing(
     assert encoded(encode(own.manifest, own.features_dir)) == []
     assert clips._hash.cache_info().misses == 0
     assert [
-        name for name in names_in(own.features_dir) if name.startswith(".") and name != ".lock"
+        name
+        for name in names_in(own.features_dir)
+        if name.startswith(".") and name not in (".lock", SEEN)
     ] == []
 
 
@@ -206,7 +271,9 @@ def test_what_a_kill_at_the_very_end_leaves_is_removed_by_the_next_run(own: Corp
         write_json(left / "plan.json", {"digest": "of the store that was moved to its place"})
     encode(own.manifest, own.features_dir)
     assert [
-        name for name in names_in(own.features_dir) if name.startswith(".") and name != ".lock"
+        name
+        for name in names_in(own.features_dir)
+        if name.startswith(".") and name not in (".lock", SEEN)
     ] == []
 
 
