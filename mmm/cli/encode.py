@@ -86,9 +86,10 @@ def encode_manifest(
     asked: Any = {**given, "device": device}
     options = checked(EncodeOptions(**asked), features)
     speech, text = options.make_speech(), options.make_text()
+    kept = options.features_of(speech)
     with runners(pinned(options, speech, text)) as (run_speech, run_text), _bar() as bar:
         speech_steps = encode_speech(
-            manifest, features, speech, options.features, batch_s=options.batch_s, run=run_speech
+            manifest, features, speech, kept, batch_s=options.batch_s, run=run_speech
         )
         text_steps = encode_text(
             manifest,

@@ -18,8 +18,8 @@ def make_speech_encoder(
     lazy: bool = False,
     only_local: bool = False,
 ) -> SpeechEncoder:
-    """`fbank`, or a Hugging Face id or folder; `lazy` leaves the weights on the disk, `only_local`
-    asks no network.
+    """`fbank`, `voice`, or a Hugging Face id or folder; `lazy` leaves the weights on the disk,
+    `only_local` asks no network.
 
     `frame_rate`: frames a second that are kept; None is 25 of fbank, and every frame of a
     pretrained model. Raises ValueError or FileNotFoundError.
@@ -33,6 +33,10 @@ def make_speech_encoder(
 
         rate = FRAME_RATE_HZ if frame_rate is None else frame_rate
         return Fbank(frame_rate=rate, num_mels=num_mels)
+    if name == "voice":
+        from mmm.encoders.voice import Voice
+
+        return Voice(layer=layer, frame_rate=frame_rate)
     from mmm.encoders.huggingface_speech import HuggingFaceSpeech
 
     encoder = HuggingFaceSpeech(
@@ -85,6 +89,10 @@ def speech_encoder_of(recipe: Recipe, folder: Path | None = None) -> SpeechEncod
     if recipe["encoder"] == "fbank":
         encoder = make_speech_encoder(
             "fbank", frame_rate=recipe["frame_rate_hz"], num_mels=recipe["num_mels"]
+        )
+    elif recipe["encoder"] == "voice":
+        encoder = make_speech_encoder(
+            "voice", layer=recipe["layer"], frame_rate=recipe.get("frame_rate_hz")
         )
     else:
         encoder = make_speech_encoder(

@@ -28,7 +28,7 @@ class EncodeOptions:
     """What to encode with; processes elsewhere make the same encoders of it, once it is checked."""
 
     audio_encoder: Annotated[
-        str, Setting("fbank (built in), published, a Hugging Face id, or a folder.")
+        str, Setting("fbank and voice (built in), published, a Hugging Face id, or a folder.")
     ] = "fbank"
     text_encoder: Annotated[
         str, Setting("char-ngram (built in), published, a Hugging Face id, or a folder.")
@@ -36,12 +36,15 @@ class EncodeOptions:
     context: Annotated[
         str, Setting("Utterances of context K to encode text for, the current one included.")
     ] = "1,2,3,4,5"
-    audio_feature: Annotated[str, Setting("Speech features to keep.")] = ",".join(AUDIO_FEATURES)
+    audio_feature: Annotated[
+        str | None,
+        Setting(f"Speech features to keep \\[those of {','.join(AUDIO_FEATURES)} that there are]."),
+    ] = None
     layer: Annotated[
         str,
         Setting(
             "hidden_state: last, one layer (9), several side by side (6,9,12), or their mean"
-            " (mean:6-12)."
+            " (mean:6-12); voice: 1, 2, 3 or projection."
         ),
     ] = "last"
     frame_rate: Annotated[
@@ -103,8 +106,16 @@ class EncodeOptions:
         return Running(self.device, self.precision, self.chunk_seconds)
 
     @property
-    def features(self) -> list[str]:
-        return comma_list(self.audio_feature, "--audio-feature")
+    def named_features(self) -> list[str]:
+        given = self.audio_feature
+        return [] if given is None else comma_list(given, "--audio-feature")
+
+    def features_of(self, speech: SpeechEncoder) -> list[str]:
+        """Those asked for, else those that the encoder has."""
+        if named := self.named_features:
+            return named
+        speech.load(weights=False)
+        return [name for name in AUDIO_FEATURES if _has(speech, name)]
 
     @property
     def contexts(self) -> list[int]:
@@ -139,7 +150,7 @@ def checked(asked: EncodeOptions, features: Path) -> EncodeOptions:
     """
     from mmm.device import resolve_precision
 
-    for name in asked.features:
+    for name in asked.named_features:
         if name not in AUDIO_FEATURES:
             raise ValueError(f"--audio-feature {name!r} is none of {', '.join(AUDIO_FEATURES)}")
     for part in comma_list(asked.context, "--context"):
@@ -163,6 +174,14 @@ def checked(asked: EncodeOptions, features: Path) -> EncodeOptions:
     )
 
 
+def _has(speech: SpeechEncoder, feature: str) -> bool:
+    try:
+        speech.width(feature)
+    except ValueError:
+        return False
+    return True
+
+
 def pinned(options: EncodeOptions, speech: SpeechEncoder, text: TextEncoder) -> EncodeOptions:
     """With the revisions that were found here, so that other machines take the same."""
     return dataclasses.replace(
@@ -176,7 +195,7 @@ def _found(encoder: str, kind: str) -> str:
     """An encoder by a name that another process understands, which works in another folder."""
     if encoder == "published":
         return _PUBLISHED[kind]
-    is_local = encoder not in ("fbank", "char-ngram") and Path(encoder).is_dir()
+    is_local = encoder not in ("fbank", "voice", "char-ngram") and Path(encoder).is_dir()
     return str(Path(encoder).resolve()) if is_local else encoder
 
 
@@ -193,7 +212,8 @@ def kept_frame_rate(features: Path, audio_encoder: str, asked: float | None) -> 
     name = _found(audio_encoder, "speech")
     if features.is_dir():
         for recipe in list_recipes(features).values():
-            if recipe["kind"] == "audio" and recipe["encoder"] == name:
+            is_its = recipe["kind"] == "audio" and recipe["encoder"] == name
+            if is_its and recipe.get("layer") != "projection":  # whose windows have no rate
                 rate: float | None = recipe.get("frame_rate_hz")
                 return rate
     return None if audio_encoder == "published" else _FRAME_RATE

@@ -15,10 +15,10 @@ class Recipe(TypedDict, total=False):
     """
 
     kind: Literal["audio", "text"]
-    encoder: str  # fbank, char-ngram, a Hugging Face id, or the folder of a model
+    encoder: str  # fbank, voice, char-ngram, a Hugging Face id, or the folder of a model
     version: int  # of our code for it
     revision: str | None  # a hub's commit; None of a folder
-    files_sha256: str  # of a folder's files
+    files_sha256: str  # of a folder's files, or of the one that voice reads
     precision: str
     # Of speech
     feature: str

@@ -4,6 +4,7 @@ tiny random weights.
 
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from mmm.encoders import Running
 from mmm.encoders.extract import encode_speech
 from mmm.encoders.huggingface_speech import HuggingFaceSpeech
 from mmm.encoders.make import make_speech_encoder
-from mmm.encoders.options import kept_frame_rate
+from mmm.encoders.options import EncodeOptions, kept_frame_rate
 from mmm.encoders.windows import Convolutions, windows
 from mmm.features.store import find_store, list_recipes
 from mmm.training.features import load_features
@@ -384,6 +385,16 @@ def test_the_printed_command_has_all_of_a_pretrained_encoder(
     added = {path.name for path in list_recipes(features)} - made
     assert [list_recipes(features)[features / name]["context"] for name in added] == [2]
     load_features(corpus.manifest, features, "hidden_state", 2)
+
+
+@pytest.mark.parametrize("name", ["hubert", "whisper", "wav2vec2"])
+def test_without_audio_feature_what_the_encoder_has_is_kept(
+    saved: dict[str, Path], name: str
+) -> None:
+    options = EncodeOptions(audio_encoder=str(saved[name]))
+    assert options.features_of(options.make_speech()) == features_of(name)
+    asked = replace(options, audio_feature="extract_feature")
+    assert asked.features_of(asked.make_speech()) == ["extract_feature"]  # which may be refused
 
 
 @pytest.mark.parametrize("name", ["wav2vec2-layer-norm", "whisper", "adapter"])
