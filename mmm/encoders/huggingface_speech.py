@@ -5,6 +5,7 @@ By default kresnik/wav2vec2-large-xlsr-korean, as published. Never remote code; 
 they exist, otherwise torch.load with weights_only (transformers' own default since 5.0).
 """
 
+import copy
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mmm.encoders import ON_CPU, Batching, Floats, Running
+from mmm.encoders import ON_CPU, WHISPER_WINDOW_S, Batching, Floats, Running
 from mmm.encoders.pretrained import find_pretrained, load_part
 from mmm.encoders.windows import Convolutions, stitch, windows
 from mmm.features.recipe import Recipe
@@ -21,6 +22,8 @@ SAMPLE_RATE_HZ = 16_000
 _VERSION = 2
 _FAMILIES = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "whisper")
 _OVERLAP_S = 4.0  # of two chunks: a cut is 2 s away from every frame that is kept
+# Whisper's shorter windows come in steps, so that there are few of them.
+_WINDOW_STEP_S = 0.5
 
 
 class HuggingFaceSpeech:
@@ -62,6 +65,8 @@ class HuggingFaceSpeech:
             recipe["layer"] = str(self.layers)
         if self.frame_rate is not None:
             recipe["frame_rate_hz"] = float(self.frame_rate)
+        if self.running.padding_s != WHISPER_WINDOW_S:
+            recipe["padding_s"] = float(self.running.padding_s)
         return {
             **recipe,
             "precision": self.running.precision,
@@ -81,6 +86,7 @@ class HuggingFaceSpeech:
             model = model.encoder if self.is_whisper else model  # Whisper's decoder writes text
             self._keep_layers(model if self.is_whisper else model.encoder)
             self.model = model.eval().float().to(self.running.device)
+            self.shorter: dict[int, Any] = {}
 
     def _load_config(self) -> None:
         from transformers import AutoConfig, AutoFeatureExtractor
@@ -109,6 +115,11 @@ class HuggingFaceSpeech:
                 tuple(self.config.conv_kernel), tuple(self.config.conv_stride)
             )
             self.batching = _batching(self.config)
+            if self.running.padding_s != WHISPER_WINDOW_S:
+                raise ValueError(
+                    f"--whisper-padding {self.running.padding_s:g} is for Whisper alone; encoder"
+                    f" {self.name!r} is a {family}, and its speech is not padded"
+                )
         top = self.config.encoder_layers if self.is_whisper else self.config.num_hidden_layers
         if self.layers.numbers and max(self.layers.numbers) > top:
             raise ValueError(f"--layer {self.layers}: encoder {self.name!r} has layers 0 to {top}")
@@ -230,42 +241,78 @@ class HuggingFaceSpeech:
         return _rows(found, frames)
 
     def _whisper(self, waves: Sequence[Floats], features: Sequence[str]) -> list[dict[str, Floats]]:
-        """In windows of 30 s, one after another, as the model was trained; frames of padding are
-        dropped.
+        """In windows of 30 s, one after another, as the model was trained, or in as long ones as
+        speech and its padding need; frames of padding are dropped.
         """
-        import torch
-
         cut = [range(0, max(1, len(wave)), self.window) for wave in waves]
         pieces = [
             wave[start : start + self.window]
             for wave, starts in zip(waves, cut, strict=True)
             for start in starts
         ]
-        outputs: list[Floats] = []
+        outputs: list[Floats] = [np.empty(0, dtype=np.float32)] * len(pieces)
+        of_length: dict[int, list[int]] = {}
+        for place, piece in enumerate(pieces):
+            of_length.setdefault(self._padded_length(len(piece)), []).append(place)
         # A long recording's windows are no larger batch than the plan's.
         at_once = max(1, len(waves))
-        for first in range(0, len(pieces), at_once):
-            group = pieces[first : first + at_once]
-            mel = self.extractor(
-                group,
-                sampling_rate=SAMPLE_RATE_HZ,
-                return_tensors="np",
-                max_length=self.window,
-                padding="max_length",
-                truncation=True,
-            )["input_features"]
-            output = self._forward(torch.from_numpy(np.asarray(mel, dtype=np.float32)))
-            lengths = [
-                {"hidden_state": self._num_own_frames(len(piece), "hidden_state")}
-                for piece in group
-            ]
-            rows = _rows({"hidden_state": self._hidden(output)}, lengths)
-            outputs += [row["hidden_state"] for row in rows]
+        for length, places in of_length.items():
+            for first in range(0, len(places), at_once):
+                group = places[first : first + at_once]
+                found = self._whisper_window([pieces[place] for place in group], length)
+                for place, frames in zip(group, found, strict=True):
+                    outputs[place] = frames
         return [
             {"hidden_state": np.concatenate([outputs.pop(0) for _ in starts])} for starts in cut
         ]
 
-    def _forward(self, inputs: Any, **options: Any) -> Any:
+    def _padded_length(self, num_samples: int) -> int:
+        """Samples of the window that a piece of speech is encoded in."""
+        step = round(_WINDOW_STEP_S * SAMPLE_RATE_HZ)
+        wanted = num_samples + round(self.running.padding_s * SAMPLE_RATE_HZ)
+        return min(int(self.window), -(-max(1, wanted) // step) * step)
+
+    def _whisper_window(self, pieces: Sequence[Floats], length: int) -> list[Floats]:
+        """(S,) samples each, silence up to `length` behind them -> (T, D), frames of speech."""
+        import torch
+
+        mel = self.extractor(
+            pieces,
+            sampling_rate=SAMPLE_RATE_HZ,
+            return_tensors="np",
+            max_length=length,
+            padding="max_length",
+            truncation=True,
+        )["input_features"]
+        model = self._whisper_of(length // self.convolutions.hop)
+        output = self._forward(torch.from_numpy(np.asarray(mel, dtype=np.float32)), model=model)
+        kept = [
+            {"hidden_state": self._num_own_frames(len(piece), "hidden_state")} for piece in pieces
+        ]
+        rows = _rows({"hidden_state": self._hidden(output)}, kept)
+        return [row["hidden_state"] for row in rows]
+
+    def _whisper_of(self, num_frames: int) -> Any:
+        """The encoder for windows of so many frames: the same weights, with the first of the
+        positions, because transformers' refuses windows of another length than its positions.
+        """
+        if num_frames == self.config.max_source_positions:
+            return self.model
+        if num_frames not in self.shorter:
+            import torch
+
+            config = copy.deepcopy(self.model.config)
+            config.max_source_positions = num_frames
+            with torch.device("meta"):  # nothing is allocated: the weights are taken over
+                model = type(self.model)(config)
+            model.layers = model.layers[: len(self.model.layers)]
+            weights = self.model.state_dict()
+            positions = weights["embed_positions.weight"][:num_frames]
+            model.load_state_dict({**weights, "embed_positions.weight": positions}, assign=True)
+            self.shorter[num_frames] = model.eval()
+        return self.shorter[num_frames]
+
+    def _forward(self, inputs: Any, model: Any = None, **options: Any) -> Any:
         import torch
 
         from mmm.device import autocast
@@ -274,7 +321,7 @@ class HuggingFaceSpeech:
         if self.layers.numbers:
             options["output_hidden_states"] = True
         with torch.inference_mode(), autocast(self.running.precision, self.running.device):
-            return self.model(inputs.to(self.running.device), **options)
+            return (model or self.model)(inputs.to(self.running.device), **options)
 
     def _hidden(self, output: Any) -> Any:
         import torch

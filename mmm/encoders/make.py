@@ -3,7 +3,14 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from mmm.encoders import DEFAULT_CHUNK_S, ON_CPU, Running, SpeechEncoder, TextEncoder
+from mmm.encoders import (
+    DEFAULT_CHUNK_S,
+    ON_CPU,
+    WHISPER_WINDOW_S,
+    Running,
+    SpeechEncoder,
+    TextEncoder,
+)
 from mmm.features.recipe import Recipe
 
 
@@ -103,6 +110,7 @@ def speech_encoder_of(recipe: Recipe, folder: Path | None = None) -> SpeechEncod
             running=Running(
                 precision=recipe.get("precision", "float32"),
                 chunk_s=recipe.get("chunk_s", DEFAULT_CHUNK_S),
+                padding_s=recipe.get("padding_s", WHISPER_WINDOW_S),
             ),
             lazy=True,
             only_local=True,

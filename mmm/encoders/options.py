@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from mmm.encoders import DEFAULT_CHUNK_S, Running, SpeechEncoder, TextEncoder
+from mmm.encoders import DEFAULT_CHUNK_S, WHISPER_WINDOW_S, Running, SpeechEncoder, TextEncoder
 from mmm.encoders.make import make_speech_encoder, make_text_encoder
 from mmm.features.recipe import AUDIO_FEATURES, MAX_CONTEXT
 from mmm.features.store import list_recipes
@@ -77,6 +77,16 @@ class EncodeOptions:
     chunk_seconds: Annotated[
         float, Setting("Longer speech is encoded in overlapping chunks of this.")
     ] = DEFAULT_CHUNK_S
+    whisper_padding: Annotated[
+        float,
+        Setting(
+            "Whisper: seconds of silence after speech, up to its window of 30 s as it was trained;"
+            " less is faster and gives other features.",
+            0,
+            WHISPER_WINDOW_S,
+            wrong="is out of range; expected 0 to 30 seconds",
+        ),
+    ] = WHISPER_WINDOW_S
     device: str = "cpu"
 
     def make_speech(self) -> SpeechEncoder:
@@ -103,7 +113,7 @@ class EncodeOptions:
 
     @property
     def _running(self) -> Running:
-        return Running(self.device, self.precision, self.chunk_seconds)
+        return Running(self.device, self.precision, self.chunk_seconds, self.whisper_padding)
 
     @property
     def named_features(self) -> list[str]:

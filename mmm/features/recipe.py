@@ -26,6 +26,7 @@ class Recipe(TypedDict, total=False):
     frame_rate_hz: float
     num_mels: int
     chunk_s: float
+    padding_s: float  # Whisper's silence after speech, where it is not up to 30 s
     sample_rate_hz: int
     # Of text
     context: int
