@@ -14,17 +14,19 @@ Floats = npt.NDArray[np.float32]
 # features), or it makes no difference because they are encoded one after another anyway.
 Batching = Literal["masked", "equal", "loop"]
 DEFAULT_CHUNK_S = 35.0
+WHISPER_WINDOW_S = 30.0  # what it was trained on: speech, and silence up to that length
 
 
 @dataclass(frozen=True)
 class Running:
-    """How a pretrained encoder runs. Only `precision` and `chunk_s` can be seen in the features, so
-    they are in the recipe.
+    """How a pretrained encoder runs. All but `device` can be seen in the features, so it is in the
+    recipe.
     """
 
     device: str = "cpu"
     precision: str = "float32"
     chunk_s: float = DEFAULT_CHUNK_S  # longer speech is cut
+    padding_s: float = WHISPER_WINDOW_S  # silence after Whisper's speech, up to its window
 
 
 ON_CPU = Running()

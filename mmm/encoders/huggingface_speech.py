@@ -5,6 +5,7 @@ By default kresnik/wav2vec2-large-xlsr-korean, as published. Never remote code; 
 they exist, otherwise torch.load with weights_only (transformers' own default since 5.0).
 """
 
+import copy
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import numpy as np
 
 from mmm.encoders import (
     ON_CPU,
+    WHISPER_WINDOW_S,
     Batching,
     Floats,
     Running,
@@ -30,6 +32,8 @@ _VERSION = 2
 _FAMILIES = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "whisper")
 _WITHOUT_CONVOLUTIONS = ("hubert", "whisper")  # they do not give what goes into their first layer
 _OVERLAP_S = 4.0  # of two chunks: a cut is 2 s away from every frame that is kept
+# Whisper's shorter windows come in steps, so that there are few of them.
+_WINDOW_STEP_S = 0.5
 
 
 class HuggingFaceSpeech:
@@ -76,6 +80,8 @@ class HuggingFaceSpeech:
             recipe["layer"] = str(self._layers_of(feature))
         if self.frame_rate is not None and feature != LAYERS:
             recipe["frame_rate_hz"] = float(self.frame_rate)
+        if self.running.padding_s != WHISPER_WINDOW_S:
+            recipe["padding_s"] = float(self.running.padding_s)
         return {
             **recipe,
             "precision": self.running.precision,
@@ -128,6 +134,7 @@ class HuggingFaceSpeech:
             model = model.encoder if self.is_whisper else model  # Whisper's decoder writes text
             self._keep_layers(model if self.is_whisper else model.encoder)
             self.model = model.eval().float().to(self.running.device)
+            self.shorter: dict[int, Any] = {}
 
     def _load_config(self) -> None:
         from transformers import AutoConfig, AutoFeatureExtractor
@@ -156,6 +163,11 @@ class HuggingFaceSpeech:
                 tuple(self.config.conv_kernel), tuple(self.config.conv_stride)
             )
             self.batching = _batching(self.config)
+            if self.running.padding_s != WHISPER_WINDOW_S:
+                raise ValueError(
+                    f"--whisper-padding {self.running.padding_s:g} is for Whisper alone; encoder"
+                    f" {self.name!r} is a {family}, and its speech is not padded"
+                )
         for option, numbers in (
             ("--layer", self.layers.numbers),
             ("--layers", self._several),
@@ -303,43 +315,82 @@ class HuggingFaceSpeech:
         return _rows(found, frames)
 
     def _whisper(self, waves: Sequence[Floats], features: Sequence[str]) -> list[dict[str, Floats]]:
-        """In windows of 30 s, one after another, as the model was trained; frames of padding are
-        dropped.
+        """In windows of 30 s, one after another, as the model was trained, or in as long ones as
+        speech and its padding need; frames of padding are dropped.
         """
-        import torch
-
         cut = [range(0, max(1, len(wave)), self.window) for wave in waves]
         pieces = [
             wave[start : start + self.window]
             for wave, starts in zip(waves, cut, strict=True)
             for start in starts
         ]
-        outputs: list[dict[str, Floats]] = []
+        outputs: list[dict[str, Floats]] = [{} for _ in pieces]
+        of_length: dict[int, list[int]] = {}
+        for place, piece in enumerate(pieces):
+            of_length.setdefault(self._padded_length(len(piece)), []).append(place)
         # A long recording's windows are no larger batch than the plan's.
         at_once = max(1, len(waves))
-        for first in range(0, len(pieces), at_once):
-            group = pieces[first : first + at_once]
-            mel = self.extractor(
-                group,
-                sampling_rate=SAMPLE_RATE_HZ,
-                return_tensors="np",
-                max_length=self.window,
-                padding="max_length",
-                truncation=True,
-            )["input_features"]
-            output = self._forward(torch.from_numpy(np.asarray(mel, dtype=np.float32)))
-            lengths = [
-                {feature: self._num_own_frames(len(piece), feature) for feature in features}
-                for piece in group
-            ]
-            outputs += _rows({one: self._hidden(output, one) for one in features}, lengths)
-        found = []
+        for length, places in of_length.items():
+            for first in range(0, len(places), at_once):
+                group = places[first : first + at_once]
+                found = self._whisper_window([pieces[place] for place in group], length, features)
+                for place, frames in zip(group, found, strict=True):
+                    outputs[place] = frames
+        whole = []
         for starts in cut:
             parts = [outputs.pop(0) for _ in starts]
-            found.append({one: np.concatenate([part[one] for part in parts]) for one in features})
-        return found
+            whole.append({one: np.concatenate([part[one] for part in parts]) for one in features})
+        return whole
 
-    def _forward(self, inputs: Any, **options: Any) -> Any:
+    def _padded_length(self, num_samples: int) -> int:
+        """Samples of the window that a piece of speech is encoded in."""
+        step = round(_WINDOW_STEP_S * SAMPLE_RATE_HZ)
+        wanted = num_samples + round(self.running.padding_s * SAMPLE_RATE_HZ)
+        return min(int(self.window), -(-max(1, wanted) // step) * step)
+
+    def _whisper_window(
+        self, pieces: Sequence[Floats], length: int, features: Sequence[str]
+    ) -> list[dict[str, Floats]]:
+        """(S,) samples each, silence up to `length` behind them -> (T, D), frames of speech."""
+        import torch
+
+        mel = self.extractor(
+            pieces,
+            sampling_rate=SAMPLE_RATE_HZ,
+            return_tensors="np",
+            max_length=length,
+            padding="max_length",
+            truncation=True,
+        )["input_features"]
+        model = self._whisper_of(length // self.convolutions.hop)
+        output = self._forward(torch.from_numpy(np.asarray(mel, dtype=np.float32)), model=model)
+        kept = [
+            {feature: self._num_own_frames(len(piece), feature) for feature in features}
+            for piece in pieces
+        ]
+        return _rows({one: self._hidden(output, one) for one in features}, kept)
+
+    def _whisper_of(self, num_frames: int) -> Any:
+        """The encoder for windows of so many frames: the same weights, with the first of the
+        positions, because transformers' refuses windows of another length than its positions.
+        """
+        if num_frames == self.config.max_source_positions:
+            return self.model
+        if num_frames not in self.shorter:
+            import torch
+
+            config = copy.deepcopy(self.model.config)
+            config.max_source_positions = num_frames
+            with torch.device("meta"):  # nothing is allocated: the weights are taken over
+                model = type(self.model)(config)
+            model.layers = model.layers[: len(self.model.layers)]
+            weights = self.model.state_dict()
+            positions = weights["embed_positions.weight"][:num_frames]
+            model.load_state_dict({**weights, "embed_positions.weight": positions}, assign=True)
+            self.shorter[num_frames] = model.eval()
+        return self.shorter[num_frames]
+
+    def _forward(self, inputs: Any, model: Any = None, **options: Any) -> Any:
         import torch
 
         from mmm.device import autocast
@@ -348,7 +399,7 @@ class HuggingFaceSpeech:
         if self.layers.numbers or self._asked_layers:
             options["output_hidden_states"] = True
         with torch.inference_mode(), autocast(self.running.precision, self.running.device):
-            return self.model(inputs.to(self.running.device), **options)
+            return (model or self.model)(inputs.to(self.running.device), **options)
 
     def _hidden(self, output: Any, feature: str) -> Any:
         import torch

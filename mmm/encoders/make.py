@@ -3,7 +3,14 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from mmm.encoders import DEFAULT_CHUNK_S, ON_CPU, Running, SpeechEncoder, TextEncoder
+from mmm.encoders import (
+    DEFAULT_CHUNK_S,
+    ON_CPU,
+    WHISPER_WINDOW_S,
+    Running,
+    SpeechEncoder,
+    TextEncoder,
+)
 from mmm.features.recipe import LAYERS, Recipe
 
 
@@ -19,8 +26,8 @@ def make_speech_encoder(
     lazy: bool = False,
     only_local: bool = False,
 ) -> SpeechEncoder:
-    """`fbank`, or a Hugging Face id or folder; `lazy` leaves the weights on the disk, `only_local`
-    asks no network.
+    """`fbank`, `voice`, or a Hugging Face id or folder; `lazy` leaves the weights on the disk,
+    `only_local` asks no network.
 
     `frame_rate`: frames a second that are kept; None is 25 of fbank, and every frame of a
     pretrained model. Raises ValueError or FileNotFoundError.
@@ -34,6 +41,10 @@ def make_speech_encoder(
 
         rate = FRAME_RATE_HZ if frame_rate is None else frame_rate
         return Fbank(frame_rate=rate, num_mels=num_mels)
+    if name == "voice":
+        from mmm.encoders.voice import Voice
+
+        return Voice(layer=layer, layers=layers, frame_rate=frame_rate)
     from mmm.encoders.huggingface_speech import HuggingFaceSpeech
 
     encoder = HuggingFaceSpeech(
@@ -89,6 +100,13 @@ def speech_encoder_of(recipe: Recipe, folder: Path | None = None) -> SpeechEncod
         encoder = make_speech_encoder(
             "fbank", frame_rate=recipe["frame_rate_hz"], num_mels=recipe["num_mels"]
         )
+    elif recipe["encoder"] == "voice":
+        encoder = make_speech_encoder(
+            "voice",
+            layer="last" if is_layers else recipe["layer"],
+            layers=recipe["layer"] if is_layers else None,
+            frame_rate=recipe.get("frame_rate_hz"),
+        )
     else:
         encoder = make_speech_encoder(
             _place(recipe, folder, "--audio-encoder"),
@@ -99,6 +117,7 @@ def speech_encoder_of(recipe: Recipe, folder: Path | None = None) -> SpeechEncod
             running=Running(
                 precision=recipe.get("precision", "float32"),
                 chunk_s=recipe.get("chunk_s", DEFAULT_CHUNK_S),
+                padding_s=recipe.get("padding_s", WHISPER_WINDOW_S),
             ),
             lazy=True,
             only_local=True,

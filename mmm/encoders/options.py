@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from mmm.encoders import DEFAULT_CHUNK_S, Running, SpeechEncoder, TextEncoder, at_layer
+from mmm.encoders import (
+    DEFAULT_CHUNK_S,
+    WHISPER_WINDOW_S,
+    Running,
+    SpeechEncoder,
+    TextEncoder,
+    at_layer,
+)
 from mmm.encoders.make import make_speech_encoder, make_text_encoder
 from mmm.features.named import NamedEncoder, encoders_in
 from mmm.features.recipe import AUDIO_FEATURES, CONTEXTS, LAYERS, MAX_CONTEXT, Recipe
@@ -19,7 +26,7 @@ _BUILT_IN = {"speech": "fbank", "text": "char-ngram"}
 _SAYS = {
     "speech": (
         *("audio_encoder", "layer", "layers", "frame_rate", "num_mels", "audio_revision"),
-        "chunk_seconds",
+        *("chunk_seconds", "whisper_padding"),
     ),
     "text": ("text_encoder", "text_width", "max_tokens", "text_revision", "with_speakers"),
 }
@@ -47,8 +54,8 @@ class EncodeOptions:
     audio_encoder: Annotated[
         str | None,
         Setting(
-            "fbank (built in), published, a Hugging Face id, or a folder \\[those in the features"
-            " folder, else fbank]."
+            "fbank or voice (built in), published, a Hugging Face id, or a folder \\[those in the"
+            " features folder, else fbank]."
         ),
     ] = None
     text_encoder: Annotated[
@@ -74,13 +81,13 @@ class EncodeOptions:
     ] = None
     audio_feature: Annotated[
         str | None,
-        Setting("Speech features to keep \\[hidden_state, and extract_feature where it is]."),
+        Setting(f"Speech features to keep \\[those of {','.join(AUDIO_FEATURES)} that there are]."),
     ] = None
     layer: Annotated[
         str | None,
         Setting(
             "hidden_state: last, one layer (9), several side by side (6,9,12), or their mean"
-            " (mean:6-12) \\[last]."
+            " (mean:6-12); voice: 1, 2, 3 or projection \\[last]."
         ),
     ] = None
     layers: Annotated[
@@ -124,6 +131,16 @@ class EncodeOptions:
         float | None,
         Setting("Longer speech is encoded in overlapping chunks of this \\[35]."),
     ] = None
+    whisper_padding: Annotated[
+        float | None,
+        Setting(
+            "Whisper: seconds of silence after speech, up to its window of 30 s as it was trained;"
+            " less is faster and gives other features \\[30].",
+            0,
+            WHISPER_WINDOW_S,
+            wrong="is out of range; expected 0 to 30 seconds",
+        ),
+    ] = None
     device: str = "cpu"
 
     def make_speech(self) -> SpeechEncoder:
@@ -152,7 +169,8 @@ class EncodeOptions:
     @property
     def _running(self) -> Running:
         chunk_s = DEFAULT_CHUNK_S if self.chunk_seconds is None else self.chunk_seconds
-        return Running(self.device, self.precision, chunk_s)
+        padding_s = WHISPER_WINDOW_S if self.whisper_padding is None else self.whisper_padding
+        return Running(self.device, self.precision, chunk_s, padding_s)
 
     @property
     def features(self) -> list[str] | None:
@@ -214,6 +232,13 @@ class Encoding:
             (encoder.recipe(at_layer(layer)), self.name and f"{self.name}-l{layer}")
             for layer in encoder.several_layers()
         ]
+
+    def text_recipe(self, encoder: TextEncoder) -> Recipe:
+        """Of one of its contexts."""
+        recipe: Recipe = {**encoder.recipe(), "context": self.options.contexts[0]}
+        if self.options.with_speakers:
+            recipe["speakers"] = True
+        return recipe
 
 
 def encodings(asked: EncodeOptions, features: Path, only: Modality | None = None) -> list[Encoding]:
@@ -313,6 +338,7 @@ def _as_recorded(encoder: NamedEncoder, asked: EncodeOptions) -> EncodeOptions:
             num_mels=recipe.get("num_mels"),
             audio_revision=recipe.get("revision"),
             chunk_seconds=recipe.get("chunk_s"),
+            whisper_padding=recipe.get("padding_s"),
             audio_feature=asked.audio_feature or ",".join(encoder.audio_features),
         )
     else:
@@ -362,7 +388,7 @@ def _found(encoder: str, kind: str) -> str:
     """An encoder by a name that another process understands, which works in another folder."""
     if encoder == "published":
         return _PUBLISHED[kind]
-    is_local = encoder not in ("fbank", "char-ngram") and Path(encoder).is_dir()
+    is_local = encoder not in ("fbank", "voice", "char-ngram") and Path(encoder).is_dir()
     return str(Path(encoder).resolve()) if is_local else encoder
 
 
@@ -379,7 +405,8 @@ def kept_frame_rate(features: Path, audio_encoder: str, asked: float | None) -> 
     name = _found(audio_encoder, "speech")
     if features.is_dir():
         for recipe in list_recipes(features).values():
-            if recipe["kind"] == "audio" and recipe["encoder"] == name:
+            is_its = recipe["kind"] == "audio" and recipe["encoder"] == name
+            if is_its and recipe.get("layer") != "projection":  # whose windows have no rate
                 rate: float | None = recipe.get("frame_rate_hz")
                 return rate
     return None if audio_encoder == "published" else _FRAME_RATE

@@ -17,7 +17,7 @@ _SMALL_FILES = ("*.json", "*.txt", "*.model")
 _LOADED_FILES = ("*.safetensors", "*.bin", *_SMALL_FILES)
 _WHAT_TO_GIVE = (
     "give a Hugging Face id that can be downloaded or is cached, the folder of a downloaded model, "
-    "or a built-in encoder (fbank, char-ngram)"
+    "or a built-in encoder (fbank, voice, char-ngram)"
 )
 
 

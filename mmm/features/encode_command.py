@@ -17,6 +17,7 @@ _SPEECH_OPTIONS = (
     ("layer", "--layer", "last"),
     ("num_mels", "--num-mels", 64),
     ("chunk_s", "--chunk-seconds", 35.0),
+    ("padding_s", "--whisper-padding", 30.0),
 )
 _FBANK_FRAME_RATE = 25.0
 _CHAR_NGRAM_OPTIONS = (("width", "--text-width", 256), ("max_tokens", "--max-tokens", 128))

@@ -216,7 +216,8 @@ def default_name(recipe: Recipe) -> str:
     model = re.sub(r"[^A-Za-z0-9._+-]+", "-", model).strip("-.")[:40] or "encoder"
     layer = recipe.get("layer", "last")
     if layer != "last" and recipe.get("feature") != LAYERS:
-        model += f"-l{layer.replace(':', '').replace(',', '+')}"
+        number = layer.replace(":", "").replace(",", "+")
+        model += f"-l{number}" if number[0].isdigit() else f"-{number}"
     return model + ("-speakers" if recipe.get("speakers") else "")
 
 

@@ -20,10 +20,10 @@ class Recipe(TypedDict, total=False):
     """
 
     kind: Literal["audio", "text"]
-    encoder: str  # fbank, char-ngram, a Hugging Face id, or the folder of a model
+    encoder: str  # fbank, voice, char-ngram, a Hugging Face id, or the folder of a model
     version: int  # of our code for it
     revision: str | None  # a hub's commit; None of a folder
-    files_sha256: str  # of a folder's files
+    files_sha256: str  # of a folder's files, or of the one that voice reads
     precision: str
     # Of speech
     feature: str
@@ -31,6 +31,7 @@ class Recipe(TypedDict, total=False):
     frame_rate_hz: float
     num_mels: int
     chunk_s: float
+    padding_s: float  # Whisper's silence after speech, where it is not up to 30 s
     sample_rate_hz: int
     # Of text
     context: int

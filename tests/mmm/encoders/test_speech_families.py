@@ -4,6 +4,7 @@ tiny random weights.
 
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,13 @@ from transformers import (
     WhisperFeatureExtractor,
     WhisperModel,
 )
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from mmm.encoders import Running
 from mmm.encoders.extract import encode_speech
 from mmm.encoders.huggingface_speech import HuggingFaceSpeech
-from mmm.encoders.make import make_speech_encoder
-from mmm.encoders.options import kept_frame_rate
+from mmm.encoders.make import make_speech_encoder, speech_encoder_of
+from mmm.encoders.options import EncodeOptions, kept_frame_rate
 from mmm.encoders.windows import Convolutions, windows
 from mmm.features.named import find_store
 from mmm.features.store import list_recipes
@@ -271,6 +273,67 @@ def test_whisper_takes_long_speech_in_its_windows(saved: dict[str, Path]) -> Non
     assert len(found) == 50 + 50 + 16
 
 
+def test_whispers_shorter_windows_are_the_same_model_on_less_silence(
+    saved: dict[str, Path],
+) -> None:
+    """The reference is transformers' own class, made with so many positions."""
+    folder, wave = saved["whisper"], noise(3_000)
+    whole = make(folder, layer="2")
+    short = make(folder, layer="2", running=Running(padding_s=0.0))
+    assert [short._padded_length(count) for count in (0, 1, 8_000, 8_001)] == [
+        8000,
+        8000,
+        8000,
+        16000,
+    ]
+    config = WhisperConfig.from_pretrained(folder, max_source_positions=25)
+    reference = WhisperEncoder(config).eval()
+    state = whole.model.state_dict()
+    positions = state["embed_positions.weight"][:25]
+    state = make(folder).model.state_dict() | {"embed_positions.weight": positions}
+    reference.load_state_dict(state)
+    mel = whole.extractor(
+        wave, sampling_rate=16_000, max_length=8_000, return_tensors="pt"
+    ).input_features
+    with torch.inference_mode():
+        expected = reference(mel, output_hidden_states=True).hidden_states[2][0, :10].numpy()
+    found = short.encode(wave, ["hidden_state"])["hidden_state"]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert np.abs(found - whole.encode(wave, ["hidden_state"])["hidden_state"]).max() > 1e-4
+    # Where speech and silence fill the window, it is the whole one.
+    np.testing.assert_array_equal(
+        make(folder, running=Running(padding_s=0.9)).encode(wave, ["hidden_state"])["hidden_state"],
+        make(folder).encode(wave, ["hidden_state"])["hidden_state"],
+    )
+
+
+def test_a_batch_in_whispers_shorter_windows_gives_what_single_files_give(
+    saved: dict[str, Path],
+) -> None:
+    encoder = make(saved["whisper"], running=Running(padding_s=0.1))
+    waves = [noise(length, length) for length in (1, 12_000, 500, 40_000, 16_000, 6_000)]
+    together = encoder.encode_batch(waves, ["hidden_state"])
+    for wave, found in zip(waves, together, strict=True):
+        alone = encoder.encode(wave, ["hidden_state"])["hidden_state"]
+        assert len(alone) == encoder.num_frames(len(wave), "hidden_state")
+        np.testing.assert_allclose(found["hidden_state"], alone, rtol=0, atol=1e-5)
+
+
+def test_less_silence_is_another_recipe_and_all_of_it_is_the_recipe_of_before(
+    saved: dict[str, Path],
+) -> None:
+    before = make(saved["whisper"]).recipe("hidden_state")
+    assert "padding_s" not in before
+    short = make(saved["whisper"], running=Running(padding_s=0.5)).recipe("hidden_state")
+    assert short == before | {"padding_s": 0.5}
+    assert speech_encoder_of(short).recipe("hidden_state") == short
+    with pytest.raises(
+        ValueError,
+        match=r"--whisper-padding 2 is for Whisper alone; encoder '.*hubert' is a hubert, and its",
+    ):
+        make(saved["hubert"], running=Running(padding_s=2.0))
+
+
 def test_long_speech_is_stitched_without_a_frame_twice_or_missing(saved: dict[str, Path]) -> None:
     """data2vec's convolutions have no norm over time: their stitched features are those of the
     whole.
@@ -344,13 +407,16 @@ def test_bf16_is_near_float32_and_another_recipe(saved: dict[str, Path]) -> None
     [
         ["--audio-feature", "hidden_state"],
         ["--layer", "mean:1-2", "--precision", "bf16", "--chunk-seconds", "5"],
+        ["--whisper-padding", "0.5", "--layer", "2"],
     ],
 )
 def test_the_printed_command_has_all_of_a_pretrained_encoder(
     corpus: Corpus, saved: dict[str, Path], tmp_path: Path, words: list[str]
 ) -> None:
-    """HuBERT, which has no convolutional features; then a Wav2Vec2 otherwise than by default."""
-    family = "hubert" if "--audio-feature" in words else "wav2vec2"
+    """HuBERT, which has no convolutional features; a Wav2Vec2 and a Whisper otherwise than by
+    default.
+    """
+    family = {"--audio-feature": "hubert", "--layer": "wav2vec2"}.get(words[0], "whisper")
     features = tmp_path / "my features"
     run_printed(
         "; run: "
@@ -385,6 +451,16 @@ def test_the_printed_command_has_all_of_a_pretrained_encoder(
     added = {path.name for path in list_recipes(features)} - made
     assert [list_recipes(features)[features / name]["context"] for name in added] == [2]
     load_features(corpus.manifest, features, "hidden_state", 2)
+
+
+@pytest.mark.parametrize("name", ["hubert", "whisper", "wav2vec2"])
+def test_without_audio_feature_what_the_encoder_has_is_kept(
+    saved: dict[str, Path], name: str
+) -> None:
+    options = EncodeOptions(audio_encoder=str(saved[name]))
+    assert options.features_of(options.make_speech()) == features_of(name)
+    asked = replace(options, audio_feature="extract_feature")
+    assert asked.features_of(asked.make_speech()) == ["extract_feature"]  # which may be refused
 
 
 @pytest.mark.parametrize("name", ["wav2vec2-layer-norm", "whisper", "adapter"])
