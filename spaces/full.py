@@ -1,4 +1,5 @@
-"""Everything that the published work varied, and what decides results beside it.
+"""Everything that the published work varied, and what decides results beside it. The four
+published systems come first, then two that are common elsewhere.
 
 mmm-search run full manifest.csv --features features --name full --trials 100 --epochs 27
 """
@@ -45,13 +46,23 @@ KNOWN_GOOD: tuple[Settings, ...] = (
         "num_blocks": 1,
         **_SEQUENCES,
     },
+    {**_COMMON, "architecture": "gated_fusion", "context": 1, "width": 128, "dropout": 0.3},
+    {**_COMMON, "architecture": "late_fusion", "context": 3, "width": 64, "dropout": 0.3},
 )
 
 
 def suggest(trial: Trial, there: There) -> Settings:
     """Architecture, context, speech feature, imbalance, optimiser and the model's own settings."""
     architecture = trial.suggest_categorical(
-        "architecture", ["vanilla_concat", "three_way_concat", "cross_attention", "mlp_mixer"]
+        "architecture",
+        [
+            "vanilla_concat",
+            "three_way_concat",
+            "cross_attention",
+            "mlp_mixer",
+            "gated_fusion",
+            "late_fusion",
+        ],
     )
     # Sampling and class weights answer the same question, so they are one choice.
     balance = trial.suggest_categorical(

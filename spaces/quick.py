@@ -26,13 +26,23 @@ KNOWN_GOOD: tuple[Settings, ...] = (
         "layers": 1,
         "heads": 4,
     },
+    {"architecture": "gated_fusion", "context": 1, "lr": 5e-4, "dropout": 0.3, "width": 128},
+    {"architecture": "late_fusion", "context": 3, "lr": 5e-4, "dropout": 0.3, "width": 64},
 )
 
 
 def suggest(trial: Trial) -> Settings:
     """Architecture, context, learning rate, dropout and the model's own size."""
     architecture = trial.suggest_categorical(
-        "architecture", ["vanilla_concat", "three_way_concat", "cross_attention", "mlp_mixer"]
+        "architecture",
+        [
+            "vanilla_concat",
+            "three_way_concat",
+            "cross_attention",
+            "mlp_mixer",
+            "gated_fusion",
+            "late_fusion",
+        ],
     )
     settings: Settings = {
         "architecture": architecture,

@@ -5,7 +5,7 @@ machine map.
   recipe.json   what made the features: encoder, version, layer, rates, context
   values.npy    (sum of lengths, width) float16
   offsets.npy   (N + 1,) int64: utterance i is values[offsets[i]:offsets[i + 1]]
-  pooled.npy    (N, width) float16: one vector an utterance, for the concat systems
+  pooled.npy    (N, width) float16: one vector an utterance, for the pooled systems
   keys.npy      (N,) uint64: hash of each utterance's id and source, the way back from a manifest
   stamps.npy    (N, 2) int64: size in bytes and mtime in ns of the audio read (zeros for text)
   audio_hashes.npy  (N, 16) uint8: BLAKE2b of the audio's bytes (zeros for text, and where it is not
