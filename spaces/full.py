@@ -1,4 +1,5 @@
-"""Everything that the published work varied, and what decides results beside it.
+"""Everything that the published work varied, and what decides results beside it. The four
+published systems come first, then two that are common elsewhere.
 
 mmm-search run full manifest.csv --features features --name full --trials 100 --epochs 27
 """
@@ -13,7 +14,7 @@ from spaces.choices import (
 )
 from spaces.there import ANY, Settings, There
 
-_POOLED = ("vanilla_concat", "three_way_concat")
+_POOLED = ("vanilla_concat", "three_way_concat", "gated_fusion", "late_fusion")
 _COMMON: Settings = {
     "lr": 5e-4,
     "batch_size": 32,
@@ -51,6 +52,8 @@ KNOWN_GOOD: tuple[Settings, ...] = (
         "num_blocks": 1,
         **_SEQUENCES,
     },
+    {**_COMMON, "architecture": "gated_fusion", "context": 1, "width": 128, "dropout": 0.3},
+    {**_COMMON, "architecture": "late_fusion", "context": 3, "width": 64, "dropout": 0.3},
 )
 
 
@@ -73,7 +76,15 @@ def suggest(trial: Trial, there: There = ANY) -> Settings:
     settings.
     """
     architecture = trial.suggest_categorical(
-        "architecture", ["vanilla_concat", "three_way_concat", "cross_attention", "mlp_mixer"]
+        "architecture",
+        [
+            "vanilla_concat",
+            "three_way_concat",
+            "cross_attention",
+            "mlp_mixer",
+            "gated_fusion",
+            "late_fusion",
+        ],
     )
     # Sampling and class weights answer the same question, so they are one choice.
     balance = trial.suggest_categorical(

@@ -27,6 +27,8 @@ KNOWN_GOOD: tuple[Settings, ...] = (
         "layers": 1,
         "heads": 4,
     },
+    {"architecture": "gated_fusion", "context": 1, "lr": 5e-4, "dropout": 0.3, "width": 128},
+    {"architecture": "late_fusion", "context": 3, "lr": 5e-4, "dropout": 0.3, "width": 64},
 )
 
 
@@ -38,7 +40,15 @@ def known_good(there: There) -> tuple[Settings, ...]:
 def suggest(trial: Trial, there: There = ANY) -> Settings:
     """Architecture, encoders, context, learning rate, dropout and the model's own size."""
     architecture = trial.suggest_categorical(
-        "architecture", ["vanilla_concat", "three_way_concat", "cross_attention", "mlp_mixer"]
+        "architecture",
+        [
+            "vanilla_concat",
+            "three_way_concat",
+            "cross_attention",
+            "mlp_mixer",
+            "gated_fusion",
+            "late_fusion",
+        ],
     )
     settings: Settings = {
         **suggest_encoders(trial, there),

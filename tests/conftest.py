@@ -28,6 +28,7 @@ from mmm.encoders.make import make_speech_encoder, make_text_encoder
 from mmm.features.recipe import AUDIO_FEATURES
 from mmm.manifest import COLUMNS, Manifest
 from mmm.manifest_csv import read_manifest
+from mmm.models import ARCHITECTURES
 from mmm.training.checkpoint import checkpoint_bytes
 from mmm.training.config import TrainConfig, make_config
 from mmm.training.features import Features, load_features
@@ -58,9 +59,7 @@ _WORDS = {
     "disgust": "윽 yuck",
 }
 _EMOTIONS = ("neutral", "happy", "neutral", "angry", "sad", "neutral", "neutral")
-_SMALL = {name: {"width": 8} for name in ("vanilla_concat", "three_way_concat", "mlp_mixer")} | {
-    "cross_attention": {"heads": 4}
-}
+_SMALL = {name: {"width": 8} for name in ARCHITECTURES} | {"cross_attention": {"heads": 4}}
 
 
 @dataclass(frozen=True)

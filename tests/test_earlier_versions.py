@@ -29,7 +29,7 @@ from mmm.bundle.sealed_test import open_test, read_openings
 from mmm.features.store import list_recipes, open_store
 from mmm.manifest import Manifest, speech_key
 from mmm.manifest_csv import read_manifest
-from mmm.models import ARCHITECTURES
+from mmm.models import PUBLISHED
 from mmm.predict.predictor import Predictor
 from mmm.training.checkpoint import load_checkpoint
 from mmm.training.config import make_config
@@ -262,9 +262,7 @@ def test_a_resumed_sweep_ends_and_what_had_ended_stays_as_it_was(resumed: Resume
     assert [trial.number for trial in before.trials.values() if trial.state == "running"] == [
         UNFINISHED
     ]
-    assert {trial.settings["architecture"] for trial in before.trials.values()} == set(
-        ARCHITECTURES
-    )
+    assert {trial.settings["architecture"] for trial in before.trials.values()} == set(PUBLISHED)
     assert after.last_close is not None
     assert after.last_close.why == "done"
     assert list(after.trials) == list(range(UNFINISHED + 2))

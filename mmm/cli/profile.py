@@ -35,7 +35,11 @@ def profile(
     features: FeaturesDir,
     *,
     architecture: Annotated[
-        str, typer.Option(help="vanilla_concat, three_way_concat, cross_attention or mlp_mixer.")
+        str,
+        typer.Option(
+            help="vanilla_concat, three_way_concat, cross_attention, mlp_mixer, gated_fusion or"
+            " late_fusion."
+        ),
     ] = "mlp_mixer",
     given: Params,
     published: Annotated[

@@ -29,11 +29,19 @@ TrainingPrecision = Annotated[
 
 
 def base_params(architecture: str, published: bool) -> dict[str, ParamValue]:
-    """What a training starts from where nothing else is said."""
-    from mmm.models import ARCHITECTURES
+    """What a training starts from where nothing else is said. Raises ValueError for a published
+    recipe of what was not published.
+    """
+    if not published:
+        return new_params(architecture)
+    from mmm.models import PUBLISHED
 
-    is_published = published and architecture in ARCHITECTURES
-    return published_params(architecture) if is_published else new_params(architecture)
+    if architecture not in PUBLISHED:
+        raise ValueError(
+            f"--published: {architecture} has no published recipe; expected one of"
+            f" {', '.join(PUBLISHED)}"
+        )
+    return published_params(architecture)
 
 
 def check_metric(metric: str) -> None:
@@ -57,7 +65,8 @@ def train(
     architecture: Annotated[
         str,
         typer.Option(
-            help="vanilla_concat, three_way_concat, cross_attention, mlp_mixer or linear."
+            help="vanilla_concat, three_way_concat, cross_attention, mlp_mixer, gated_fusion,"
+            " late_fusion or linear."
         ),
     ] = "mlp_mixer",
     given: Params,

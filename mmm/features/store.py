@@ -5,7 +5,7 @@ machine map.
   recipe.json   what made the features: encoder, version, layer, rates, context
   values.npy    (sum of lengths, width) float16
   offsets.npy   (M + 1,) int64: row i is values[offsets[i]:offsets[i + 1]]
-  pooled.npy    (M, width) float16: one vector a row, for the concat systems
+  pooled.npy    (M, width) float16: one vector a row, for the pooled systems
   keys.npy      (N,) uint64: hash of each utterance's id and source, the way back from a manifest
   rows.npy      (N,) int64: row of each utterance; only where several share a clip, else M = N and
                 utterance i has row i

@@ -40,7 +40,7 @@ def pack_shape(config: TrainConfig) -> tuple[tuple[str, ParamValue], ...]:
 class Pack:
     """The members' models as one. Raises ValueError where their shapes differ.
 
-    One member alone is its own model, without a stack; but not of the concat systems, which are
+    One member alone is its own model, without a stack; but not of the pooled systems, which are
     packed the most: in a stack of one each product is rounded as in a stack of many, so that their
     results are the same to the bit, however wild the learning rate.
     """

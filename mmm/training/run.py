@@ -19,12 +19,15 @@ from mmm.training.gpu_features import keep_only
 # What a model is made with, of a run's settings and of the sizes that the data decide.
 _COMMON = ("speech_width", "text_width", "num_classes")
 _FUSION = (*_COMMON, "classifier_hidden", "masked")
+_POOLED = (*_FUSION, "context", "width")
 _SEQUENCE = (*_FUSION, "speech_positions", "text_positions")
 _MADE_WITH = {
-    "vanilla_concat": (*_FUSION, "context", "width"),
-    "three_way_concat": (*_FUSION, "context", "width"),
+    "vanilla_concat": _POOLED,
+    "three_way_concat": _POOLED,
     "cross_attention": (*_SEQUENCE, "layers", "heads"),
     "mlp_mixer": (*_SEQUENCE, "width", "num_blocks", "residual"),
+    "gated_fusion": _POOLED,
+    "late_fusion": _POOLED,
     "linear": _COMMON,
 }
 

@@ -38,9 +38,7 @@ def quickstart(
     runs: Runs = Path("runs"),
     workers: Annotated[int | None, typer.Option(help="Trials at a time \\[one a core].")] = None,
 ) -> None:
-    """The whole way on a generated corpus: encode, search all four systems, report, export,
-    predict.
-    """
+    """The whole way on a generated corpus: encode, search all systems, report, export, predict."""
     if workers is not None and workers < 1:
         raise ValueError(f"--workers {workers} is too small; expected at least 1")
     from search.quickstart import quickstart as run_quickstart

@@ -23,6 +23,8 @@ _COLOURS = {
     "three_way_concat": "#66ccee",
     "cross_attention": "#228833",
     "mlp_mixer": "#ee6677",
+    "gated_fusion": "#aa3377",
+    "late_fusion": "#ccbb44",
     _OTHER: "#888888",
 }
 _COLUMNS = (

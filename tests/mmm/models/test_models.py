@@ -18,7 +18,7 @@ from mmm.training.run import build_model
 
 SPEECH_WIDTH, TEXT_WIDTH, CLASSES = 10, 16, 5
 SPEECH_POSITIONS, TEXT_POSITIONS, CONTEXT = 12, 7, 3
-POOLED = ("vanilla_concat", "three_way_concat")
+POOLED = ("vanilla_concat", "three_way_concat", "gated_fusion", "late_fusion")
 GARBAGE = (7.0, 1e30, float("inf"), float("nan"))
 every_architecture = pytest.mark.parametrize("name", ARCHITECTURES)
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -49,7 +49,7 @@ def mask_of(lengths: list[int], size: int) -> Tensor:
 
 
 def make_inputs(name: str, speech_lengths: list[int], text_lengths: list[int]) -> Inputs:
-    """Random features up to each row's length, zeros beyond; for the concat systems a length is a
+    """Random features up to each row's length, zeros beyond; for the pooled systems a length is a
     number of turns.
     """
     generator = torch.Generator().manual_seed(1)

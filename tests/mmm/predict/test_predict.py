@@ -33,7 +33,7 @@ from tests.conftest import (
 )
 
 CPU = torch.device("cpu")
-POOLED = ("vanilla_concat", "three_way_concat")
+POOLED = ("vanilla_concat", "three_way_concat", "gated_fusion", "late_fusion")
 
 
 def make(

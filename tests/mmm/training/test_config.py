@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mmm.models import ARCHITECTURES
+from mmm.models import ARCHITECTURES, PUBLISHED
 from mmm.training.config import ConfigError, make_config, published_params
 
 
@@ -66,7 +66,8 @@ def test_an_unknown_architecture_is_refused_with_the_known_ones(value: object) -
     message = message_of({"architecture": value, "colour": "red"})
     assert "unknown setting 'colour'" in message
     assert message.endswith(
-        "expected one of vanilla_concat, three_way_concat, cross_attention, mlp_mixer, linear"
+        "expected one of vanilla_concat, three_way_concat, cross_attention, mlp_mixer,"
+        " gated_fusion, late_fusion, linear"
     )
 
 
@@ -93,7 +94,7 @@ def test_weighted_sampling_excludes_shuffling_and_class_weights(architecture: st
         ("residual", "published", {"mlp_mixer"}),
         ("layers", 2, {"cross_attention"}),
         ("heads", 2, {"cross_attention"}),
-        ("width", 64, {"vanilla_concat", "three_way_concat", "mlp_mixer"}),
+        ("width", 64, set(ARCHITECTURES) - {"cross_attention"}),
     ],
 )
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -110,7 +111,7 @@ def test_settings_of_other_architectures_are_refused(
         assert setting not in make_config({"architecture": architecture}).params()
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", PUBLISHED)
 def test_published_settings_are_valid_and_are_the_published_ones(architecture: str) -> None:
     config = make_config(published_params(architecture))
     assert (config.lr, config.weight_decay, config.batch_size, config.accumulate) == (
@@ -134,8 +135,10 @@ def test_published_settings_are_valid_and_are_the_published_ones(architecture: s
     assert own.items() <= config.params().items()
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("published", [True, False])
+@pytest.mark.parametrize(
+    ("architecture", "published"),
+    [*((name, False) for name in ARCHITECTURES), *((name, True) for name in PUBLISHED)],
+)
 def test_the_flat_settings_of_a_configuration_make_it_again(
     architecture: str, published: bool
 ) -> None:

@@ -10,10 +10,10 @@ from search.space.settings import sweep_precisions
 
 SPEC = SweepSpec("first", "quick", "manifest.csv", "features", trials=6, epochs=4, workers=2)
 PRODUCTS = ("mlp_mixer", "cross_attention")
-CONCATS = ("vanilla_concat", "three_way_concat")
+POOLED = ("vanilla_concat", "three_way_concat", "gated_fusion", "late_fusion")
 
 
-@pytest.mark.parametrize("architecture", [*PRODUCTS, *CONCATS, "linear"])
+@pytest.mark.parametrize("architecture", [*PRODUCTS, *POOLED, "linear"])
 def test_a_cpu_trains_in_bf16_only_where_that_pays(
     architecture: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
