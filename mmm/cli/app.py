@@ -4,6 +4,7 @@ import sys
 
 import mmm
 from mmm.cli.encode import encode
+from mmm.cli.features import features
 from mmm.cli.predict import demo, predict
 from mmm.cli.prepare import corpus_report, demo_corpus, prepare
 from mmm.cli.profile import profile
@@ -16,7 +17,17 @@ from mmm.training.malloc import restart_reusing_holes
 app = new_app(" ".join((mmm.__doc__ or "").split()))
 app.add_typer(prepare, name="prepare")
 add_commands(
-    app, demo_corpus, corpus_report, encode, train, test, predict, demo, profile, baselines
+    app,
+    demo_corpus,
+    corpus_report,
+    encode,
+    features,
+    train,
+    test,
+    predict,
+    demo,
+    profile,
+    baselines,
 )
 
 

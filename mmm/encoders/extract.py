@@ -1,6 +1,5 @@
 """From a manifest to feature stores: everything is encoded once, what is already there is kept."""
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,8 +17,7 @@ from mmm.features.clips import BadFiles, clips_of, find_bad_files, hash_clips, s
 from mmm.features.keys import keys_of
 from mmm.features.recipe import Recipe, recipe_hash
 from mmm.features.store import AUDIO_HASH_BYTES, open_store
-from mmm.features.writer import PartialStore, Plan, Rows, rows_there, tidy
-from mmm.files import lock
+from mmm.features.writer import PartialStore, Plan, Rows, only_writer, rows_there, tidy
 from mmm.manifest import Manifest, turns_of
 
 
@@ -37,19 +35,6 @@ class Progress:
     seconds: float = 0.0
     seconds_total: float = 0.0
     files: tuple[SoundInfo, ...] = ()
-
-
-@contextlib.contextmanager
-def _only_writer(features: Path) -> Iterator[None]:
-    features.mkdir(parents=True, exist_ok=True)
-    with open(features / ".lock", "w") as file:
-        try:
-            lock(file)
-        except BlockingIOError:
-            raise ValueError(
-                f"{features}: another mmm encode is writing here; wait for it or use another folder"
-            ) from None
-        yield
 
 
 def encode_speech(
@@ -75,7 +60,7 @@ def encode_speech(
     for number, indices in enumerate(clips.values()):
         rows[indices] = number
     stamps = stamps_of(manifest, names)
-    with _only_writer(features_dir):
+    with only_writer(features_dir):
         paths = {feature: features_dir / recipe_hash(recipe) for feature, recipe in recipes.items()}
         todo = [
             feature
@@ -181,7 +166,7 @@ def encode_text(
         path, task = features_dir / recipe_hash(recipe), f"text, context {context}"
         keys = np.array(keys_of(manifest, recipe), dtype=np.uint64)
         stamps = np.zeros((len(keys), 2), dtype=np.int64)
-        with _only_writer(features_dir):
+        with only_writer(features_dir):
             if _holds(path, keys, stamps, manifest.path):
                 yield Progress(task, len(keys), len(keys))
                 continue

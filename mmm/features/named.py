@@ -6,23 +6,20 @@ stores says which encoder has which name; folders without it, and encoders that 
 get names made of model and layer.
 """
 
-import json
-import re
 import shlex
+import shutil
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from mmm.features.encode_command import MANIFEST, encode_command
+from mmm.features.names import NAMES, check_name, describe, free_name, read_names
 from mmm.features.recipe import AUDIO_FEATURES, LAYERS, Recipe, belongs_to, identity_of, recipe_hash
 from mmm.features.store import FeatureStore, list_recipes, open_store
 from mmm.files import Unchecked, write_json
 
-NAMES = "names.json"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
-_HASH = re.compile(r"[0-9a-f]{16}")
 Kind = Literal["audio", "text"]
 
 
@@ -210,62 +207,18 @@ def remove_command(features: Path, name: str) -> str:
     return shlex.join(["mmm", "features", str(features), "--remove", name])
 
 
-def default_name(recipe: Recipe) -> str:
-    """Made of model and layer: `fbank`, `whisper-base-l4`, `char-ngram`."""
-    model = recipe["encoder"].rstrip("/").rpartition("/")[2]
-    model = re.sub(r"[^A-Za-z0-9._+-]+", "-", model).strip("-.")[:40] or "encoder"
-    layer = recipe.get("layer", "last")
-    if layer != "last" and recipe.get("feature") != LAYERS:
-        number = layer.replace(":", "").replace(",", "+")
-        model += f"-l{number}" if number[0].isdigit() else f"-{number}"
-    return model + ("-speakers" if recipe.get("speakers") else "")
-
-
 def _names(features: Path, encoders: Mapping[str, Recipe]) -> dict[str, str]:
     """A name for each identity: as recorded, else made; no two are the same."""
     recorded = read_names(features)
     names = {identity: recorded[identity] for identity in encoders if identity in recorded}
     for identity in sorted(encoders.keys() - names.keys()):
-        names[identity] = _free_name(identity, encoders[identity], names.values())
+        names[identity] = free_name(encoders[identity], names.values())
     return names
-
-
-def _free_name(identity: str, recipe: Recipe, taken: Collection[str]) -> str:
-    name = default_name(recipe)
-    rate = recipe.get("frame_rate_hz")
-    at_rate = f"{name}-{rate:g}hz" if rate else f"{name}-every-frame"
-    for one in (name, at_rate if recipe["kind"] == "audio" else name):
-        if one not in taken:
-            return one
-    return f"{name}-{identity[:4]}"
-
-
-def read_names(features: Path) -> dict[str, str]:
-    """Names by the identities of encoders, as the folder records them. Raises ValueError."""
-    file = features / NAMES
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError:
-        content = None
-    if not isinstance(content, dict) or not all(
-        isinstance(name, str) and _NAME.fullmatch(name) for name in content.values()
-    ):
-        raise ValueError(
-            f"{file}: damaged: expected names by the identities of encoders; remove it, and names"
-            f" are made of model and layer: {shlex.join(['rm', str(file)])}"
-        )
-    return content
 
 
 def check_free(features: Path, name: str, identity: str | None = None) -> None:
     """Raises ValueError where an encoder (of this identity) cannot be called `name`."""
-    if not _NAME.fullmatch(name) or _HASH.fullmatch(name):
-        raise ValueError(
-            f"{name!r} is no name for an encoder; expected up to 64 letters, digits and . _ + -,"
-            " for example whisper-base-l4"
-        )
+    check_name(name)
     there = encoders_in(features) if features.is_dir() else []
     for one in there:
         if one.name == name and one.identity != identity:
@@ -286,33 +239,48 @@ def record_name(features: Path, recipe: Recipe, asked: str | None = None) -> str
     if asked is not None:
         check_free(features, asked, identity)
     others = [name for one, name in known.items() if one != identity]
-    name = asked or known.get(identity) or _free_name(identity, recipe, others)
+    name = asked or known.get(identity) or free_name(recipe, others)
     if read_names(features).get(identity) != name:
         features.mkdir(parents=True, exist_ok=True)
         write_json(features / NAMES, known | {identity: name})
     return name
 
 
-def forget_name(features: Path, identity: str) -> None:
-    """Of an encoder whose stores were removed."""
-    names = read_names(features)
-    if names.pop(identity, None) is not None:
-        write_json(features / NAMES, names)
+def rename(features: Path, name: str, new: str) -> None:
+    """Call an encoder `new`. Raises ValueError or FileNotFoundError."""
+    encoder = _named(features, name)
+    record_name(features, encoder.recipe, new)
 
 
-def describe(recipe: Recipe) -> str:
-    """An encoder in a few words: `whisper-base, layer 4, 12.5 frames a second`."""
-    return ", ".join(_words(recipe))
+def remove(features: Path, name: str) -> int:
+    """Delete an encoder's stores, but those that others share with it; returns their bytes. Raises
+    FileNotFoundError, or ValueError.
+    """
+    encoder = _named(features, name)
+    others = {path for one in encoders_in(features) if one != encoder for path in one.stores}
+    names = read_names(features) | {one.identity: one.name for one in encoders_in(features)}
+    removed = 0
+    for path in encoder.stores:
+        if path not in others:
+            removed += num_bytes(path)
+            # Out of sight first: a folder that is half deleted is none.
+            gone = path.with_name(f".{path.name}.removed")
+            path.rename(gone)
+            shutil.rmtree(gone)
+    names.pop(encoder.identity)
+    write_json(features / NAMES, names)
+    return removed
 
 
-def _words(recipe: Recipe) -> Iterator[str]:
-    yield recipe["encoder"].rstrip("/").rpartition("/")[2]
-    if "layer" in recipe:
-        yield f"layer {recipe['layer']}"
-    if recipe["kind"] == "audio":
-        rate = recipe.get("frame_rate_hz")
-        yield f"{rate:g} frames a second" if rate else "every frame"
-    if recipe.get("revision"):
-        yield f"revision {str(recipe['revision'])[:8]}"
-    if recipe.get("speakers"):
-        yield "with speakers"
+def num_bytes(store: Path) -> int:
+    """What a store takes on the disk."""
+    return sum(file.stat().st_size for file in store.iterdir())
+
+
+def _named(features: Path, name: str) -> NamedEncoder:
+    there = encoders_in(features)
+    for one in there:
+        if one.name == name:
+            return one
+    known = ", ".join(one.name for one in there) or "none"
+    raise FileNotFoundError(f"{features}/ has no encoder {name!r} (found: {known})")

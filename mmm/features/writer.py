@@ -13,12 +13,13 @@ Sizes and places are known before the first row, so memory does not grow with th
 written twice, and the bytes do not depend on who wrote which row when.
 """
 
+import contextlib
 import io
 import json
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +38,7 @@ from mmm.features.store import (
     pool,
     small_files,
 )
-from mmm.files import sha256_of_json, sync, sync_data, write_json
+from mmm.files import lock, sha256_of_json, sync, sync_data, write_json
 
 _SYNC_S = 2.0  # what is written is marked as done, after a sync, this often
 _FILES = ("values", "pooled")
@@ -157,6 +158,20 @@ def tidy(path: Path) -> None:
             fresh.rename(folder)
         else:
             shutil.rmtree(fresh)
+
+
+@contextlib.contextmanager
+def only_writer(features: Path) -> Iterator[None]:
+    """Others are refused meanwhile. Raises ValueError where another process writes."""
+    features.mkdir(parents=True, exist_ok=True)
+    with open(features / ".lock", "w") as file:
+        try:
+            lock(file)
+        except BlockingIOError:
+            raise ValueError(
+                f"{features}: another mmm encode is writing here; wait for it or use another folder"
+            ) from None
+        yield
 
 
 class PartialStore:

@@ -20,8 +20,9 @@ from mmm.cli.app import app
 from mmm.encoders.make import make_speech_encoder, speech_encoder_of
 from mmm.encoders.options import kept_frame_rate
 from mmm.encoders.voice import Voice
+from mmm.features.named import find_store
 from mmm.features.recipe import recipe_hash
-from mmm.features.store import find_store, list_recipes
+from mmm.features.store import list_recipes
 from mmm.training.features import load_features
 from tests.conftest import Corpus, trained
 from tests.encode_parts import run_printed

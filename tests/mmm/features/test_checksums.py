@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import mmm.cli.app
-from mmm.features import checksums, store
+from mmm.features import checksums, named
 from mmm.features.named import find_store
 from mmm.features.store import (
     LARGE_FILES,
@@ -38,9 +38,9 @@ FILES = (*SMALL_FILES, *LARGE_FILES, "checksums.json")
 @pytest.fixture(autouse=True)
 def _new_process() -> Iterator[None]:
     checksums._parsed.cache_clear()
-    store._told.clear()
+    named._told.clear()
     yield
-    store._told.clear()
+    named._told.clear()
 
 
 @pytest.fixture
@@ -226,7 +226,7 @@ def test_features_of_an_earlier_version_are_read_and_it_is_told_once_how_to_add_
     run_printed(message)
     with warnings.catch_warnings():
         warnings.simplefilter("error", Unchecked)
-        store._told.clear()
+        named._told.clear()
         trained(own, "mlp_mixer", epochs=1)
     for path in list_recipes(own.features_dir):
         read_all(path)

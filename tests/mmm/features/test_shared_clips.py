@@ -14,15 +14,9 @@ import pytest
 
 from mmm.encoders.extract import encode_speech
 from mmm.features.checksums import checksums_of
+from mmm.features.named import find_store
 from mmm.features.recipe import AUDIO_FEATURES, recipe_hash
-from mmm.features.store import (
-    LARGE_FILES,
-    SMALL_FILES,
-    DamagedStore,
-    FeatureStore,
-    find_store,
-    open_store,
-)
+from mmm.features.store import LARGE_FILES, SMALL_FILES, DamagedStore, FeatureStore, open_store
 from mmm.features.writer import PartialStore, Plan
 from mmm.files import write_json
 from mmm.manifest import Manifest, speech_key
