@@ -26,6 +26,7 @@ from search.ledger.spec import SweepSpec
 from search.live import View, lasting
 from search.plan.checks import Checked, check
 from search.results.baseline import baseline_of, fit_baseline, verdict, words
+from search.results.encoders import cross_table, crosses
 from search.results.export import best_trial, export_trial
 from search.results.leaderboard import counts, leaderboard_table, write_leaderboard
 from search.space.enqueue import Point
@@ -199,6 +200,8 @@ def _run(
                 trouble = outbox.close(_HURRIED_WAIT_S) if stopping.is_asked else outbox.close()
     title = f"leaderboard of {spec.name}, validation {spec.metric}"
     console.print(leaderboard_table(history, spec.metric, 10, title, console.width))
+    for cross in crosses(history, spec.metric):
+        console.print(cross_table(cross))
     has_bundle = winner is not None
     for line in _account(controller, folder, why, has_work, trouble, outbox, has_bundle):
         say(console, line)

@@ -98,7 +98,9 @@ def make_old(features_dir: Path) -> None:
 
 def run_printed(message: str) -> None:
     """Run what an error says to run, word for word."""
-    commands = re.split(r"(?:; run|; make it again|, run|\? run): ", message.splitlines()[-1])[-1]
+    commands = re.split(
+        r"(?:; run|; make it again|, run|\? run|for example): ", message.splitlines()[-1]
+    )[-1]
     for command in commands.split(" && "):
         words = shlex.split(command)
         if words[:2] == ["rm", "-r"]:
@@ -106,6 +108,6 @@ def run_printed(message: str) -> None:
             for folder in words[2:]:
                 shutil.rmtree(folder)
         else:
-            assert words[:2] == ["mmm", "encode"], message
+            assert words[:2] in (["mmm", "encode"], ["mmm", "features"]), message
             done = CliRunner().invoke(app, words[1:], catch_exceptions=False)
             assert done.exit_code == 0, done.output

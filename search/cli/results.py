@@ -26,6 +26,7 @@ def status(
     from search.ledger.events import read_history
     from search.ledger.files import existing_sweep
     from search.results.baseline import verdict
+    from search.results.encoders import cross_table, crosses
     from search.results.leaderboard import counts, leaderboard_table
 
     history = read_history(existing_sweep(runs, name) / "ledger.sqlite")
@@ -38,6 +39,8 @@ def status(
             console.width,
         )
     )
+    for cross in crosses(history, history.spec.metric):
+        console.print(cross_table(cross))
     states = ", ".join(f"{number} {state}" for state, number in counts(history).items() if number)
     ended = history.last_close.why if history.last_close else "running, or killed"
     console.say(

@@ -198,8 +198,8 @@ def check_contexts(spec: SweepSpec, drawn: Sequence[Params]) -> None:
     wanted: dict[tuple[Kind, str | None], set[str]] = defaultdict(set)
     for settings in drawn:
         key = spec.features_key(trial_config(settings, spec))
-        wanted["audio", key.speech].add(key.audio_feature)
         wanted["text", key.text].add(str(key.context))
+        wanted["audio", key.speech].add(key.audio_feature)
     lacking: dict[str, tuple[NamedEncoder | None, Kind, list[str]]] = {}
     for (kind, name), needed in wanted.items():
         encoder = choose(encoders, features, kind, name) if by_kind[kind] else None

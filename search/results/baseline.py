@@ -23,7 +23,7 @@ TRIAL = "linear"  # in the place of a number
 def words(found: Baseline) -> str:
     """`speech alone, whisper-base-l6 + char-ngram, K=3 C=0.1 class_weight=none`."""
     of = found.settings
-    inputs = "" if of["inputs"] == "both" else f"{of['inputs']} alone, "
+    inputs = "" if of.get("inputs", "both") == "both" else f"{of['inputs']} alone, "
     named = [str(of[name]) for name in ("speech", "text") if of.get(name)]
     encoders = f"{' + '.join(named)}, " if named else ""
     return f"{inputs}{encoders}K={of['context']} C={of['c']:g} class_weight={of['class_weight']}"

@@ -13,6 +13,7 @@ from mmm.page import MANY, NARROW, Picture, picture, render
 from search.ledger.durations import duration
 from search.ledger.history import History, Trial
 from search.results.baseline import baseline_of, verdict
+from search.results.encoders import crosses
 from search.results.figures import BLUE, draw_confusion
 from search.results.leaderboard import counts, epoch_seconds, leaderboard
 from search.results.optuna_study import importances
@@ -251,6 +252,7 @@ def write_report(path: Path, history: History) -> None:
             changes=history.data_account(),
             pictures=pictures,
             pareto=_pareto(history, spec.metric),
+            crosses=crosses(history, spec.metric),
             columns=[name.replace("_", " ") for name in columns],
             texts=[place for place, name in enumerate(columns) if name in _TEXTS],
             rows=[[_cell(name, getattr(row, name)) for name in columns] for row in rows],

@@ -335,13 +335,19 @@ def test_features_that_are_missing_are_named_with_what_is_there_and_what_to_run(
         corpus.features(context=5)
 
 
-def test_features_of_two_encoders_in_one_folder_are_refused(own: Corpus) -> None:
+def test_of_two_encoders_in_one_folder_one_has_to_be_named(own: Corpus) -> None:
     speech_only(own.manifest, own.features_dir, frame_rate=20)
     with pytest.raises(
         ValueError,
-        match=r"holds audio features of 2 encoders for feature=hidden_state; keep one of each",
+        match=r"holds speech features of several encoders \(fbank-10hz, fbank-20hz\); say which:"
+        r" --speech fbank-10hz",
     ):
         find_store(own.features_dir, "audio", feature="hidden_state")
+    for rate in (10, 20):
+        store = find_store(
+            own.features_dir, "audio", feature="hidden_state", name=f"fbank-{rate}hz"
+        )
+        assert store.recipe["frame_rate_hz"] == rate
 
 
 def test_a_recipe_gives_the_same_encoder_again(corpus: Corpus) -> None:

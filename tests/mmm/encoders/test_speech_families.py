@@ -30,7 +30,7 @@ from mmm.encoders import Running
 from mmm.encoders.extract import encode_speech
 from mmm.encoders.huggingface_speech import HuggingFaceSpeech
 from mmm.encoders.make import make_speech_encoder, speech_encoder_of
-from mmm.encoders.options import EncodeOptions, kept_frame_rate
+from mmm.encoders.options import EncodeOptions, Encoding, kept_frame_rate
 from mmm.encoders.windows import Convolutions, windows
 from mmm.features.named import find_store
 from mmm.features.store import list_recipes
@@ -458,9 +458,11 @@ def test_without_audio_feature_what_the_encoder_has_is_kept(
     saved: dict[str, Path], name: str
 ) -> None:
     options = EncodeOptions(audio_encoder=str(saved[name]))
-    assert options.features_of(options.make_speech()) == features_of(name)
-    asked = replace(options, audio_feature="extract_feature")
-    assert asked.features_of(asked.make_speech()) == ["extract_feature"]  # which may be refused
+    encoding = Encoding("speech", options)
+    assert encoding.speech_features(options.make_speech()) == features_of(name)
+    asked = replace(encoding, options=replace(options, audio_feature="extract_feature"))
+    # Which may be refused.
+    assert asked.speech_features(options.make_speech()) == ["extract_feature"]
 
 
 @pytest.mark.parametrize("name", ["wav2vec2-layer-norm", "whisper", "adapter"])

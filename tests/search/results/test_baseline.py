@@ -12,6 +12,7 @@ from rich.console import Console
 
 from mmm.encoders.extract import encode_speech, encode_text
 from mmm.manifest_csv import read_manifest
+from mmm.metrics import value_of
 from mmm.training.baselines import C_GRID, CLASS_WEIGHTS, baselines, tuned
 from search.ledger.events import Entry
 from search.ledger.history import Event, History
@@ -111,11 +112,15 @@ def test_it_is_tuned_over_all_that_the_folder_holds_and_is_the_baseline_of_mmm_b
 ) -> None:
     told: list[str] = []
     found = fit_baseline(small_spec(corpus), corpus.manifest, tmp_path, 0, told.append)
-    total = len(C_GRID) * len(CLASS_WEIGHTS) * 2 * 3  # audio features, contexts
+    # Speech: features and poolings; text: contexts; both: the best two of each.
+    total = len(C_GRID) * len(CLASS_WEIGHTS) * (2 * 2 + 3 + 2 * 2)
     assert told[-1] == f"linear baseline: {total} of {total} settings tried"
-    *_, both = baselines(corpus.manifest, corpus.features_dir)
-    assert (both.name, both.metrics) == ("logistic regression, both", found.metrics)
-    assert both.settings["C"] == found.settings["c"]
+    _, *fitted = baselines(corpus.manifest, corpus.features_dir)
+    assert [one.name.rpartition(" ")[2] for one in fitted] == ["speech", "text", "both"]
+    best = max(fitted, key=lambda one: value_of(one.metrics, METRIC))
+    assert best.metrics == found.metrics
+    assert best.settings["C"] == found.settings["c"]
+    assert best.name == f"logistic regression, {found.settings['inputs']}"
 
 
 def test_features_of_a_part_of_the_corpus_are_left_out_and_refused_where_there_are_no_others(
@@ -131,14 +136,21 @@ def test_features_of_a_part_of_the_corpus_are_left_out_and_refused_where_there_a
     with pytest.raises(ValueError, match=r"no text features for \d+ of 40 utterances"):
         list(tuned(corpus.manifest, features, METRIC, {}))
     list(encode_text(corpus.manifest, features, small_text_encoder(), [1]))
-    *_, (done, total, config) = tuned(corpus.manifest, features, METRIC, {})
-    assert done == len(C_GRID) * len(CLASS_WEIGHTS) < total
+    *_, (done, total, config) = tuned(corpus.manifest, features, METRIC, {"inputs": "text"})
+    assert done == total == len(C_GRID) * len(CLASS_WEIGHTS)  # one context of two
     assert config is not None
     assert config.context == 1
 
 
 def test_what_is_given_is_not_tuned(corpus: Corpus) -> None:
-    given = {"context": 2, "audio_feature": "extract_feature", "class_weight": "none", "c": 0.1}
+    given = {
+        "context": 2,
+        "audio_feature": "extract_feature",
+        "pooling": "mean",
+        "class_weight": "none",
+        "c": 0.1,
+        "inputs": "both",
+    }
     ((done, total, config),) = tuned(corpus.manifest, corpus.features_dir, METRIC, given)
     assert (done, total) == (1, 1)
     assert config is not None
