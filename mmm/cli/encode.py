@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from mmm.cli.options import options_of
 from mmm.console import console, progress_of
 from mmm.encoders.options import EncodeOptions, checked, pinned
+from mmm.encoders.right_kind import open_encoders
 from mmm.files import write_text
 from mmm.training.config import Params
 
@@ -85,7 +86,7 @@ def encode_manifest(
     manifest = _manifest_to_encode(path, skip_bad)
     asked: Any = {**given, "device": device}
     options = checked(EncodeOptions(**asked), features)
-    speech, text = options.make_speech(), options.make_text()
+    speech, text = open_encoders(options, EncodeOptions(**asked), path, features)
     with runners(pinned(options, speech, text)) as (run_speech, run_text), _bar() as bar:
         speech_steps = encode_speech(
             manifest, features, speech, options.features, batch_s=options.batch_s, run=run_speech

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmm.encoders import ON_CPU, Batching, Floats, Running
-from mmm.encoders.pretrained import find_pretrained, load_part
+from mmm.encoders.pretrained import WrongEncoder, find_pretrained, kind_of, load_part
 from mmm.features.recipe import Recipe, tokens_read
 
 MAX_TOKENS = 128  # that are kept; published
@@ -61,6 +61,10 @@ class HuggingFaceText:
         folder = self.pretrained.folder
         if self.tokenizer is None:
             self.config = load_part(AutoConfig, self.name, folder)
+            family = self.config.model_type
+            if (kind := kind_of(family)) != "text":
+                what = f"a speech model ({family})" if kind == "speech" else f"a {family}"
+                raise WrongEncoder(self.name, kind, what, "a text model")
             self.tokenizer = load_part(AutoTokenizer, self.name, folder)
             # some are saved with left, which would cut the current utterance
             self.tokenizer.truncation_side = "right"

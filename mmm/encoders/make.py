@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mmm.encoders import DEFAULT_CHUNK_S, ON_CPU, Running, SpeechEncoder, TextEncoder
+from mmm.encoders.pretrained import WrongEncoder
 from mmm.features.recipe import Recipe
+
+SPEECH_ENCODERS, TEXT_ENCODERS = ("fbank",), ("char-ngram",)  # that are built in
 
 
 def make_speech_encoder(
@@ -33,6 +36,8 @@ def make_speech_encoder(
 
         rate = FRAME_RATE_HZ if frame_rate is None else frame_rate
         return Fbank(frame_rate=rate, num_mels=num_mels)
+    if name in TEXT_ENCODERS:
+        raise WrongEncoder(name, "text", "a text encoder", "a speech encoder")
     from mmm.encoders.huggingface_speech import HuggingFaceSpeech
 
     encoder = HuggingFaceSpeech(
@@ -67,6 +72,8 @@ def make_text_encoder(
         from mmm.encoders.char_ngram import CharNgram
 
         return CharNgram(width=width, max_tokens=max_tokens)
+    if name in SPEECH_ENCODERS:
+        raise WrongEncoder(name, "speech", "a speech encoder", "a text encoder")
     from mmm.encoders.huggingface_text import HuggingFaceText
 
     encoder = HuggingFaceText(name, revision=revision, running=running, only_local=only_local)
