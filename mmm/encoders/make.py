@@ -125,7 +125,7 @@ def text_encoder_of(recipe: Recipe, folder: Path | None = None) -> TextEncoder:
             lazy=True,
             only_local=True,
         )
-    encoder = encoder.for_context(recipe["context"])
+    encoder = encoder.for_context(recipe.get("context", 1))
     wanted = {name: value for name, value in recipe.items() if name not in ("context", "speakers")}
     _same(encoder.recipe(), wanted, folder)
     encoder.load()

@@ -165,7 +165,7 @@ def test_bad_files_are_refused_together_before_anything_is_encoded(
             "--batch-seconds -1 is out of range; expected 0 (one file at a time) or more",
         ),
         (["--device", "tpu"], "device"),
-        (["--context", "9"], "--context '9' is out of range"),
+        (["--context", "17"], "--context '17' is out of range"),
     ],
 )
 def test_options_that_cannot_be_are_refused(
