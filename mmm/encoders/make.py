@@ -59,6 +59,7 @@ def make_text_encoder(
     width: int = 256,
     max_tokens: int = 128,
     revision: str | None = None,
+    pooling: str = "auto",
     running: Running = ON_CPU,
     lazy: bool = False,
     only_local: bool = False,
@@ -76,7 +77,9 @@ def make_text_encoder(
         raise WrongEncoder(name, "speech", "a speech encoder", "a text encoder")
     from mmm.encoders.huggingface_text import HuggingFaceText
 
-    encoder = HuggingFaceText(name, revision=revision, running=running, only_local=only_local)
+    encoder = HuggingFaceText(
+        name, revision=revision, pooling=pooling, running=running, only_local=only_local
+    )
     if not lazy:
         encoder.load()
     return encoder
@@ -121,6 +124,7 @@ def text_encoder_of(recipe: Recipe, folder: Path | None = None) -> TextEncoder:
         encoder = make_text_encoder(
             _place(recipe, folder, "--text-encoder"),
             revision=recipe["revision"],
+            pooling=recipe.get("pooling", "first"),
             running=Running(precision=recipe.get("precision", "float32")),
             lazy=True,
             only_local=True,

@@ -62,6 +62,14 @@ class EncodeOptions:
         Setting("Commit, tag or branch of a hub's speech model \\[what is cached, else main]."),
     ] = None
     text_revision: Annotated[str | None, Setting("The same of the text model.")] = None
+    text_pooling: Annotated[
+        str,
+        Setting(
+            "A pretrained text model's vector of the whole: first (its first token), mean (of the"
+            " current utterance's tokens), or auto (as the model's folder says, else first).",
+            choices=("auto", "first", "mean"),
+        ),
+    ] = "auto"
     precision: Annotated[
         str, Setting("auto (bf16 where the device multiplies it), float32, bf16, fp16.")
     ] = "auto"
@@ -97,6 +105,7 @@ class EncodeOptions:
             width=self.text_width,
             max_tokens=self.max_tokens,
             revision=self.text_revision,
+            pooling=self.text_pooling,
             running=self._running,
             lazy=True,
         )
