@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from mmm.cli.options import options_of
 from mmm.console import console, progress_of
 from mmm.encoders.options import EncodeOptions, Modality, encodings, pinned
+from mmm.encoders.right_kind import open_encoders
 from mmm.features.recipe import identity_of
 from mmm.files import write_text
 from mmm.training.config import Params
@@ -105,14 +106,10 @@ def encode_manifest(
 
     asked: Any = given
     manifest = _manifest_to_encode(path, skip_bad)
-    chosen = encodings(EncodeOptions(**asked), features, only)
-    speech = [(one, one.options.make_speech()) for one in chosen if one.kind == "speech"]
-    text = [(one, one.options.make_text()) for one in chosen if one.kind == "text"]
+    options = EncodeOptions(**asked)
     with console.status("loading encoders"):
-        for _, speech_encoder in speech:
-            speech_encoder.load(weights=is_here)
-        for _, text_encoder in text:
-            text_encoder.load(weights=is_here)
+        chosen = encodings(options, features, only)
+        speech, text = open_encoders(chosen, options, path, features, weights=is_here)
     named = [(one, *what) for one, encoder in speech for what in one.speech_names(encoder)]
     named += [(one, one.text_recipe(encoder), one.name) for one, encoder in text]
     for _, recipe, name in named:

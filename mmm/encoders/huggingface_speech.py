@@ -23,7 +23,7 @@ from mmm.encoders import (
     layer_of,
     layer_statistics,
 )
-from mmm.encoders.pretrained import find_pretrained, load_part
+from mmm.encoders.pretrained import WrongEncoder, find_pretrained, kind_of, load_part
 from mmm.encoders.windows import Convolutions, stitch, windows
 from mmm.features.recipe import AUDIO_FEATURES, LAYERS, Recipe
 
@@ -143,9 +143,9 @@ class HuggingFaceSpeech:
         self.config = load_part(AutoConfig, self.name, folder)
         family = self.config.model_type
         if family not in _FAMILIES:
-            raise ValueError(
-                f"encoder {self.name!r} is a {family}; expected one of {', '.join(_FAMILIES)}"
-            )
+            kind = kind_of(family)
+            what = f"a text model ({family})" if kind == "text" else f"a {family}"
+            raise WrongEncoder(self.name, kind, what, f"one of {', '.join(_FAMILIES)}")
         self.extractor = load_part(AutoFeatureExtractor, self.name, folder)
         if self.extractor.sampling_rate != SAMPLE_RATE_HZ:
             raise ValueError(

@@ -11,7 +11,10 @@ from mmm.encoders import (
     SpeechEncoder,
     TextEncoder,
 )
+from mmm.encoders.pretrained import WrongEncoder
 from mmm.features.recipe import LAYERS, Recipe
+
+SPEECH_ENCODERS, TEXT_ENCODERS = ("fbank", "voice"), ("char-ngram",)  # that are built in
 
 
 def make_speech_encoder(
@@ -45,6 +48,8 @@ def make_speech_encoder(
         from mmm.encoders.voice import Voice
 
         return Voice(layer=layer, layers=layers, frame_rate=frame_rate)
+    if name in TEXT_ENCODERS:
+        raise WrongEncoder(name, "text", "a text encoder", "a speech encoder")
     from mmm.encoders.huggingface_speech import HuggingFaceSpeech
 
     encoder = HuggingFaceSpeech(
@@ -67,6 +72,7 @@ def make_text_encoder(
     width: int = 256,
     max_tokens: int = 128,
     revision: str | None = None,
+    pooling: str = "auto",
     running: Running = ON_CPU,
     lazy: bool = False,
     only_local: bool = False,
@@ -80,9 +86,13 @@ def make_text_encoder(
         from mmm.encoders.char_ngram import CharNgram
 
         return CharNgram(width=width, max_tokens=max_tokens)
+    if name in SPEECH_ENCODERS:
+        raise WrongEncoder(name, "speech", "a speech encoder", "a text encoder")
     from mmm.encoders.huggingface_text import HuggingFaceText
 
-    encoder = HuggingFaceText(name, revision=revision, running=running, only_local=only_local)
+    encoder = HuggingFaceText(
+        name, revision=revision, pooling=pooling, running=running, only_local=only_local
+    )
     if not lazy:
         encoder.load()
     return encoder
@@ -137,11 +147,12 @@ def text_encoder_of(recipe: Recipe, folder: Path | None = None) -> TextEncoder:
         encoder = make_text_encoder(
             _place(recipe, folder, "--text-encoder"),
             revision=recipe["revision"],
+            pooling=recipe.get("pooling", "first"),
             running=Running(precision=recipe.get("precision", "float32")),
             lazy=True,
             only_local=True,
         )
-    encoder = encoder.for_context(recipe["context"])
+    encoder = encoder.for_context(recipe.get("context", 1))
     wanted = {name: value for name, value in recipe.items() if name not in ("context", "speakers")}
     _same(encoder.recipe(), wanted, folder)
     encoder.load()

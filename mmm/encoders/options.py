@@ -23,12 +23,19 @@ from mmm.setting import Setting, option_faults
 _PUBLISHED = {"speech": "kresnik/wav2vec2-large-xlsr-korean", "text": "beomi/KcELECTRA-base"}
 _BUILT_IN = {"speech": "fbank", "text": "char-ngram"}
 # Options that say which encoder: without any of a kind the folder's own encoders are meant.
-_SAYS = {
+SAYS = {
     "speech": (
         *("audio_encoder", "layer", "layers", "frame_rate", "num_mels", "audio_revision"),
         *("chunk_seconds", "whisper_padding"),
     ),
-    "text": ("text_encoder", "text_width", "max_tokens", "text_revision", "with_speakers"),
+    "text": (
+        "text_encoder",
+        "text_width",
+        "max_tokens",
+        "text_revision",
+        "with_speakers",
+        "text_pooling",
+    ),
 }
 # Seconds of speech a batch. On a CPU one file at a time is faster than padded batches
 # (benchmarks/encode.py).
@@ -115,6 +122,14 @@ class EncodeOptions:
         Setting("Commit, tag or branch of a hub's speech model \\[what is cached, else main]."),
     ] = None
     text_revision: Annotated[str | None, Setting("The same of the text model.")] = None
+    text_pooling: Annotated[
+        str | None,
+        Setting(
+            "A pretrained text model's vector of the whole: first (its first token), mean (of the"
+            " current utterance's tokens), or auto (as the model's folder says, else first).",
+            choices=("auto", "first", "mean"),
+        ),
+    ] = None
     precision: Annotated[
         str, Setting("auto (bf16 where the device multiplies it), float32, bf16, fp16.")
     ] = "auto"
@@ -162,6 +177,7 @@ class EncodeOptions:
             width=self.text_width or _TEXT_WIDTH,
             max_tokens=self.max_tokens or _MAX_TOKENS,
             revision=self.text_revision,
+            pooling=self.text_pooling or "auto",
             running=self._running,
             lazy=True,
         )
@@ -201,7 +217,7 @@ class EncodeOptions:
 
     def says(self, kind: Modality) -> bool:
         """Whether an encoder of a kind is asked for."""
-        return any(getattr(self, name) is not None for name in _SAYS[kind])
+        return any(getattr(self, name) is not None for name in SAYS[kind])
 
 
 @dataclass(frozen=True)
@@ -287,7 +303,7 @@ def _check(asked: EncodeOptions, only: Modality | None) -> None:
         )
     other: Modality = "text" if only == "speech" else "speech"
     if only is not None and asked.says(other):
-        said = [f"--{name.replace('_', '-')}" for name in _SAYS[other] if getattr(asked, name)]
+        said = [f"--{name.replace('_', '-')}" for name in SAYS[other] if getattr(asked, name)]
         raise ValueError(f"--{only}-only with {said[0]}, which is of the {other}")
     for fault in option_faults(asked):
         raise ValueError(fault)
@@ -349,6 +365,7 @@ def _as_recorded(encoder: NamedEncoder, asked: EncodeOptions) -> EncodeOptions:
             max_tokens=recipe.get("max_tokens"),
             text_revision=recipe.get("revision"),
             with_speakers=recipe.get("speakers"),
+            text_pooling=recipe.get("pooling", "first"),
             context=asked.context or ",".join(map(str, encoder.contexts)),
         )
     if asked.precision not in ("auto", recipe.get("precision", asked.precision)):

@@ -8,7 +8,7 @@ without code.
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mmm.features.recipe import Recipe
 from mmm.files import sha256_of_file
@@ -19,6 +19,36 @@ _WHAT_TO_GIVE = (
     "give a Hugging Face id that can be downloaded or is cached, the folder of a downloaded model, "
     "or a built-in encoder (fbank, voice, char-ngram)"
 )
+
+
+Kind = Literal["speech", "text", "other"]
+
+
+class WrongEncoder(ValueError):
+    """An encoder of another kind than is asked for."""
+
+    def __init__(self, name: str, kind: Kind, what: str, expected: str) -> None:
+        self.kind = kind
+        super().__init__(f"encoder {name!r} is {what}; expected {expected}")
+
+
+def kind_of(model_type: str) -> Kind:
+    """What a model of transformers takes."""
+    from transformers.models.auto import modeling_auto as known
+
+    of_speech = (
+        known.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES,
+        known.MODEL_FOR_CTC_MAPPING_NAMES,
+        known.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES,
+    )
+    of_text = (
+        known.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+        known.MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES,
+        known.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    )
+    if any(model_type in names for names in of_speech):
+        return "speech"
+    return "text" if any(model_type in names for names in of_text) else "other"
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,9 @@ def encode_options(
         else:
             words += ["--text-encoder", written["encoder"]]
             words += _options(written, [("revision", "--text-revision", None)])
+            own = written.get("pooling", "first")
+            if own != "first" or (Path(written["encoder"]) / "1_Pooling").is_dir():
+                words += ["--text-pooling", own]  # of earlier versions: not what the folder says
         words += ["--with-speakers"] if written.get("speakers") else []
         precisions += [written["precision"]] if "precision" in written else []
     if precisions:  # `auto` is another one on another machine

@@ -37,6 +37,7 @@ class Recipe(TypedDict, total=False):
     context: int
     width: int
     max_tokens: int  # that are read; a store keeps 128 of them at most
+    pooling: str  # mean: what position 0 is of a pretrained model; absent: its own first token
     speakers: bool  # "NAME: text" before each turn; absent: text alone
 
 

@@ -28,7 +28,7 @@ ALIAS = "champion"
 _TOLERANCE = 1e-5  # of a probability
 
 
-def example_input() -> pd.DataFrame:
+def example_input(with_speakers: bool = False) -> pd.DataFrame:
     """One row that a served model answers: half a second of a tone, so that no corpus's speech goes
     along.
     """
@@ -45,6 +45,8 @@ def example_input() -> pd.DataFrame:
         "history": ["We were on a break!"],
         "history_audio": [""],
     }
+    if with_speakers:
+        row |= {"speaker": "Rachel", "history_speaker": ["Ross"]}
     return pd.DataFrame([row])
 
 
@@ -59,6 +61,8 @@ def _signature(labels: tuple[str, ...]) -> Any:
         ColSpec(DataType.string, "text"),
         ColSpec(turns, "history", required=False),
         ColSpec(turns, "history_audio", required=False),
+        ColSpec(DataType.string, "speaker", required=False),
+        ColSpec(turns, "history_speaker", required=False),
     ]
     return ModelSignature(
         Schema(inputs), Schema([ColSpec(DataType.double, label) for label in labels])
@@ -77,8 +81,9 @@ def register(folder: Path, name: str, runs: Path, tracking_uri: str | None) -> i
     import mlflow
     from mlflow.models import Model
 
-    example = example_input()
-    expected = ServedBundle(folder).predict(example)
+    served = ServedBundle(folder)
+    example = example_input(served.predictor.with_speakers)
+    expected = served.predict(example)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     mlflow.set_experiment(experiment_id=experiment)

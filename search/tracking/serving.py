@@ -23,7 +23,8 @@ class ServedBundle:
     utterance.
 
     Optional: history and history_audio, lists of the texts and the speech (base64, "" for none) of
-    earlier turns, oldest first. The answer has a column of probabilities a class.
+    earlier turns, oldest first; speaker and history_speaker, who speaks, for a bundle that reads it
+    ("" where nobody knows). The answer has a column of probabilities a class.
     """
 
     def __init__(self, bundle: Path) -> None:
@@ -37,19 +38,26 @@ class ServedBundle:
         if missing:
             raise ValueError(
                 f"column {', '.join(missing)} is missing; expected audio (base64 of a wav) and"
-                " text, and optional history and history_audio (lists)"
+                " text, and optional history and history_audio (lists), speaker and"
+                " history_speaker (a list)"
             )
         utterances = []
         for row, values in enumerate(model_input.to_dict("records")):
-            texts, clips = (
+            texts, clips, names = (
                 _items(values.get(name), f"row {row}, {name}")
-                for name in ("history", "history_audio")
+                for name in ("history", "history_audio", "history_speaker")
             )
             if clips and len(clips) != len(texts):
                 raise ValueError(
                     f"row {row}: {len(clips)} history_audio for {len(texts)} history; give one for"
                     " each, and '' for a turn without speech"
                 )
+            if names and len(names) != len(texts):
+                raise ValueError(
+                    f"row {row}: {len(names)} history_speaker for {len(texts)} history; give one"
+                    " for each, and '' where nobody knows"
+                )
+            speaker = values.get("speaker")
             speech = [
                 decode_base64(clip, f"row {row}, history_audio") if clip else None
                 for clip in clips or [""] * len(texts)
@@ -63,7 +71,11 @@ class ServedBundle:
                 (
                     decode_base64(values["audio"], f"row {row}, audio"),
                     values["text"],
-                    list(zip(speech, texts, strict=True)),
+                    [
+                        (clip, text, names[place] if names else None)
+                        for place, (clip, text) in enumerate(zip(speech, texts, strict=True))
+                    ],
+                    speaker if isinstance(speaker, str) else None,
                 )
             )
         return pd.DataFrame(

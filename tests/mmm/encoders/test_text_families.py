@@ -27,6 +27,7 @@ from transformers import (
 
 from mmm.encoders.extract import encode_speech, encode_text
 from mmm.encoders.make import make_speech_encoder, make_text_encoder, text_encoder_of
+from mmm.features.encode_command import encode_command
 from mmm.manifest import turns_of
 from mmm.training.features import load_features
 from tests.conftest import Corpus
@@ -290,3 +291,51 @@ def test_a_word_of_hundreds_of_thousands_of_letters_is_cut_as_any_other(
     found = encoder.encode(["x" * 200_000])
     assert len(found) <= 128
     np.testing.assert_array_equal(found, encoder.encode(["x" * 1000]))
+
+
+def says_mean(folder: Path) -> None:
+    """As sentence-transformers saves a model."""
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(
+        '{"word_embedding_dimension": 12, "pooling_mode_cls_token": false,'
+        ' "pooling_mode_mean_tokens": true}'
+    )
+
+
+@every_family
+def test_a_model_that_is_read_by_its_mean_has_the_current_utterances_in_the_first_place(
+    tmp_path: Path, name: str
+) -> None:
+    torch.manual_seed(0)
+    family, folder = FAMILIES[name], tmp_path / "model"
+    family.save(folder, 512)
+    plain = make_text_encoder(str(folder))
+    says_mean(folder)
+    encoder = make_text_encoder(str(folder))
+    batch = [["no"], ["okay no okay", "no", "okay okay"], ["okay " * 300, "no"]]
+    found = encoder.encode_batch([[turn.strip() for turn in turns] for turns in batch])
+    for turns, one in zip(batch, found, strict=True):
+        whole = plain.encode([turn.strip() for turn in turns])
+        now = tokens_of(family, [turns[0].strip()])
+        assert len(one) == len(whole)
+        np.testing.assert_allclose(one[0], whole[: len(now)].mean(axis=0), atol=1e-5)
+        np.testing.assert_allclose(one[1:], whole[1:], atol=1e-5)
+    # By itself an utterance's is what sentence-transformers gives, before it is normalised.
+    ids = [family.vocabulary.index(token) for token in tokens_of(family, ["no"])]
+    np.testing.assert_allclose(found[0][0], output_of(folder, ids).mean(axis=0), atol=1e-5)
+
+
+def test_what_stands_for_the_whole_is_in_the_recipe_and_can_be_asked_for(tmp_path: Path) -> None:
+    save_bert(tmp_path / "model", 512)
+    place = str(tmp_path / "model")
+    before = make_text_encoder(place).recipe()
+    assert "pooling" not in before  # recipes of earlier versions have none either
+    asked = make_text_encoder(place, pooling="mean").recipe()
+    assert asked == {**before, "pooling": "mean"}
+    assert "--text-pooling mean" in encode_command("m.csv", "f", [{**asked, "context": 1}])
+    assert "--text-pooling" not in encode_command("m.csv", "f", [{**before, "context": 1}])
+    says_mean(tmp_path / "model")
+    assert make_text_encoder(place).recipe() == asked
+    # What was made before a folder was asked is made again with the same.
+    assert text_encoder_of({**before, "context": 1}).recipe() == before
+    assert "--text-pooling first" in encode_command("m.csv", "f", [{**before, "context": 1}])
