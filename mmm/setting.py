@@ -67,7 +67,7 @@ def option_faults(record: object) -> Iterator[str]:
     kind: type = type(record)
     for name, field in fields_of(kind).items():
         value, setting, option = getattr(record, name), field.setting, f"--{name.replace('_', '-')}"
-        if setting.choices and value not in setting.choices:
+        if setting.choices and value is not None and value not in setting.choices:
             yield f"unknown {option} {value!r}; expected one of {', '.join(setting.choices)}"
         if field.kind in (int, float) and value is not None and not setting.takes(value):
             usual = "is out of range" if setting.above else "is too small"
