@@ -276,7 +276,7 @@ def test_an_unknown_id_is_a_clear_error_at_once() -> None:
                 r"encoder 'nobody/no-such-model' cannot be loaded: .*; give a Hugging Face id that"
                 r" can be downloaded or is "
                 r"cached, the folder of a downloaded model, or a built-in encoder \(fbank,"
-                r" char-ngram\)"
+                r" voice, char-ngram\)"
             ),
         ):
             make("nobody/no-such-model")
