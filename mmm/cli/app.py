@@ -7,6 +7,7 @@ from mmm.cli.encode import encode
 from mmm.cli.predict import demo, predict
 from mmm.cli.prepare import corpus_report, demo_corpus, prepare
 from mmm.cli.profile import profile
+from mmm.cli.systems import check_architecture
 from mmm.cli.train import baselines, test, train
 from mmm.console import add_commands, new_app, run_app
 from mmm.training.malloc import restart_reusing_holes
@@ -16,7 +17,9 @@ from mmm.training.malloc import restart_reusing_holes
 app = new_app(" ".join((mmm.__doc__ or "").split()))
 app.add_typer(prepare, name="prepare")
 add_commands(
-    app, demo_corpus, corpus_report, encode, train, test, predict, demo, profile, baselines
+    app,
+    *(demo_corpus, corpus_report, encode, train, test, predict, demo, profile, baselines),
+    check_architecture,
 )
 
 
