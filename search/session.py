@@ -16,6 +16,7 @@ from mmm.console import say
 from mmm.device import cpus_here
 from mmm.manifest import Manifest
 from mmm.metrics import value_of
+from mmm.training.own_system import load_recorded
 from search.engine.controller import Controller
 from search.ledger.data import Changes, data_changes, restarts
 from search.ledger.events import create_sweep, open_sweep, read_history
@@ -101,6 +102,7 @@ def resume(
     """
     folder = existing_sweep(runs, name)
     history = read_history(folder / "ledger.sqlite")
+    _load_systems(history)
     spec = replace(history.spec, **changes, command=command_line())
     with lasting(console), Outbox() as outbox:
         if Path(spec.features).is_dir():
@@ -119,6 +121,21 @@ def resume(
             _refuse_changed(history, changed)
         data = restarts(history, data, changed)
         return _run(checked, runs, console, outbox, data, serial=serial)
+
+
+def _load_systems(history: History) -> None:
+    """Load the systems of the user's own that trials were trained with. Raises ValueError or
+    FileNotFoundError where a file is not the one of then: scores would not compare, nor weights
+    fit.
+    """
+    for trial in history.trials.values():
+        try:
+            load_recorded(trial.settings)
+        except (ValueError, FileNotFoundError) as error:
+            raise type(error)(
+                f"sweep {history.spec.name!r}, trial {trial.number}: {error}; or start a new sweep"
+                " with it under another --name"
+            ) from None
 
 
 def _refuse_changed(history: History, changed: Changes) -> None:

@@ -5,6 +5,7 @@ Everything in it is taken from the bundle's own files, the manifest and the reco
 nothing is written by hand.
 """
 
+import inspect
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from mmm.files import sha256_of_file
 from mmm.manifest import SPLITS, Manifest
 from mmm.metrics import LEVEL, RESAMPLES, Metrics, value_of
 from mmm.models import SYSTEMS
+from mmm.training.own_system import loaded_system
 from mmm.version import VERSION
 
 _METRICS = {
@@ -59,8 +61,10 @@ def model_card(
     members, manifest = bundle.members, found.manifest
     recipes = [recipe for one in members for recipe in (one.audio_recipe, one.text_recipe)]
     dev = [manifest.utterances[row].dialogue_id for row in manifest.rows("dev")]
-    described = SYSTEMS[members[0].config.architecture].__doc__
-    assert described is not None
+    system = loaded_system(members[0].config.params())
+    made = SYSTEMS[members[0].config.architecture] if system is None else system.make
+    described = inspect.cleandoc(made.__doc__ or "a system of its author's own")
+    own = {one.config.architecture: one.config.system_sha256 for one in members}
     folder = jinja2.FileSystemLoader(Path(__file__).parent)
     # No escaping: it is Markdown, and what a table's cell may not have is replaced there.
     environment = jinja2.Environment(  # noqa: S701
@@ -70,7 +74,8 @@ def model_card(
         bundle=bundle,
         members=members,
         is_ensemble=isinstance(bundle, Ensemble),
-        described=described.strip().splitlines()[0],
+        described=described.splitlines()[0],
+        own={name: sha256 for name, sha256 in own.items() if sha256 is not None},
         num_parameters=sum(
             weights.numel() for one in members for weights in one.model.parameters()
         ),

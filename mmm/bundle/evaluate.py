@@ -7,6 +7,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -19,13 +20,16 @@ from mmm.metrics import Metrics
 from mmm.training.batches import SplitData
 from mmm.training.evaluate import probabilities, score
 from mmm.training.features import Features, load_features_of
+from mmm.training.own_system import load_system
 
 
-def in_fresh_process(bundle: Path, manifest: Path, features: Path) -> Metrics:
-    """Metrics of a bundle, loaded and evaluated by a new Python. Raises BundleError with what that
-    one said.
+def in_fresh_process(
+    bundle: Path, manifest: Path, features: Path, systems: Sequence[str] = ()
+) -> Metrics:
+    """Metrics of a bundle, loaded and evaluated by a new Python; `systems` are those of the user's
+    own that it is made with. Raises BundleError with what that one said.
     """
-    arguments = map(str, (bundle, manifest, features))
+    arguments = map(str, (bundle, manifest, features, *systems))
     # -P: an mmm.py in the user's folder is not ours.
     command = [sys.executable, "-P", "-m", "mmm.bundle.evaluate", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -39,8 +43,10 @@ def in_fresh_process(bundle: Path, manifest: Path, features: Path) -> Metrics:
 
 
 def main() -> None:
-    bundle, manifest, features = map(Path, sys.argv[1:])
+    bundle, manifest, features = map(Path, sys.argv[1:4])
     try:
+        for reference in sys.argv[4:]:
+            load_system(reference)
         checked = read_manifest(manifest, check_audio=False)
         found = load_bundle_or_ensemble(bundle)
         rows, cpu = checked.rows("dev"), torch.device("cpu")

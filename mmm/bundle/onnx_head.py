@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from mmm.bundle.read import Bundle
 from mmm.training.batches import Batch
@@ -35,12 +36,16 @@ def export_onnx(bundle: Bundle) -> bytes:
     """The model as an ONNX file's content, checked against torch on random inputs. Raises
     OnnxError.
     """
+    return onnx_of(bundle.model, bundle.config, bundle.dims, bundle.name)
+
+
+def onnx_of(model: nn.Module, config: TrainConfig, dims: Dims, name: str) -> bytes:
+    """The same of a model in evaluation mode that is in no bundle."""
     try:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError:
         raise OnnxError(_MISSING) from None
-    config, dims = bundle.config, bundle.dims
     lengths = max(2, dims.speech_positions - 1), max(2, dims.text_positions - 1)
     example = _random_batch(config, dims, 3, *lengths)
     batch, frames, tokens = (torch.export.Dim(name) for name in ("batch", "frames", "tokens"))
@@ -48,18 +53,26 @@ def export_onnx(bundle: Bundle) -> bytes:
     if not config.is_pooled:
         axes = [{0: batch, 1: length} for length in (frames, frames, tokens, tokens)]
     with _quiet():
-        program = torch.onnx.export(
-            bundle.model,
-            _tensors(example),
-            dynamo=True,
-            dynamic_shapes=tuple(axes),
-            input_names=list(INPUTS),
-            output_names=["logits"],
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                model,
+                _tensors(example),
+                dynamo=True,
+                dynamic_shapes=tuple(axes),
+                input_names=list(INPUTS),
+                output_names=["logits"],
+                verbose=False,
+            )
+        except Exception as error:
+            if config.system_sha256 is None:
+                raise
+            # Code of the user's own, of which torch need not know every operation.
+            raise OnnxError(
+                f"{name}: torch cannot export it: {' '.join(str(error).split())[:200]}"
+            ) from error
     assert program is not None
     content: bytes = program.model_proto.SerializeToString()
-    _check(content, bundle)
+    _check(content, model, config, dims, name)
     return content
 
 
@@ -85,8 +98,8 @@ def onnx_logits(session: Any, batch: Batch) -> npt.NDArray[np.float32]:
     return logits
 
 
-def _check(content: bytes, bundle: Bundle) -> None:
-    session, dims = open_session(content), bundle.dims
+def _check(content: bytes, model: nn.Module, config: TrainConfig, dims: Dims, name: str) -> None:
+    session = open_session(content)
     most_frames, most_tokens = dims.speech_positions, dims.text_positions
     for size, frames, tokens in (
         (1, 1, 1),
@@ -94,14 +107,14 @@ def _check(content: bytes, bundle: Bundle) -> None:
         (2, 1, most_tokens),
         (7, min(2, most_frames), min(2, most_tokens)),
     ):
-        batch = _random_batch(bundle.config, dims, size, frames, tokens)
+        batch = _random_batch(config, dims, size, frames, tokens)
         with torch.inference_mode():
-            expected = forward(bundle.model, batch).softmax(dim=-1)
+            expected = forward(model, batch).softmax(dim=-1)
         shares = torch.from_numpy(onnx_logits(session, batch)).softmax(dim=-1)
         difference = float((shares - expected).abs().max())
         if not difference <= TOLERANCE:
             raise OnnxError(
-                f"{bundle.name}: ONNX gives probabilities that differ from torch's by"
+                f"{name}: ONNX gives probabilities that differ from torch's by"
                 f" {difference:.1e} (batch of {size}, {frames} frames, {tokens} tokens; expected at"
                 f" most {TOLERANCE:.0e}); nothing was written"
             )

@@ -27,6 +27,7 @@ from torch import nn
 
 from mmm.bundle.records import FORMAT, EnsembleHead, Head, Provenance
 from mmm.files import sha256_of_file, sha256_of_json
+from mmm.training.own_system import UnnamedSystem
 from mmm.training.run import build_model
 from mmm.version import VERSION
 
@@ -123,6 +124,8 @@ def load_bundle_or_ensemble(path: Path) -> Bundle | Ensemble:
         ) from None
     except BundleError:
         raise
+    except UnnamedSystem as error:
+        raise BundleError(f"{path}: {error}") from None
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         what = " ".join(str(error).split())[:300]
         raise BundleError(

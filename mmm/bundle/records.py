@@ -14,7 +14,9 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Head:
-    """config.json of a bundle: all that predicting needs beside the weights."""
+    """config.json of a bundle: all that predicting needs beside the weights, and beside the file of
+    a system of its author's own, of which it has the class's name and the file's SHA-256.
+    """
 
     name: str
     config: TrainConfig
@@ -27,7 +29,12 @@ class Head:
         return {
             "format": FORMAT,
             "name": self.name,
-            "settings": self.config.params(),
+            # Where the file of a system of the user's own lies is nobody else's business.
+            "settings": {
+                name: value
+                for name, value in self.config.params().items()
+                if name not in ("system", "in_packs")
+            },
             "dims": dataclasses.asdict(self.dims),
             "labels": self.labels,
             "audio_recipe": self.audio_recipe,
@@ -84,6 +91,8 @@ class Provenance:
     precision: str | None = None
     validation_metrics: Metrics | None = None
     command: str | None = None  # that of mmm train
+    system: str | None = None  # of the user's own: its file's name and class
+    system_sha256: str | None = None  # of that file
     from_bundle_sha256: str | None = None  # whose weights it began with
     # Of the sweep
     sweep: str | None = None

@@ -75,6 +75,8 @@ def write_bundle(
         provenance,
         audio_features=recipe_hash(head.audio_recipe),
         text_features=recipe_hash(head.text_recipe),
+        system=head.config.system and Path(head.config.system).name,
+        system_sha256=head.config.system_sha256,
     )
     write_provenance(folder, provenance)
     seal(folder)

@@ -8,6 +8,7 @@ from mmm.cli.features import features
 from mmm.cli.predict import demo, predict
 from mmm.cli.prepare import corpus_report, demo_corpus, prepare
 from mmm.cli.profile import profile
+from mmm.cli.systems import check_architecture
 from mmm.cli.train import baselines, test, train
 from mmm.console import add_commands, new_app, run_app
 from mmm.training.malloc import restart_reusing_holes
@@ -18,16 +19,8 @@ app = new_app(" ".join((mmm.__doc__ or "").split()))
 app.add_typer(prepare, name="prepare")
 add_commands(
     app,
-    demo_corpus,
-    corpus_report,
-    encode,
-    features,
-    train,
-    test,
-    predict,
-    demo,
-    profile,
-    baselines,
+    *(demo_corpus, corpus_report, encode, features, train, test, predict, demo, profile, baselines),
+    check_architecture,
 )
 
 

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import mmm
+from mmm.cli.systems import Systems, name_systems
 from mmm.console import PlainConsole, console
 
 AudioEncoderFolder = Annotated[
@@ -67,6 +68,7 @@ def predict(
     ] = None,
     audio_encoder: AudioEncoderFolder = None,
     text_encoder: TextEncoderFolder = None,
+    system: Systems = None,
 ) -> None:
     """Probabilities of all classes for an utterance, a dialogue, a folder or a stream."""
     chosen = [
@@ -119,6 +121,7 @@ def predict(
         utterances = read_dialogue(dialogue)
     elif folder is not None:
         utterances = read_folder(folder, text, speaker)
+    name_systems(system)
     predictor = mmm.load(bundle, audio_encoder=audio_encoder, text_encoder=text_encoder)
     if predictor.is_light:
         import torch
@@ -242,12 +245,14 @@ def demo(
     port: Annotated[int, typer.Option(help="Port on this machine alone (127.0.0.1).")] = 7860,
     audio_encoder: AudioEncoderFolder = None,
     text_encoder: TextEncoderFolder = None,
+    system: Systems = None,
 ) -> None:
     """A page on this machine: record or upload speech, type text and earlier turns, see the
     probabilities.
     """
     if importlib.util.find_spec("gradio") is None:
         raise ValueError("mmm demo needs Gradio; install it with: pip install 'mmm-search[demo]'")
+    name_systems(system)
     predictor = mmm.load(bundle, audio_encoder=audio_encoder, text_encoder=text_encoder)
     from mmm.predict.page import serve
 

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from mmm.cli.encode import DeviceName, FeaturesDir, ManifestPath
 from mmm.cli.options import options_of
+from mmm.cli.systems import own_params
 from mmm.cli.train import TrainingPrecision, base_params
 from mmm.console import console
 from mmm.training.config import Params, TrainConfig, make_config
@@ -38,7 +39,7 @@ def profile(
         str,
         typer.Option(
             help="vanilla_concat, three_way_concat, cross_attention, mlp_mixer, gated_fusion or"
-            " late_fusion."
+            " late_fusion, or path/to/file.py:Class."
         ),
     ] = "mlp_mixer",
     given: Params,
@@ -64,8 +65,17 @@ def profile(
             "linear is solved, not trained in steps: there is nothing to profile; mmm train tells"
             " how long it takes"
         )
+    architecture, _ = own_params(architecture, None)
     config = make_config({**base_params(architecture, published), **given})
     import torch
+
+    from mmm.training.contract import trains_in_packs
+
+    if pack > 1 and not trains_in_packs(config):
+        raise ValueError(
+            f"{config.architecture} does not train in packs (mmm check-architecture says why);"
+            " leave out --pack"
+        )
 
     from mmm.device import resolve_device, training_precision
     from mmm.manifest_csv import read_manifest

@@ -9,6 +9,7 @@ import typer
 
 from mmm.cli.encode import DeviceName, FeaturesDir, ManifestPath
 from mmm.cli.options import options_of
+from mmm.cli.systems import OwnSettings, Systems, name_systems, own_params
 from mmm.console import class_table, console, metrics_table, progress_of
 from mmm.metrics import OBJECTIVES
 from mmm.training.config import (
@@ -66,7 +67,7 @@ def train(
         str,
         typer.Option(
             help="vanilla_concat, three_way_concat, cross_attention, mlp_mixer, gated_fusion,"
-            " late_fusion or linear."
+            " late_fusion, linear, or path/to/file.py:Class."
         ),
     ] = "mlp_mixer",
     given: Params,
@@ -83,6 +84,7 @@ def train(
     from_bundle: Annotated[
         Path | None, typer.Option("--from", help="Start from this bundle's weights.")
     ] = None,
+    own: OwnSettings = None,
     name: Annotated[
         str | None, typer.Option(help="Name kept in the bundle \\[the architecture].")
     ] = None,
@@ -101,6 +103,8 @@ def train(
     from mmm.training.malloc import keep_freed_memory
     from mmm.training.run import begin
 
+    architecture, own_given = own_params(architecture, own)
+    given = {**given, **own_given}
     start = None if from_bundle is None else load_bundle(from_bundle)
     base = base_params(architecture, published)
     if start is not None:
@@ -200,6 +204,7 @@ def test(
     all_below: Annotated[
         Path | None, typer.Option("--all", help="Every bundle below this folder.")
     ] = None,
+    system: Systems = None,
     device: DeviceName = "cpu",
 ) -> None:
     """Open the sealed test split for named bundles, and write down that it was opened."""
@@ -215,6 +220,7 @@ def test(
     from mmm.manifest_csv import read_manifest
 
     where = resolve_device(device)
+    name_systems(system)
     bundles = [
         load_bundle_or_ensemble(path)
         for path in [*bundle_paths, *(find_bundles(all_below) if all_below else [])]

@@ -59,7 +59,10 @@ def _header_of(run: Run) -> _Header:
         best_epoch=run.best_epoch,
         best_metrics=run.best_metrics,
         precision=run.precision,
-        config=asdict(run.config),
+        config={
+            **{name: value for name, value in asdict(run.config).items() if name != "own"},
+            **{f"own.{name}": value for name, value in run.config.own or ()},
+        },
         dims=asdict(run.dims),
         data={
             "manifest": features.manifest.sha256,

@@ -34,6 +34,8 @@ _ONLY: dict[str, tuple[ParamValue, tuple[str, ...]]] = {
     "pooling": ("mean", (*_POOLED, "linear")),
     "layer_mix": ("one", (*_POOLED, "linear")),
 }
+# What their inputs are made of, also of a system of the user's own.
+_OF_POOLED = ("pooling", "layer_mix")
 # What decides how a fusion system is trained step by step; the linear one is solved instead.
 _STEPWISE = (
     "classifier_hidden",
@@ -158,10 +160,22 @@ class TrainConfig:
         ),
     ] = "none"
     seed: Annotated[int, Setting("\\[1024]", 0, 2**62)] = 1024
+    # Of a system of the user's own (mmm/training/own_system.py), whose class `architecture` then
+    # names: where its file was, the file's SHA-256, whether several train as one model (a sweep
+    # decides; else alone), and the settings that only it has, each named own.NAME among others.
+    system: str | None = None
+    system_sha256: str | None = None
+    in_packs: bool | None = None
+    own: tuple[tuple[str, ParamValue], ...] | None = None
 
     @property
     def is_pooled(self) -> bool:
         """Whether the model takes one vector an utterance rather than a sequence."""
+        if self.system_sha256 is not None:
+            from mmm.training.own_system import loaded_system
+
+            system = loaded_system(dataclasses.asdict(self))
+            return system is not None and system.is_pooled
         return self.architecture in (*_POOLED, "linear")
 
     @property
@@ -173,12 +187,13 @@ class TrainConfig:
 
     def params(self) -> dict[str, ParamValue]:
         """The settings that apply, as a flat dict."""
-        unused = _STEPWISE if self.architecture == "linear" else ()
-        return {
+        unused = ("own", *(_STEPWISE if self.architecture == "linear" else ()))
+        found = {
             name: value
             for name, value in dataclasses.asdict(self).items()
             if value is not None and name not in unused
         }
+        return found | {f"own.{name}": value for name, value in self.own or ()}
 
 
 class FeaturesKey(NamedTuple):
@@ -262,7 +277,13 @@ def new_params(architecture: str) -> dict[str, ParamValue]:
     `make_config` alone completes settings that were recorded, and what a record leaves out was not
     there to be chosen.
     """
-    return {"architecture": architecture, "input_scaling": "standard", **_NEW.get(architecture, {})}
+    from mmm.training.own_system import loaded_system
+
+    new = _NEW.get(architecture, {})
+    if (system := loaded_system({"architecture": architecture})) is not None:
+        new = _UTTERANCE if system.is_pooled else {**_SEQUENCE, "width": 128}
+        new = {name: new[name] for name in new if name != "width" or name in system.takes}
+    return {"architecture": architecture, "input_scaling": "standard", **new}
 
 
 def make_config(params: Params) -> TrainConfig:
@@ -272,21 +293,29 @@ def make_config(params: Params) -> TrainConfig:
     # They import torch, which a command line that shows its help need not wait for.
     from mmm.models import SYSTEMS
     from mmm.models.mlp_mixer import RESIDUALS
+    from mmm.training.own_system import loaded_system, own_settings
 
     faults: list[str] = []
-    known = {field.name: field for field in dataclasses.fields(TrainConfig)}
+    known = [field.name for field in dataclasses.fields(TrainConfig) if field.name != "own"]
     for name in params:
-        if name not in known:
+        if name not in known and not name.startswith("own."):
             faults.append(f"unknown setting {name!r}; known: {', '.join(known)}")
     given: dict[str, ParamValue] = {
         name: value for name, value in params.items() if name in known and value is not None
     }
+    system = loaded_system(given)
+    if system is not None:
+        given["architecture"], given["system_sha256"] = system.name, system.sha256
+        given.setdefault("system", system.reference)
+    elif given.get("system") is not None:
+        faults.append("system without system_sha256; name the file as architecture")
     architecture = given.get("architecture")
-    if not isinstance(architecture, str) or architecture not in SYSTEMS:
+    if system is None and (not isinstance(architecture, str) or architecture not in SYSTEMS):
         what = f"unknown architecture {architecture!r}"
         if architecture is None:
             what = "architecture is missing"
         raise ConfigError("; ".join([*faults, f"{what}; expected one of {', '.join(SYSTEMS)}"]))
+    own = own_settings(system, architecture, params, faults)
 
     for name, field in fields_of(TrainConfig).items():
         if (value := given.get(name)) is not None:
@@ -294,8 +323,12 @@ def make_config(params: Params) -> TrainConfig:
     if given.get("residual", RESIDUALS[0]) not in RESIDUALS:
         faults.append(f"residual={given['residual']!r} is none of {', '.join(RESIDUALS)}")
     for name, (default, owners) in _ONLY.items():
-        if architecture in owners:
+        is_of_pooled = name in _OF_POOLED and system is not None and system.is_pooled
+        is_taken = is_of_pooled or (system is not None and name in system.takes)
+        if architecture in owners or is_taken:
             given.setdefault(name, default)
+        elif name in given and system is not None:
+            faults.append(f"{name} does not apply to {architecture}, which does not take it")
         elif name in given:
             faults.append(f"{name} does not apply to {architecture} (only to {', '.join(owners)})")
     if architecture == "linear":
@@ -308,8 +341,12 @@ def make_config(params: Params) -> TrainConfig:
             faults.append(f"epochs={given['epochs']!r}: linear is solved in one epoch")
         # There was a choice before there was this system.
         given.setdefault("input_scaling", "standard")
-    else:
+    elif system is None or "classifier_hidden" in system.takes:
         given.setdefault("classifier_hidden", 768 if architecture == "three_way_concat" else 512)
+    elif "classifier_hidden" in given:
+        faults.append(f"classifier_hidden does not apply to {architecture}, which does not take it")
+    if system is not None and "masked" not in system.takes and given.get("masked") is False:
+        faults.append(f"masked does not apply to {architecture}, which does not take it")
     if given.get("layer_mix", "one") != "one":
         if architecture == "linear" and given["layer_mix"] == "learned":
             faults.append("layer_mix='learned' does not apply to linear, which is solved")
@@ -331,7 +368,7 @@ def make_config(params: Params) -> TrainConfig:
     for name in ("dropout", "label_smoothing", "lr", "weight_decay", "c"):
         if isinstance(value := given.get(name), int):
             given[name] = float(value)
-    return TrainConfig(**cast(Any, given))  # each value's type has been checked above
+    return TrainConfig(**cast(Any, given), own=own)  # each value's type has been checked above
 
 
 def _faults(name: str, value: ParamValue, field: Field) -> Iterator[str]:

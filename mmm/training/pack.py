@@ -55,7 +55,9 @@ class Pack:
         self.runs = list(runs)
         self._model = runs[0].model
         self._stack: dict[str, Tensor] = {}
-        self.is_stacked = len(runs) > 1 or runs[0].config.is_pooled
+        config = runs[0].config
+        may_stack = config.system_sha256 is None or config.in_packs is True
+        self.is_stacked = len(runs) > 1 or (config.is_pooled and may_stack)
         if not self.is_stacked:
             return
         for name, _ in self._model.named_parameters():

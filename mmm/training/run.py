@@ -15,6 +15,7 @@ from mmm.training.batches import SplitData
 from mmm.training.config import Dims, TrainConfig
 from mmm.training.features import Features, dims_of
 from mmm.training.gpu_features import keep_only
+from mmm.training.own_system import loaded_system
 
 # What a model is made with, of a run's settings and of the sizes that the data decide.
 _COMMON = ("speech_width", "text_width", "num_classes")
@@ -67,8 +68,20 @@ def build_model(config: TrainConfig, dims: Dims) -> nn.Module:
     """
     known = {**asdict(config), **asdict(dims)}
     known["speech_width"] = dims.speech_width // dims.speech_layers
-    chosen = {name: known[name] for name in _MADE_WITH[config.architecture]}
-    head: nn.Module = SYSTEMS[config.architecture](**chosen)
+    head: nn.Module
+    if (system := loaded_system(config.params())) is None:
+        head = SYSTEMS[config.architecture](
+            **{name: known[name] for name in _MADE_WITH[config.architecture]}
+        )
+    else:
+        try:
+            head = system.make(
+                **{name: known[name] for name in system.takes}, **dict(config.own or ())
+            )
+        except Exception as error:
+            raise ValueError(
+                f"{system.reference}: its constructor fails: {type(error).__name__}: {error}"
+            ) from error
     if dims.speech_layers > 1:
         head = LayerMix(head, num_layers=dims.speech_layers)
     if config.input_scaling == "none":

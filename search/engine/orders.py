@@ -20,7 +20,7 @@ from search.ledger.spec import SweepSpec
 from search.messages import Order
 from search.space.load import SpaceError, point_settings
 from search.space.sampling import fixing
-from search.space.settings import sweep_precisions, trial_config
+from search.space.settings import precision_of, sweep_precisions, trial_config
 from search.suggest.searcher import Searcher
 from spaces import Space
 
@@ -242,7 +242,7 @@ class Orders:
 
     def _precision(self, architecture: str) -> str:
         precisions = self.spec.precisions or sweep_precisions(self.spec)
-        return precisions[architecture]
+        return precision_of(precisions, architecture)
 
     def retry_alone(self, number: int, note: Entry) -> None:
         """A trial whose worker died or whose pack went wrong goes on from its checkpoint, without

@@ -37,7 +37,7 @@ class PackSizes:
     def size(self, settings: Params, num_left: int) -> int:
         """How many trials like this a worker takes, where `num_left` more may be suggested."""
         key = self._key(settings)
-        if key in self._failed:
+        if key in self._failed or settings.get("in_packs") is False:
             return 1
         if self.spec.packs is not None:
             # The others want work too.
@@ -58,7 +58,8 @@ class PackSizes:
         """
         key = self._key(settings)
         largest = min(_LARGEST, self._allowed(num_left))
-        if not self.is_measured or largest == 1 or key in self._sizes or key in self._asked:
+        is_known = key in self._sizes or key in self._asked
+        if not self.is_measured or largest == 1 or is_known or settings.get("in_packs") is False:
             return 1
         self._asked.add(key)
         return largest

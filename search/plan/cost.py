@@ -19,7 +19,7 @@ from mmm.training.features import Features
 from mmm.training.fit import EpochResult, fit
 from mmm.training.malloc import forget_peak, peak_kb
 from mmm.training.run import Run, begin
-from search.space.settings import SettingsCheck, sweep_precisions
+from search.space.settings import SettingsCheck, precision_of, sweep_precisions
 
 _QUANTILES = (
     1 / 2,
@@ -177,7 +177,11 @@ def measure_all(
     for config in configs:
         by_architecture[config.architecture].append(config)
     chosen: dict[str, tuple[list[TrainConfig], list[TrainConfig]]] = {}
-    for architecture in sorted(by_architecture, key=list(ARCHITECTURES).index):
+    ours = list(ARCHITECTURES)
+    # Those of the user's own come last.
+    for architecture in sorted(
+        by_architecture, key=lambda name: (ours.index(name) if name in ours else len(ours), name)
+    ):
         ordered = sorted(
             by_architecture[architecture], key=lambda config: _size(config, check.features(config))
         )
@@ -201,7 +205,7 @@ def measure_all(
         for number, config in enumerate([drawn[0], large[0], *drawn[1:], *large[1:]]):
             if config not in found and (number < _NUM_ALWAYS or time.process_time() < deadline):
                 found[config] = measure(
-                    config, check.features(config), device, precisions[architecture]
+                    config, check.features(config), device, precision_of(precisions, architecture)
                 )
             done += 1
             yield done, total, costs

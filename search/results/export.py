@@ -29,6 +29,7 @@ from mmm.metrics import Metrics, bootstrap_intervals, value_of
 from mmm.training.config import make_config
 from mmm.training.evaluate import score
 from mmm.training.features import dims_of, load_features
+from mmm.training.own_system import load_recorded
 from search.ledger.data import data_changes, describe
 from search.ledger.files import best_file, best_weights, trial_folder
 from search.ledger.history import History, Trial
@@ -291,6 +292,7 @@ def _write(history: History, sweep: Path, trial: Trial, manifest: Manifest, out:
             f"trial {trial.number} of sweep {spec.name!r} has no weights to export ({trial.state}:"
             f" {trial.reason}); the best {spec.keep} are kept, see: mmm-search status {spec.name}"
         )
+    load_recorded(trial.settings)
     config = make_config(dict(trial.settings))
     features = load_features(manifest, Path(spec.features), *spec.features_key(config))
     head = Head(
@@ -358,7 +360,8 @@ def _finish(trials: Sequence[Trial], folder: Path, data: _Data, options: Options
     write_text(folder / "README.md", model_card(bundle, found, options.data_licence))
     seal(folder)
     if options.fresh_process:
-        again = in_fresh_process(folder, manifest.path, data.features)
+        systems = {str(one) for trial in trials if (one := trial.settings.get("system"))}
+        again = in_fresh_process(folder, manifest.path, data.features, sorted(systems))
         check_reproduced(folder, metric, again, expected, "expected in a fresh process:")
     else:
         load_bundle_or_ensemble(folder)

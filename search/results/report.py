@@ -1,6 +1,7 @@
 """`report.html`: one file with pictures (mmm/page.py), made from the ledger alone."""
 
 import itertools
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -46,18 +47,27 @@ _COLUMNS = (
 _TEXTS = ("state", "architecture", "settings", "reason")
 
 
+# Of systems of the user's own, each its own as far as they go.
+_MORE_COLOURS = ("#882255", "#44aa99", "#332288", "#999933")
+
+
 def _architecture(trial: Trial) -> str:
     """As in the legends."""
-    name = trial.architecture
-    return name if name in _COLOURS else _OTHER
+    is_named = trial.architecture in _COLOURS or "system_sha256" in trial.settings
+    return trial.architecture if is_named else _OTHER
+
+
+def _colour(name: str) -> str:
+    own = _MORE_COLOURS[zlib.crc32(name.encode()) % len(_MORE_COLOURS)]
+    return _COLOURS.get(name, own)
 
 
 def _legend(axes: Axes, trials: Iterable[Trial]) -> None:
     """Of the architectures that there are, and of what else was named."""
     there = {_architecture(trial) for trial in trials}
-    for name, colour in _COLOURS.items():
+    for name in (*_COLOURS, *sorted(there - set(_COLOURS))):
         if name in there:
-            axes.plot([], [], color=colour, label=name)
+            axes.plot([], [], color=_colour(name), label=name)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=8, loc="lower right")  # looking for the best place takes seconds
 
@@ -78,7 +88,7 @@ def _curves(history: History, metric: str) -> Picture:
             axes.plot(
                 list(scores),
                 list(scores.values()),
-                color=_COLOURS[_architecture(trial)],
+                color=_colour(_architecture(trial)),
                 linewidth=1,
                 alpha=0.9 if trial.state == "complete" else 0.35,
                 marker="." if len(scores) == 1 else None,
@@ -98,7 +108,7 @@ def _draw_points(axes: Axes, points: Iterable[tuple[float, float, Trial]]) -> No
         [x for x, _, _ in points],
         [score for _, score, _ in points],
         s=9,
-        c=[_COLOURS[_architecture(trial)] for _, _, trial in points],
+        c=[_colour(_architecture(trial)) for _, _, trial in points],
         rasterized=len(points) > MANY,
     )
 

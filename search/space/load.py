@@ -1,7 +1,9 @@
 """Spaces by their names or files, looked at before anything runs."""
 
+import functools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import optuna
@@ -13,6 +15,7 @@ from optuna.distributions import (
 from optuna.trial import FixedTrial
 
 from mmm.training.config import Params, ParamValue
+from mmm.training.own_system import is_reference, load_system
 from mmm.user_code import user_code
 from search.space.study import random_study
 from spaces import SPACES, Space, There, bound, spaces_on
@@ -90,7 +93,25 @@ def load_space(name: str, there: There | None = None) -> Space:
             " path/to/file.py:function"
         )
     module, suggest = user_code(name, "space")
+    suggest = _naming_systems(suggest, Path(name.rpartition(":")[0]).parent)
     return bound(suggest, getattr(module, "KNOWN_GOOD", ()), there or There())
+
+
+def _naming_systems(
+    suggest: Callable[..., Mapping[str, ParamValue]], folder: Path
+) -> Callable[..., Mapping[str, ParamValue]]:
+    """A space's function of the user's own, which may name systems of the user's own: their files,
+    beside its own in `folder` where the path is relative, are loaded here.
+    """
+
+    @functools.wraps(suggest)
+    def naming(*arguments: object) -> Mapping[str, ParamValue]:
+        settings = dict(suggest(*arguments))
+        if is_reference(architecture := settings.get("architecture")):
+            settings["architecture"] = load_system(str(architecture), folder).reference
+        return settings
+
+    return naming
 
 
 def check_space(space: Space, check: Callable[[Params], None]) -> list[Params]:

@@ -14,6 +14,7 @@ from mmm.manifest import Manifest
 from mmm.manifest_csv import read_manifest
 from mmm.models import ARCHITECTURES
 from mmm.training.config import ConfigError, FeaturesKey, Params, TrainConfig, make_config
+from mmm.training.contract import trains_in_packs
 from mmm.training.features import Features, dims_of, load_features
 from mmm.training.pack import pack_shape
 from mmm.training.run import build_model
@@ -34,9 +35,19 @@ def trial_config(settings: Params, spec: SweepSpec) -> TrainConfig:
             "architecture=linear is the baseline that every sweep fits by itself; leave it out of"
             " the space"
         )
-    return make_config(
+    config = make_config(
         {"seed": spec.seed, "input_scaling": spec.input_scaling, **settings, "epochs": spec.epochs}
     )
+    if config.system_sha256 is None or config.in_packs is not None:
+        return config
+    return replace(config, in_packs=trains_in_packs(config))
+
+
+def precision_of(precisions: Mapping[str, str], architecture: str) -> str:
+    """Of a sweep's precisions. A system that it does not name, because it came later or is the
+    user's own, has that of the pooled ones.
+    """
+    return precisions.get(architecture, precisions["vanilla_concat"])
 
 
 def sweep_precisions(spec: SweepSpec) -> dict[str, str]:
@@ -68,7 +79,9 @@ class SettingsCheck:
         features = self.features(config)
         shape = self.spec.features_key(config), pack_shape(config)
         if shape not in self._built:
-            with torch.device("meta"):  # sizes are checked, nothing is allocated
+            # Sizes are checked, nothing is allocated; code of the user's own may look at numbers.
+            where = "meta" if config.system_sha256 is None else "cpu"
+            with torch.device(where), torch.random.fork_rng(devices=[]):
                 model = build_model(config, dims_of(features, config))
             self._built[shape] = sum(parameter.numel() for parameter in model.parameters())
         return self._built[shape]

@@ -13,6 +13,7 @@ from mmm.training.checkpoint import checkpoint_bytes, load_checkpoint
 from mmm.training.config import FeaturesKey, TrainConfig, make_config
 from mmm.training.features import Features, load_features
 from mmm.training.fit import EpochResult
+from mmm.training.own_system import load_recorded
 from mmm.training.run import Run, begin
 from mmm.training.tensor_file import checked_bytes
 from search.ledger.files import best_file, checkpoint_file, trial_folder
@@ -52,6 +53,7 @@ class Member:
     def __init__(self, order: Order) -> None:
         self.order = order
         self.sweep, self.number = Path(order.sweep), order.number
+        load_recorded(order.settings)
         config = make_config(order.settings)
         device = resolve_device(order.device)
         features = _features(order, config)

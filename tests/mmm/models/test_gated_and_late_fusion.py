@@ -80,9 +80,9 @@ def test_logits_are_those_of_the_formula(
 
 
 def test_the_mixture_begins_as_the_mean_of_both() -> None:
-    from tests.mmm.models.test_models import build, full
+    from tests.mmm.models.test_models import build, candidate
 
-    model, inputs = build("late_fusion"), full("late_fusion")
+    model, inputs = build("late_fusion"), candidate("late_fusion").full()
     both = model(*inputs)
     with torch.no_grad():
         for number in (40.0, -40.0):
