@@ -46,6 +46,19 @@ def onnx_of(model: nn.Module, config: TrainConfig, dims: Dims, name: str) -> byt
         import onnxscript  # noqa: F401
     except ImportError:
         raise OnnxError(_MISSING) from None
+    try:
+        content = _translated(model, config, dims)
+        _check(content, model, config, dims, name)
+    except Exception as error:
+        if config.system_sha256 is None or isinstance(error, OnnxError):
+            raise
+        # Code of the user's own, of which torch or onnxruntime need not know every operation.
+        what = " ".join(str(error).split())[:300]
+        raise OnnxError(f"{name}: cannot be written as ONNX: {what}") from error
+    return content
+
+
+def _translated(model: nn.Module, config: TrainConfig, dims: Dims) -> bytes:
     lengths = max(2, dims.speech_positions - 1), max(2, dims.text_positions - 1)
     example = _random_batch(config, dims, 3, *lengths)
     batch, frames, tokens = (torch.export.Dim(name) for name in ("batch", "frames", "tokens"))
@@ -53,26 +66,17 @@ def onnx_of(model: nn.Module, config: TrainConfig, dims: Dims, name: str) -> byt
     if not config.is_pooled:
         axes = [{0: batch, 1: length} for length in (frames, frames, tokens, tokens)]
     with _quiet():
-        try:
-            program = torch.onnx.export(
-                model,
-                _tensors(example),
-                dynamo=True,
-                dynamic_shapes=tuple(axes),
-                input_names=list(INPUTS),
-                output_names=["logits"],
-                verbose=False,
-            )
-        except Exception as error:
-            if config.system_sha256 is None:
-                raise
-            # Code of the user's own, of which torch need not know every operation.
-            raise OnnxError(
-                f"{name}: torch cannot export it: {' '.join(str(error).split())[:200]}"
-            ) from error
+        program = torch.onnx.export(
+            model,
+            _tensors(example),
+            dynamo=True,
+            dynamic_shapes=tuple(axes),
+            input_names=list(INPUTS),
+            output_names=["logits"],
+            verbose=False,
+        )
     assert program is not None
     content: bytes = program.model_proto.SerializeToString()
-    _check(content, model, config, dims, name)
     return content
 
 

@@ -105,7 +105,7 @@ def check_architecture(
         onnx_of(candidate.build().eval(), config, DIMS, config.architecture)
         console.say("ok      it can be written as ONNX")
     except OnnxError as error:
-        console.say(f"no      it can be written as ONNX: {error}")
+        console.say(f"no      it can be written as ONNX: {error}; bundles without it are no worse")
     if not is_sound:
         console.say("it cannot be trained as it is")
         sys.exit(1)

@@ -288,7 +288,7 @@ def new_params(architecture: str) -> dict[str, ParamValue]:
 
 def make_config(params: Params) -> TrainConfig:
     """Check `params`, fill in what is left out and return the settings. Raises ConfigError with
-    every fault.
+    every fault, UnnamedSystem where no command has named the file of a system of the user's own.
     """
     # They import torch, which a command line that shows its help need not wait for.
     from mmm.models import SYSTEMS

@@ -98,7 +98,7 @@ class Candidate:
             raise Broken(f"{what}: of shape {tuple(found.shape)}, not {tuple(expected.shape)}")
         far = (found - expected).abs() > self.tolerance * (1 + expected.abs())
         if far.any() or not torch.isfinite(found).all():
-            largest = (found - expected).abs().nan_to_num(nan=float("inf")).max()
+            largest = (found - expected).detach().abs().nan_to_num(nan=float("inf")).max()
             raise Broken(f"{what} (by up to {float(largest):.1e})")
 
 
@@ -344,12 +344,14 @@ _known: dict[object, bool] = {}
 
 def trains_in_packs(config: TrainConfig) -> bool:
     """Whether several models of these settings train as one, each as it would alone. Ours do; of
-    one of the user's own it is tried, once for each of what its constructor is given.
+    one of the user's own it is tried, once for each of what its constructor is given, but for
+    fractions of its own, of which a space draws as many as trials and which decide no shapes.
     """
     if config.system_sha256 is None:
         return True
+    own = tuple(pair for pair in config.own or () if not isinstance(pair[1], float))
     made_of = (
-        *(config.architecture, config.system_sha256, config.own, config.width, config.masked),
+        *(config.architecture, config.system_sha256, own, config.width, config.masked),
         *(config.classifier_hidden, config.num_blocks, config.residual),
         *(config.layers, config.heads),
     )

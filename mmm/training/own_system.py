@@ -8,12 +8,11 @@ file, and settings that were recorded find it by these.
 import hashlib
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
 
-from mmm.training.config import ConfigError, Params
 from mmm.user_code import user_code
 
 # What a constructor may ask for by name: sizes that the data decide, and settings that our systems
@@ -28,7 +27,7 @@ _KINDS = (bool, int, float, str)
 OwnValue = str | int | float | bool
 
 
-class UnnamedSystem(ConfigError):
+class UnnamedSystem(ValueError):
     """Settings of a system whose file no command has named."""
 
 
@@ -75,13 +74,15 @@ def load_system(reference: str, folder: Path | None = None, sha256: object = Non
             f" {str(sha256)[:16]}...; name the file as it was"
         )
     if (name, digest) not in _loaded:
-        _, found = user_code(f"{file}:{name}", "system")
-        _loaded[name, digest] = _checked(f"{file}:{name}", digest, found)
-    _latest[f"{file}:{name}"] = _loaded[name, digest]
-    return _loaded[name, digest]
+        _, made = user_code(f"{file}:{name}", "system")
+        _loaded[name, digest] = _checked(f"{file}:{name}", digest, made)
+    # A copy of a file that is loaded is the same system in another place.
+    found = replace(_loaded[name, digest], reference=f"{file}:{name}")
+    _latest[found.reference] = found
+    return found
 
 
-def load_recorded(settings: Params) -> None:
+def load_recorded(settings: Mapping[str, object]) -> None:
     """Load the system that a sweep's recorded settings name, if they name one. Raises as
     `load_system`: its file may have been changed since.
     """
@@ -89,7 +90,7 @@ def load_recorded(settings: Params) -> None:
         load_system(str(reference), sha256=settings.get("system_sha256"))
 
 
-def loaded_system(settings: Params) -> OwnSystem | None:
+def loaded_system(settings: Mapping[str, object]) -> OwnSystem | None:
     """The system that settings ask for, None where it is one of ours. Raises UnnamedSystem where no
     command has named its file.
     """
@@ -152,7 +153,7 @@ def _checked(reference: str, sha256: str, found: object) -> OwnSystem:
 
 
 def own_settings(
-    system: OwnSystem | None, architecture: object, params: Params, faults: list[str]
+    system: OwnSystem | None, architecture: object, params: Mapping[str, object], faults: list[str]
 ) -> tuple[tuple[str, OwnValue], ...] | None:
     """Settings named `own.NAME` of all those in `params`, completed; what is wrong with them is
     added to `faults`.
