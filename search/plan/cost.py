@@ -26,9 +26,9 @@ _QUANTILES = (
     1 / 6,
     5 / 6,
 )  # of the settings of an architecture, by size: their mean is that of all
-_NUM_ALWAYS = (
-    2  # settings of each architecture that are measured however long it takes; others within
-)
+# Settings of each architecture, or of each with each speech encoder, that are measured however long
+# it takes; others within
+_NUM_ALWAYS, _NUM_ALWAYS_OF_MANY, _MANY = 2, 1, 8
 _MEASURING_S = (
     8.0  # for all architectures together, of this process's CPU: a busy machine measures as much
 )
@@ -60,11 +60,12 @@ class Measured:
 
 @dataclass(frozen=True)
 class Cost:
-    """What an architecture costs: settings as they are drawn, and those that look the costliest of
-    all drawn.
+    """What an architecture costs, where there are several speech encoders with each of them:
+    settings as they are drawn, and those that look the costliest of all drawn.
     """
 
     architecture: str
+    speech: str | None
     share: float  # of all settings drawn at random
     drawn: tuple[Measured, ...]
     large: tuple[Measured, ...]
@@ -173,25 +174,24 @@ def measure_all(
     """Measures drawn settings; yields how many are done, of how many, and the costs known by
     then.
     """
-    by_architecture: dict[str, list[TrainConfig]] = defaultdict(list)
+    groups: dict[tuple[str, str | None], list[TrainConfig]] = defaultdict(list)
     for config in configs:
-        by_architecture[config.architecture].append(config)
-    chosen: dict[str, tuple[list[TrainConfig], list[TrainConfig]]] = {}
+        groups[config.architecture, config.speech].append(config)
+    chosen: dict[tuple[str, str | None], tuple[list[TrainConfig], list[TrainConfig]]] = {}
     ours = list(ARCHITECTURES)
     # Those of the user's own come last.
-    for architecture in sorted(
-        by_architecture, key=lambda name: (ours.index(name) if name in ours else len(ours), name)
+    for key in sorted(
+        groups,
+        key=lambda key: (ours.index(key[0]) if key[0] in ours else len(ours), key[0], key[1] or ""),
     ):
-        ordered = sorted(
-            by_architecture[architecture], key=lambda config: _size(config, check.features(config))
-        )
+        ordered = sorted(groups[key], key=lambda config: _size(config, check.features(config)))
         # Small batches take more steps, large ones more padding: either may be the costlier.
         sizes = sorted({config.batch_size for config in ordered})
         large = [
             next(config for config in reversed(ordered) if config.batch_size == size)
             for size in {sizes[0], sizes[-1]}
         ]
-        chosen[architecture] = (
+        chosen[key] = (
             [ordered[int(quantile * len(ordered))] for quantile in _QUANTILES],
             large,
         )
@@ -199,19 +199,20 @@ def measure_all(
     precisions = sweep_precisions(check.spec)
     costs: list[Cost] = []
     done, started = 0, time.process_time()
-    for architecture, (drawn, large) in chosen.items():
+    num_always = _NUM_ALWAYS if len(chosen) <= _MANY else _NUM_ALWAYS_OF_MANY
+    for (architecture, speech), (drawn, large) in chosen.items():
         deadline = started + _MEASURING_S * (len(costs) + 1) / len(chosen)
         found: dict[TrainConfig, Measured] = {}
         for number, config in enumerate([drawn[0], large[0], *drawn[1:], *large[1:]]):
-            if config not in found and (number < _NUM_ALWAYS or time.process_time() < deadline):
+            if config not in found and (number < num_always or time.process_time() < deadline):
                 found[config] = measure(
                     config, check.features(config), device, precision_of(precisions, architecture)
                 )
             done += 1
             yield done, total, costs
-        share = len(by_architecture[architecture]) / len(configs)
-        groups = (
+        share = len(groups[architecture, speech]) / len(configs)
+        measured = (
             tuple(found[config] for config in group if config in found) for group in (drawn, large)
         )
-        costs.append(Cost(architecture, share, *groups))
+        costs.append(Cost(architecture, speech, share, *measured))
     yield done, total, costs

@@ -31,8 +31,12 @@ _LEARNED_SD = 1.0
 _BYTES = 4  # of a weight
 _SHOW_PROGRESS_AFTER_S = 2.0
 _COST_SETTINGS = (
+    "speech",
+    "text",
     "context",
     "audio_feature",
+    "pooling",
+    "layer_mix",
     "width",
     "num_blocks",
     "layers",
@@ -107,7 +111,7 @@ class Forecast:
                 "total_epochs_with_learning": self.with_learning.total_epochs,
             },
             "costs": {
-                cost.architecture: {
+                _named(cost): {
                     "share": cost.share,
                     "mean_seconds_per_epoch": cost.mean_seconds,
                     "typical": cost.typical.as_json(),
@@ -213,6 +217,10 @@ def _words(settings: Params) -> str:
     )
 
 
+def _named(cost: Cost) -> str:
+    return cost.architecture + (f" on {cost.speech}" if cost.speech is not None else "")
+
+
 def show(found: Forecast, console: Console) -> None:
     """Print it."""
     spec, costs = found.spec, found.costs
@@ -275,7 +283,7 @@ def show(found: Forecast, console: Console) -> None:
             if name in _COST_SETTINGS
         }
         measured.add_row(
-            cost.architecture,
+            _named(cost),
             f"{cost.share:.0%}",
             f"{cost.typical.parameters:,}",
             f"{cost.typical.seconds:.2f}",
@@ -301,7 +309,7 @@ def show(found: Forecast, console: Console) -> None:
     )
     say(
         "        "
-        + ", ".join(f"{duration(seconds)} with {cost.architecture} alone" for seconds, cost in ends)
+        + ", ".join(f"{duration(seconds)} with {_named(cost)} alone" for seconds, cost in ends)
     )
     say(
         f"memory  {_size(found.worker_bytes * spec.workers)}: {spec.workers} workers of at most"
