@@ -23,8 +23,9 @@ class Order:
     device: str
     rungs: Sequence[int]
     precision: str
-    speech: str | None  # encoders, by recipe where the sweep knows them, see SweepSpec.features_key
-    text: str | None
+    # Encoders, by recipe where the sweep knows them (SweepSpec.features_key).
+    speech: str | None = None
+    text: str | None = None
     checkpoints: Sequence[Checkpoint] = ()  # that are on the disk, the newer first
     largest_pack: int = 1  # over 1: first measure how large a pack of such trials is worth it
 

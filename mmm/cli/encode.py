@@ -102,7 +102,7 @@ def encode_manifest(
     """
     from mmm.audio.speech import describe_conversions
     from mmm.encoders.extract import encode_speech, encode_text
-    from mmm.features.named import check_free, record_name
+    from mmm.features.named import check_free, keep_names, record_name
 
     asked: Any = given
     manifest = _manifest_to_encode(path, skip_bad)
@@ -115,6 +115,7 @@ def encode_manifest(
     for _, recipe, name in named:
         if name is not None:
             check_free(features, name, identity_of(recipe))
+    keep_names(features)
     files: list[SoundInfo] = []
     encoded_s, took_s = 0.0, 0.0
     with runners() as runner_of, _bar() as bar:

@@ -229,6 +229,15 @@ def check_free(features: Path, name: str, identity: str | None = None) -> None:
             )
 
 
+def keep_names(features: Path) -> None:
+    """Write down what the encoders of a folder are called, before others come that might be called
+    so.
+    """
+    there = {one.identity: one.name for one in encoders_in(features)} if features.is_dir() else {}
+    if there and read_names(features) != there:
+        write_json(features / NAMES, read_names(features) | there)
+
+
 def record_name(features: Path, recipe: Recipe, asked: str | None = None) -> str:
     """Write down what the encoder of a recipe is called in a folder, `asked` or a name that is
     free; returns it. Raises ValueError where the name is another one's.
