@@ -218,6 +218,7 @@ def _run(
     title = f"leaderboard of {spec.name}, validation {spec.metric}"
     console.print(leaderboard_table(history, spec.metric, 10, title, console.width))
     for cross in crosses(history, spec.metric):
+        say(console, cross.title)
         console.print(cross_table(cross))
     has_bundle = winner is not None
     for line in _account(controller, folder, why, has_work, trouble, outbox, has_bundle):

@@ -40,6 +40,7 @@ def status(
         )
     )
     for cross in crosses(history, history.spec.metric):
+        console.say(cross.title)
         console.print(cross_table(cross))
     states = ", ".join(f"{number} {state}" for state, number in counts(history).items() if number)
     ended = history.last_close.why if history.last_close else "running, or killed"

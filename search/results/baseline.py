@@ -21,10 +21,11 @@ TRIAL = "linear"  # in the place of a number
 
 
 def words(found: Baseline) -> str:
-    """`speech alone, whisper-base-l6 + char-ngram, K=3 C=0.1 class_weight=none`."""
+    """`speech alone, whisper-base-l6, K=3 C=0.1 class_weight=none`."""
     of = found.settings
     inputs = "" if of.get("inputs", "both") == "both" else f"{of['inputs']} alone, "
-    named = [str(of[name]) for name in ("speech", "text") if of.get(name)]
+    used = [name for name in ("speech", "text") if of.get("inputs") in (name, "both")]
+    named = [str(of[name]) for name in used if of.get(name)]
     encoders = f"{' + '.join(named)}, " if named else ""
     return f"{inputs}{encoders}K={of['context']} C={of['c']:g} class_weight={of['class_weight']}"
 

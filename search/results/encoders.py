@@ -4,6 +4,7 @@ and of how many trials it is the best.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from rich.table import Table
 
@@ -23,6 +24,10 @@ class Cross:
     kind: str  # speech or text
     systems: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]  # the encoder first
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.kind, *self.systems, "all"
 
     @property
     def title(self) -> str:
@@ -71,11 +76,11 @@ def _cell(trials: list[Trial], metric: str) -> str:
 
 
 def cross_table(cross: Cross) -> Table:
-    """For a terminal."""
-    table = Table(title=cross.title, title_justify="left")
-    table.add_column(plain(cross.kind), overflow="fold")
-    for system in (*cross.systems, "all"):
-        table.add_column(plain(system), justify="right", overflow="fold")
+    """For a terminal, below its title."""
+    table = Table()
+    for name in cross.columns:
+        justify: Literal["left", "right"] = "left" if name == cross.kind else "right"
+        table.add_column(plain(name), justify=justify, overflow="fold")
     for row in cross.rows:
         table.add_row(*map(plain, row))
     return table
