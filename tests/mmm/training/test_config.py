@@ -19,7 +19,7 @@ def test_every_fault_is_listed_at_once() -> None:
         {
             "architecture": "vanilla_concat",
             "learning_rate": 1,
-            "context": 6,
+            "context": 17,
             "dropout": 1.0,
             "lr": 0,
             "weight_decay": -1,
@@ -37,7 +37,7 @@ def test_every_fault_is_listed_at_once() -> None:
     )
     for expected in (
         "unknown setting 'learning_rate'; known: architecture, context, audio_feature",
-        "context=6 is out of range; expected at least 1 and at most 5",
+        "context=17 is out of range; expected at least 1 and at most 16",
         "dropout=1.0 is out of range; expected at least 0 and at most 0.99",
         "lr=0 is out of range; expected above 0",
         "weight_decay=-1 is out of range; expected at least 0",
