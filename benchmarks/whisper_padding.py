@@ -22,7 +22,8 @@ from mmm.encoders import Running
 from mmm.encoders.extract import encode_speech, encode_text
 from mmm.encoders.jobs import run_here
 from mmm.encoders.make import make_speech_encoder, make_text_encoder
-from mmm.features.store import FeatureStore, find_store
+from mmm.features.named import find_store
+from mmm.features.store import FeatureStore
 from mmm.manifest_csv import read_manifest
 from mmm.training.baselines import fitted, tuned
 

@@ -15,8 +15,9 @@ from mmm.encoders.extract import encode_text
 from mmm.encoders.make import make_text_encoder, text_encoder_of
 from mmm.features.encode_command import encode_command
 from mmm.features.keys import keys_of
+from mmm.features.named import find_store
 from mmm.features.recipe import CONTEXTS, MAX_CONTEXT, recipe_hash
-from mmm.features.store import DamagedStore, find_store, list_recipes, open_store
+from mmm.features.store import DamagedStore, list_recipes, open_store
 from mmm.manifest import speech_key, text_key, turns_of, with_speaker
 from mmm.training.features import load_features
 from tests.conftest import Corpus, encode, small_text_encoder
