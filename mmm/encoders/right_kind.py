@@ -53,7 +53,8 @@ def _in_their_places(asked: EncodeOptions, wrong: dict[Modality, WrongEncoder]) 
     """An encoder of the wrong kind goes where it belongs, unless one was named for that that can be
     used; in the place of the wrong one comes what the folder has, or the built-in one.
     """
-    changes: dict[str, object] = {name: None for kind in wrong for name in SAYS[kind]}
+    names = [name for kind in wrong for name in SAYS[kind] if name != "with_speakers"]
+    changes: dict[str, object] = dict.fromkeys(names)
     found: dict[Modality, tuple[str | None, str | None]] = {
         "speech": (asked.audio_encoder, asked.audio_revision),
         "text": (asked.text_encoder, asked.text_revision),
@@ -61,11 +62,10 @@ def _in_their_places(asked: EncodeOptions, wrong: dict[Modality, WrongEncoder]) 
     others: dict[Modality, Modality] = {"speech": "text", "text": "speech"}
     for kind, error in wrong.items():
         other = others[kind]
-        if error.kind == other and (other in wrong or not asked.says(other)):
-            names = "audio_encoder", "audio_revision"
-            if other == "text":
-                names = "text_encoder", "text_revision"
-            changes |= dict(zip(names, found[kind], strict=True))
+        if error.kind == other and (other in wrong or found[other][0] is None):
+            place = {"speech": "audio", "text": "text"}[other]
+            moved = (f"{place}_encoder", f"{place}_revision")
+            changes |= dict(zip(moved, found[kind], strict=True))
     if "speech" in wrong:
         changes["audio_feature"] = None
     return dataclasses.replace(asked, **changes)  # type: ignore[arg-type]

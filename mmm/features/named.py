@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Literal
 
 from mmm.features.encode_command import MANIFEST, encode_command
-from mmm.features.names import NAMES, check_name, describe, free_name, read_names
+from mmm.features.names import (
+    NAMES,
+    check_name,
+    default_name,
+    describe,
+    free_name,
+    read_names,
+)
 from mmm.features.recipe import AUDIO_FEATURES, LAYERS, Recipe, belongs_to, identity_of, recipe_hash
 from mmm.features.store import FeatureStore, list_recipes, open_store
 from mmm.files import Unchecked, write_json
@@ -211,8 +218,11 @@ def _names(features: Path, encoders: Mapping[str, Recipe]) -> dict[str, str]:
     """A name for each identity: as recorded, else made; no two are the same."""
     recorded = read_names(features)
     names = {identity: recorded[identity] for identity in encoders if identity in recorded}
-    for identity in sorted(encoders.keys() - names.keys()):
-        names[identity] = free_name(encoders[identity], names.values())
+    unnamed = sorted(encoders.keys() - names.keys())
+    usual = [default_name(encoders[identity]) for identity in unnamed]
+    alike = [name for name in usual if usual.count(name) > 1]  # none of them is the plain one
+    for identity in unnamed:
+        names[identity] = free_name(encoders[identity], [*alike, *names.values()])
     return names
 
 

@@ -143,7 +143,7 @@ class _Tuning:
         num_kept = 1
         for choices in self._choices.values():
             num_kept *= min(BEST_ALONE, len(choices))
-        self._total = num_kept * len(self._grid)
+        self._total += num_kept * len(self._grid)
         for inputs, choices in self._choices.items():
             best[inputs] = choices
             if len(choices) > BEST_ALONE:
@@ -171,10 +171,10 @@ class _Tuning:
                 # Made for another corpus, or for a part of this one.
                 refused = refused or error
                 self._total -= len(self._grid)
-                continue
-            found.append(max(fits, key=lambda one: one[0]))
-            if found[-1][0] > best_score:
-                best_score, best = found[-1]
+            else:
+                found.append(max(fits, key=lambda one: one[0]))
+                if found[-1][0] > best_score:
+                    best_score, best = found[-1]
             yield self._done, self._total, best
         if best is None:
             raise refused or FileNotFoundError(f"{self.features_dir}: holds no features")
