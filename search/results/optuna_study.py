@@ -4,11 +4,17 @@ Optuna's storages, or in memory, for what Optuna says about its parameters.
 
 import tempfile
 import warnings
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
 import optuna
-from optuna.distributions import json_to_distribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalChoiceType,
+    CategoricalDistribution,
+    json_to_distribution,
+)
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
@@ -39,9 +45,8 @@ def export_study(history: History, path: Path) -> None:
         storage = optuna.storages.RDBStorage(f"sqlite:///{made}")
         study = new_study(storage, spec.name)
         study.set_metric_names([spec.metric])
-        study.add_trials(
-            _frozen(history.trials[number], spec.metric) for number in sorted(history.trials)
-        )
+        trials = [history.trials[number] for number in sorted(history.trials)]
+        study.add_trials(_frozen(trials, spec.metric))
         storage.engine.dispose()
         sync(made)
         made.rename(path)
@@ -56,7 +61,7 @@ def importances(history: History) -> dict[str, float]:
     if len(complete) < _ENOUGH:
         return {}
     study = new_study()
-    study.add_trials(_frozen(trial, history.spec.metric) for trial in complete)
+    study.add_trials(_frozen(complete, history.spec.metric))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -67,8 +72,30 @@ def importances(history: History) -> dict[str, float]:
             return {}
 
 
-def _frozen(trial: Trial, metric: str) -> FrozenTrial:
-    """A trial of the ledger with its state, values and times."""
+def _frozen(trials: Sequence[Trial], metric: str) -> Iterator[FrozenTrial]:
+    """Trials of the ledger, with one set of choices for a parameter where later sessions had others
+    (a version with more systems, a space that was changed): Optuna takes no other.
+    """
+    found = [
+        {name: json_to_distribution(text) for name, text in trial.distributions.items()}
+        for trial in trials
+    ]
+    choices: dict[str, dict[CategoricalChoiceType, None]] = {}
+    for distributions in found:
+        for name, one in distributions.items():
+            if isinstance(one, CategoricalDistribution):
+                choices.setdefault(name, {}).update(dict.fromkeys(one.choices))
+    for trial, distributions in zip(trials, found, strict=True):
+        for name, one in distributions.items():
+            if isinstance(one, CategoricalDistribution):
+                distributions[name] = CategoricalDistribution(tuple(choices[name]))
+        yield _frozen_trial(trial, metric, distributions)
+
+
+def _frozen_trial(
+    trial: Trial, metric: str, distributions: dict[str, BaseDistribution]
+) -> FrozenTrial:
+    """With its state, values and times."""
     state = _STATES[trial.state]
     best = trial.best(metric)
     user_attrs = {
@@ -85,9 +112,7 @@ def _frozen(trial: Trial, metric: str) -> FrozenTrial:
         datetime_start=datetime.fromtimestamp(trial.suggested),
         datetime_complete=None if trial.ended is None else datetime.fromtimestamp(trial.ended),
         params=dict(trial.params),
-        distributions={
-            name: json_to_distribution(text) for name, text in trial.distributions.items()
-        },
+        distributions=distributions,
         user_attrs=user_attrs,
         system_attrs={},
         intermediate_values=trial.scores(metric),

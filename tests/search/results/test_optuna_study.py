@@ -7,7 +7,11 @@ from pathlib import Path
 
 import optuna
 import pytest
-from optuna.distributions import json_to_distribution
+from optuna.distributions import (
+    CategoricalDistribution,
+    distribution_to_json,
+    json_to_distribution,
+)
 from optuna.trial import TrialState
 
 from search.ledger.events import create_sweep, read_history
@@ -88,6 +92,24 @@ def test_optuna_loads_every_trial_as_the_ledger_has_it(history: History, tmp_pat
         }
     assert study.best_trial.number == 0
     assert study.best_value == history.trials[0].scores(METRIC)[3]
+
+
+def test_choices_that_a_later_session_added_are_those_of_all_trials(tmp_path: Path) -> None:
+    """Sweeps begun when there were four systems go on with six."""
+    with create_sweep(tmp_path / "first", SPEC) as ledger:
+        for number, choices in enumerate((["a", "b"], ["a", "b", "c"])):
+            text = distribution_to_json(CategoricalDistribution(choices))
+            point = {"architecture": choices[-1]}
+            ledger.append((number, Suggestion(point, {"architecture": text}, point)))
+        history = ledger.history
+    export_study(history, tmp_path / "study.db")
+    study = optuna.load_study(study_name="first", storage=f"sqlite:///{tmp_path / 'study.db'}")
+    assert [trial.params for trial in study.trials] == [
+        {"architecture": "b"},
+        {"architecture": "c"},
+    ]
+    for trial in study.trials:
+        assert trial.distributions == {"architecture": CategoricalDistribution(["a", "b", "c"])}
 
 
 def test_the_command_writes_it_and_never_over_another_file(
