@@ -141,6 +141,9 @@ class Orders:
                 return place, None
         if len(self.trials) + len(self.queued) >= self.spec.trials:
             return None  # what is queued has to have its turn
+        if self.queued and any(like.settings.get(name) for name in ("speech", "text")):
+            # Its companions would be on the same encoders, before others were ever tried.
+            return None
         fixed = self._fixed_by(like)
         return None if fixed is None else (0, fixed)
 
