@@ -97,7 +97,8 @@ def test_combinations_are_as_many_as_there_are() -> None:
 def test_shipped_spaces_are_counted_and_their_continuous_parameters_named() -> None:
     full = tree_of(SPACES["full"])
     per_choice = 4 * 5 * 2 * 3  # balance, context, audio_feature, batch_size
-    assert full.num_combinations() == (per_choice * (4 * 3 + 2 * 3 + 3 * 4), True)
+    pooled = 4 * 3 * 2  # systems, widths, poolings
+    assert full.num_combinations() == (per_choice * (pooled + 2 * 3 + 3 * 4), True)
     assert full.continuous == ["lr", "dropout", "weight_decay", "label_smoothing"]
     assert tree_of(SPACES["paper"]).num_combinations() == (4, True)
 
