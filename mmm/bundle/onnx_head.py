@@ -65,6 +65,8 @@ def _translated(model: nn.Module, config: TrainConfig, dims: Dims) -> bytes:
     axes: list[dict[int, Any]] = [{0: batch}] * 4
     if not config.is_pooled:
         axes = [{0: batch, 1: length} for length in (frames, frames, tokens, tokens)]
+    elif config.takes_frames:
+        axes = [{0: batch, 2: frames}] * 2 + [{0: batch}] * 2
     with _quiet():
         program = torch.onnx.export(
             model,
@@ -130,9 +132,11 @@ def _tensors(batch: Batch) -> tuple[torch.Tensor, ...]:
 
 def _random_batch(config: TrainConfig, dims: Dims, size: int, frames: int, tokens: int) -> Batch:
     generator = torch.Generator().manual_seed(size)
-    shapes = [(size, frames), (size, tokens)]
+    shapes: list[tuple[int, ...]] = [(size, frames), (size, tokens)]
     if config.is_pooled:
         shapes = [(size, config.context), (size, 1)]
+        if config.takes_frames:
+            shapes[0] = (size, config.context, frames)
     masks = [torch.rand(shape, generator=generator) > 0.3 for shape in shapes]
     for mask in masks:
         mask[:, 0] = True

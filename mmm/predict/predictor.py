@@ -205,7 +205,18 @@ class Predictor:
             else:
                 lines = [turn[1] for turn in turns]
             tokens = encoded(reader.encode(lines), "text")
-            if config.is_pooled:
+            if config.is_pooled and config.takes_frames:
+                heard_turns = [
+                    None
+                    if clip is None
+                    else hear(clip).features[feature].values[: dims.speech_positions]
+                    for clip, *_ in turns
+                ]
+                frames, mask = _side_by_side(heard_turns, config.context, dims.speech_width)
+                speech.append(frames)
+                speech_masks.append(mask)
+                words.append(tokens.pooled)
+            elif config.is_pooled:
                 vectors = np.zeros((config.context, dims.speech_width), dtype=np.float16)
                 mask = np.zeros(config.context, dtype=bool)
                 for place, (clip, *_) in enumerate(turns):
@@ -228,9 +239,9 @@ class Predictor:
             _padded(rows) for rows in (speech, speech_masks, words, text_masks)
         )
         if config.inputs == "text":
-            heard, heard_mask = without_input(heard, heard_mask, config)
+            heard, heard_mask = without_input(heard, heard_mask, config.takes_frames)
         elif config.inputs == "speech":
-            read, read_mask = without_input(read, read_mask, config)
+            read, read_mask = without_input(read, read_mask, not config.is_pooled)
         labels = torch.zeros(len(words), dims.num_classes)
         return Batch(heard, heard_mask, read, read_mask, labels)
 
@@ -246,12 +257,25 @@ def _named(turn: Turn) -> tuple[Audio | None, str, str | None]:
     return turn if len(turn) == 3 else (*turn, None)
 
 
+def _side_by_side(
+    turns: Sequence[npt.NDArray[np.float16] | None], context: int, width: int
+) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.bool_]]:
+    """Frames (T, F) of each turn -> (K, A, F), zeros behind them, and where they are, (K, A)."""
+    longest = max(len(turn) for turn in turns if turn is not None)
+    frames = np.zeros((context, longest, width), dtype=np.float16)
+    mask = np.zeros((context, longest), dtype=bool)
+    for place, turn in enumerate(turns):
+        if turn is not None:
+            frames[place, : len(turn)], mask[place, : len(turn)] = turn, True
+    return frames, mask
+
+
 def _padded(rows: Sequence[npt.NDArray[Any]]) -> torch.Tensor:
-    """(B, ...) with zeros behind the shorter rows, float16 as float32."""
-    whole = np.zeros(
-        (len(rows), max(map(len, rows)), *rows[0].shape[1:]),
-        dtype=bool if rows[0].dtype == bool else np.float32,
-    )
+    """(B, ...) with zeros behind what is shorter along any axis, float16 as float32."""
+    longest = np.max([row.shape for row in rows], axis=0)
+    dtype = bool if rows[0].dtype == bool else np.float32
+    whole = np.zeros((len(rows), *longest), dtype=dtype)
     for place, row in enumerate(rows):
-        whole[place, : len(row)] = row
+        own = tuple(slice(length) for length in row.shape)
+        whole[place][own] = row
     return torch.from_numpy(whole)

@@ -121,7 +121,7 @@ class SplitData:
                 ("text", features.text, features.text_rows),
             ):
                 chosen_rows = store_rows[utterances].numpy()
-                if config.is_pooled:
+                if config.is_pooled and not (name == "speech" and config.takes_frames):
                     store.check("pooled")
                     vectors = features.vectors(config) if name == "speech" else store.pooled
                     of_rows = pooled_statistics(vectors, chosen_rows)
@@ -153,9 +153,12 @@ class SplitData:
         at_once = times * (_CPU_POSITIONS if device.type == "cpu" else _GPU_POSITIONS)
         if not self.config.masked:
             at_once *= 2  # no padding is saved, and each part adds its gradients to all weights
-        size = max(1, int(at_once / (self.dims.speech_positions + self.dims.text_positions)))
+        positions = self.dims.speech_positions + self.dims.text_positions
+        if self.config.is_pooled:
+            positions = self.config.context * self.dims.speech_positions
+        size = max(1, int(at_once / positions))
         number = -(-rows.shape[-1] // size)
-        if number == 1 or self.config.is_pooled:
+        if number == 1 or not self.config.takes_frames:
             return [rows]
         order = self.lengths[rows].argsort(dim=-1, descending=True, stable=True)
         return rows.gather(-1, order).chunk(number, dim=-1)
@@ -169,7 +172,13 @@ class SplitData:
             turns = features.turns[utterances]
             speech_mask = (turns >= 0).to(device, non_blocking=True)
             speech_rows = features.speech_rows[turns.clamp(min=0)]
-            speech = self._speech_vectors(speech_rows, device)
+            if config.takes_frames:
+                speech, frames_mask = _sequences(
+                    features.speech, speech_rows, self.dims.speech_positions, device
+                )
+                speech_mask = frames_mask & speech_mask.unsqueeze(-1)
+            else:
+                speech = self._speech_vectors(speech_rows, device)
             speech = torch.where(speech_mask.unsqueeze(-1), speech, 0.0)
             text = _pooled(features.text, text_rows, device)
             text_mask = torch.ones(*text_rows.shape, 1, dtype=torch.bool, device=device)
@@ -182,9 +191,9 @@ class SplitData:
             )
             text, text_mask = _sequences(features.text, text_rows, self.dims.text_positions, device)
         if config.inputs == "text":
-            speech, speech_mask = without_input(speech, speech_mask, config)
+            speech, speech_mask = without_input(speech, speech_mask, config.takes_frames)
         elif config.inputs == "speech":
-            text, text_mask = without_input(text, text_mask, config)
+            text, text_mask = without_input(text, text_mask, not config.is_pooled)
         return Batch(
             speech, speech_mask, text, text_mask, self.labels[rows].to(device, non_blocking=True)
         )
@@ -198,11 +207,11 @@ class SplitData:
         return gather(made, rows.flatten(), device).view(*rows.shape, -1)
 
 
-def without_input(values: Tensor, mask: Tensor, config: TrainConfig) -> tuple[Tensor, Tensor]:
+def without_input(values: Tensor, mask: Tensor, is_sequence: bool) -> tuple[Tensor, Tensor]:
     """An ablated input: zeros, and of a sequence one position alone, because its length would tell
     something too.
     """
-    if config.is_pooled:
+    if not is_sequence:
         return torch.zeros_like(values), mask
     return torch.zeros_like(values[..., :1, :]), mask[..., :1]
 

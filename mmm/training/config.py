@@ -17,7 +17,7 @@ LABEL_POLICIES = ("expand", "first", "drop", "soft", "published")
 ACCUMULATIONS = ("exact", "published")
 INPUTS = ("both", "speech", "text")
 SCALINGS = ("standard", "none")
-POOLINGS = ("mean", "mean_std")
+POOLINGS = ("mean", "mean_std", "attentive")
 LAYER_MIXES = ("one", "mean", "learned")
 PUBLISHED_SPEECH_POSITIONS = 512  # about 10 s of Wav2Vec2 frames
 PUBLISHED_TEXT_POSITIONS = 128
@@ -80,7 +80,8 @@ class TrainConfig:
     pooling: Annotated[
         str | None,
         Setting(
-            "Pooled systems: mean of the frames, or mean_std: mean and deviation \\[mean].",
+            "Pooled systems: mean of the frames, mean_std: mean and deviation, or attentive: a"
+            " learned weighted mean \\[mean].",
             choices=POOLINGS,
         ),
     ] = None
@@ -177,6 +178,11 @@ class TrainConfig:
             system = loaded_system(dataclasses.asdict(self))
             return system is not None and system.is_pooled
         return self.architecture in (*_POOLED, "linear")
+
+    @property
+    def takes_frames(self) -> bool:
+        """Whether the model is given the frames of speech, to pool them itself or not at all."""
+        return self.pooling == "attentive" or not self.is_pooled
 
     @property
     def features_key(self) -> "FeaturesKey":
@@ -347,6 +353,14 @@ def make_config(params: Params) -> TrainConfig:
         faults.append(f"classifier_hidden does not apply to {architecture}, which does not take it")
     if system is not None and "masked" not in system.takes and given.get("masked") is False:
         faults.append(f"masked does not apply to {architecture}, which does not take it")
+    if given.get("pooling") == "attentive":
+        if architecture == "linear":
+            faults.append("pooling='attentive' does not apply to linear, which is solved")
+        if given.get("layer_mix", "one") != "one":
+            faults.append(
+                f"layer_mix={given['layer_mix']!r} mixes pooled vectors; pooling must be mean or"
+                " mean_std"
+            )
     if given.get("layer_mix", "one") != "one":
         if architecture == "linear" and given["layer_mix"] == "learned":
             faults.append("layer_mix='learned' does not apply to linear, which is solved")

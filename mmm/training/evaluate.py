@@ -38,7 +38,7 @@ def _probabilities(
     forward_all: Callable[[Batch], Tensor], num_members: int, data: SplitData, device: torch.device
 ) -> Tensor:
     parts: Sequence[Tensor] = (everyone := torch.arange(len(data))).split(_POOLED_BATCH_SIZE)
-    if not data.config.is_pooled:
+    if data.config.takes_frames:
         parts = data.parts(everyone, device, _TIMES / num_members)
     shares = torch.empty(num_members, len(data), data.dims.num_classes)
     for rows in parts:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mmm.metrics import Metrics, value_of
 from mmm.models import SYSTEMS
+from mmm.models.attentive_pooling import AttentivePooling
 from mmm.models.layer_mix import LayerMix
 from mmm.models.scaled import Scaled
 from mmm.training.adamw import AdamW, Optimizer
@@ -84,6 +85,8 @@ def build_model(config: TrainConfig, dims: Dims) -> nn.Module:
             ) from error
     if dims.speech_layers > 1:
         head = LayerMix(head, num_layers=dims.speech_layers)
+    if config.pooling == "attentive":
+        head = AttentivePooling(head, speech_width=dims.speech_width)
     if config.input_scaling == "none":
         return head
     return Scaled(

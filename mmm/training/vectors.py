@@ -37,7 +37,11 @@ def speech_vector(encoded: Encoded, recipe: Recipe, pooling: str, layer_mix: str
 
 
 def speech_vectors(store: FeatureStore, pooling: str, layer_mix: str) -> Vector:
-    """(M, V) of every row of a store. The mean of frames is there already; others are made now."""
+    """(M, V) of every row of a store. The mean of frames is there already, others are made now;
+    `attentive` pooling looks at none.
+    """
+    if pooling == "attentive":
+        return store.pooled
     if store.recipe.get("feature") != LAYERS and pooling == "mean":
         return store.pooled
     store.check("values")

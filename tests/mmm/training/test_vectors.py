@@ -11,6 +11,7 @@ import torch
 from transformers import WhisperModel
 
 from mmm.bundle.evaluate import evaluate_bundle
+from mmm.bundle.onnx_head import export_onnx
 from mmm.bundle.read import load_bundle
 from mmm.bundle.write import save_run_bundle
 from mmm.encoders import at_layer
@@ -18,13 +19,14 @@ from mmm.encoders.extract import encode_speech, encode_text
 from mmm.encoders.make import make_speech_encoder
 from mmm.features.named import encoders_in
 from mmm.features.recipe import LAYERS
+from mmm.models.attentive_pooling import AttentivePooling
 from mmm.models.layer_mix import LayerMix
 from mmm.models.scaled import Scaled
 from mmm.predict.predictor import Predictor
 from mmm.training.config import ConfigError, make_config
 from mmm.training.features import load_features
 from mmm.training.fit import fit, fit_pack
-from mmm.training.run import begin
+from mmm.training.run import Run, begin
 from tests.conftest import CONTEXTS, Corpus, small_config, small_text_encoder
 from tests.mmm.encoders.test_speech_families import save_whisper
 
@@ -95,17 +97,20 @@ def test_vectors_are_what_their_settings_say(layered: Corpus, mix: str, pooling:
     np.testing.assert_allclose(vectors[5].astype(np.float32), expected, atol=3e-3)
 
 
-@pytest.mark.parametrize("mix", ["one", "learned"])
+@pytest.mark.parametrize(
+    ("pooling", "mix"), [("mean_std", "one"), ("mean_std", "learned"), ("attentive", "one")]
+)
 @pytest.mark.parametrize("architecture", POOLED)
 def test_a_prediction_from_the_bundle_is_what_evaluation_gives(
-    layered: Corpus, tmp_path: Path, architecture: str, mix: str
+    layered: Corpus, tmp_path: Path, architecture: str, pooling: str, mix: str
 ) -> None:
     if architecture == "linear":
         config = replace(LINEAR, pooling="mean_std", speech="tiny-whisper-l3", c=0.1)
-        mix = "one"
+        if (pooling, mix) != ("mean_std", "one"):
+            pytest.skip("solved, so nothing is learned")
     else:
         config = small_config(
-            architecture, pooling="mean_std", layer_mix=mix, speech="tiny-whisper-l3", context=2
+            architecture, pooling=pooling, layer_mix=mix, speech="tiny-whisper-l3", context=2
         )
     features = load_features(layered.manifest, layered.features_dir, *config.features_key)
     run = begin(config, features)
@@ -148,10 +153,84 @@ def test_learned_weights_are_a_softmax_over_the_layers() -> None:
     torch.testing.assert_close(mix(speech, nothing, nothing, nothing), torch.tensor([[[2.5, 3.5]]]))
 
 
+def test_attention_pools_frames_by_a_softmax_of_their_scores_and_missing_turns_are_zero() -> None:
+    class Head(torch.nn.Module):
+        def forward(self, speech: torch.Tensor, mask: torch.Tensor, *rest: object) -> torch.Tensor:
+            return torch.cat([speech, mask.unsqueeze(-1).float()], dim=-1)
+
+    generator = np.random.default_rng(1)
+    frames = generator.normal(size=(1, 3, 4, 2)).astype(np.float32)
+    lengths = [4, 2, 0]
+    mask = np.array([[[place < length for place in range(4)] for length in lengths]])
+    frames[~mask] = np.nan
+    pooling = AttentivePooling(Head(), speech_width=2)
+    with torch.no_grad():
+        pooling.scores.weight.copy_(torch.tensor([[0.7, -0.3]]))
+    nothing = torch.empty(0)
+    found = pooling(torch.from_numpy(frames), torch.from_numpy(mask), nothing, nothing)
+    for turn, length in enumerate(lengths):
+        expected = np.zeros(2)
+        if length:
+            own = frames[0, turn, :length].astype(np.float64)
+            weights = np.exp(own @ [0.7, -0.3])
+            expected = (weights / weights.sum()) @ own
+        np.testing.assert_allclose(
+            found[0, turn].detach().numpy(), [*expected, float(length > 0)], atol=1e-6
+        )
+
+
+@pytest.mark.parametrize("architecture", POOLED[:-1])
+def test_attention_is_learned_in_packs_as_alone_and_from_speech_alone(
+    layered: Corpus, architecture: str
+) -> None:
+    def runs(inputs: str) -> list[Run]:
+        configs = [
+            small_config(
+                architecture,
+                pooling="attentive",
+                speech="tiny-whisper-l1",
+                seed=seed,
+                context=2,
+                inputs=inputs,
+            )
+            for seed in (1, 2)
+        ]
+        features = load_features(layered.manifest, layered.features_dir, *configs[0].features_key)
+        return [begin(config, features) for config in configs]
+
+    for inputs in ("both", "text"):
+        alone, together = runs(inputs), runs(inputs)
+        for run in alone:
+            for _ in fit_pack([run]):
+                pass
+        for _ in fit_pack(list(together)):
+            pass
+        for one, other in zip(alone, together, strict=True):
+            for name, weights in one.model.named_parameters():
+                torch.testing.assert_close(
+                    other.model.get_parameter(name), weights, atol=1e-5, rtol=1e-4
+                )
+            learned = one.model.get_parameter("head.scores.weight")
+            assert bool((learned != 0).any()) == (inputs == "both")
+
+
+@pytest.mark.slow  # the exporter takes seconds
+def test_attention_is_the_same_in_onnx(layered: Corpus, tmp_path: Path) -> None:
+    config = small_config(
+        "gated_fusion", pooling="attentive", speech="tiny-whisper-l1", context=2, epochs=1
+    )
+    features = load_features(layered.manifest, layered.features_dir, *config.features_key)
+    run = begin(config, features)
+    for _ in fit(run):
+        pass
+    save_run_bundle(run, tmp_path / "bundle", name="attentive")
+    assert export_onnx(load_bundle(tmp_path / "bundle"))  # checked against torch inside
+
+
 def test_learned_weights_are_learned_and_a_pack_learns_those_of_each_alone(
     layered: Corpus,
 ) -> None:
-    def runs() -> list:  # type: ignore[type-arg]
+    def runs() -> list[Run]:
         configs = [
             small_config("vanilla_concat", layer_mix="learned", speech="tiny-whisper-l1", seed=seed)
             for seed in (1, 2, 3)
