@@ -12,7 +12,7 @@ from mmm.console import plain
 from search.ledger.history import History, Trial
 
 NO_TRIAL = "–"
-NO_SCORE = "failed"
+NO_SCORE = "no score"
 
 
 @dataclass(frozen=True)
