@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Self
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmm.features.recipe import recipe_hash
 from mmm.metrics import Metrics
-from mmm.training.config import Params, TrainConfig
+from mmm.training.config import Dims, Params, recorded_defaults
 from mmm.training.run import Run
 from mmm.training.tensor_file import tensor_bytes
 
@@ -36,11 +36,12 @@ class _Header:
         """Names of settings, sizes and data that differ. More epochs than before is how a run is
         prolonged.
         """
-        # What an earlier version had no setting for is as it was then: the setting's default.
-        before = {one.name: one.default for one in fields(TrainConfig)}
+        # What an earlier version had no setting or size for is as it was then: the default.
+        before = recorded_defaults(str(other.config.get("architecture")))
+        sizes = {one.name: one.default for one in fields(Dims) if one.default is not MISSING}
         pairs = (
             (self.config, {**before, **other.config}),
-            (self.dims, other.dims),
+            (self.dims, {**sizes, **other.dims}),
             (self.data, other.data),
             ({"objective": self.objective}, {"objective": other.objective}),
         )

@@ -292,6 +292,15 @@ def new_params(architecture: str) -> dict[str, ParamValue]:
     return {"architecture": architecture, "input_scaling": "standard", **new}
 
 
+def recorded_defaults(architecture: str) -> dict[str, ParamValue]:
+    """What complete settings of an earlier version mean by what they leave out."""
+    usual: dict[str, Any] = {
+        field.name: field.default for field in dataclasses.fields(TrainConfig)
+    }
+    own = {name: default for name, (default, owners) in _ONLY.items() if architecture in owners}
+    return {**usual, **own}
+
+
 def make_config(params: Params) -> TrainConfig:
     """Check `params`, fill in what is left out and return the settings. Raises ConfigError with
     every fault, UnnamedSystem where no command has named the file of a system of the user's own.

@@ -16,6 +16,7 @@ import search.worker.trial
 from mmm.bundle.read import load_bundle
 from mmm.encoders.extract import encode_speech, encode_text
 from mmm.encoders.make import make_speech_encoder, make_text_encoder
+from mmm.features.recipe import AUDIO_FEATURES
 from mmm.features.store import list_recipes
 from mmm.manifest_csv import read_manifest
 from search.engine.controller import Controller
@@ -184,9 +185,10 @@ def one_row_less(place: Place) -> None:
 
 
 def other_recipe(place: Place) -> None:
-    shutil.rmtree(place.store(feature="hidden_state"))
+    for feature in AUDIO_FEATURES:
+        shutil.rmtree(place.store(feature=feature))
     encoder = make_speech_encoder("fbank", frame_rate=20, num_mels=16)
-    list(encode_speech(read_manifest(place.manifest), place.features, encoder, ["hidden_state"]))
+    list(encode_speech(read_manifest(place.manifest), place.features, encoder, AUDIO_FEATURES))
 
 
 def scale(place: Place, store: Path) -> None:
