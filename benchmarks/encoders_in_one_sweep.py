@@ -4,8 +4,8 @@ all.
     python -m benchmarks.encoders_in_one_sweep manifest.csv --features DIR --compute 20m
 
 The features folder holds several speech encoders (`mmm features DIR`). The one sweep may train for
-`--compute` seconds, summed over workers; then each of the n speech encoders has a sweep of its own,
-with all text encoders, of an n-th of that. Printed: the best validation score and the number of
+`--compute` seconds, summed over workers, for `--trials` trials at most; then each of the n speech
+encoders has a sweep of its own, with all text encoders, of an n-th of both. Printed: the best validation score and the number of
 trials of each, and what picking the best of the n would have come to. The scores are of one seed
 each, and the best of n sweeps is the luckiest of them.
 """
@@ -35,9 +35,11 @@ def with_one(features: Path, speech: str, place: Path) -> Path:
     return place
 
 
-def sweep(given: argparse.Namespace, features: Path, name: str, compute_s: float) -> None:
+def sweep(given: argparse.Namespace, features: Path, name: str, num_sweeps: int) -> None:
+    """One of so many that share compute and trials; which of the two ends it is told by the table."""
+    compute_s, trials = given.compute / num_sweeps, -(-given.trials // num_sweeps)
     words = ["run", given.space, str(given.manifest), "--features", str(features), "--name", name]
-    options = ["--trials", "100000", "--epochs", str(given.epochs), "--runs", str(given.runs)]
+    options = ["--trials", str(trials), "--epochs", str(given.epochs), "--runs", str(given.runs)]
     budget = ["--compute-budget", f"{compute_s:.0f}s", "--seed", str(given.seed)]
     command = [sys.executable, "-P", "-m", "search", "-q", *words, *options, *budget]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -48,6 +50,7 @@ def main() -> None:
     parser.add_argument("manifest", type=Path)
     parser.add_argument("--features", type=Path, required=True)
     parser.add_argument("--compute", type=parse_duration, required=True, help="such as 20m")
+    parser.add_argument("--trials", type=int, default=140, help="at most, of all sweeps of a side")
     parser.add_argument("--space", default="full")
     parser.add_argument("--epochs", type=int, default=27)
     parser.add_argument("--seed", type=int, default=1)
@@ -55,10 +58,10 @@ def main() -> None:
     given = parser.parse_args()
     names = [one.name for one in encoders_in(given.features) if one.kind == "audio"]
     with tempfile.TemporaryDirectory(dir=given.features.parent) as place:
-        sweep(given, given.features, "all", given.compute)
+        sweep(given, given.features, "all", 1)
         for name in names:
             folder = with_one(given.features, name, Path(place) / name)
-            sweep(given, folder, f"only-{name}", given.compute / len(names))
+            sweep(given, folder, f"only-{name}", len(names))
     print("| sweep | compute | trials | best | its system | linear baseline |")
     print("| --- | ---: | ---: | ---: | --- | ---: |")
     for name in ["all", *(f"only-{name}" for name in names)]:
