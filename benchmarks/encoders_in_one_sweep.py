@@ -5,9 +5,9 @@ all.
 
 The features folder holds several speech encoders (`mmm features DIR`). The one sweep may train for
 `--compute` seconds, summed over workers, for `--trials` trials at most; then each of the n speech
-encoders has a sweep of its own, with all text encoders, of an n-th of both. Printed: the best validation score and the number of
-trials of each, and what picking the best of the n would have come to. The scores are of one seed
-each, and the best of n sweeps is the luckiest of them.
+encoders has a sweep of its own, with all text encoders, of an n-th of both. Printed: the best
+validation score and the number of trials of each. The scores are of one seed each, and the best of
+n sweeps is the luckiest of them.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def with_one(features: Path, speech: str, place: Path) -> Path:
 
 
 def sweep(given: argparse.Namespace, features: Path, name: str, num_sweeps: int) -> None:
-    """One of so many that share compute and trials; which of the two ends it is told by the table."""
+    """One of so many that share compute and trials."""
     compute_s, trials = given.compute / num_sweeps, -(-given.trials // num_sweeps)
     words = ["run", given.space, str(given.manifest), "--features", str(features), "--name", name]
     options = ["--trials", str(trials), "--epochs", str(given.epochs), "--runs", str(given.runs)]

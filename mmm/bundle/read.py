@@ -62,9 +62,7 @@ class Bundle(Head):
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Several bundles over the same classes and encoders; their answer is the mean of their
-    probabilities.
-    """
+    """Several bundles over the same classes; their answer is the mean of their probabilities."""
 
     path: Path
     name: str

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmm.bundle.read import Bundle, BundleError, files_in, load_bundle
 from mmm.bundle.records import EnsembleHead, Head, Provenance
-from mmm.features.recipe import recipe_hash, without_context
+from mmm.features.recipe import recipe_hash
 from mmm.files import new_directory, sha256_of_file, write_bytes, write_json
 from mmm.training.run import Run
 from mmm.training.tensor_file import tensor_bytes
@@ -87,15 +87,15 @@ def write_ensemble(
 ) -> None:
     """Make an ensemble of a folder with bundles in its subfolders `members`.
 
-    Raises BundleError where they do not answer the same question: other classes, encoders or
-    counting of labels.
+    Raises BundleError where they do not answer the same question: other classes or counting of
+    labels.
     """
     bundles = [load_bundle(folder / member) for member in members]
     for bundle in bundles[1:]:
         if _question(bundle) != _question(bundles[0]):
             raise BundleError(
                 f"{bundle.name} and {bundles[0].name} cannot be one ensemble: they differ in"
-                " classes, encoders or label policy (published or not)"
+                " classes or label policy (published or not)"
             )
     head = EnsembleHead(name, bundles[0].labels, members)
     write_json(folder / "config.json", head.as_json())
@@ -104,9 +104,7 @@ def write_ensemble(
 
 
 def _question(bundle: Bundle) -> tuple[object, ...]:
-    audio = {name: value for name, value in bundle.audio_recipe.items() if name != "feature"}
-    text = without_context(bundle.text_recipe)
-    return bundle.labels, audio, text, bundle.config.label_policy == "published"
+    return bundle.labels, bundle.config.label_policy == "published"
 
 
 def write_provenance(folder: Path, provenance: Provenance) -> None:

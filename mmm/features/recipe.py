@@ -48,16 +48,6 @@ def tokens_read(context: int) -> int:
     return _PUBLISHED_TOKENS if context <= CONTEXTS[-1] else _MOST_TOKENS
 
 
-def without_context(recipe: Recipe) -> Recipe:
-    """Which text encoder it is, whatever it is given to read."""
-    found: Recipe = {**recipe}
-    found.pop("context", None)
-    found.pop("speakers", None)
-    if found["encoder"] != "char-ngram":
-        found.pop("max_tokens", None)  # follows from the context
-    return found
-
-
 def recipe_hash(recipe: Recipe) -> str:
     """Name of the folder that a recipe's features live in (16 hex digits)."""
     return sha256_of_json(recipe)[:16]

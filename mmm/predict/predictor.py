@@ -14,6 +14,7 @@ from mmm.audio.speech import decode_speech, read_speech
 from mmm.bundle.read import Bundle, Ensemble
 from mmm.encoders import Floats, SpeechEncoder, TextEncoder
 from mmm.encoders.make import speech_encoder_of, text_encoder_of
+from mmm.features.recipe import identity_of, recipe_hash
 from mmm.features.store import Encoded, encoded
 from mmm.manifest import with_speaker
 from mmm.training.batches import Batch, without_input
@@ -26,7 +27,7 @@ _REMEMBERED_CLIPS = 256  # in one call of predict_many, where earlier turns come
 
 @dataclass(frozen=True, eq=False)
 class Speech:
-    """One utterance's speech, encoded: each audio feature as a feature store would hold it."""
+    """One utterance's speech, encoded: for each recipe's hash what a feature store would hold."""
 
     features: dict[str, Encoded]
 
@@ -59,10 +60,16 @@ class Predictor:
         text_encoder: Path | None = None,
     ) -> None:
         self.bundle = bundle
-        first = bundle.members[0]  # the members of an ensemble share their encoders
-        self.speech: SpeechEncoder = speech_encoder_of(first.audio_recipe, audio_encoder)
-        self.text: TextEncoder = text_encoder_of(first.text_recipe, text_encoder)
-        self._features = sorted({member.audio_recipe["feature"] for member in bundle.members})
+        # Members of an ensemble that have encoders in common share them.
+        self._heard = [member.audio_recipe for member in bundle.members]
+        self._speech: dict[str, SpeechEncoder] = {}
+        self._text: dict[str, TextEncoder] = {}
+        for recipe in self._heard:
+            if (identity := identity_of(recipe)) not in self._speech:
+                self._speech[identity] = speech_encoder_of(recipe, audio_encoder)
+        for member in bundle.members:
+            if (identity := identity_of(member.text_recipe)) not in self._text:
+                self._text[identity] = text_encoder_of(member.text_recipe, text_encoder)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -81,9 +88,12 @@ class Predictor:
     @property
     def is_light(self) -> bool:
         """Whether both encoders are the built-in ones, which one thread runs in milliseconds."""
-        first = self.bundle.members[0]
-        encoders = first.audio_recipe["encoder"], first.text_recipe["encoder"]
-        return encoders == ("fbank", "char-ngram")
+        used = {
+            recipe["encoder"]
+            for member in self.bundle.members
+            for recipe in (member.audio_recipe, member.text_recipe)
+        }
+        return used <= {"fbank", "char-ngram"}
 
     def hear(self, audio: Audio) -> Speech:
         """Encode speech, to use it for several predictions. Raises FileNotFoundError or
@@ -94,13 +104,17 @@ class Predictor:
         if isinstance(audio, bytes):
             audio = decode_speech(audio, "the speech")
         wave = read_speech(audio) if isinstance(audio, Path) else audio
-        found = self.speech.encode(wave, self._features)
-        return Speech(
-            {
-                name: encoded(frames, "audio", self.speech.frames_per_mean(name))
-                for name, frames in found.items()
+        features: dict[str, Encoded] = {}
+        for identity, encoder in self._speech.items():
+            wanted = {
+                recipe["feature"]: recipe_hash(recipe)
+                for recipe in self._heard
+                if identity_of(recipe) == identity
             }
-        )
+            for name, frames in encoder.encode(wave, list(wanted)).items():
+                kept = encoded(frames, "audio", encoder.frames_per_mean(name))
+                features[wanted[name]] = kept
+        return Speech(features)
 
     def predict(
         self,
@@ -188,9 +202,9 @@ class Predictor:
         self, member: Bundle, utterances: Sequence[Utterance], hear: Callable[[Audio], Speech]
     ) -> Batch:
         config, dims, recipe = member.config, member.dims, member.audio_recipe
-        feature = recipe["feature"]
+        feature = recipe_hash(recipe)
         pooling = config.pooling or "mean", config.layer_mix or "one"
-        reader = self.text.for_context(config.context)
+        reader = self._text[identity_of(member.text_recipe)].for_context(config.context)
         with_speakers = member.text_recipe.get("speakers", False)
         speech: list[npt.NDArray[np.float16]] = []
         speech_masks: list[npt.NDArray[np.bool_]] = []

@@ -4,7 +4,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
+import mmm
 from mmm.bundle.evaluate import evaluate_bundle
 from mmm.bundle.read import load_bundle
 from mmm.features.named import encoders_in
@@ -103,7 +105,9 @@ def test_it_goes_on_and_is_exported_after_encoders_were_renamed_and_added(
         out = tmp_path / "exported"
         call_inside("search", "export", "choice", "--runs", runs, "--trial", 1, "-o", out)
         bundle, manifest = load_bundle(out), read_manifest(several.manifest.path)
-        found = evaluate_bundle(bundle, manifest, features, manifest.rows("dev"), _cpu())
+        found = evaluate_bundle(
+            bundle, manifest, features, manifest.rows("dev"), torch.device("cpu")
+        )
         best = history.trials[1].best(METRIC)
         assert best is not None
         assert found[METRIC] == pytest.approx(best[1])
@@ -112,10 +116,22 @@ def test_it_goes_on_and_is_exported_after_encoders_were_renamed_and_added(
         call_inside("mmm", "features", features, "--remove", "third")
 
 
-def _cpu():  # type: ignore[no-untyped-def]
-    import torch
-
-    return torch.device("cpu")
+def test_the_best_trials_are_one_ensemble_whatever_their_encoders(
+    swept: Path, several: Corpus, tmp_path: Path
+) -> None:
+    out = tmp_path / "ensemble"
+    words = ["export", "choice", "--runs", swept, "--top", 4, "--ensemble", "-o", out]
+    call_inside("search", *words)
+    whole = mmm.load(out)
+    members = [mmm.load(path) for path in sorted((out / "members").iterdir())]
+    rates = {member.bundle.members[0].audio_recipe["frame_rate_hz"] for member in members}
+    assert rates == {10, 20}
+    said = several.manifest.utterances[7]
+    question = several.manifest.audio_path(said), said.text
+    answers = [member.predict(*question) for member in members]
+    for name, share in whole.predict(*question).items():
+        mean = sum(answer[name] for answer in answers) / len(answers)
+        assert share == pytest.approx(mean, abs=1e-6)
 
 
 def test_encoders_are_set_against_systems_with_empty_cells_said(swept: Path) -> None:
