@@ -23,6 +23,8 @@ import torch
 import typer
 
 from tests.conftest import write_corpus, write_wav
+from tests.mmm.encoders.test_speech_families import save_whisper
+from tests.mmm.encoders.test_text_families import save_bert
 
 _ROOT = Path(__file__).parent.parent
 _README = _ROOT / "README.md"
@@ -41,6 +43,8 @@ _SMALLER = (
     (r"--epochs \d+", "--epochs 2"),
     (r"^(mmm-search resume .*--trials) \d+", r"\1 4 --serial"),
     (r"^(mmm-search (?:run|plan) .*--trials) \d+", r"\1 3"),
+    (r"openai/whisper-base --layers 2,4,6", "tiny-whisper --layers 1,3"),
+    (r"sentence-transformers/all-MiniLM-L6-v2", "tiny-bert"),
     (r"--frame-rate 6.25 --num-mels 40 --text-width 128 --max-tokens 48", _SMALL_ENCODERS),
     (r"^(mmm encode manifest.csv --features features)$", rf"\1 {_SMALL_ENCODERS}"),
 )
@@ -167,6 +171,8 @@ def _fill(folder: Path, empty_store: Path) -> None:
     shutil.move(write_corpus(folder).path, folder / "your.csv")
     (folder / "runs").mkdir()
     shutil.copy(empty_store, folder / "runs")
+    save_whisper(folder / "tiny-whisper")
+    save_bert(folder / "tiny-bert", 64)
     write_wav(folder / "x.wav", 1.0, 300.0, 1)
     write_wav(folder / "recordings" / "x.wav", 0.5, 400.0, 2)
     (folder / "recordings" / "x.txt").write_text("Fine.\n")
