@@ -21,10 +21,11 @@ import click
 import pytest
 import torch
 import typer
+from transformers import BertConfig, BertModel
 
 from tests.conftest import write_corpus, write_wav
 from tests.mmm.encoders.test_speech_families import save_whisper
-from tests.mmm.encoders.test_text_families import save_bert
+from tests.mmm.encoders.test_text_families import SIZE, WORDS, bert_tokenizer
 
 _ROOT = Path(__file__).parent.parent
 _README = _ROOT / "README.md"
@@ -172,7 +173,11 @@ def _fill(folder: Path, empty_store: Path) -> None:
     (folder / "runs").mkdir()
     shutil.copy(empty_store, folder / "runs")
     save_whisper(folder / "tiny-whisper")
-    save_bert(folder / "tiny-bert", 64)
+    config = BertConfig(
+        vocab_size=len(WORDS), max_position_embeddings=64, **{**SIZE, "hidden_size": 16}
+    )
+    BertModel(config).save_pretrained(folder / "tiny-bert")
+    bert_tokenizer(folder / "tiny-bert", WORDS)
     write_wav(folder / "x.wav", 1.0, 300.0, 1)
     write_wav(folder / "recordings" / "x.wav", 0.5, 400.0, 2)
     (folder / "recordings" / "x.txt").write_text("Fine.\n")
