@@ -1,7 +1,7 @@
 """Encoders and layers searched in one sweep, against one sweep for each with the same compute in
 all.
 
-    python -m benchmarks.encoders_in_one_sweep manifest.csv --features DIR --compute 20m
+    python -m benchmarks.encoders_in_one_sweep manifest.csv --features DIR --compute 6m
 
 The features folder holds several speech encoders (`mmm features DIR`). The one sweep may train for
 `--compute` seconds, summed over workers, for `--trials` trials at most; then each of the n speech
@@ -20,17 +20,22 @@ from pathlib import Path
 
 from mmm.features.named import encoders_in
 from mmm.features.names import NAMES
+from mmm.features.recipe import LAYERS
 from search.ledger.durations import parse_duration
 from search.ledger.events import read_history
 
 
 def with_one(features: Path, speech: str, place: Path) -> Path:
-    """A folder with this speech encoder and all text encoders, without copying."""
+    """A folder with this speech encoder, its own layer alone, and all text encoders, without
+    copying.
+    """
     place.mkdir()
     shutil.copy(features / NAMES, place / NAMES)
     for encoder in encoders_in(features):
         if encoder.kind == "text" or encoder.name == speech:
-            for store in encoder.stores:
+            for store, recipe in encoder.stores.items():
+                if recipe.get("feature") == LAYERS:
+                    continue
                 shutil.copytree(store, place / store.name, copy_function=os.link)
     return place
 
@@ -51,7 +56,7 @@ def main() -> None:
     parser.add_argument("--features", type=Path, required=True)
     parser.add_argument("--compute", type=parse_duration, required=True, help="such as 20m")
     parser.add_argument("--trials", type=int, default=140, help="at most, of all sweeps of a side")
-    parser.add_argument("--space", default="full")
+    parser.add_argument("--space", default="benchmarks/pooled_space.py:suggest")
     parser.add_argument("--epochs", type=int, default=27)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--runs", type=Path, default=Path("runs"))
