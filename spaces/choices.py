@@ -29,6 +29,12 @@ def suggest_audio_feature(trial: Trial, there: There, chosen: Settings) -> str:
     return features[0]
 
 
+def is_layered(there: There, chosen: Settings) -> bool:
+    """Whether the layers of the speech encoder that was chosen can be mixed."""
+    speech = chosen.get("speech") or next(iter(there.speech), None)
+    return speech in there.layered
+
+
 def suggest_context(trial: Trial, there: There, most: int = _FEW) -> int:
     """1 to `most`, or where longer ones were encoded one of those that are there."""
     if there.contexts and max(there.contexts) > _FEW:

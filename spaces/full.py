@@ -7,6 +7,7 @@ mmm-search run full manifest.csv --features features --name full --trials 100 --
 from optuna import Trial
 
 from spaces.choices import (
+    is_layered,
     on_each,
     suggest_audio_feature,
     suggest_context,
@@ -66,7 +67,7 @@ def known_good(there: There) -> tuple[Settings, ...]:
             point["audio_feature"] = "hidden_state"
         if point["architecture"] in _POOLED:
             point["pooling"] = "mean"
-            if speech in there.layered:
+            if is_layered(there, point):
                 point["layer_mix"] = "one"
     return tuple(points)
 
@@ -111,7 +112,7 @@ def suggest(trial: Trial, there: There = ANY) -> Settings:
         settings["width"] = trial.suggest_categorical("width", [64, 128, 256])
     if architecture in _POOLED:
         settings["pooling"] = trial.suggest_categorical("pooling", ["mean", "mean_std"])
-        if settings.get("speech") in there.layered and settings["audio_feature"] == "hidden_state":
+        if is_layered(there, settings) and settings["audio_feature"] == "hidden_state":
             settings["layer_mix"] = trial.suggest_categorical(
                 "layer_mix", ["one", "mean", "learned"]
             )

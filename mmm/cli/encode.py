@@ -128,7 +128,8 @@ def encode_manifest(
                 batch_s=one.options.batch_s,
                 run=runner_of(pinned(one.options, speech_encoder, "speech"), "speech"),
             )
-            more_files, more_s, more_took_s = _show(bar, steps)
+            of = one.label if len(speech) > 1 else ""
+            more_files, more_s, more_took_s = _show(bar, steps, of)
             files += more_files
             encoded_s, took_s = encoded_s + more_s, took_s + more_took_s
         for one, text_encoder in text:
@@ -141,7 +142,7 @@ def encode_manifest(
                 batch_tokens=one.options.batch_tokens,
                 run=runner_of(pinned(one.options, text_encoder, "text"), "text"),
             )
-            _show(bar, text_steps)
+            _show(bar, text_steps, one.label if len(text) > 1 else "")
     names = dict.fromkeys(record_name(features, recipe, name) for _, recipe, name in named)
     if files:
         console.say(describe_conversions(files))
@@ -164,14 +165,19 @@ def _bar() -> Progress:
     )
 
 
-def _show(bar: Progress, steps: Iterator["Step"]) -> tuple[list["SoundInfo"], float, float]:
-    """Draw steps; files and seconds of speech that were encoded, and seconds that it took."""
+def _show(
+    bar: Progress, steps: Iterator["Step"], of: str
+) -> tuple[list["SoundInfo"], float, float]:
+    """Draw steps, `of` one of several encoders; files and seconds of speech that were encoded, and
+    seconds that it took.
+    """
     tasks = {}
     files: list[SoundInfo] = []
     started, encoded_s = time.perf_counter(), 0.0
     for step in steps:
         if step.task not in tasks:
-            tasks[step.task] = bar.add_task(step.task, total=None, count="", speed="")
+            name = f"{of}: {step.task}" if of else step.task
+            tasks[step.task] = bar.add_task(name, total=None, count="", speed="")
             started = started if step.seconds_total == 0 else time.perf_counter()
         encoded_s = max(encoded_s, step.seconds)
         files.extend(step.files)

@@ -1,6 +1,7 @@
 """What an encoding may be asked for, checked once for the command line and the cluster."""
 
 import dataclasses
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -228,6 +229,12 @@ class Encoding:
     options: EncodeOptions
     name: str | None = None
 
+    @property
+    def label(self) -> str:
+        """For people, where several encoders run one after another."""
+        named = self.options.audio_encoder if self.kind == "speech" else self.options.text_encoder
+        return self.name or str(named).rstrip("/").rpartition("/")[2]
+
     def speech_features(self, encoder: SpeechEncoder) -> list[str]:
         """What to keep of a speech encoder that has read its configuration."""
         if self.options.layers is not None:
@@ -271,14 +278,22 @@ def encodings(asked: EncodeOptions, features: Path, only: Modality | None = None
                 " other, with --speech-only and --text-only"
             )
     found: list[Encoding] = []
+    is_named = False
     there = encoders_in(features) if features.is_dir() else []
     for kind in kinds:
         own = [one for one in there if one.kind == {"speech": "audio"}.get(kind, kind)]
         if asked.says(kind) or not own:
             name = asked.name if asked.says(kind) or kinds == [kind] else None
             found.append(Encoding(kind, _completed(asked, features), name))
+            is_named = is_named or name is not None
         else:
             found += _again(own, kind, asked)
+    if asked.name is not None and not is_named:
+        raise ValueError(
+            f"--name {asked.name!r} without an encoder's options would rename what is there; to do"
+            f" so: {shlex.join(['mmm', 'features', str(features), '--rename'])}"
+            f" NAME={asked.name}"
+        )
     return found
 
 
@@ -336,7 +351,7 @@ def _again(own: Sequence[NamedEncoder], kind: Modality, asked: EncodeOptions) ->
                 options = dataclasses.replace(options, layer=None, layers=layers)
                 found.append(Encoding(kind, options))
             continue
-        found.append(Encoding(kind, _as_recorded(one, asked), asked.name or one.name))
+        found.append(Encoding(kind, _as_recorded(one, asked), one.name))
     return found
 
 

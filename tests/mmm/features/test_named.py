@@ -161,6 +161,12 @@ def test_a_name_is_refused_where_two_encoders_would_have_it(
     )
 
 
+def test_a_name_without_an_encoder_renames_nothing(corpus: Corpus, several: Corpus) -> None:
+    said = encode(corpus, several.features_dir, "--name", "x", "--text-only", status=2)
+    assert f"mmm features {several.features_dir} --rename NAME=x" in said
+    assert names(several.features_dir) == ["fbank", "fbank-20hz", "char-ngram", "few"]
+
+
 def test_damaged_names_are_refused_with_the_command_that_repairs_them(several: Corpus) -> None:
     (several.features_dir / NAMES).write_text('{"a": 1}')
     with pytest.raises(ValueError, match=r"names\.json: damaged") as error:
