@@ -87,7 +87,10 @@ def encode_options(
         words += ["--device", "cuda"] if precisions[0] == "fp16" else []
     held = {recipe["feature"] for recipe in audio if "feature" in recipe} - {LAYERS}
     kept = set(audio_features) or (held if speech else set())
-    if kept and kept != set(AUDIO_FEATURES):
+    if LAYERS in kept:  # each of them is an encoder of its own then, with its frames
+        place = words.index("--layer") if "--layer" in words else len(words)
+        words[place : place + 2] = ["--layers", "all"]
+    elif kept and kept != set(AUDIO_FEATURES):
         words += ["--audio-feature", ",".join(name for name in AUDIO_FEATURES if name in kept)]
     held_contexts = {recipe["context"] for recipe in text if "context" in recipe}
     wanted = set(contexts) or (held_contexts if written else set())

@@ -139,6 +139,8 @@ def find_store(
     encoders = encoders_in(features, manifest)
     recipes = [recipe for one in encoders for recipe in one.stores.values()]
     wanted = f"feature={feature}" if kind == "audio" else f"context={context}"
+    if feature == LAYERS:
+        wanted = "layer_mix (pooled vectors of several layers)"
     if not any(one.kind == kind for one in encoders):
         command = encode_command(manifest, features, recipes)
         raise FileNotFoundError(

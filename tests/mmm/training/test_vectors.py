@@ -28,6 +28,7 @@ from mmm.training.features import load_features
 from mmm.training.fit import fit, fit_pack
 from mmm.training.run import Run, begin
 from tests.conftest import CONTEXTS, Corpus, small_config, small_text_encoder
+from tests.encode_parts import run_printed
 from tests.mmm.encoders.test_speech_families import save_whisper
 
 LINEAR = make_config({"architecture": "linear"})
@@ -136,6 +137,23 @@ def test_a_prediction_from_the_bundle_is_what_evaluation_gives(
     with torch.inference_mode():
         logits = bundle.model(batch.speech, batch.speech_mask, batch.text, batch.text_mask)
     np.testing.assert_allclose(list(answer.values()), logits.softmax(dim=-1)[0], atol=2e-3)
+
+
+def test_layers_that_were_not_encoded_are_added_by_the_printed_command(
+    layered: Corpus, tmp_path: Path
+) -> None:
+    model = layered.features_dir.parent / "tiny-whisper"
+    alone = make_speech_encoder(str(model), layer="3", frame_rate=12.5)
+    list(encode_speech(layered.manifest, tmp_path, alone, ["hidden_state"]))
+    list(encode_text(layered.manifest, tmp_path, small_text_encoder(), [1]))
+    key = replace(LINEAR, layer_mix="mean").features_key
+    with pytest.raises(FileNotFoundError, match="no audio features for layer_mix") as error:
+        load_features(layered.manifest, tmp_path, *key)
+    assert "--layer 3" not in str(error.value)
+    run_printed(str(error.value))
+    names = [one.name for one in encoders_in(tmp_path) if one.kind == "audio"]
+    assert names == ["tiny-whisper-l1", "tiny-whisper-l2", "tiny-whisper-l3"]
+    load_features(layered.manifest, tmp_path, *key._replace(speech="tiny-whisper-l3"))
 
 
 def test_learned_weights_are_a_softmax_over_the_layers() -> None:
