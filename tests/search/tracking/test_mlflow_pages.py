@@ -12,7 +12,7 @@ import optuna
 import pytest
 
 from benchmarks.mlflow_server import Server
-from mmm.models import ARCHITECTURES
+from mmm.models import PUBLISHED
 from search.engine.controller import Controller
 from search.ledger.events import create_sweep
 from search.tracking.delivery import Delivery, sync
@@ -37,7 +37,7 @@ pytestmark = [
 
 def suggest(trial: optuna.Trial) -> dict[str, Any]:
     """One trial of each architecture."""
-    architecture = list(ARCHITECTURES)[trial.number % len(ARCHITECTURES)]
+    architecture = list(PUBLISHED)[trial.number % len(PUBLISHED)]
     size = {"heads": 4} if architecture == "cross_attention" else {"width": 8}
     lr = trial.suggest_float("lr", 1e-3, 3e-2, log=True)
     return {
@@ -103,7 +103,7 @@ def test_the_comparison_sets_the_best_trial_of_each_architecture_side_by_side(sh
     pictures.open_comparison(shown.page, shown.delivery, shown.server.uri)
     text = shown.page.inner_text("body")
     assert "Comparing 4 Runs from 1 Experiment" in text
-    for architecture in ARCHITECTURES:
+    for architecture in PUBLISHED:
         assert architecture in text
 
 
