@@ -1,15 +1,12 @@
 """How many trials of one shape a worker trains as one batched model (mmm/training/pack.py)."""
 
-import math
-
 from mmm.training.config import Params, ParamValue
 from search.ledger.spec import SweepSpec
 
 _LARGEST = 16
 _SHARE = 0.5  # of the trials still to come to a worker, at most
-# Of a sweep's trials that packs may give to one shape, and where it chooses among encoders as many
-# times fewer. Without a limit 56 of 60 trials had one shape, for a pack is filled up again whenever
-# a trial leaves it (docs/LOG.md, 2026-11-26).
+# Of a sweep's trials that packs may give to one shape. Without a limit 56 of 60 trials had one
+# shape, for a pack is filled up again whenever a trial leaves it (docs/LOG.md, 2026-11-26).
 _SHARE_OF_SHAPE = 0.125
 _Key = tuple[ParamValue, ParamValue, ParamValue]
 
@@ -51,10 +48,9 @@ class PackSizes:
         """Whether a companion may be suggested for trials of a shape that the sweep has had so many
         of; where N was asked for, always.
         """
-        encoders = self.spec.speech_encoders, self.spec.text_encoders
-        choices = math.prod(max(1, len(one or ())) for one in encoders)
-        limit = max(2, _SHARE_OF_SHAPE * self.spec.trials / choices)
-        return self.spec.packs is not None or num_of_shape < limit
+        return self.spec.packs is not None or num_of_shape < max(
+            2, _SHARE_OF_SHAPE * self.spec.trials
+        )
 
     def to_measure(self, settings: Params, num_left: int) -> int:
         """The largest pack that the worker which trains this is to try; 1 where nothing is to be
