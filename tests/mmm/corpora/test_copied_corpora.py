@@ -112,7 +112,8 @@ def test_a_file_that_changed_since_it_was_seen_is_refused_and_the_others_stay_kn
         ValueError, match=rf"{wavs[7]}: is not the file that was encoded \(another content\)"
     ):
         own.features()
-    assert clips._hash.cache_info().misses == 2
+    # The second one is read beside the first, which may be refused before.
+    assert clips._hash.cache_info().misses in (1, 2)
 
 
 @pytest.mark.parametrize(
