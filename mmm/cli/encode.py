@@ -12,7 +12,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mmm.cli.options import options_of
 from mmm.console import console, progress_of
-from mmm.encoders.options import EncodeOptions, Modality, encodings, pinned
+from mmm.encoders.encodings import encodings
+from mmm.encoders.options import EncodeOptions, Modality, pinned
 from mmm.encoders.right_kind import open_encoders
 from mmm.features.recipe import identity_of
 from mmm.files import write_text

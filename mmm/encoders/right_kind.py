@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmm.encoders import SpeechEncoder, TextEncoder
-from mmm.encoders.options import SAYS, EncodeOptions, Encoding, Modality
+from mmm.encoders.encodings import Encoding
+from mmm.encoders.options import SAYS, EncodeOptions, Modality
 from mmm.encoders.pretrained import WrongEncoder
 
 Opened = tuple[list[tuple[Encoding, SpeechEncoder]], list[tuple[Encoding, TextEncoder]]]

@@ -11,7 +11,7 @@ frames keep their time.
 import math
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -259,7 +259,7 @@ def _checked_layer(layer: str) -> str:
     return found
 
 
-def _part(state: dict[str, Any], prefix: str, suffix: str) -> dict[str, Any]:
+def _part(state: Mapping[str, Any], prefix: str, suffix: str) -> Mapping[str, Any]:
     """The weights of one module, named as it names them."""
     return {
         name.removeprefix(prefix).removesuffix(suffix) + ("_l0" if suffix else ""): weights

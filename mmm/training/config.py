@@ -294,9 +294,9 @@ def new_params(architecture: str) -> dict[str, ParamValue]:
 
 def recorded_defaults(architecture: str) -> dict[str, ParamValue]:
     """What complete settings of an earlier version mean by what they leave out."""
-    usual: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
+    usual = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
     own = {name: default for name, (default, owners) in _ONLY.items() if architecture in owners}
-    return {**usual, **own}
+    return cast(dict[str, ParamValue], usual) | own
 
 
 def make_config(params: Params) -> TrainConfig:

@@ -27,10 +27,11 @@ from transformers import (
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from mmm.encoders import Running
+from mmm.encoders.encodings import Encoding, kept_frame_rate
 from mmm.encoders.extract import encode_speech
 from mmm.encoders.huggingface_speech import HuggingFaceSpeech
 from mmm.encoders.make import make_speech_encoder, speech_encoder_of
-from mmm.encoders.options import EncodeOptions, Encoding, kept_frame_rate
+from mmm.encoders.options import EncodeOptions
 from mmm.encoders.windows import Convolutions, windows
 from mmm.features.named import find_store
 from mmm.features.store import list_recipes

@@ -17,8 +17,8 @@ import mmm
 from benchmarks.voice_reference import some, waves_by_formula
 from mmm.bundle.write import save_run_bundle
 from mmm.cli.app import app
+from mmm.encoders.encodings import kept_frame_rate
 from mmm.encoders.make import make_speech_encoder, speech_encoder_of
-from mmm.encoders.options import kept_frame_rate
 from mmm.encoders.voice import Voice
 from mmm.features.named import find_store
 from mmm.features.recipe import recipe_hash
