@@ -118,8 +118,9 @@ def _check(asked: EncodeOptions, only: Modality | None) -> None:
         )
     other: Modality = "text" if only == "speech" else "speech"
     if only is not None and asked.says(other):
-        said = [f"--{name.replace('_', '-')}" for name in SAYS[other] if getattr(asked, name)]
-        raise ValueError(f"--{only}-only with {said[0]}, which is of the {other}")
+        said = next(name for name in SAYS[other] if getattr(asked, name) is not None)
+        option = f"--{said.replace('_', '-')}"
+        raise ValueError(f"--{only}-only with {option}, which is of the {other}")
     for fault in option_faults(asked):
         raise ValueError(fault)
 
@@ -143,11 +144,12 @@ def _again(own: Sequence[NamedEncoder], kind: Modality, asked: EncodeOptions) ->
     found: list[Encoding] = []
     done: set[Path] = set()
     for one in own:
-        if one.layers is not None and asked.features is None:
+        layers = "" if one.layers is None else one.stores[one.layers]["layer"]
+        is_one_of_them = one.recipe.get("layer") in layers.split(",")
+        if one.layers is not None and is_one_of_them and asked.features is None:
             if one.layers not in done:
                 done.add(one.layers)
                 options = _as_recorded(one, asked)
-                layers = one.stores[one.layers]["layer"]
                 options = dataclasses.replace(options, layer=None, layers=layers)
                 found.append(Encoding(kind, options))
             continue
@@ -214,7 +216,8 @@ def kept_frame_rate(features: Path, audio_encoder: str, asked: float | None) -> 
     if features.is_dir():
         for recipe in list_recipes(features).values():
             is_its = recipe["kind"] == "audio" and recipe["encoder"] == name
-            if is_its and recipe.get("layer") != "projection":  # whose windows have no rate
+            # Windows of the projection and pooled vectors have no rate.
+            if is_its and recipe.get("layer") != "projection" and recipe["feature"] != LAYERS:
                 rate: float | None = recipe.get("frame_rate_hz")
                 return rate
     return None if audio_encoder == "published" else _FRAME_RATE

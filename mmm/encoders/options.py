@@ -155,8 +155,8 @@ class EncodeOptions:
         return make_speech_encoder(
             self.audio_encoder or BUILT_IN["speech"],
             frame_rate=self.frame_rate,
-            num_mels=self.num_mels or _NUM_MELS,
-            layer=self.layer or "last",
+            num_mels=_NUM_MELS if self.num_mels is None else self.num_mels,
+            layer="last" if self.layer is None else self.layer,
             layers=self.layers,
             revision=self.audio_revision,
             running=self._running,
@@ -166,8 +166,8 @@ class EncodeOptions:
     def make_text(self) -> TextEncoder:
         return make_text_encoder(
             self.text_encoder or BUILT_IN["text"],
-            width=self.text_width or _TEXT_WIDTH,
-            max_tokens=self.max_tokens or _MAX_TOKENS,
+            width=_TEXT_WIDTH if self.text_width is None else self.text_width,
+            max_tokens=_MAX_TOKENS if self.max_tokens is None else self.max_tokens,
             revision=self.text_revision,
             pooling=self.text_pooling or "auto",
             running=self._running,

@@ -161,6 +161,22 @@ def test_a_name_is_refused_where_two_encoders_would_have_it(
     )
 
 
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        (("--num-mels", 0), "--num-mels 0 is out of range"),
+        (("--text-width", 0), "--text-width 0 is out of range"),
+        (("--max-tokens", 0), "--max-tokens 0 is out of range"),
+        (("--text-only", "--frame-rate", 0), "--text-only with --frame-rate"),
+    ],
+)
+def test_a_zero_is_said_too(
+    corpus: Corpus, tmp_path: Path, options: tuple[object, ...], fault: str
+) -> None:
+    assert fault in encode(corpus, tmp_path / "features", *options, status=2)
+    assert not (tmp_path / "features").exists()
+
+
 def test_a_name_without_an_encoder_renames_nothing(corpus: Corpus, several: Corpus) -> None:
     said = encode(corpus, several.features_dir, "--name", "x", "--text-only", status=2)
     assert f"mmm features {several.features_dir} --rename NAME=x" in said

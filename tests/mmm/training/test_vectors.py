@@ -19,6 +19,7 @@ from mmm.encoders.extract import encode_speech, encode_text
 from mmm.encoders.make import make_speech_encoder
 from mmm.features.named import encoders_in
 from mmm.features.recipe import LAYERS
+from mmm.features.store import open_store
 from mmm.models.attentive_pooling import AttentivePooling
 from mmm.models.layer_mix import LayerMix
 from mmm.models.scaled import Scaled
@@ -30,6 +31,7 @@ from mmm.training.run import Run, begin
 from tests.conftest import CONTEXTS, Corpus, small_config, small_text_encoder
 from tests.encode_parts import run_printed
 from tests.mmm.encoders.test_speech_families import save_whisper
+from tests.sweep_parts import call_inside
 
 LINEAR = make_config({"architecture": "linear"})
 POOLED = ["vanilla_concat", "three_way_concat", "gated_fusion", "late_fusion", "linear"]
@@ -137,6 +139,31 @@ def test_a_prediction_from_the_bundle_is_what_evaluation_gives(
     with torch.inference_mode():
         logits = bundle.model(batch.speech, batch.speech_mask, batch.text, batch.text_mask)
     np.testing.assert_allclose(list(answer.values()), logits.softmax(dim=-1)[0], atol=2e-3)
+
+
+def test_beside_several_layers_another_one_is_kept_at_their_rate_and_encoded_again(
+    layered: Corpus, tmp_path: Path
+) -> None:
+    features, model = tmp_path / "features", layered.features_dir.parent / "tiny-whisper"
+    speech = ["encode", layered.manifest.path, "--features", features, "--audio-encoder", model]
+    call_inside("mmm", *speech, "--layers", "1,3", "--speech-only")
+    call_inside("mmm", *speech, "--speech-only")
+    encoders = encoders_in(features)
+    assert {one.recipe["frame_rate_hz"] for one in encoders} == {12.5}
+    lasts = [one for one in encoders if one.recipe["layer"] == "last"]
+    last = lasts[0].store(feature="hidden_state")
+    assert last is not None
+    kept = {
+        path.name: (path / "values.npy").read_bytes() for one in encoders for path in one.stores
+    }
+    lines = layered.manifest.path.read_text().splitlines()
+    longer = layered.manifest.path.with_name("longer.csv")
+    longer.write_text("\n".join([*lines, lines[1].replace("u00", "new").replace("s1d0", "x")]))
+    call_inside("mmm", "encode", longer, "--features", features, "--speech-only")
+    longer.unlink()
+    for path in (path for one in encoders_in(features) for path in one.stores):
+        assert len(open_store(path).keys) == 41
+        assert (path / "values.npy").read_bytes() == kept[path.name]  # the clip was there
 
 
 def test_layers_that_were_not_encoded_are_added_by_the_printed_command(
