@@ -44,6 +44,7 @@ class Utterance:
     valence: float | None = None  # mean of the raters, on the corpus' own scale
     arousal: float | None = None
     votes: tuple[tuple[str, ...], ...] = ()  # what each rater chose, in the raters' order
+    fold: int | None = None  # 1 to k, in which it is held out; None: in no fold, as all of test
 
     @property
     def shares(self) -> dict[str, float]:
@@ -75,6 +76,24 @@ class Manifest:
         """Indices of the utterances of `train` or `dev`."""
         assert split in ("train", "dev"), f"{split!r} is sealed; mmm.bundle.sealed_test reads it"
         return self._rows(split)
+
+    @property
+    def num_folds(self) -> int:
+        """Folds of cross-validation; 0 where the manifest has none."""
+        return max((one.fold or 0 for one in self.utterances), default=0)
+
+    def fold_rows(self, fold: int) -> tuple[list[int], list[int]]:
+        """Indices of the utterances to train on in fold `fold` of 1 to `num_folds`, and of those
+        held out.
+        """
+        assert 1 <= fold <= self.num_folds, fold
+        in_folds = [index for index, one in enumerate(self.utterances) if one.fold is not None]
+        held_out = [index for index in in_folds if self.utterances[index].fold == fold]
+        return [i for i in in_folds if self.utterances[i].fold != fold], held_out
+
+    def rows_in_folds(self) -> list[int]:
+        """Indices of all utterances that are in a fold."""
+        return [index for index, one in enumerate(self.utterances) if one.fold is not None]
 
     def sealed_test_rows(self) -> list[int]:
         """Indices of the test split, for `mmm test` alone, which writes down that it looked."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 # Columns that a manifest may have beside these and `split`; others are left alone.
 RATINGS = ("valence", "arousal", "votes")
+_FOLD = re.compile(r"[1-9][0-9]{0,3}")
 # But tab, newline; a carriage return is looked for on its own.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _TURN = re.compile(r"-?[0-9]{1,9}")
@@ -154,10 +155,16 @@ def read_manifest(path: Path | str, *, check_audio: bool = True) -> Manifest:
     first_line: dict[str, int] = {}
     turns: dict[tuple[str, int], int] = {}
     home: dict[str, tuple[str, int]] = {}  # dialogue -> its first row's session and line
-    parsed: list[tuple[list[str], int | None, tuple[str, ...], str, _Ratings]] = []
-    has_split = "split" in table.columns
+    parsed: list[tuple[list[str], int | None, tuple[str, ...], str, _Ratings, int | None]] = []
+    has_split, has_fold = "split" in table.columns, "fold" in table.columns
+    fold_home: dict[str, tuple[str, int]] = {}  # dialogue -> its first row's fold and line
     rated = [column for column in RATINGS if column in table.columns]
-    wanted = [*COLUMNS, *(["split"] if has_split else []), *rated]
+    wanted = [
+        *COLUMNS,
+        *(["split"] if has_split else []),
+        *(["fold"] if has_fold else []),
+        *rated,
+    ]
     exists: dict[str, bool] = {}
     folder, header = str(path.parent), f"the header's {len(table.columns)}"
     for line, row in zip(lines, table[wanted].itertuples(index=False, name=None), strict=True):
@@ -232,11 +239,25 @@ def read_manifest(path: Path | str, *, check_audio: bool = True) -> Manifest:
                     f"dialogue {dialogue_id!r} is in {what} {key!r} here and {there!r} on line"
                     f" {there_line}; a dialogue must not be divided"
                 )
+        fold_text = fields[8 + has_split] if has_fold else ""
+        if fold_text and not _FOLD.fullmatch(fold_text):
+            fault(f"fold {fold_text!r} is not a whole number from 1 on; leave it empty for none")
+            fold_text = ""
+        if fold_text and split == "test":
+            fault(f"fold {fold_text} of a row of test; test rows belong to no fold, leave it empty")
+        if has_fold and dialogue_id:
+            there, there_line = fold_home.setdefault(dialogue_id, (fold_text, line))
+            if there != fold_text:
+                fault(
+                    f"dialogue {dialogue_id!r} is in fold {fold_text or 'none'} here and"
+                    f" {there or 'none'} on line {there_line}; a dialogue must not be divided"
+                )
+        fold = int(fold_text) if fold_text else None
         ratings = _Ratings()
         if rated:
             values = dict(zip(wanted, fields, strict=True))
             ratings = _read_ratings({name: values[name] for name in rated}, fault)
-        parsed.append((fields, turn, emotions, split, ratings))
+        parsed.append((fields, turn, emotions, split, ratings, fold))
 
     by_session: dict[str, str] = {}
     if not has_split and not faults:
@@ -245,12 +266,20 @@ def read_manifest(path: Path | str, *, check_audio: bool = True) -> Manifest:
         except ValueError as error:
             faults.append((1, f"no split column, and {error}; add a split column (train/dev/test)"))
     if has_split and not faults:
-        used = {split for *_, split, _ in parsed}
+        used = {split for *_, split, _, _ in parsed}
         faults += [
             (1, f"the split column leaves {name} empty; every sweep needs train and dev")
             for name in ("train", "dev")
             if name not in used
         ]
+    if has_fold and not faults:
+        folds = {fold for *_, fold in parsed if fold is not None}
+        expected = set(range(1, max(folds, default=0) + 1))
+        if folds and (len(folds) < 2 or folds != expected):
+            named = ", ".join(map(str, sorted(folds)))
+            faults.append(
+                (1, f"the fold column has {named}; expected 1 to k without a gap, k at least 2")
+            )
     if faults:
         faults.sort(key=lambda one: one[0])
         raise ManifestError(path, [f"line {line}: {text}" for line, text in faults])
@@ -279,8 +308,9 @@ def read_manifest(path: Path | str, *, check_audio: bool = True) -> Manifest:
             valence=ratings.valence,
             arousal=ratings.arousal,
             votes=ratings.votes,
+            fold=fold,
         )
-        for index, (fields, turn, emotions, split, ratings) in enumerate(parsed)
+        for index, (fields, turn, emotions, split, ratings, fold) in enumerate(parsed)
     )
     present = {emotion for utterance in utterances for emotion in utterance.emotions}
     return Manifest(
