@@ -8,9 +8,8 @@ trials can fail before four folds.
 """
 
 import math
+import statistics
 from collections.abc import Mapping
-
-import numpy as np
 
 from search.engine.asha import Decision
 from search.ledger.history import Trial, best_mean
@@ -65,9 +64,10 @@ def _spread(trials: Mapping[int, Trial], leader: Trial, at_best: list[float], me
         whole = other.num_whole_folds(other.epoch)
         if other is leader or whole < 2 or other.state == "failed":
             continue
-        own = np.array(_scores(other, metric, whole)) - at_best[:whole]
-        squares += float(((own - own.mean()) ** 2).sum())
+        own = _scores(other, metric, whole)
+        differences = [score - best for score, best in zip(own, at_best, strict=False)]
+        squares += statistics.variance(differences) * (whole - 1)
         degrees += whole - 1
     if degrees == 0:
-        return float(np.std(at_best, ddof=1))
+        return statistics.stdev(at_best)
     return math.sqrt(squares / degrees)
