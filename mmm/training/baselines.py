@@ -46,12 +46,12 @@ def baselines(
     """Yield the majority class, then logistic regression on each speech encoder, on each text
     encoder, and on both, as `tuned` finds it.
     """
-    _, train_labels = labelled_rows(manifest, manifest.rows("train"), "expand")
-    _, dev_labels = labelled_rows(manifest, manifest.rows("dev"), "expand")
-    truth = dev_labels.argmax(dim=1).numpy()
-    majority = np.full_like(truth, int(train_labels.sum(dim=0).argmax()))
+    train = labelled_rows(manifest, manifest.rows("train"), "expand")
+    dev = labelled_rows(manifest, manifest.rows("dev"), "expand")
+    truth = dev.truth.numpy()
+    majority = np.full_like(truth, int(train.shares.sum(dim=0).argmax()))
     name = manifest.classes[int(majority[0])]
-    yield Baseline(f"always {name}", {}, classification_metrics(truth, majority, manifest.classes))
+    yield Baseline(f"always {name}", {}, classification_metrics(truth, majority, dev.names))
     tuning = _Tuning(manifest, features_dir, objective, {})
     for inputs in ("speech", "text"):
         best: dict[ParamValue, tuple[float, TrainConfig]] = {}
@@ -184,7 +184,7 @@ class _Tuning:
         loaded = load_features(self.manifest, self.features_dir, *config.features_key)
         run = begin(config, loaded)
         train_ND, dev_ND = inputs_of(run, run.train), inputs_of(run, run.dev)
-        truth, classes = run.dev.labels.argmax(dim=1).numpy(), self.manifest.classes
+        truth, classes = run.dev.truth.numpy(), run.dev.names
         solution: tuple[Tensor, Tensor] | None = None
         for class_weight, c in self._grid:
             config = dataclasses.replace(run.config, class_weight=class_weight, c=c)

@@ -347,10 +347,10 @@ def _finish(trials: Sequence[Trial], folder: Path, data: _Data, options: Options
         write_bytes(folder / "model.onnx", export_onnx(bundle))
     dialogues = [manifest.utterances[row].dialogue_id for row in rows.indices.tolist()]
     intervals = bootstrap_intervals(
-        rows.labels.argmax(dim=1).numpy(),
+        rows.truth.numpy(),
         probabilities.argmax(dim=1).numpy(),
         dialogues,
-        len(bundle.labels),
+        len(rows.names),
     )
     openings = [
         row for row in read_openings(data.features) if row["manifest_sha256"] == manifest.sha256
