@@ -78,14 +78,19 @@ def _print_next(manifest: Path) -> None:
 
 def _print_counts(out: Path) -> None:
     from mmm.corpora.csv_file import describe
+    from mmm.labels import notes_of_test
+    from mmm.manifest_csv import read_manifest
 
-    header, *rows = describe(out)
+    manifest = read_manifest(out, check_audio=False)
+    header, *rows = describe(manifest)
     table = Table(*header, title=str(out), title_justify="left")
     for column in table.columns[1:]:
         column.justify = "right"
     for row in rows:
         table.add_row(*row)
     console.print(table)
+    for note in (*manifest.notes, *notes_of_test(manifest)):
+        console.say(f"note: {note}")
 
 
 def kemdy20(
@@ -347,6 +352,8 @@ def corpus_report(
             console.say(
                 f"... and {len(rows) - _MOST_ROWS} more, all of them in the page: -o report.html"
             )
+    for note in found.notes:
+        console.say(f"note: {note}")
     for leak in found.leaks:
         console.print(f"leak: {leak}", style="red", highlight=False)
     if not found.leaks:

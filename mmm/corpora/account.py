@@ -11,7 +11,7 @@ import pandas as pd
 
 from mmm.audio.sound import AudioError, SoundInfo, sound_info
 from mmm.files import write_json, write_text
-from mmm.manifest import COLUMNS, EMOTIONS, ManifestError
+from mmm.manifest import COLUMNS, EMOTIONS
 from mmm.manifest_csv import read_manifest
 
 # What other corpora call the manifest's emotions.
@@ -125,9 +125,7 @@ def write_checked(out: Path, content: str, source: Path) -> None:
     trial = out.with_name(f".{out.name}.checking")
     try:
         write_text(trial, content)
-        read_manifest(trial)
-    except ManifestError as error:
-        raise ManifestError(source, error.faults) from None
+        read_manifest(trial, source=source)
     finally:
         trial.unlink(missing_ok=True)
     write_text(out, content)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from mmm.corpora.account import EMOTION_NAMES, write_checked
 from mmm.corpora.text_files import decode
-from mmm.manifest import COLUMNS, SPLITS, ManifestError, split_by_session
-from mmm.manifest_csv import read_manifest, read_table
+from mmm.manifest import COLUMNS, SPLITS, Manifest, ManifestError, split_by_session
+from mmm.manifest_csv import read_table
 
 # Names that other corpora's tables use.
 _COLUMN_NAMES = {
@@ -96,18 +96,23 @@ def prepare_csv(source: Path, out: Path) -> dict[str, int]:
     return {what: count for what, count in repaired.items() if count}
 
 
-def describe(path: Path) -> list[tuple[str, ...]]:
-    """Rows of a table for the terminal: classes by split, then sessions and speakers."""
-    manifest = read_manifest(path, check_audio=False)
-    columns: list[dict[str, object]] = []
+def describe(manifest: Manifest) -> list[tuple[str, ...]]:
+    """Rows of a table for the terminal: labels by split, then sessions and speakers."""
+    columns: list[list[object]] = []
+    names = manifest.classes_of(range(len(manifest.utterances)))
+    has_bare = any(not u.emotions for u in manifest.utterances)
     for split in SPLITS:
         if chosen := [u for u in manifest.utterances if u.split == split]:
-            classes = {name: sum(name in u.emotions for u in chosen) for name in manifest.classes}
+            bare = {"without a label": sum(not u.emotions for u in chosen)} if has_bare else {}
             counts = {
                 "utterances": len(chosen),
                 "dialogues": len({u.dialogue_id for u in chosen}),
                 "sessions": len({u.session for u in chosen}),
-                "speakers": len({u.speaker for u in chosen}),
+                "speakers": len({u.speaker for u in chosen if u.speaker}),
             }
-            columns.append({"": split, **classes, **counts})
-    return [(name, *(str(column[name]) for column in columns)) for name in columns[0]]
+            classes = [sum(name in u.emotions for u in chosen) for name in names]
+            columns.append([split, *classes, *bare.values(), *counts.values()])
+    titles = ["", *names, *bare, *counts]  # a label may be called as a count is
+    return [
+        (title, *(str(column[place]) for column in columns)) for place, title in enumerate(titles)
+    ]

@@ -71,12 +71,12 @@ def baselines(
 
 def _majority(manifest: Manifest, train: list[int], dev: list[int]) -> tuple[str, Metrics]:
     """The most frequent class of the training rows, and what answering it always scores."""
-    _, train_labels = labelled_rows(manifest, train, "expand")
-    _, dev_labels = labelled_rows(manifest, dev, "expand")
-    truth = dev_labels.argmax(dim=1).numpy()
-    majority = np.full_like(truth, int(train_labels.sum(dim=0).argmax()))
+    taught = labelled_rows(manifest, train, "expand")
+    asked = labelled_rows(manifest, dev, "expand")
+    truth = asked.truth.numpy()
+    majority = np.full_like(truth, int(taught.shares.sum(dim=0).argmax()))
     name = manifest.classes[int(majority[0])]
-    return name, classification_metrics(truth, majority, manifest.classes)
+    return name, classification_metrics(truth, majority, asked.names)
 
 
 def _as_baseline(
@@ -225,7 +225,7 @@ class _Tuning:
         loaded = load_features(self.manifest, self.features_dir, *config.features_key)
         run = begin(config, loaded, fold=self._fold)
         train_ND, dev_ND = inputs_of(run, run.train), inputs_of(run, run.dev)
-        truth, classes = run.dev.labels.argmax(dim=1).numpy(), self.manifest.classes
+        truth, classes = run.dev.truth.numpy(), run.dev.names
         solution: tuple[Tensor, Tensor] | None = None
         for class_weight, c in self._grid:
             config = dataclasses.replace(run.config, class_weight=class_weight, c=c)

@@ -384,10 +384,10 @@ def _finish(trials: Sequence[Trial], folder: Path, data: _Data, options: Options
     )
     if not is_of_folds:
         intervals = bootstrap_intervals(
-            rows.labels.argmax(dim=1).numpy(),
+            rows.truth.numpy(),
             probabilities.argmax(dim=1).numpy(),
             dialogues,
-            len(bundle.labels),
+            len(rows.names),
         )
     openings = [
         row for row in read_openings(data.features) if row["manifest_sha256"] == manifest.sha256
