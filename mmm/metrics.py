@@ -57,7 +57,9 @@ def classification_metrics(
 ) -> Metrics:
     """Metrics of class indices `true` and `predicted`, both (N,).
 
-    Classes that do not occur count with zero, as scikit-learn's zero_division=0. `recall_sd` is the
+    Classes that do not occur count with zero, as scikit-learn's zero_division=0 where it is told
+    the `labels`; a class that is never predicted, because the model does not have it, is one of
+    `classes` all the same. `recall_sd` is the
     population standard deviation of per-class recall over the classes that occur in `true`
     (reported by the published work).
     """
@@ -109,6 +111,15 @@ def mean_over_folds(folds: Sequence[Metrics]) -> Metrics:
             [fold["confusion_matrix"] for fold in folds], axis=0
         ).tolist()
     return {**mean, **tables}  # type: ignore[typeddict-item]
+
+
+def macro_f1_of_occurring(metrics: Metrics) -> float:
+    """Macro F1 as scikit-learn's `f1_score` has it where it is not told the labels: over the
+    classes that occur in the truth or are predicted.
+    """
+    chosen = np.sum(metrics["confusion_matrix"], axis=0)
+    of_classes = zip(metrics["per_class"].values(), chosen, strict=True)
+    return float(np.mean([own["f1"] for own, times in of_classes if own["support"] or times]))
 
 
 def scalar_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -167,6 +167,8 @@ def _run(
     device = "cuda" if spec.gpus_per_trial > 0 else "cpu"
     # A debugger's prompt and a table that refreshes itself would write over each other.
     view = View(console, spec.name, is_live=console.is_terminal and not serial)
+    for note in checked.settings_check.manifest.notes:
+        say(console, f"note: {note}")
     opened = open_sweep(folder) if priors is None else create_sweep(folder, spec, priors)
     with opened as ledger, view:
         if ledger.lock.replaced is not None:

@@ -115,6 +115,8 @@ def train(
     where = resolve_device(device)
     check_destination(out)
     checked = read_manifest(manifest, check_audio=False)
+    for note in checked.notes:
+        console.say(f"note: {note}")
     if architecture == "linear":
         config = _tuned_linear(checked, features, metric, given)
     data = load_features(checked, features, *config.features_key)
@@ -257,6 +259,8 @@ def baselines(
 
     check_metric(metric)
     checked = read_manifest(manifest, check_audio=False)
+    for note in checked.notes:
+        console.say(f"note: {note}")
     found = []
     with console.status("tuning logistic regression") as status:
         for one in tuned_baselines(checked, features, metric, folds=folds):

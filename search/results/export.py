@@ -3,6 +3,7 @@ before it appears.
 """
 
 import contextlib
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -204,7 +205,9 @@ class _Data:
     def __init__(self, history: History) -> None:
         self.spec = history.spec
         self.history = history
-        self.manifest = read_manifest(self.spec.manifest, check_audio=False)
+        self.manifest = _with_classes_of(
+            history, read_manifest(self.spec.manifest, check_audio=False)
+        )
         self.features = Path(self.spec.features)
 
     def changes_since(self, trial: Trial) -> str:
@@ -221,6 +224,17 @@ class _Data:
             *data_changes(self.history, now).what,
         ]
         return f"since then the data were changed: {'; '.join(found)}." if found else _CHANGED
+
+
+def _with_classes_of(history: History, manifest: Manifest) -> Manifest:
+    """The manifest with the classes that a sweep was trained on: before 2026-11-27 those of dev and
+    test counted among them.
+    """
+    for _, note in reversed(history.data):
+        classes = json.loads(note.manifest.profile or "{}").get("classes")
+        if note.manifest.sha256 == manifest.sha256 and classes:
+            return replace(manifest, classes=tuple(classes))
+    return manifest
 
 
 @contextlib.contextmanager

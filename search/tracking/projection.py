@@ -6,7 +6,9 @@ them with another seed. All that a run is told is a function of the ledger, time
 telling it twice changes nothing.
 """
 
+import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -46,6 +48,23 @@ _SWEEP_PARAMS = (
 # Of an epoch's metrics, beside the objective; the rest is in the ledger, and columns should be few.
 _METRICS = ("macro_f1", "unweighted_recall", "accuracy", "weighted_f1", "loss")
 _LONGEST = 5000  # characters of a tag; MLflow's limit is 8000
+
+
+# What MLflow allows in a name of a metric, without the characters that are our own here.
+_REFUSED = re.compile(r"[^\w \-]")
+_MOST_LETTERS = 200  # of MLflow's 250
+
+
+def metric_name(label: str) -> str:
+    """A label in the name of a metric: letters and digits of any script, `_`, `-` and spaces stay,
+    any other character is its hexadecimal code between full stops (`very happy/sad` is `very
+    happy.2F.sad`), so that no two labels have one name. One of more than 200 characters is cut,
+    with a hash of the whole.
+    """
+    name = _REFUSED.sub(lambda found: f".{ord(found[0]):X}.", label)
+    if len(name) <= _MOST_LETTERS:
+        return name
+    return f"{name[:_MOST_LETTERS]}.{hashlib.sha256(label.encode()).hexdigest()[:12]}"
 
 
 class Point(NamedTuple):
@@ -311,7 +330,7 @@ class Projection:
         values |= {"train_loss": entry.train_loss, "epoch_seconds": entry.seconds}
         # A chart page makes a section of what stands before the slash.
         values |= {
-            f"f1/{name}": scores["f1"]
+            f"f1/{metric_name(name)}": scores["f1"]
             for name, scores in entry.all_metrics.get("per_class", {}).items()
         }
         if self.spec.system_metrics:
