@@ -190,14 +190,9 @@ def forecast(spec: SweepSpec, console: Console) -> Forecast:
             if all(name in one and one[name] == value for one in known)
         },
         num_rows=(len(check.manifest.rows("train")), len(check.manifest.rows("dev"))),
-<<<<<<< HEAD
+        notes=check.manifest.notes,
         at_random=expected_rungs(checked.spec),
         with_learning=expected_rungs(checked.spec, _LEARNED_SD),
-=======
-        notes=check.manifest.notes,
-        at_random=expected_rungs(spec),
-        with_learning=expected_rungs(spec, _LEARNED_SD),
->>>>>>> labels
         costs=tuple(costs),
         device=device.type,
         threads=threads,
@@ -276,16 +271,13 @@ def show(found: Forecast, console: Console) -> None:
         reach.add_row(name, *map(_number, one.trials), f"{one.total_epochs:,.0f}")
     reach.columns[0].justify = "left"
     console.print(reach)
-<<<<<<< HEAD
     if found.at_random.num_folds > 1:
         say(
             f"trained to the last epoch, a trial goes on with the other"
             f" {found.at_random.num_folds - 1} folds, at most to the last of them"
         )
-=======
     for note in found.notes:
         say(f"\nnote: {note}")
->>>>>>> labels
     train, dev = found.num_rows
     say(
         f"\nmeasured on {train} training and {dev} validation utterances ({found.device},"
