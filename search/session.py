@@ -199,7 +199,7 @@ def _run(
                 if has_work and space.has_baseline and baseline_of(ledger.history) is None:
                     _fit_baseline(controller, checked.settings_check.manifest, view, console)
                 if has_work:
-                    _train(controller, threads, place)
+                    _train(controller, threads, place, console)
                 unfinished = any(trial.state == "running" for trial in controller.trials.values())
                 if not unfinished and len(controller.trials) >= spec.trials:
                     why = "done"
@@ -246,7 +246,7 @@ def _reach(spec: SweepSpec, threads: int, console: Console) -> "Place":
     return place
 
 
-def _train(controller: Controller, threads: int, place: "Place | None") -> None:
+def _train(controller: Controller, threads: int, place: "Place | None", console: Console) -> None:
     if place is None:
         from search.serial import train_here
 
@@ -257,7 +257,7 @@ def _train(controller: Controller, threads: int, place: "Place | None") -> None:
     with ray_on(place, controller.spec, threads):
         from search.cluster.tune import train_on_ray
 
-        train_on_ray(controller, threads)
+        train_on_ray(controller, threads, place, lambda text: say(console, text))
 
 
 def _fit_baseline(controller: Controller, manifest: Manifest, view: View, console: Console) -> None:

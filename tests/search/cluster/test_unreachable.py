@@ -2,14 +2,9 @@
 exit status 2 and nothing written.
 """
 
-import contextlib
-import os
-import signal
 import socket
 import subprocess
 import sys
-import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Corpus, names_in
+from tests.search.cluster.ray_parts import TOKEN, ray_head
 from tests.sweep_parts import TIMEOUT_S, call_inside
 
 MOST_S = 20.0
-TOKEN = "a token of these tests"
 
 
 def refused(corpus: Corpus, folder: Path, *options: object) -> str:
@@ -96,49 +91,6 @@ def test_a_ray_that_does_not_start(
     assert said.endswith(f"; its logs are in {tmp_path}/file/ray/session_latest/logs")
 
 
-@contextlib.contextmanager
-def head(token: str | None) -> Iterator[str]:
-    """A cluster of one node on this machine, as `ray start --head` makes it; its address."""
-    with (
-        # short, since Ray's sockets lie below it
-        tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder,
-        socket.create_server(("0.0.0.0", 0)) as free,
-    ):
-        port = free.getsockname()[1]
-        free.close()
-        asked = {"RAY_TMPDIR": folder, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
-        if token is not None:
-            asked |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
-        command += [f"--port={port}", "--num-cpus=1", "--include-dashboard=false"]
-        with subprocess.Popen(
-            command,
-            env={**os.environ, **asked},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        ) as process:
-            try:
-                assert process.stdout is not None
-                told = []
-                for line in process.stdout:
-                    told.append(line)
-                    if "--block" in line:
-                        break
-                else:
-                    raise AssertionError("".join(told))
-                reader = threading.Thread(target=process.stdout.read, daemon=True)
-                reader.start()
-                yield f"127.0.0.1:{port}"
-            finally:
-                process.send_signal(signal.SIGTERM)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(30)
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-
-
 # As another version's head has it.
 OTHER_VERSION = """
 import json, sys
@@ -156,7 +108,7 @@ client.internal_kv_put(key, json.dumps(metadata).encode(), True, b"cluster", tim
 def test_a_cluster_whose_token_is_another_and_whose_ray_is_another_version(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with head(TOKEN) as address:
+    with ray_head("--num-cpus=1", token=TOKEN) as address:
         options = ["--address", address]
         monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
         assert "wants a token, and the one that is given here, if any, is not its token;" in (
