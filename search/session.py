@@ -222,6 +222,8 @@ def _run(
             write_report(folder / "report.html", history)
             winner = best_trial(history)
             if winner is not None:
+                if spec.folds:
+                    say(console, f"training trial {winner.number} on the rows of all folds")
                 export_trial(history, folder, winner.number, folder / "bundle")
             with console.status("sending the rest to MLflow"):
                 # Whoever sent a signal kills what has not ended some seconds later; the outbox goes

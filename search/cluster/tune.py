@@ -153,6 +153,10 @@ class Watch(_NeverRestored, tune.Callback):
         self._num_told = num_waiting
 
 
+def _say_nothing(_: str) -> None:
+    pass
+
+
 def train_on_ray(
     controller: Controller, threads: int, place: Place, tell: Callable[[str], None]
 ) -> None:
@@ -181,7 +185,8 @@ def train_on_ray(
                 name=spec.name,
                 storage_path=scratch,
                 verbose=0,
-                callbacks=[Watch(controller, tell)],
+                # On this machine's own Ray nobody else has anything: what waits is starting.
+                callbacks=[Watch(controller, tell if growing is not None else _say_nothing)],
                 checkpoint_config=tune.CheckpointConfig(
                     checkpoint_frequency=0, checkpoint_at_end=False
                 ),
