@@ -302,7 +302,7 @@ def test_in_packs_on_ray_each_fold_scores_what_it_scores_alone(
     call(
         "search",
         *("run", space, sessions.manifest.path, "--features", sessions.features_dir, "--folds"),
-        *("--name", "packs", "--runs", runs, "--trials", 6, "--epochs", 3, "--first-rung", 2),
+        *("--name", "packs", "--runs", runs, "--trials", 6, "--epochs", 3, "--first-rung", 3),
         *("--workers", 2, "--packs", 3, "--precision", "float32"),
     )
     history = read_history(runs / "packs" / "ledger.sqlite")
