@@ -141,23 +141,32 @@ def _read_ratings(fields: dict[str, str], fault: Callable[[str, str], None]) -> 
 
 
 def read_manifest(
-    path: Path | str, *, check_audio: bool = True, source: Path | None = None
+    path: Path | str,
+    *,
+    check_audio: bool = True,
+    source: Path | None = None,
+    source_lines: list[int] | None = None,
 ) -> Manifest:
     """Read and check a manifest; every kind of fault is listed at once, with how many rows have it.
 
     `check_audio=False` skips looking for the audio files, for machines that hold only the features.
-    `source` is the corpus that it was just made of, which the faults are then told of. Raises
-    FileNotFoundError, or ManifestError naming line, column, what was found and what was expected.
+    `source` is the corpus that it was just made of, which the faults are then told of, by its
+    `source_lines` where each row is from a line of it. Raises FileNotFoundError, or ManifestError
+    naming line, column, what was found and what was expected.
     """
     path = Path(path)
     try:
-        return _read(path, check_audio, source)
+        return _read(path, check_audio, source, source_lines)
     except ManifestError as error:
         raise ManifestError(source or path, error.faults) from None
 
 
-def _read(path: Path, check_audio: bool, source: Path | None) -> Manifest:
+def _read(
+    path: Path, check_audio: bool, source: Path | None, source_lines: list[int] | None
+) -> Manifest:
     table, lines = read_table(path)
+    if source_lines is not None:
+        lines = source_lines
     if missing := [column for column in COLUMNS if column not in table.columns]:
         found = ", ".join(map(str, table.columns))
         raise ManifestError(path, [f"line 1: no column {', '.join(missing)} (found: {found})"])

@@ -50,7 +50,7 @@ class Evaluation:
 
     manifest: Manifest
     metrics: Metrics
-    intervals: dict[str, tuple[float, float]]
+    intervals: dict[str, tuple[float, float]]  # none over folds
     openings: Sequence[dict[str, str]]
     other_openings: int
 
@@ -61,7 +61,9 @@ def model_card(
     """The text of README.md. Call it before the folder is sealed."""
     members, manifest = bundle.members, found.manifest
     recipes = [recipe for one in members for recipe in (one.audio_recipe, one.text_recipe)]
-    dev = [manifest.utterances[row].dialogue_id for row in manifest.rows("dev")]
+    fold_scores = None if isinstance(bundle, Ensemble) else bundle.provenance.fold_scores
+    scored = manifest.rows("dev") if fold_scores is None else manifest.rows_in_folds()
+    dev = [manifest.utterances[row].dialogue_id for row in scored]
     classes = manifest.classes_of([*manifest.rows("train"), *manifest.rows("dev")])
     system = loaded_system(members[0].config.params())
     made = SYSTEMS[members[0].config.architecture] if system is None else system.make
@@ -95,9 +97,10 @@ def model_card(
         level=LEVEL,
         resamples=RESAMPLES,
         scores=[
-            (title, value_of(found.metrics, name), found.intervals[name])
+            (title, value_of(found.metrics, name), found.intervals.get(name))
             for name, title in _METRICS.items()
         ],
+        fold_scores=fold_scores,
         per_class=found.metrics["per_class"],
         num_dev=len(dev),
         num_dialogues=len(set(dev)),

@@ -4,7 +4,6 @@ Counts and lengths cover all splits, turns without a label too; what looks at la
 leaves the sealed test split out.
 """
 
-import hashlib
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from mmm.audio.sound import sound_info
+from mmm.corpora.leaks import LINE_WORDS, Placed, leaks, repeated_texts
 from mmm.labels import notes_of_test
-from mmm.manifest import SPLITS, Manifest, Utterance, natural_key
+from mmm.manifest import SPLITS, Manifest, natural_key
 from mmm.metrics import classification_metrics, value_of
 
 Table = tuple[str, tuple[str, ...], list[tuple[str, ...]]]  # title, header, rows
@@ -27,10 +27,6 @@ _MAJORITY = {
     "unweighted_recall": "UAR",
 }
 _LONGEST = 5
-_SHOWN_LEAKS = 3
-# from so many words on a text that is there twice was written twice; "yes" and "I see" recur by
-# themselves
-_LINE_WORDS = 4
 
 
 @dataclass(frozen=True)
@@ -134,7 +130,7 @@ def report(manifest: Manifest, seconds_of_clips: Mapping[Path, float]) -> Report
         transitions=_transitions(manifest),
         agreement=[max(one.shares.values()) for one in seen if any(one.votes)],
         majority=_majority(manifest),
-        leaks=_leaks(manifest),
+        leaks=leaks(_placed(manifest)),
     )
 
 
@@ -164,53 +160,18 @@ def _majority(manifest: Manifest) -> dict[str, dict[str, float]]:
     return found
 
 
-def _leaks(manifest: Manifest) -> list[str]:
-    """What two splits share that they should not."""
-    content = _same_content(manifest)
-
-    def audio(one: Utterance) -> str:
-        return content.get(manifest.audio_path(one), one.audio)
-
-    leaks = []
-    for what, key in (
-        ("speaker", lambda one: one.speaker),
-        ("session", lambda one: one.session),
-        ("audio file", lambda one: one.audio),
-        ("audio content", audio),
-        ("line of text with its audio", lambda one: f"{one.text!r} {audio(one)}"),
-    ):
-        homes: dict[str, dict[str, str]] = defaultdict(dict)
-        for one in manifest.utterances:
-            if key(one):  # nobody knows who speaks
-                homes[key(one)].setdefault(one.split, one.utterance_id)
-        shared = {name: splits for name, splits in homes.items() if len(splits) > 1}
-        if shared:
-            shown = [f"{name} ({', '.join(splits)})" for name, splits in shared.items()]
-            if "audio" in what:
-                shown = [
-                    " and ".join(f"{identity} ({split})" for split, identity in splits.items())
-                    for splits in shared.values()
-                ]
-            more = ", ..." if len(shown) > _SHOWN_LEAKS else ""
-            are = f"{what} is" if len(shared) == 1 else f"{what}s are"
-            leaks.append(
-                f"{len(shared)} {are} in more than one split:"
-                f" {', '.join(shown[:_SHOWN_LEAKS])}{more}"
-            )
-    return leaks
-
-
-def _same_content(manifest: Manifest) -> dict[Path, str]:
-    """A hash for each clip that has another clip's size; the others are alone."""
-    sizes: dict[int, list[Path]] = defaultdict(list)
-    for clip in {manifest.audio_path(one) for one in manifest.utterances}:
-        sizes[clip.stat().st_size].append(clip)
-    found = {}
-    for clips in sizes.values():
-        for clip in clips if len(clips) > 1 else []:
-            with open(clip, "rb") as file:
-                found[clip] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+def _placed(manifest: Manifest) -> list[Placed]:
+    return [
+        Placed(
+            one.split,
+            one.utterance_id,
+            one.speaker,
+            one.session,
+            one.text,
+            manifest.audio_path(one),
+        )
+        for one in manifest.utterances
+    ]
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
@@ -286,7 +247,7 @@ def tables(facts: Report) -> list[Table]:
         ties: list[tuple[str, ...]] = [(name, str(count)) for name, count in facts.ties.items()]
         result.append(("tied votes", ("", "utterances"), ties))
     if repeated := _repeated_texts(manifest):
-        columns = ("", "utterances", f"of {_LINE_WORDS} words or more")
+        columns = ("", "utterances", f"of {LINE_WORDS} words or more")
         result.append(("texts that train has too, word for word", columns, repeated))
     group_header = ("", "split", "utterances", "dialogues", "min", "tied", *classes)
     result += [
@@ -298,21 +259,11 @@ def tables(facts: Report) -> list[Table]:
 
 
 def _repeated_texts(manifest: Manifest) -> list[tuple[str, ...]]:
-    """How many utterances of dev and test say what one of train says, as in corpora whose speakers
-    share a script.
-
-    Nothing forbids it, but a text encoder then needs to remember only.
-    """
-    known = {one.text for one in manifest.utterances if one.split == "train" and one.text}
-    rows = []
-    for split in ("dev", "test"):
-        texts = [one.text for one in manifest.utterances if one.split == split]
-        repeated = [text for text in texts if text in known]
-        if repeated:
-            lines = sum(len(text.split()) >= _LINE_WORDS for text in repeated)
-            counts = len(repeated), lines
-            rows.append((split, *(f"{count} ({count / len(texts):.1%})" for count in counts)))
-    return rows
+    """How many utterances of dev and test say what one of train says."""
+    return [
+        (split, *(f"{count} ({count / total:.1%})" for count in (repeated, lines)))
+        for split, repeated, lines, total in repeated_texts(_placed(manifest))
+    ]
 
 
 def _duration_rows(found: Report) -> list[tuple[str, ...]]:

@@ -49,12 +49,19 @@ def describe(manifest: Manifest, features: Path, loaded: Iterable[Features]) -> 
             sha256=manifest.sha256,
             profile=json.dumps({**sizes, "classes": list(manifest.classes)}),
             splits={split: _split(manifest, split) for split in _SPLITS},
+            folds=_folds(manifest),
         ),
         tuple(
             _about(path, recipe, contents.get(path))
             for path, recipe in list_recipes(features, manifest.path).items()
         ),
     )
+
+
+def _folds(manifest: Manifest) -> str:
+    if not manifest.num_folds:
+        return ""
+    return sha256_of_json(sorted((one.utterance_id, one.fold or 0) for one in manifest.utterances))
 
 
 def _by_name(manifest: Manifest, split: str) -> list[int]:
@@ -116,14 +123,21 @@ class Changes:
     """
 
     def __init__(
-        self, before: DataNote, now: DataNote, used: Iterable[tuple[str, object]] = ()
+        self,
+        before: DataNote,
+        now: DataNote,
+        used: Iterable[tuple[str, object]] = (),
+        *,
+        has_folds: bool = False,
     ) -> None:
         """`used`: kind, and feature or context, of what trials were trained on, for notes that do
-        not say.
+        not say. `has_folds`: whether they were trained on the manifest's folds.
         """
         self.what: list[str] = []
         self.only_train_labels = True  # earlier trials' scores then stand, and their weights fit
         self._manifest(before.manifest, now.manifest)
+        if has_folds and before.manifest.folds != now.manifest.folds:
+            self._found("folds: utterances are in other ones")
         self._features(before, now, set(used))
 
     def _found(self, text: str, *, is_train_label: bool = False) -> None:
@@ -195,7 +209,7 @@ def data_changes(history: History, now: DataNote) -> Changes:
         for one in trained
         for kind, setting in (("audio", "audio_feature"), ("text", "context"))
     }
-    return Changes(before, now, used)
+    return Changes(before, now, used, has_folds=history.spec.folds is not None)
 
 
 def restarts(history: History, now: DataNote, changed: Changes) -> DataNote:

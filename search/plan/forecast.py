@@ -191,8 +191,8 @@ def forecast(spec: SweepSpec, console: Console) -> Forecast:
         },
         num_rows=(len(check.manifest.rows("train")), len(check.manifest.rows("dev"))),
         notes=check.manifest.notes,
-        at_random=expected_rungs(spec),
-        with_learning=expected_rungs(spec, _LEARNED_SD),
+        at_random=expected_rungs(checked.spec),
+        with_learning=expected_rungs(checked.spec, _LEARNED_SD),
         costs=tuple(costs),
         device=device.type,
         threads=threads,
@@ -271,6 +271,11 @@ def show(found: Forecast, console: Console) -> None:
         reach.add_row(name, *map(_number, one.trials), f"{one.total_epochs:,.0f}")
     reach.columns[0].justify = "left"
     console.print(reach)
+    if found.at_random.num_folds > 1:
+        say(
+            f"trained to the last epoch, a trial goes on with the other"
+            f" {found.at_random.num_folds - 1} folds, at most to the last of them"
+        )
     for note in found.notes:
         say(f"\nnote: {note}")
     train, dev = found.num_rows

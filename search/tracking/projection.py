@@ -17,7 +17,7 @@ from mmm.features.recipe import LAYERS, belongs_to, identity_of
 from mmm.files import sha256_of_json
 from mmm.metrics import value_of
 from mmm.training.config import Params, ParamValue
-from search.ledger.history import Event
+from search.ledger.history import Event, best_mean
 from search.ledger.records import (
     Baseline,
     Close,
@@ -43,6 +43,7 @@ _SWEEP_PARAMS = (
     "seed",
     "first_rung",
     "factor",
+    "folds",
 )
 # Of an epoch's metrics, beside the objective; the rest is in the ledger, and columns should be few.
 _METRICS = ("macro_f1", "unweighted_recall", "accuracy", "weighted_f1", "loss")
@@ -113,6 +114,7 @@ class Run:
     told: float = 0.0  # when the last epoch was reported
     final: float | None = None
     best: tuple[float, int] | None = None  # score and epoch
+    folds: dict[int, dict[int, float]] = field(default_factory=dict)  # scores by fold and epoch
 
 
 def run_name(settings: Params, number: int) -> str:
@@ -148,7 +150,11 @@ class Projection:
         self._stores: Sequence[StoreDigest] = ()
         self.runs[SWEEP] = Run(SWEEP, self.spec.name, first.time, None, {})
         change = self.change(SWEEP)
-        change.params = {name: str(getattr(self.spec, name)) for name in _SWEEP_PARAMS}
+        change.params = {
+            name: str(value)
+            for name in _SWEEP_PARAMS
+            if (value := getattr(self.spec, name)) is not None
+        }
         change.tags["mlflow.note.content"] = self._note("")
 
     def change(self, key: str) -> Change:
@@ -209,7 +215,7 @@ class Projection:
             change.tags["mmm.data_changed"] = said[:_LONGEST]
         for number in note.restarted:
             run = self.runs[str(number)]
-            run.epoch, run.final, run.best = 0, None, None
+            run.epoch, run.final, run.best, run.folds = 0, None, None, {}
 
     def _baseline(self, found: Baseline, when: float) -> None:
         """On the sweep's own run, so that the list of runs holds trials alone."""
@@ -299,16 +305,23 @@ class Projection:
     def _epoch(self, run: Run, entry: Epoch, told: float) -> None:
         # A trial that went on from its last checkpoint trains some epochs again: each is one point
         # all the same.
-        if entry.epoch <= run.epoch:
+        scores = run.folds.setdefault(entry.fold, {})
+        if entry.epoch in scores:
             return
         if run.state == "interrupted":
             run.state = "running"
             self.change(run.key).status = "RUNNING"
             self.change(run.key).tags |= {"mmm.state": "running", "mmm.reason": ""}
-        score = entry.metrics[self.spec.metric]
-        run.epoch, run.told, run.final = entry.epoch, told, score
-        if run.best is None or score > run.best[0]:
-            run.best = (score, entry.epoch)
+        score = scores[entry.epoch] = entry.metrics[self.spec.metric]
+        run.told, run.epoch = told, max(run.epoch, entry.epoch)
+        if not self.spec.folds:
+            run.final = score
+            if run.best is None or score > run.best[0]:
+                run.best = (score, entry.epoch)
+        elif len(run.folds) == self.spec.folds and entry.epoch == run.epoch:
+            means = {epoch: [one[epoch] for one in run.folds.values()] for epoch in scores}
+            epoch, mean = best_mean(means)
+            run.best, run.final = (mean, epoch), sum(means[run.epoch]) / self.spec.folds
         values = {
             name: value
             for name, value in entry.metrics.items()
@@ -323,8 +336,9 @@ class Projection:
         if self.spec.system_metrics:
             values |= _system_metrics(entry, on_gpu=self.spec.gpus_per_trial > 0)
         when = int(told * 1000)
+        section = "" if entry.fold == 1 else f"fold{entry.fold}/"
         self.change(run.key).points += [
-            Point(name, value, when, entry.epoch) for name, value in values.items()
+            Point(f"{section}{name}", value, when, entry.epoch) for name, value in values.items()
         ]
 
     def _best_and_final(self, run: Run) -> None:

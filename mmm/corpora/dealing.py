@@ -1,0 +1,181 @@
+"""Splits and folds of a corpus' rows, as `--split-by`, `--shares` and `--folds` ask."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmm.corpora.account import Account
+from mmm.corpora.faults import told
+from mmm.corpora.leaks import same_content
+from mmm.corpora.options import KEYS
+from mmm.corpora.prepared import PLACE, Prepared
+from mmm.corpora.splits import deal_groups, joined
+from mmm.manifest import SPLITS, natural_key
+
+SHARES = "0.8,0.1,0.1"
+_COLUMN = {"speaker": "speaker", "session": "session", "dialogue": "dialogue_id"}
+Rows = Sequence[dict[str, str]]
+
+
+def deal_splits(prepared: Prepared) -> None:
+    """Give each row a split where the corpus has none, or where it is asked for. Raises
+    ValueError.
+    """
+    options, rows = prepared.options, prepared.rows
+    has_own = all(row.get("split") for row in rows)
+    is_asked = options.split_by is not None or options.shares is not None
+    if (has_own and not is_asked) or (options.folds is not None and not is_asked):
+        return
+    key = _key(options.split_by, "--split-by", rows)
+    shares = parse_shares(options.shares or SHARES, has_folds=options.folds is not None)
+    used = [(split, share) for split, share in zip(SPLITS, shares, strict=True) if share > 0]
+    groups = _groups(rows, key, len(used), prepared.account)
+    if (found := max(groups) + 1) < len(used):
+        raise ValueError(
+            _too_few("--split-by", key, found, len(used), "splits")
+            + (
+                "; or deal to two, with no test split: --shares 0.8,0.2,0"
+                if len(used) == 3 and found == 2
+                else ""
+            )
+        )
+    parts = deal_groups(_labels(rows), groups, [share for _, share in used], options.seed)
+    for row, part in zip(rows, parts, strict=True):
+        row["split"] = used[part][0]
+    shown = ",".join(f"{share:g}" for share in shares)
+    what = f"dealt to splits by {key}, {found:,} groups, shares {shown}, seed {options.seed}"
+    for split in SPLITS:
+        if count := sum(row["split"] == split for row in rows):
+            prepared.account.note(what, f"{count:,} {split}")
+
+
+def deal_folds(prepared: Prepared) -> None:
+    """Give each row that is not of test a fold, 1 to k. Where the corpus has no split of its own,
+    and none was dealt, fold 1 is dev and the others train. Raises ValueError.
+    """
+    options = prepared.options
+    if options.folds is None:
+        if options.fold_by is not None:
+            raise ValueError("--fold-by says what folds are dealt by; say how many: --folds 5")
+        return
+    has_own = options.shares is None and options.split_by is None
+    has_own = has_own and all(row.get("split") for row in prepared.rows)
+    has_own = has_own and any(row["split"] == "dev" for row in prepared.rows)
+    rows = [row for row in prepared.rows if row.get("split") != "test"]
+    key = _key(options.fold_by or prepared.fold_by or None, "--fold-by", rows)
+    labels = _labels(rows)
+    if options.folds == "all":
+        groups = _groups(rows, key, len(rows) + 1, prepared.account)
+        names: dict[int, str] = {}
+        for row, group in zip(rows, groups, strict=True):
+            names.setdefault(group, row[_COLUMN[key]])
+        order = sorted(names, key=lambda group: (natural_key(names[group]), names[group]))
+        num_folds = len(order)
+        folds = [order.index(group) + 1 for group in groups]
+    else:
+        num_folds = _number_of_folds(options.folds)
+        groups = _groups(rows, key, num_folds, prepared.account)
+        if max(groups, default=-1) + 1 >= num_folds:
+            parts = deal_groups(labels, groups, [1 / num_folds] * num_folds, options.seed)
+            folds = [part + 1 for part in parts]
+    if num_folds < 2 or max(groups) + 1 < num_folds:
+        raise ValueError(_too_few("--fold-by", key, max(groups) + 1, max(2, num_folds), "folds"))
+    for row in prepared.rows:
+        row["fold"] = ""
+    for row, fold in zip(rows, folds, strict=True):
+        row["fold"] = str(fold)
+        if not has_own:
+            row["split"] = "dev" if fold == 1 else "train"
+    _tell_folds(prepared.account, rows, key, num_folds)
+
+
+def parse_shares(text: str, *, has_folds: bool = False) -> list[float]:
+    """`0.8,0.1,0.1` or `80,10,10`, of train, dev and test. Raises ValueError."""
+    try:
+        shares = [float(part) for part in text.split(",")]
+    except ValueError:
+        shares = []
+    total = sum(shares)
+    is_whole = any(abs(total - whole) < 1e-6 * whole for whole in (1, 100))
+    if len(shares) != 3 or not is_whole or min(shares) < 0:
+        raise ValueError(
+            f"--shares {text!r}: expected those of train, dev and test, which sum to 1, such as"
+            f" {SHARES}"
+        )
+    if shares[0] == 0 or (shares[1] == 0 and not has_folds):
+        raise ValueError(
+            f"--shares {text!r}: train and dev need a share each; test may have 0, as in 0.8,0.2,0"
+        )
+    return [share / total for share in shares]
+
+
+def _key(asked: str | None, option: str, rows: Rows) -> str:
+    """What to deal by: as asked, else speakers where each is named, else dialogues."""
+    if asked is None:
+        speakers = {row["speaker"] for row in rows}
+        return "speaker" if "" not in speakers and len(speakers) > 1 else "dialogue"
+    if asked not in KEYS:
+        raise ValueError(f"unknown {option} {asked!r}; expected one of {', '.join(KEYS)}")
+    if nameless := [row.get(PLACE, row["utterance_id"]) for row in rows if not row[_COLUMN[asked]]]:
+        raise ValueError(
+            f"{option} {asked}: {_COLUMN[asked]} is empty in {told(nameless)}; deal by another:"
+            f" {option} {'session' if asked == 'speaker' else 'dialogue'}"
+        )
+    return asked
+
+
+def _groups(rows: Rows, key: str, num_parts: int, account: Account) -> list[int]:
+    """A group for each row: what shares the key, or a dialogue, which a manifest does not divide.
+    What has the same audio stays together too, where that leaves a group for each part.
+    """
+    keys = [(("key", row[_COLUMN[key]]), ("dialogue", row["dialogue_id"])) for row in rows]
+    plain = joined(keys)
+    content = same_content(Path(row["audio"]) for row in rows)
+    audio = [content.get(Path(row["audio"]), row["audio"]) for row in rows]
+    with_audio = joined([(*own, ("audio", sound)) for own, sound in zip(keys, audio, strict=True)])
+    if max(with_audio, default=0) == max(plain, default=0):
+        return plain
+    if max(with_audio) + 1 < num_parts:
+        return plain
+    what = f"groups by {key} joined, since they have audio in common"
+    account.note(what, f"{max(plain) + 1:,} became {max(with_audio) + 1:,}")
+    return with_audio
+
+
+def _labels(rows: Rows) -> list[tuple[str, ...]]:
+    return [tuple(name for name in row["emotion"].split(";") if name) for row in rows]
+
+
+def _too_few(option: str, key: str, found: int, wanted: int, what: str) -> str:
+    groups = "group" if found == 1 else "groups"
+    other = "dialogue" if key != "dialogue" else "speaker"
+    return (
+        f"{option} {key} makes {found} {groups}, too few for {wanted} {what} (those with a dialogue"
+        f" in common are one); deal by another: {option} {other}"
+    )
+
+
+def _number_of_folds(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 2 <= int(text[:5]) <= 1000:
+        raise ValueError(f"--folds {text!r}: expected a number from 2 on, or all")
+    return int(text)
+
+
+def _tell_folds(account: Account, rows: Rows, key: str, num_folds: int) -> None:
+    """Notes what is held out in each fold, and the classes that it leaves nothing of."""
+    names: dict[str, dict[str, int]] = {str(fold): {} for fold in range(1, num_folds + 1)}
+    has: dict[str, Counter[str]] = {fold: Counter() for fold in names}
+    for row in rows:
+        held = names[row["fold"]]
+        held[row[_COLUMN[key]]] = held.get(row[_COLUMN[key]], 0) + 1
+        has[row["fold"]].update(name for name in row["emotion"].split(";") if name)
+    everywhere = sum(has.values(), Counter[str]())
+    for fold, held in names.items():
+        shown = ", ".join(list(held)[:5]) + (", ..." if len(held) > 5 else "")
+        what = f"{num_folds} folds by {key}, each held out once"
+        account.note(what, f"fold {fold}: {sum(held.values()):,} rows of {shown}")
+        for name in sorted(everywhere):
+            if has[fold][name] == everywhere[name]:
+                account.note("classes that a fold holds out whole", f"fold {fold}: {name}")
+            elif not has[fold][name]:
+                account.note("classes that a fold does not hold out", f"fold {fold}: {name}")
