@@ -13,15 +13,22 @@ import torch
 from sklearn import metrics as sklearn_metrics
 
 from mmm.console import PlainConsole, class_table
+from mmm.corpora.kemdy20 import prepare_kemdy20
+from mmm.corpora.write import write_prepared
 from mmm.labels import notes_of_test
-from mmm.manifest import ManifestError, class_order
+from mmm.manifest import EMOTIONS, ManifestError, class_order
 from mmm.manifest_csv import read_manifest
 from mmm.markdown import as_markdown
 from mmm.metrics import classification_metrics, macro_f1_of_occurring
+from mmm.models import PUBLISHED
 from mmm.training.baselines import baselines
 from mmm.training.batches import labelled_rows
+from mmm.training.config import make_config, published_params
+from mmm.training.evaluate import forward
 from mmm.training.fit import fit
+from mmm.training.run import begin
 from tests.conftest import HEADER, Corpus, begin_small, encode, write_corpus, write_manifest
+from tests.corpus_parts import Kemdy20
 from tests.sweep_parts import call_inside
 
 KOREAN = ("가", "나", "다")
@@ -274,6 +281,7 @@ def test_one_label_alone_is_nothing_to_train_on(tmp_path: Path) -> None:
     one = read_manifest(
         write_manifest(manifest.path, [[*row[:7], "평온", row[8]] for row in rows], header)
     )
+    assert one.notes == ("every labelled row of train is '평온': training needs two labels",)
     with pytest.raises(
         ValueError, match=r"every labelled row of train is '평온'; expected two labels or more"
     ):
@@ -319,3 +327,31 @@ def test_a_confusion_of_many_labels_is_numbered_where_names_take_too_much_room()
     assert list(table.columns[0].cells)[11] == "12 a rather long label 11"
     few = class_table(classification_metrics(np.arange(3), np.arange(3), KOREAN))
     assert [str(column.header) for column in few.columns][5:] == list(KOREAN)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_systems_have_seven_outputs_in_the_published_order_on_kemdy20s_layout(
+    seven: Corpus, name: str
+) -> None:
+    assert seven.manifest.classes == EMOTIONS
+    config = make_config({**published_params(name), "classifier_hidden": 12})
+    run = begin(config, seven.features(*config.features_key))
+    batch = run.train.batch(torch.arange(3), run.device)
+    assert forward(run.model, batch).shape == (3, 7)
+    assert (run.dims.speech_positions, run.dims.text_positions) == (512, 128)
+
+
+@pytest.fixture(scope="module")
+def seven(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """KEMDy20's layout; train has each of the seven, in an order that is not the published one."""
+    folder = tmp_path_factory.mktemp("seven")
+    layout = Kemdy20(folder / "corpus", num_sessions=4)
+    labels = ["fear", "sad", "disqust", "angry", "surprise", "happy", "neutral", "neutral"]
+    rows = [row for session in (1, 2) for row in layout.rows[session]]
+    for row, label in zip(rows, labels, strict=True):
+        row[4::3] = [label] * len(row[4::3])
+    prepared = prepare_kemdy20(layout.write(), dev_sessions="3", test_sessions="4")
+    write_prepared(prepared, folder / "manifest.csv")
+    manifest = read_manifest(folder / "manifest.csv")
+    encode(manifest, folder / "features")
+    return Corpus(manifest, folder / "features")

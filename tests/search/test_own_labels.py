@@ -7,6 +7,7 @@ import json
 import shutil
 import socket
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,17 @@ import mmm
 from mmm.bundle.onnx_head import labels_of, onnx_logits, open_session
 from mmm.bundle.read import load_bundle
 from mmm.corpora.generated.demo import make_demo_corpus
+from mmm.manifest import Manifest
 from mmm.manifest_csv import read_manifest
 from mmm.predict.page import opened
-from search.ledger.events import read_history
+from search.engine.controller import Controller
+from search.ledger.data import data_changes, describe
+from search.ledger.events import create_sweep, read_history
+from search.results.export import export_trial
 from search.tracking.projection import metric_name
 from search.tracking.registry import register
-from tests.sweep_parts import call_inside
+from tests.conftest import Corpus
+from tests.sweep_parts import SMALL_SPACE, call_inside, small_spec, train_serially
 
 IEMOCAP = ("angry", "happy", "excited", "sad", "frustrated", "neutral")
 SENTIMENT = ("negative", "neutral", "positive")
@@ -179,3 +185,35 @@ def test_a_label_has_one_name_that_mlflow_takes(label: str, name: str) -> None:
 
     assert metric_name(label) == name
     _validate_metric_name(f"f1/{name}")
+
+
+@pytest.mark.slow
+def test_a_sweep_of_before_train_decided_keeps_the_classes_that_it_was_trained_on(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Labels of the test split were classes then: `disgust` here."""
+    classes = ("neutral", "happy", "angry", "sad", "disgust")
+
+    def as_before(path: str, **options: bool) -> Manifest:
+        return replace(read_manifest(path, **options), classes=classes)
+
+    monkeypatch.setattr("search.worker.trial.read_manifest", as_before)
+    now = describe(corpus.manifest, corpus.features_dir, [corpus.features()])
+    profile = json.dumps({**json.loads(now.manifest.profile), "classes": classes})
+    then = replace(now, manifest=replace(now.manifest, profile=profile))
+    spec, folder = small_spec(corpus, trials=1), tmp_path / "runs" / "small"
+    with create_sweep(folder, spec) as ledger:
+        controller = Controller(ledger, spec, SMALL_SPACE, "cpu", lambda: None)
+        controller.open_session("mmm-search run")
+        ledger.append(then)
+        for _ in train_serially(controller):
+            pass
+        controller.close_session("done")
+    history = read_history(folder / "ledger.sqlite")
+    assert list(history.trials[0].metrics(1)["per_class"]) == list(classes)
+    export_trial(history, folder, 0, tmp_path / "bundle")
+    assert load_bundle(tmp_path / "bundle").labels == classes
+    assert data_changes(history, now).what == [
+        "classes: neutral, happy, angry, sad instead of neutral, happy, angry, sad, disgust (those"
+        " of train alone, since this version)"
+    ]
