@@ -46,7 +46,7 @@ def print_account(account: "Account") -> None:
         ("repaired", account.repaired),
         ("left out", account.left_out),
         ("to know", account.noted),
-        ("files that are not UTF-8, read as", account.encodings),
+        ("encodings", account.encodings),
     ):
         if not entries:
             continue
@@ -62,11 +62,13 @@ def print_account(account: "Account") -> None:
 def _write(prepared: "Prepared", out: Path) -> None:
     from mmm.corpora.write import write_prepared
 
-    account, leaks = write_prepared(prepared, out)
+    account, leaks, to_type = write_prepared(prepared, out)
     _print_counts(out)
     print_account(prepared.account)
     for leak in leaks:
         console.print(f"leak: {leak}", style="red", highlight=False)
+    if to_type:
+        console.say(f"to deal so that less is shared: {to_type}")
     console.say(f"every case is in {account}")
     _print_next(out)
 

@@ -1,7 +1,7 @@
 """Splits and folds of a corpus' rows, as `--split-by`, `--shares` and `--folds` ask."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from mmm.corpora.account import Account
@@ -26,27 +26,18 @@ def deal_splits(prepared: Prepared) -> None:
     is_asked = options.split_by is not None or options.shares is not None
     if (has_own and not is_asked) or (options.folds is not None and not is_asked):
         return
-    key = _key(options.split_by, "--split-by", rows)
     shares = parse_shares(options.shares or SHARES, has_folds=options.folds is not None)
     used = [(split, share) for split, share in zip(SPLITS, shares, strict=True) if share > 0]
+    key = _key(options.split_by, "--split-by", rows, len(used))
     groups = _groups(rows, key, len(used), prepared.account)
     if (found := max(groups) + 1) < len(used):
-        raise ValueError(
-            _too_few("--split-by", key, found, len(used), "splits")
-            + (
-                "; or deal to two, with no test split: --shares 0.8,0.2,0"
-                if len(used) == 3 and found == 2
-                else ""
-            )
-        )
+        raise ValueError(_too_few("--split-by", key, found, len(used), "splits", rows))
     parts = deal_groups(_labels(rows), groups, [share for _, share in used], options.seed)
     for row, part in zip(rows, parts, strict=True):
         row["split"] = used[part][0]
     shown = ",".join(f"{share:g}" for share in shares)
     what = f"dealt to splits by {key}, {found:,} groups, shares {shown}, seed {options.seed}"
-    for split in SPLITS:
-        if count := sum(row["split"] == split for row in rows):
-            prepared.account.note(what, f"{count:,} {split}")
+    prepared.account.note(what, split_counts(rows))
 
 
 def deal_folds(prepared: Prepared) -> None:
@@ -62,8 +53,8 @@ def deal_folds(prepared: Prepared) -> None:
     has_own = has_own and all(row.get("split") for row in prepared.rows)
     has_own = has_own and any(row["split"] == "dev" for row in prepared.rows)
     rows = [row for row in prepared.rows if row.get("split") != "test"]
-    key = _key(options.fold_by or prepared.fold_by or None, "--fold-by", rows)
-    labels = _labels(rows)
+    num_folds = 2 if options.folds == "all" else _number_of_folds(options.folds)
+    key = _key(options.fold_by or prepared.fold_by or None, "--fold-by", rows, num_folds)
     if options.folds == "all":
         groups = _groups(rows, key, len(rows) + 1, prepared.account)
         names: dict[int, str] = {}
@@ -73,13 +64,14 @@ def deal_folds(prepared: Prepared) -> None:
         num_folds = len(order)
         folds = [order.index(group) + 1 for group in groups]
     else:
-        num_folds = _number_of_folds(options.folds)
         groups = _groups(rows, key, num_folds, prepared.account)
         if max(groups, default=-1) + 1 >= num_folds:
-            parts = deal_groups(labels, groups, [1 / num_folds] * num_folds, options.seed)
+            parts = deal_groups(_labels(rows), groups, [1 / num_folds] * num_folds, options.seed)
             folds = [part + 1 for part in parts]
     if num_folds < 2 or max(groups) + 1 < num_folds:
-        raise ValueError(_too_few("--fold-by", key, max(groups) + 1, max(2, num_folds), "folds"))
+        found, wanted = max(groups) + 1, max(2, num_folds)
+        raise ValueError(_too_few("--fold-by", key, found, wanted, "folds", rows))
+    prepared.is_dev_fold_1 = not has_own
     for row in prepared.rows:
         row["fold"] = ""
     for row, fold in zip(rows, folds, strict=True):
@@ -109,11 +101,38 @@ def parse_shares(text: str, *, has_folds: bool = False) -> list[float]:
     return [share / total for share in shares]
 
 
-def _key(asked: str | None, option: str, rows: Rows) -> str:
-    """What to deal by: as asked, else speakers where each is named, else dialogues."""
+def split_counts(rows: Rows) -> str:
+    """`20 train, 4 dev, 8 test`."""
+    counts = Counter(row["split"] for row in rows)
+    return ", ".join(f"{counts[split]:,} {split}" for split in SPLITS if counts[split])
+
+
+def advice(prepared: Prepared, shared: Collection[str]) -> str:
+    """The option that deals so that less is shared of what is: `speaker`, `session`, `audio
+    content`; "" where there is none.
+    """
+    has_folds = prepared.options.folds is not None
+    rows = [row for row in prepared.rows if not has_folds or row["split"] != "test"]
+    num_parts = len({row["fold" if has_folds else "split"] for row in rows})
+    option = "--fold-by" if has_folds else "--split-by"
+    for key in KEYS:
+        if key in shared and _num_groups(rows, key) >= num_parts:
+            return f"{option} {key}"
+    if "audio content" in shared and prepared.options.folds != "all":
+        # What is not shared now has to stay so.
+        key = next(key for key in KEYS if key not in shared and _is_named(rows, key))
+        if max(_joined_by_audio(rows, key)) + 1 >= num_parts:
+            return f"{option} {key}"
+    return ""
+
+
+def _key(asked: str | None, option: str, rows: Rows, num_parts: int) -> str:
+    """What to deal by: as asked, else the first of speaker, session and dialogue that each row has
+    and that makes a group for each part.
+    """
     if asked is None:
-        speakers = {row["speaker"] for row in rows}
-        return "speaker" if "" not in speakers and len(speakers) > 1 else "dialogue"
+        named = (key for key in KEYS if _is_named(rows, key))
+        return next((key for key in named if _num_groups(rows, key) >= num_parts), "dialogue")
     if asked not in KEYS:
         raise ValueError(f"unknown {option} {asked!r}; expected one of {', '.join(KEYS)}")
     if nameless := [row.get(PLACE, row["utterance_id"]) for row in rows if not row[_COLUMN[asked]]]:
@@ -124,18 +143,32 @@ def _key(asked: str | None, option: str, rows: Rows) -> str:
     return asked
 
 
-def _groups(rows: Rows, key: str, num_parts: int, account: Account) -> list[int]:
-    """A group for each row: what shares the key, or a dialogue, which a manifest does not divide.
-    What has the same audio stays together too, where that leaves a group for each part.
-    """
-    keys = [(("key", row[_COLUMN[key]]), ("dialogue", row["dialogue_id"])) for row in rows]
-    plain = joined(keys)
+def _is_named(rows: Rows, key: str) -> bool:
+    return all(row[_COLUMN[key]] for row in rows)
+
+
+def _num_groups(rows: Rows, key: str) -> int:
+    return max(joined(_keys(rows, key)), default=-1) + 1
+
+
+def _keys(rows: Rows, key: str) -> list[tuple[tuple[str, str], ...]]:
+    """A group is what shares the key, or a dialogue, which a manifest does not divide."""
+    return [((key, row[_COLUMN[key]]), ("dialogue", row["dialogue_id"])) for row in rows]
+
+
+def _joined_by_audio(rows: Rows, key: str) -> list[int]:
     content = same_content(Path(row["audio"]) for row in rows)
-    audio = [content.get(Path(row["audio"]), row["audio"]) for row in rows]
-    with_audio = joined([(*own, ("audio", sound)) for own, sound in zip(keys, audio, strict=True)])
-    if max(with_audio, default=0) == max(plain, default=0):
-        return plain
-    if max(with_audio) + 1 < num_parts:
+    sounds = [("audio", content.get(Path(row["audio"]), row["audio"])) for row in rows]
+    return joined([(*own, sound) for own, sound in zip(_keys(rows, key), sounds, strict=True)])
+
+
+def _groups(rows: Rows, key: str, num_parts: int, account: Account) -> list[int]:
+    """A group for each row. What has the same audio stays together, where that leaves a group for
+    each part.
+    """
+    plain = joined(_keys(rows, key))
+    with_audio = _joined_by_audio(rows, key)
+    if max(with_audio, default=-1) + 1 < num_parts or max(with_audio) == max(plain):
         return plain
     what = f"groups by {key} joined, since they have audio in common"
     account.note(what, f"{max(plain) + 1:,} became {max(with_audio) + 1:,}")
@@ -146,12 +179,17 @@ def _labels(rows: Rows) -> list[tuple[str, ...]]:
     return [tuple(name for name in row["emotion"].split(";") if name) for row in rows]
 
 
-def _too_few(option: str, key: str, found: int, wanted: int, what: str) -> str:
+def _too_few(option: str, key: str, found: int, wanted: int, what: str, rows: Rows) -> str:
     groups = "group" if found == 1 else "groups"
-    other = "dialogue" if key != "dialogue" else "speaker"
+    others = [other for other in KEYS if other != key and _num_groups(rows, other) >= wanted]
+    to_type = f"deal by another: {option} {others[0]}" if others else ""
+    if not others and what == "splits":
+        to_type = "deal to two, without test: --shares 0.8,0.2,0" if found == 2 else ""
+    if not others and what == "folds":
+        to_type = f"fewer: --folds {found}" if found > 1 else ""
     return (
         f"{option} {key} makes {found} {groups}, too few for {wanted} {what} (those with a dialogue"
-        f" in common are one); deal by another: {option} {other}"
+        f" in common are one); {to_type or 'the corpus cannot be dealt so'}"
     )
 
 

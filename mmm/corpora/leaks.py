@@ -24,22 +24,25 @@ class Placed:
     audio: Path
 
 
-def leaks(placed: Sequence[Placed], parts: str = "split") -> list[str]:
+def leaks(placed: Sequence[Placed], parts: str = "split") -> dict[str, str]:
     """A sentence for each kind of thing that is in more than one part, with the number of them."""
     content = same_content(one.audio for one in placed)
 
     def audio(one: Placed) -> str:
         return content.get(one.audio, str(one.audio))
 
-    kinds: tuple[tuple[str, Callable[[Placed], str]], ...] = (
-        ("speaker", lambda one: one.speaker),
-        ("session", lambda one: one.session),
-        ("audio file", lambda one: str(one.audio)),
-        ("audio content", audio),
-        ("line of text with its audio", lambda one: f"{one.text!r} {audio(one)}"),
+    def line(one: Placed) -> str:
+        return f"{one.text!r} {audio(one)}" if one.text else ""
+
+    kinds: tuple[tuple[str, str, Callable[[Placed], str]], ...] = (
+        ("speaker", "speakers", lambda one: one.speaker),
+        ("session", "sessions", lambda one: one.session),
+        ("audio file", "audio files", lambda one: str(one.audio)),
+        ("audio content", "audio contents", audio),
+        ("line of text with its audio", "lines of text with their audio", line),
     )
-    found = []
-    for what, key in kinds:
+    found = {}
+    for what, several, key in kinds:
         homes: dict[str, dict[str, str]] = defaultdict(dict)
         for one in placed:
             if name := key(one):  # nobody knows whether two speakers without a name are one
@@ -53,8 +56,8 @@ def leaks(placed: Sequence[Placed], parts: str = "split") -> list[str]:
                     for places in shared.values()
                 ]
             more = ", ..." if len(shown) > _SHOWN else ""
-            are = f"{what} is" if len(shared) == 1 else f"{what}s are"
-            found.append(
+            are = f"{what} is" if len(shared) == 1 else f"{several} are"
+            found[what] = (
                 f"{len(shared)} {are} in more than one {parts}: {', '.join(shown[:_SHOWN])}{more}"
             )
     return found

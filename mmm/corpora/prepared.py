@@ -30,6 +30,7 @@ class Prepared:
     # Whether its columns were taken as --column says, which is else done when it is written.
     has_columns: bool = False
     fold_by: str = ""  # what folds are dealt by where nobody says
+    is_dev_fold_1: bool = False  # as it is where the corpus has no dev of its own
 
 
 def prepare(
