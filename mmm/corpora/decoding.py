@@ -92,7 +92,8 @@ def _decoded(content: bytes, is_korean: bool, encoding: str | None) -> tuple[str
                     " say"
                 ) from None
     in_cp949 = _tried(content, "cp949")
-    if encoding and (encoding.startswith(("utf-16", "utf-32")) and b"\0" in content):
+    # UTF-16 without its mark, and ISO 2022, are valid UTF-8 to the letter, but no text in it.
+    if encoding and (b"\0" in content or b"\x1b" in content):
         return _in(content, encoding), encoding
     try:
         text = content.decode("utf-8-sig")
