@@ -156,7 +156,9 @@ def labels_for(
     """
     changes: dict[str, str] = {}
     for change in renamed:
-        name, equals, emotion = (part.strip().lower() for part in change.partition("="))
+        name, equals, emotion = (" ".join(part.split()) for part in change.partition("="))
+        name = name.lower()
+        emotion = emotion.lower() if emotion.lower() in EMOTIONS else emotion
         if not equals or not name:
             raise ValueError(
                 f"--emotion {change!r}: expected NAME=EMOTION, or NAME= to leave its rows out"
