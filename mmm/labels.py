@@ -48,7 +48,9 @@ def spelling_fault(counts: Mapping[str, int], command: str) -> str:
     for name in counts:
         alike.setdefault(spelling(name), []).append(name)
     several = [
-        sorted(names, key=lambda name: (name not in EMOTIONS, -counts[name], name))
+        sorted(
+            names, key=lambda name: (name not in EMOTIONS, not _is_nfc(name), -counts[name], name)
+        )
         for names in alike.values()
         if len(names) > 1
     ]
@@ -68,6 +70,10 @@ def spelling_fault(counts: Mapping[str, int], command: str) -> str:
         f"{what} spelt in several ways: {', '.join(told)}; to spell it one way: {command}"
         f" {' '.join(changes)}"
     )
+
+
+def _is_nfc(name: str) -> bool:
+    return unicodedata.is_normalized("NFC", name)
 
 
 def _written(name: str, beside: Iterable[str]) -> str:

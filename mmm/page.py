@@ -82,9 +82,8 @@ def draw_matrix(
                 size=size,
             )
     middles = [place + 0.5 for place in range(len(names))]
-    as_text = {"size": size, "parse_math": False}
-    axes.set_xticks(middles, list(names), rotation=45, ha="right", **as_text)
-    axes.set_yticks(middles, list(names), **as_text)
+    axes.set_xticks(middles, list(names), rotation=45, ha="right", size=size, parse_math=False)
+    axes.set_yticks(middles, list(names), size=size, parse_math=False)
     axes.invert_yaxis()
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -34,6 +34,9 @@ from search.space.enqueue import Point
 from search.space.settings import SettingsCheck, sweep_precisions, with_features_there
 from search.stopping import Stopping
 from search.tracking.outbox import Outbox
+
+if TYPE_CHECKING:
+    from search.cluster.connect import Place
 
 _HURRIED_WAIT_S = 2.0  # for MLflow, where a signal ended the sweep
 
@@ -165,8 +168,17 @@ def _run(
     folder = sweep_dir(runs, spec.name)
     threads = max(1, cpus_here() // spec.workers) if spec.address is None else 1
     device = "cuda" if spec.gpus_per_trial > 0 else "cpu"
+    place = None if serial else _reach(spec, threads, console)
+    if place is not None and priors is not None:
+        # Ray takes seconds to import; everything that can be refused has been by now.
+        from search.cluster.connect import start_ray
+
+        with console.status("starting Ray"):
+            start_ray(place, spec, threads)  # nothing is written where that fails
     # A debugger's prompt and a table that refreshes itself would write over each other.
     view = View(console, spec.name, is_live=console.is_terminal and not serial)
+    for note in checked.settings_check.manifest.notes:
+        say(console, f"note: {note}")
     opened = open_sweep(folder) if priors is None else create_sweep(folder, spec, priors)
     with opened as ledger, view:
         if ledger.lock.replaced is not None:
@@ -189,7 +201,7 @@ def _run(
                 if has_work and space.has_baseline and baseline_of(ledger.history) is None:
                     _fit_baseline(controller, checked.settings_check.manifest, view, console)
                 if has_work:
-                    _train(controller, threads, serial)
+                    _train(controller, threads, place, console)
                 unfinished = any(trial.state == "running" for trial in controller.trials.values())
                 if not unfinished and len(controller.trials) >= spec.trials:
                     why = "done"
@@ -210,6 +222,8 @@ def _run(
             write_report(folder / "report.html", history)
             winner = best_trial(history)
             if winner is not None:
+                if spec.folds:
+                    say(console, f"training trial {winner.number} on the rows of all folds")
                 export_trial(history, folder, winner.number, folder / "bundle")
             with console.status("sending the rest to MLflow"):
                 # Whoever sent a signal kills what has not ended some seconds later; the outbox goes
@@ -226,19 +240,28 @@ def _run(
     return history
 
 
-def _train(controller: Controller, threads: int, serial: bool) -> None:
-    if serial:
+def _reach(spec: SweepSpec, threads: int, console: Console) -> "Place":
+    """Where the sweep will train. Raises ValueError where there is no such place."""
+    from search.cluster.connect import reach, wanted_by
+
+    place = reach(spec.address, wanted_by(spec, threads), spec.workers)
+    if place.warning is not None:
+        say(console, place.warning)
+    return place
+
+
+def _train(controller: Controller, threads: int, place: "Place | None", console: Console) -> None:
+    if place is None:
         from search.serial import train_here
 
         train_here(controller, threads)
         return
-    # Ray takes seconds to import; everything that can be refused has been by now.
-    from search.cluster.connect import ray_for
+    from search.cluster.connect import ray_on
 
-    with ray_for(controller.spec, threads):
+    with ray_on(place, controller.spec, threads):
         from search.cluster.tune import train_on_ray
 
-        train_on_ray(controller, threads)
+        train_on_ray(controller, threads, place, lambda text: say(console, text))
 
 
 def _fit_baseline(controller: Controller, manifest: Manifest, view: View, console: Console) -> None:

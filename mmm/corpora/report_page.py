@@ -36,7 +36,7 @@ _BAR = 0.94  # of the room for one
 
 def colours(labels: Sequence[str]) -> dict[str, str]:
     """A colour for each label, the same for the seven of most corpora in every report."""
-    found = {}
+    found: dict[str, str] = {}
     for name in labels:
         number = len(found.keys() - _KNOWN.keys())
         lightness = (0.45, 0.65, 0.3)[number % 3]

@@ -16,6 +16,7 @@ from mmm.cli.encode import (
     only_one,
 )
 from mmm.cli.options import options_of
+from mmm.console import console
 from mmm.encoders.options import EncodeOptions, Modality
 from mmm.training.config import Params
 
@@ -57,11 +58,14 @@ def encode(
     @contextlib.contextmanager
     def runners() -> Iterator[Callable[[EncodeOptions, Modality], "Runner"]]:
         from mmm.device import cpus_here
-        from search.cluster.connect import connect, disconnect
+        from search.cluster.connect import connect, disconnect, reach
         from search.cluster.encode import run_on_ray
 
         num_actors = workers or (max(1, int(gpus)) if gpus else cpus_here())
-        connect(address, num_actors, gpus, {"CPU": float(num_actors), "GPU": gpus})
+        place = reach(address, {"CPU": 1.0, "GPU": gpus / num_actors}, num_actors)
+        if place.warning is not None:
+            console.say(place.warning)
+        connect(place, num_actors, gpus)
         try:
             yield lambda options, kind: run_on_ray(options, kind, num_actors, gpus)
         finally:

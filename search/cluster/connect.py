@@ -7,10 +7,13 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmm.training.malloc import reusing_holes
+from search.cluster.look import Cluster, look
+from search.cluster.room import check_room
 from search.ledger.spec import SweepSpec
 
 # Ray reads some of these when it is imported, and its workers inherit all of them.
@@ -24,25 +27,69 @@ _DEFAULTS = {
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
+# As Ray names them; the system takes names of so many bytes (sockaddr_un, without its last zero).
+_LONGEST_SOCKET = "session_2026-11-27_05-01-43_847172_{pid}/sockets/plasma_store"
+_MOST_BYTES_OF_A_SOCKET = 103 if sys.platform == "darwin" else 107
+
+
+@dataclass(frozen=True)
+class Place:
+    """A Ray that can be had: the cluster that was seen, or None for one of our own."""
+
+    cluster: Cluster | None
+    warning: str | None = None  # where not everything that is wanted finds room at a time
+
+
+def reach(address: str | None, wanted: Mapping[str, float], number: int) -> Place:
+    """Where `number` actors that want so much CPU and GPU each would work; nothing is started or
+    joined.
+
+    Raises ValueError in one sentence, after some seconds at most, where that cannot be.
+    """
+    if address is None:
+        _check_temporary_folder()
+        return Place(None)
+    cluster = look(address)
+    return Place(cluster, check_room(cluster, wanted, number))
+
+
+def _check_temporary_folder() -> None:
+    """Raise ValueError where Ray's sockets would have names that the system does not take."""
+    folder = ray_folder()
+    socket = folder / _LONGEST_SOCKET.format(pid=os.getpid())
+    too_long = len(os.fsencode(socket)) - _MOST_BYTES_OF_A_SOCKET
+    if too_long > 0:
+        raise ValueError(
+            f"Ray's sockets would lie in {folder}, whose name is {too_long} bytes too long for"
+            " that; set RAY_TMPDIR to a shorter one, for example: export RAY_TMPDIR=/tmp"
+        )
+
+
+def ray_folder() -> Path:
+    """Where a Ray that is started here has its sockets and logs."""
+    variables = [os.environ[name] for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ]
+    return Path(next(iter(variables), "/tmp")) / "ray"  # noqa: S108, as Ray has it
+
+
+def set_defaults() -> None:
+    """Before Ray is imported."""
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
 
 
 def connect(
-    address: str | None,
-    num_cpus: int,
-    num_gpus: float,
-    wanted: Mapping[str, float],
-    worker_env: Mapping[str, str] | None = None,
+    place: Place, num_cpus: int, num_gpus: float, worker_env: Mapping[str, str] | None = None
 ) -> None:
-    """Start a local Ray with so many CPUs and GPUs, or join the cluster at `address`; `worker_env`
-    is for its workers.
+    """Start a local Ray with so many CPUs and GPUs, or join the cluster; `worker_env` is for its
+    workers.
 
-    Raises ValueError where no cluster answers, or where it lacks the `wanted` CPU and GPU: Ray
-    would wait for them for ever. Who is stopped meanwhile gets a KeyboardInterrupt.
+    Raises ValueError where that fails. Who is stopped meanwhile gets a KeyboardInterrupt.
     """
-    for name, value in _DEFAULTS.items():
-        os.environ.setdefault(name, value)
+    set_defaults()
     if threading.current_thread() is not threading.main_thread():
         os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    if place.cluster is not None and place.cluster.has_token:
+        os.environ["RAY_AUTH_MODE"] = "token"  # Ray by itself takes it where it is told `auto` only
     import ray
 
     quiet: Mapping[str, Any] = {
@@ -54,7 +101,7 @@ def connect(
         # Ray puts the folder that it is started in before everything that its workers import. That
         # is the user's, with whatever its files are called; Python's own holds no modules.
         with _sigterm_is_ctrl_c(), contextlib.chdir(sys.prefix):
-            if address is None:
+            if place.cluster is None:
                 os.environ.update(worker_env or {})  # Ray's processes inherit it
                 # Without "local" it would join any other Ray that RAY_ADDRESS or a file of an
                 # earlier one names.
@@ -68,26 +115,25 @@ def connect(
                 )
             else:
                 ray.init(
-                    address=address,
+                    address=place.cluster.address,
                     runtime_env={"env_vars": dict(worker_env)} if worker_env else None,
                     **quiet,
                 )
-    except ConnectionError as error:
-        raise ValueError(f"--address {address}: no Ray cluster answers there ({error})") from None
     except KeyboardInterrupt:
         disconnect()
         raise
+    except Exception as error:  # of many kinds, the time-outs a bare Exception
+        disconnect()
+        what = " ".join(str(error).split())[:300]
+        raise ValueError(
+            f"Ray did not start on this machine ({what}); its logs are in"
+            f" {ray_folder()}/session_latest/logs"
+            if place.cluster is None
+            else f"the cluster at {place.cluster.address} could not be joined ({what})"
+        ) from error
     token = Path.home() / ".ray" / "auth_token"
     if token.is_file():
         token.chmod(0o600)  # Ray creates it readable for everyone
-    there = ray.cluster_resources()
-    for kind, number in wanted.items():
-        if number > there.get(kind, 0.0):
-            disconnect()
-            raise ValueError(
-                f"the cluster has {there.get(kind, 0.0):g} {kind}s, {number:g} are asked for; Ray"
-                " would wait for ever"
-            )
 
 
 @contextlib.contextmanager
@@ -135,18 +181,27 @@ def disconnect() -> None:
     ray.shutdown()
 
 
+def wanted_by(spec: SweepSpec, threads: int) -> dict[str, float]:
+    """What a trial wants of a node."""
+    return {"CPU": float(threads), "GPU": spec.gpus_per_trial}
+
+
+def start_ray(place: Place, spec: SweepSpec, threads: int) -> None:
+    """A local Ray on loopback, or the cluster that was reached, with `threads` for each trial;
+    nothing where it is there already.
+    """
+    set_defaults()
+    import ray
+
+    if not ray.is_initialized():
+        num_cpus, num_gpus = max(spec.workers * threads, 1), spec.gpus_per_trial * spec.workers
+        connect(place, num_cpus, num_gpus, reusing_holes(os.environ))
+
+
 @contextlib.contextmanager
-def ray_for(spec: SweepSpec, threads: int) -> Iterator[None]:
-    """A local Ray on loopback, or the cluster at `spec.address`; `threads` for each trial."""
-    # of one trial: others wait for their turn
-    wanted = {"CPU": float(threads), "GPU": spec.gpus_per_trial}
-    connect(
-        spec.address,
-        max(spec.workers * threads, 1),
-        spec.gpus_per_trial * spec.workers,
-        wanted,
-        reusing_holes(os.environ),
-    )
+def ray_on(place: Place, spec: SweepSpec, threads: int) -> Iterator[None]:
+    """The same, until what is inside has ended."""
+    start_ray(place, spec, threads)
     try:
         yield
     finally:

@@ -9,7 +9,7 @@ driver's time and another round trip.
 import logging
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher as TuneSearcher
 
 from search.cluster.actor import TrialActor
-from search.cluster.connect import is_connected
+from search.cluster.connect import Place, is_connected, wanted_by
+from search.cluster.growing import Growing
 from search.engine.controller import Controller
 from search.messages import as_json, reports_of
 
@@ -35,19 +36,36 @@ class _NeverRestored:
 class SeatSearcher(_NeverRestored, TuneSearcher):
     """Ray Tune asks the controller what a new seat is to train first."""
 
-    def __init__(self, controller: Controller, threads: int, seats: dict[str, list[int]]) -> None:
+    def __init__(
+        self,
+        controller: Controller,
+        threads: int,
+        seats: dict[str, list[int]],
+        growing: Growing | None = None,
+    ) -> None:
+        """`growing`: the cluster; a Ray of our own has room for all."""
         super().__init__()
         self.controller, self.threads, self.seats = controller, threads, seats
+        self.growing = growing
 
     def suggest(self, trial_id: str) -> dict[str, object] | str | None:
+        # A trial is not begun, on record, where it would only wait for a node.
+        if self.growing is not None and sum(map(bool, self.seats.values())) >= self.growing.slots():
+            return None if self._has_work() else TuneSearcher.FINISHED
         orders = self.controller.next_orders()
         if orders:
             self.seats[trial_id] = [order.number for order in orders]
             return {"orders": as_json(orders), "threads": self.threads}
+        return None if self._is_lived_in() else TuneSearcher.FINISHED
+
+    def _has_work(self) -> bool:
+        return self._is_lived_in() or (
+            self.controller.orders.has_work and self.controller.verdicts.may_order()
+        )
+
+    def _is_lived_in(self) -> bool:
         # While a worker lives, what it trains may come back to be trained by another.
-        if any(self.seats.values()):
-            return None
-        return TuneSearcher.FINISHED  # type: ignore[no-any-return,unused-ignore]
+        return any(self.seats.values())
 
     def on_trial_complete(self, trial_id: str, result: object = None, error: bool = False) -> None:
         """The scheduler has seen the end already."""
@@ -107,26 +125,48 @@ class Watch(_NeverRestored, tune.Callback):
     ever.
     """
 
-    def __init__(self, controller: Controller) -> None:
-        self.controller = controller
+    def __init__(self, controller: Controller, tell: Callable[[str], None]) -> None:
+        self.controller, self.tell = controller, tell
         self._looked = time.monotonic()
+        self._waiting: set[str] = set()  # seats that had not begun at the last look
+        self._num_told = 0
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if time.monotonic() - self._looked < _LOOK_S:
             return
         self._looked = time.monotonic()
+        waiting = {trial.trial_id for trial in trials if trial.status == "PENDING"}
+        self._tell_of(len(waiting & self._waiting))
+        self._waiting = waiting
         if not is_connected():
             self.controller.verdicts.break_off(
                 "Ray has died on this machine (its raylet does not live any more)"
             )
             raise KeyboardInterrupt  # Tune's own end would wait for the workers
 
+    def _tell_of(self, num_waiting: int) -> None:
+        if num_waiting > self._num_told:
+            self.tell(
+                f"{num_waiting} of {self.controller.spec.workers} workers wait for CPUs or GPUs"
+                " that others have"
+            )
+        self._num_told = num_waiting
 
-def train_on_ray(controller: Controller, threads: int) -> None:
+
+def _say_nothing(_: str) -> None:
+    pass
+
+
+def train_on_ray(
+    controller: Controller, threads: int, place: Place, tell: Callable[[str], None]
+) -> None:
     """Train on the Ray that is connected until the controller has nothing more to order. Returns
-    also when the user interrupts it.
+    also when the user interrupts it. `tell` is told of what waits.
     """
-    spec = controller.spec
+    spec, wanted = controller.spec, wanted_by(controller.spec, threads)
+    growing = None
+    if place.cluster is not None:
+        growing = Growing(wanted, spec.workers, place.cluster.grows, tell)
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     seats: dict[str, list[int]] = {}
@@ -134,7 +174,7 @@ def train_on_ray(controller: Controller, threads: int) -> None:
         tune.Tuner(
             tune.with_resources(TrialActor, {"cpu": threads, "gpu": spec.gpus_per_trial}),
             tune_config=tune.TuneConfig(
-                search_alg=SeatSearcher(controller, threads, seats),
+                search_alg=SeatSearcher(controller, threads, seats, growing),
                 scheduler=SeatScheduler(controller, seats),
                 num_samples=-1,
                 # As many as there are workers and not one more: Tune would start an actor for it
@@ -145,7 +185,8 @@ def train_on_ray(controller: Controller, threads: int) -> None:
                 name=spec.name,
                 storage_path=scratch,
                 verbose=0,
-                callbacks=[Watch(controller)],
+                # On this machine's own Ray nobody else has anything: what waits is starting.
+                callbacks=[Watch(controller, tell if growing is not None else _say_nothing)],
                 checkpoint_config=tune.CheckpointConfig(
                     checkpoint_frequency=0, checkpoint_at_end=False
                 ),

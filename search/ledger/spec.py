@@ -12,6 +12,7 @@ from mmm.setting import Setting
 from mmm.training.config import SCALINGS, FeaturesKey, Params, ParamValue, TrainConfig
 from search.ledger.durations import parse_duration
 
+ANY_FOLDS = 0  # asked for, before the manifest has said how many there are
 REPEATS = ("new-seed", "reuse")
 
 
@@ -155,6 +156,8 @@ class SweepSpec:
             default="standard",
         ),
     ] = "none"
+    # Of the manifest when the sweep began; None: its split of train and dev.
+    folds: int | None = None
     max_equal_failures: Annotated[
         int,
         Setting(

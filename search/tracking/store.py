@@ -89,6 +89,22 @@ def open_client(runs: Path, tracking_uri: str | None) -> tuple[Any, str]:
     return client, str(found.experiment_id)
 
 
+def count_runs(runs: Path, tracking_uri: str | None) -> int | None:
+    """How many runs of ours a store has, as far as a thousand; None where nothing was kept there
+    yet. Changes nothing, and raises what MLflow does where it does not answer.
+    """
+    if tracking_uri is None and not (runs / "mlflow.db").is_file():
+        return None
+    import_mlflow()
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=tracking_uri or default_tracking_uri(runs))
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
+        return None
+    return len(client.search_runs([experiment.experiment_id], max_results=1000))
+
+
 def server_command(store: str, port: int, artifacts: Path | None = None) -> list[str]:
     """MLflow's server on loopback. It has no authentication: it answers only requests that name
     this machine.

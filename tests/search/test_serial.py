@@ -12,6 +12,7 @@ import pytest
 
 from search.engine.controller import Controller
 from search.ledger.events import create_sweep, read_history
+from search.plan.checks import check_spec
 from search.serial import train_here
 from tests.conftest import Corpus
 from tests.sweep_parts import SMALL_SPACE, TIMEOUT_S, call, call_here, environment, small_spec
@@ -74,6 +75,24 @@ def test_its_leaderboard_is_that_of_one_worker_on_ray(runs: Path, corpus: Corpus
         boards.append([{**row, "training_s": "", "epoch_s": ""} for row in rows])
     assert boards[0] == boards[1]
     assert len(boards[0]) == 6  # the linear baseline among them
+
+
+def test_neither_audio_nor_a_gpu_is_needed_where_a_sweep_is_started(
+    corpus: Corpus,
+    empty_store: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shutil.copy(corpus.manifest.path, tmp_path / "manifest.csv")
+    (tmp_path / "runs").mkdir()
+    shutil.copy(empty_store, tmp_path / "runs")
+    arguments = [tmp_path / "manifest.csv", "--features", corpus.features_dir]
+    command = ["quick", *arguments, "--name", "a", "--runs", tmp_path / "runs", "--trials", 1]
+    status, _, errors = call_here(capsys, monkeypatch, "run", *command, "--epochs", 1, "--serial")
+    assert (status, errors) == (0, "")
+    assert read_history(tmp_path / "runs" / "a" / "ledger.sqlite").trials[0].state == "complete"
+    check_spec(small_spec(corpus, address="10.0.0.1:6379", gpus_per_trial=1.0, precision="bf16"))
 
 
 @pytest.mark.parametrize("more", [["--workers", "2"], ["--address", "auto"]], ids=str)

@@ -1,0 +1,57 @@
+"""A cluster of Ray's own commands on this machine, for tests."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+
+TOKEN = "a token of these tests"
+
+
+@contextlib.contextmanager
+def ray_head(
+    *options: str, token: str | None = None, port: int = 0, **environment: str
+) -> Iterator[str]:
+    """What `ray start --head` makes, apart from every other Ray here; its address."""
+    with (
+        # short, since Ray's sockets lie below it
+        tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder,
+        socket.create_server(("0.0.0.0", port)) as free,
+    ):
+        port = free.getsockname()[1]
+        free.close()
+        asked = {"RAY_TMPDIR": folder, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+        if token is not None:
+            asked |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
+        with subprocess.Popen(
+            [*command, f"--port={port}", "--include-dashboard=false", *options],
+            env={**os.environ, **asked, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            try:
+                assert process.stdout is not None
+                told = []
+                for line in process.stdout:
+                    told.append(line)
+                    if "--block" in line:
+                        break
+                else:
+                    raise AssertionError("".join(told))
+                # Whatever it says further must not fill the pipe.
+                threading.Thread(target=process.stdout.read, daemon=True).start()
+                yield f"127.0.0.1:{port}"
+            finally:
+                process.send_signal(signal.SIGTERM)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(30)
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
