@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmm.manifest import SPLITS, natural_key
+
 _SHOWN = 3
 # From so many words on a text that is there twice was written twice; "yes" and "I see" recur by
 # themselves.
@@ -47,7 +49,11 @@ def leaks(placed: Sequence[Placed], parts: str = "split") -> dict[str, str]:
         for one in placed:
             if name := key(one):  # nobody knows whether two speakers without a name are one
                 homes[name].setdefault(one.part, one.utterance_id)
-        shared = {name: places for name, places in homes.items() if len(places) > 1}
+        shared = {
+            name: dict(sorted(places.items(), key=lambda one: _order(one[0])))
+            for name, places in homes.items()
+            if len(places) > 1
+        }
         if shared:
             shown = [f"{name} ({', '.join(places)})" for name, places in shared.items()]
             if "audio" in what:
@@ -61,6 +67,10 @@ def leaks(placed: Sequence[Placed], parts: str = "split") -> dict[str, str]:
                 f"{len(shared)} {are} in more than one {parts}: {', '.join(shown[:_SHOWN])}{more}"
             )
     return found
+
+
+def _order(part: str) -> tuple[int, list[tuple[int, int, str]]]:
+    return (SPLITS.index(part) if part in SPLITS else -1, natural_key(part))
 
 
 def repeated_texts(placed: Sequence[Placed]) -> list[tuple[str, int, int, int]]:

@@ -13,8 +13,8 @@ import torch
 from sklearn import metrics as sklearn_metrics
 
 from mmm.console import PlainConsole, class_table
-from mmm.corpora.account import write_prepared
 from mmm.corpora.kemdy20 import prepare_kemdy20
+from mmm.corpora.write import write_prepared
 from mmm.labels import notes_of_test
 from mmm.manifest import EMOTIONS, ManifestError, class_order
 from mmm.manifest_csv import read_manifest
