@@ -29,7 +29,8 @@ def deal_splits(prepared: Prepared) -> None:
         return
     shares = parse_shares(options.shares or SHARES, has_folds=options.folds is not None)
     used = [(split, share) for split, share in zip(SPLITS, shares, strict=True) if share > 0]
-    key = _key(options.split_by, "--split-by", rows, [share for _, share in used], options.seed)
+    asked = options.split_by or prepared.split_by or None
+    key = _key(asked, "--split-by", rows, [share for _, share in used], options.seed)
     if (found := _num_groups(rows, key)) < len(used):
         raise ValueError(_too_few("--split-by", key, found, len(used), "splits", rows))
     parts = _dealt(rows, key, [share for _, share in used], prepared)
