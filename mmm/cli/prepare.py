@@ -46,7 +46,7 @@ def print_account(account: "Account") -> None:
         ("repaired", account.repaired),
         ("left out", account.left_out),
         ("to know", account.noted),
-        ("files that are not UTF-8, read as", account.encodings),
+        ("encodings", account.encodings),
     ):
         if not entries:
             continue
@@ -62,11 +62,13 @@ def print_account(account: "Account") -> None:
 def _write(prepared: "Prepared", out: Path) -> None:
     from mmm.corpora.write import write_prepared
 
-    account, leaks = write_prepared(prepared, out)
+    account, leaks, to_type = write_prepared(prepared, out)
     _print_counts(out)
     print_account(prepared.account)
     for leak in leaks:
         console.print(f"leak: {leak}", style="red", highlight=False)
+    if to_type:
+        console.say(f"to deal so that less is shared: {to_type}")
     console.say(f"every case is in {account}")
     _print_next(out)
 
@@ -96,7 +98,6 @@ def _print_counts(out: Path) -> None:
 @options_of(PrepareOptions)
 def kemdy20(
     folder: CorpusFolder,
-    given: Params,
     out: Out = Path("manifest.csv"),
     dev_sessions: Annotated[
         str, typer.Option(help="Sessions for validation, such as 29-32,35, or none.")
@@ -115,6 +116,8 @@ def kemdy20(
         ),
     ] = "train",
     text: Cleaning = "default",
+    *,
+    given: Params,
 ) -> None:
     """KEMDy20 v1.1 to v1.3: the folder with annotation/ and wav/."""
     from mmm.corpora.kemdy20 import prepare_kemdy20
@@ -135,11 +138,12 @@ def kemdy20(
 @options_of(PrepareOptions)
 def kemdy19(
     folder: CorpusFolder,
-    given: Params,
     out: Out = Path("manifest.csv"),
     dev_sessions: DevSessions = "15-16",
     test_sessions: TestSessions = "17-20",
     text: Cleaning = "default",
+    *,
+    given: Params,
 ) -> None:
     """KEMDy19: the folder with annotation/ and wav/."""
     from mmm.corpora.kemdy19 import prepare_kemdy19
@@ -158,10 +162,11 @@ def kemdy19(
 @options_of(PrepareOptions)
 def ai_hub(
     folder: CorpusFolder,
-    given: Params,
     out: Out = Path("manifest.csv"),
     labels: Labels = None,
     text: Cleaning = "default",
+    *,
+    given: Params,
 ) -> None:
     """AI Hub's emotional dialogue clips: F_000001.wav, M_000001.wav, ... and a label CSV."""
     from mmm.corpora.ai_hub import prepare_ai_hub
@@ -172,7 +177,7 @@ def ai_hub(
 
 
 @options_of(PrepareOptions)
-def meld(folder: CorpusFolder, given: Params, out: Out = Path("manifest.csv")) -> None:
+def meld(folder: CorpusFolder, out: Out = Path("manifest.csv"), *, given: Params) -> None:
     """MELD: train_sent_emo.csv, dev_sent_emo.csv, test_sent_emo.csv and the clips (wav, flac, or
     mp4 by ffmpeg).
     """
@@ -194,7 +199,6 @@ def meld(folder: CorpusFolder, given: Params, out: Out = Path("manifest.csv")) -
 @options_of(PrepareOptions)
 def iemocap(
     folder: CorpusFolder,
-    given: Params,
     out: Out = Path("manifest.csv"),
     dev_sessions: Annotated[
         str | None,
@@ -208,6 +212,8 @@ def iemocap(
         str,
         typer.Option(help="default (exc is happy), 4-way, or 6-way (with excited and frustrated)."),
     ] = "default",
+    *,
+    given: Params,
 ) -> None:
     """IEMOCAP: the folder with Session1 to Session5. Turns labelled otherwise, as oth and xxx are,
     stay without a label, as context. With --folds all sessions are in folds unless some are named.
@@ -226,7 +232,7 @@ def iemocap(
 
 
 @options_of(PrepareOptions)
-def ravdess(folder: CorpusFolder, given: Params, out: Out = Path("manifest.csv")) -> None:
+def ravdess(folder: CorpusFolder, out: Out = Path("manifest.csv"), *, given: Params) -> None:
     """RAVDESS: clips named 03-01-06-01-02-01-12.wav, in any folders. Speech alone is read."""
     from mmm.corpora.acted import prepare_ravdess
 
@@ -236,7 +242,7 @@ def ravdess(folder: CorpusFolder, given: Params, out: Out = Path("manifest.csv")
 
 
 @options_of(PrepareOptions)
-def crema_d(folder: CorpusFolder, given: Params, out: Out = Path("manifest.csv")) -> None:
+def crema_d(folder: CorpusFolder, out: Out = Path("manifest.csv"), *, given: Params) -> None:
     """CREMA-D: clips named 1001_DFA_ANG_XX.wav, in any folders."""
     from mmm.corpora.acted import prepare_crema_d
 
@@ -246,7 +252,7 @@ def crema_d(folder: CorpusFolder, given: Params, out: Out = Path("manifest.csv")
 
 
 @options_of(PrepareOptions)
-def emodb(folder: CorpusFolder, given: Params, out: Out = Path("manifest.csv")) -> None:
+def emodb(folder: CorpusFolder, out: Out = Path("manifest.csv"), *, given: Params) -> None:
     """EmoDB (Berlin): clips named 03a01Fa.wav, in any folders."""
     from mmm.corpora.acted import prepare_emodb
 
@@ -256,7 +262,7 @@ def emodb(folder: CorpusFolder, given: Params, out: Out = Path("manifest.csv")) 
 
 
 @options_of(PrepareOptions)
-def esd(folder: CorpusFolder, given: Params, out: Out = Path("manifest.csv")) -> None:
+def esd(folder: CorpusFolder, out: Out = Path("manifest.csv"), *, given: Params) -> None:
     """ESD: a folder a speaker, 0001 to 0020, with 0001.txt and its clips."""
     from mmm.corpora.esd import prepare_esd
 
@@ -270,14 +276,16 @@ def csv(
     file: Annotated[
         Path, typer.Argument(help="A table with a row an utterance.", show_default=False)
     ],
-    given: Params,
     out: Out = Path("manifest.csv"),
     labels_of: Annotated[
         str | None,
         typer.Option(
-            help="Labels are those of a known corpus, such as crema-d; others are refused."
+            metavar="CORPUS",
+            help="Labels are those of a known corpus, such as crema-d; others are refused.",
         ),
     ] = None,
+    *,
+    given: Params,
 ) -> None:
     """Any table: path, text and label are enough. Fields are divided by commas, semicolons or
     tabs.

@@ -123,6 +123,7 @@ def _read(path: Path, corpus: _Corpus, options: PrepareOptions | None) -> Prepar
             f" {corpus.example}"
         )
     prepared = prepare(path, options or PrepareOptions(), corpus.labels)
+    prepared.split_by = prepared.fold_by = "speaker"
     account = prepared.account
     files = [file for file in sorted(path.rglob("*")) if file.is_file()]
     named, twice = clips_by(path, files, lambda file: _name_of(file, corpus, account), account)

@@ -27,6 +27,11 @@ COLUMN_NAMES: dict[str, tuple[str, ...]] = {
     "split": ("subset", "partition", "fold_name", "set"),
 }
 
+_WITHOUT = {
+    "text": ", or say that there is none: --column text=",
+    "turn": ", or take the order of the rows: --column turn=",
+}
+
 
 def chosen_columns(changes: Sequence[str], allowed: Sequence[str]) -> dict[str, str]:
     """`text=sentence` of `--column` -> {"text": "sentence"}; an empty name is none. Raises
@@ -94,7 +99,7 @@ def missing(file: Path, header: Sequence[str], columns: Sequence[str]) -> None:
     shown = ", ".join(name for name in header if name)
     faults = [
         f"line 1: no column for {column} (found: {shown}); name it: --column {column}=COLUMN"
-        + (f", or say that there is none: --column {column}=" if column in ("text", "turn") else "")
+        + _WITHOUT.get(column, "")
         for column in columns
     ]
     if faults:

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from mmm.corpora.columns import COLUMN_NAMES, OF_MANIFEST, chosen_columns, find_columns, missing
+from mmm.corpora.dealing import split_counts
 from mmm.corpora.label_sets import NAMED
 from mmm.corpora.labels import label_set
 from mmm.corpora.options import PrepareOptions
@@ -188,10 +189,8 @@ def _deal_sessions(prepared: Prepared) -> None:
         ) from None
     for row in rows:
         row["split"] = splits[row["session"]]
-    counts = Counter(row["split"] for row in rows)
-    for split in SPLITS:
-        what = "sessions dealt to splits in their order, as there is no split column"
-        prepared.account.note(what, f"{counts[split]:,} {split}")
+    what = "sessions dealt to splits in their order, as there is no split column"
+    prepared.account.note(what, split_counts(rows))
 
 
 def _name_by_file(prepared: Prepared) -> None:

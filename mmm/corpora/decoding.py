@@ -37,8 +37,9 @@ _NOT_WESTERN = re.compile(
     rb"[A-Za-z][\x91\x93-\x96\xa0][A-Za-z]|[\xc4\xc9\xd6\xdc\xe4\xe9\xf6\xfc]{3}"
 )
 _LEAST_COMMON = 0.9  # of the Hangul of a Korean text is among the 2,350 syllables of KS X 1001
-_READINGS = ("cp1252", "cp1250", "cp949", "cp1251", "gb18030", "shift_jis", "big5")
-_SHOWN = 3
+_LATIN_FIRST = ("cp1252", "cp1250", "cp1251", "cp949", "gb18030", "shift_jis", "big5")
+_LATIN_LAST = ("gb18030", "shift_jis", "big5", "cp949", "cp1251", "cp1252", "cp1250")
+_SHOWN = 4
 _NO_ENCODINGS = ("escape", "punycode", "idna", "undefined", "utf-7", "mbcs", "oem")
 
 
@@ -92,7 +93,8 @@ def _decoded(content: bytes, is_korean: bool, encoding: str | None) -> tuple[str
                     " say"
                 ) from None
     in_cp949 = _tried(content, "cp949")
-    if encoding and (encoding.startswith(("utf-16", "utf-32")) and b"\0" in content):
+    # UTF-16 without its mark, and ISO 2022, are valid UTF-8 to the letter, but no text in it.
+    if encoding and (b"\0" in content or b"\x1b" in content):
         return _in(content, encoding), encoding
     try:
         text = content.decode("utf-8-sig")
@@ -132,7 +134,7 @@ def _decoded(content: bytes, is_korean: bool, encoding: str | None) -> tuple[str
         )
     raise ValueError(
         f"byte {fault.start} (line {line}): not UTF-8, and its encoding cannot be told: {shown};"
-        f" say which it is: --encoding {readings[0][0]}"
+        f" say which it is, such as --encoding {readings[0][0]}"
     )
 
 
@@ -183,11 +185,14 @@ def _readings(content: bytes, start: int) -> list[tuple[str, str]]:
     """What the line with this byte would say in each encoding that fits, each reading once."""
     begin = content.rfind(b"\n", 0, start) + 1
     end = content.find(b"\n", start)
+    bare = content[begin : len(content) if end < 0 else end]
+    num_high = sum(byte > 127 for byte in bare)
+    is_latin = num_high < sum(bytes([byte]).isalpha() for byte in bare) / 2
     found: dict[str, str] = {}
-    for name in _READINGS:
+    for name in _LATIN_FIRST if is_latin else _LATIN_LAST:
         if _tried(content, name) is None:
             continue
-        line = content[begin : len(content) if end < 0 else end].decode(name, errors="replace")
+        line = bare.decode(name, errors="replace")
         first = next((place for place, sign in enumerate(line) if sign > "\x7f"), 0)
         found.setdefault(" ".join(line[max(0, first - 12) : first + 12].split()), name)
     return [(name, reading) for reading, name in found.items()][:_SHOWN]

@@ -32,6 +32,7 @@ def prepare_esd(path: Path, options: PrepareOptions | None = None) -> Prepared:
             f"{path}: no folder 0001/ in it; expected ESD's folder, with one for each speaker"
         )
     prepared = prepare(path, options or PrepareOptions(), {**NAMED, **ESD})
+    prepared.split_by = prepared.fold_by = "speaker"
     faults: list[str] = []
     for folder in speakers:
         try:

@@ -91,13 +91,14 @@ class Labels:
                 typed = shlex.quote(f"{name}={alike}")
                 what = f"label {name} is spelt like {alike}; where it means that: --emotion {typed}"
                 self.account.note(what, f"{self.met[name]} of {name}, {self.met[alike]} of {alike}")
-        corpora = [
-            corpus
+        corpora = {
+            corpus: len(known)
             for corpus, known in LABEL_SETS.items()
-            if set(self.met) <= set(known) and names and set(names) & set(known)
-        ]
+            if set(self.met) <= set(known) and any(known[name] != name for name in names)
+        }
         if corpora:
-            what = f"labels are codes of {' or '.join(corpora)}; --labels-of gives them names"
+            fitting = [name for name, size in corpora.items() if size == min(corpora.values())]
+            what = f"labels are codes of {' or '.join(fitting)}; names: --labels-of {fitting[0]}"
             self.account.note(what, ", ".join(sorted(names)))
         elif names and all(name.lstrip("-").replace(".", "", 1).isdigit() for name in names):
             what = "labels are numbers; names are given so: --emotion 0=neutral"
@@ -155,7 +156,9 @@ def labels_for(
     """
     changes: dict[str, str] = {}
     for change in renamed:
-        name, equals, emotion = (part.strip().lower() for part in change.partition("="))
+        name, equals, emotion = (" ".join(part.split()) for part in change.partition("="))
+        name = name.lower()
+        emotion = emotion.lower() if emotion.lower() in EMOTIONS else emotion
         if not equals or not name:
             raise ValueError(
                 f"--emotion {change!r}: expected NAME=EMOTION, or NAME= to leave its rows out"

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmm.manifest import SPLITS, natural_key
+
 _SHOWN = 3
 # From so many words on a text that is there twice was written twice; "yes" and "I see" recur by
 # themselves.
@@ -24,27 +26,34 @@ class Placed:
     audio: Path
 
 
-def leaks(placed: Sequence[Placed], parts: str = "split") -> list[str]:
+def leaks(placed: Sequence[Placed], parts: str = "split") -> dict[str, str]:
     """A sentence for each kind of thing that is in more than one part, with the number of them."""
     content = same_content(one.audio for one in placed)
 
     def audio(one: Placed) -> str:
         return content.get(one.audio, str(one.audio))
 
-    kinds: tuple[tuple[str, Callable[[Placed], str]], ...] = (
-        ("speaker", lambda one: one.speaker),
-        ("session", lambda one: one.session),
-        ("audio file", lambda one: str(one.audio)),
-        ("audio content", audio),
-        ("line of text with its audio", lambda one: f"{one.text!r} {audio(one)}"),
+    def line(one: Placed) -> str:
+        return f"{one.text!r} {audio(one)}" if one.text else ""
+
+    kinds: tuple[tuple[str, str, Callable[[Placed], str]], ...] = (
+        ("speaker", "speakers", lambda one: one.speaker),
+        ("session", "sessions", lambda one: one.session),
+        ("audio file", "audio files", lambda one: str(one.audio)),
+        ("audio content", "audio contents", audio),
+        ("line of text with its audio", "lines of text with their audio", line),
     )
-    found = []
-    for what, key in kinds:
+    found = {}
+    for what, several, key in kinds:
         homes: dict[str, dict[str, str]] = defaultdict(dict)
         for one in placed:
             if name := key(one):  # nobody knows whether two speakers without a name are one
                 homes[name].setdefault(one.part, one.utterance_id)
-        shared = {name: places for name, places in homes.items() if len(places) > 1}
+        shared = {
+            name: dict(sorted(places.items(), key=lambda one: _order(one[0])))
+            for name, places in homes.items()
+            if len(places) > 1
+        }
         if shared:
             shown = [f"{name} ({', '.join(places)})" for name, places in shared.items()]
             if "audio" in what:
@@ -53,11 +62,15 @@ def leaks(placed: Sequence[Placed], parts: str = "split") -> list[str]:
                     for places in shared.values()
                 ]
             more = ", ..." if len(shown) > _SHOWN else ""
-            are = f"{what} is" if len(shared) == 1 else f"{what}s are"
-            found.append(
+            are = f"{what} is" if len(shared) == 1 else f"{several} are"
+            found[what] = (
                 f"{len(shared)} {are} in more than one {parts}: {', '.join(shown[:_SHOWN])}{more}"
             )
     return found
+
+
+def _order(part: str) -> tuple[int, list[tuple[int, int, str]]]:
+    return (SPLITS.index(part) if part in SPLITS else -1, natural_key(part))
 
 
 def repeated_texts(placed: Sequence[Placed]) -> list[tuple[str, int, int, int]]:

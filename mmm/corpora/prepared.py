@@ -29,7 +29,9 @@ class Prepared:
     rows: list[dict[str, str]] = field(default_factory=list)
     # Whether its columns were taken as --column says, which is else done when it is written.
     has_columns: bool = False
-    fold_by: str = ""  # what folds are dealt by where nobody says
+    split_by: str = ""  # what splits are dealt by where nobody says, and folds
+    fold_by: str = ""
+    is_dev_fold_1: bool = False  # as it is where the corpus has no dev of its own
 
 
 def prepare(

@@ -130,7 +130,7 @@ def report(manifest: Manifest, seconds_of_clips: Mapping[Path, float]) -> Report
         transitions=_transitions(manifest),
         agreement=[max(one.shares.values()) for one in seen if any(one.votes)],
         majority=_majority(manifest),
-        leaks=leaks(_placed(manifest)),
+        leaks=list(leaks(_placed(manifest)).values()),
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from mmm.corpora.columns import OF_MANIFEST, chosen_columns
-from mmm.corpora.dealing import deal_folds, deal_splits
+from mmm.corpora.dealing import advice, deal_folds, deal_splits
 from mmm.corpora.leaks import LINE_WORDS, Placed, leaks, repeated_texts
 from mmm.corpora.prepared import PLACE, Prepared
 from mmm.files import write_json, write_text
@@ -15,7 +15,7 @@ from mmm.manifest import COLUMNS, ManifestError
 from mmm.manifest_csv import read_manifest
 
 
-def write_prepared(prepared: Prepared, out: Path) -> tuple[Path, list[str]]:
+def write_prepared(prepared: Prepared, out: Path) -> tuple[Path, list[str], str]:
     """Write the manifest, and beside it the account with every case, whose path is returned with
     what splits and folds share.
 
@@ -32,7 +32,7 @@ def write_prepared(prepared: Prepared, out: Path) -> tuple[Path, list[str]]:
         _take_columns(prepared)
     deal_splits(prepared)
     deal_folds(prepared)
-    shared = _shared(prepared)
+    shared, to_type = _shared(prepared)
     home = out.parent.resolve()
     names = [*COLUMNS, "split"]
     names += [name for name in prepared.rows[0] if name not in names and name != PLACE]
@@ -43,7 +43,7 @@ def write_prepared(prepared: Prepared, out: Path) -> tuple[Path, list[str]]:
     account = out.with_suffix(".account.json")
     about = {"source": str(prepared.source), "num_utterances": len(prepared.rows)}
     write_json(account, {**about, **asdict(prepared.account), "leaks": shared})
-    return account, shared
+    return account, shared, to_type
 
 
 def write_checked(out: Path, content: str, source: Path, places: list[str] | None = None) -> None:
@@ -82,8 +82,14 @@ def _take_columns(prepared: Prepared) -> None:
         row.update({name: row[column] if column else "" for name, column in chosen.items()})
 
 
-def _shared(prepared: Prepared) -> list[str]:
-    """What splits share, and folds. Raises ValueError where that is refused."""
+def _fold(row: dict[str, str]) -> str:
+    return f"fold {row['fold']}" if row["fold"] else row["split"]
+
+
+def _shared(prepared: Prepared) -> tuple[list[str], str]:
+    """What splits share, and folds, and the option that deals so that less is. Raises ValueError
+    where that is refused.
+    """
     options, rows = prepared.options, prepared.rows
 
     def placed(parts: list[str]) -> list[Placed]:
@@ -101,23 +107,26 @@ def _shared(prepared: Prepared) -> list[str]:
         ]
 
     by_split = placed([row["split"] for row in rows])
-    found = leaks(by_split)
+    of_splits = {} if prepared.is_dev_fold_1 else leaks(by_split)
+    of_folds = {}
     if options.folds is not None:
-        in_folds = placed([f"fold {row['fold']}" if row["fold"] else "" for row in rows])
-        found += leaks(in_folds, "fold")
+        # A part of its own is test, which is in no fold.
+        of_folds = leaks(placed([_fold(row) for row in rows]), "fold")
+    found = [*of_splits.values(), *of_folds.values()]
+    to_type = advice(prepared, {*of_splits, *of_folds})
     if options.strict and found:
-        key = "session" if options.split_by == "speaker" else "speaker"
-        deal = f"--split-by {key}" if options.folds is None else f"--fold-by {key}"
         told = "".join(f"\n  {one}" for one in found)
         raise ValueError(
-            f"{prepared.source}: --strict refuses what is shared:{told}\ndeal by what may not be"
-            f" divided, such as {deal}, or leave --strict out"
+            f"{prepared.source}: --strict refuses what is shared:{told}\n"
+            + (f"deal so that less is: {to_type}" if to_type else "no other dealing shares less")
+            + "; or leave --strict out"
         )
-    for split, repeated, lines, total in repeated_texts(by_split):
-        if lines:
-            prepared.account.note(
-                "texts that train has too, word for word",
-                f"{split}: {repeated:,} of {total:,}, {lines:,} of them of {LINE_WORDS} words or"
-                " more",
-            )
-    return found
+    repeated = [
+        f"{lines:,} of {total:,} {split}"
+        for split, _, lines, total in repeated_texts(by_split)
+        if lines
+    ]
+    if repeated:
+        what = f"texts of {LINE_WORDS} words or more that train has too, word for word"
+        prepared.account.note(what, ", ".join(repeated))
+    return found, to_type
