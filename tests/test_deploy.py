@@ -6,6 +6,7 @@ import importlib
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import tomllib
@@ -185,15 +186,14 @@ def test_the_image_has_the_tested_versions() -> None:
 
 # What Slurm gives, for one machine: its commands, and the variables of a job.
 _SLURM = {
-    "srun": '#!/bin/bash\nwhile [[ $1 == --* ]]; do shift; done\nexec "$@"\n',
-    "scontrol": "#!/bin/bash\necho 127.0.0.1\n",
+    "srun": 'while [[ $1 == --* ]]; do shift; done; exec "$@"',
+    "scontrol": "echo 127.0.0.1",
 }
 
 
 def slurm_environment(folder: Path) -> dict[str, str]:
     for name, text in _SLURM.items():
-        (folder / name).write_text(text)
-        (folder / name).chmod(0o755)
+        write_program(folder / name, text)
     python = str(Path(sys.executable).parent)
     return {
         **os.environ,
@@ -207,6 +207,35 @@ def slurm_environment(folder: Path) -> dict[str, str]:
         "FEATURES": "f",
         "NAME": "big",
     }
+
+
+def write_program(path: Path, text: str) -> None:
+    path.write_text(f"#!/bin/bash\n{text}\n")
+    path.chmod(0o755)
+
+
+def test_the_batch_script_hands_slurms_signal_to_the_sweep_and_its_status_on(
+    tmp_path: Path,
+) -> None:
+    environment = slurm_environment(tmp_path)
+    environment |= {"RUNS": str(tmp_path / "runs"), "RAY_TMPDIR": str(tmp_path / "temporary")}
+    write_program(tmp_path / "ray", 'while [[ $1 != -- ]]; do shift; done; shift; "$@"')
+    write_program(
+        tmp_path / "mmm-search",
+        'trap "echo ended in good order; exit 7" TERM; echo trains; while true; do read -t 1; done',
+    )
+    with subprocess.Popen(
+        ["bash", str(DEPLOY / "slurm.sbatch")],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as script:
+        assert script.stdout is not None
+        assert script.stdout.readline() == "trains\n"
+        script.send_signal(signal.SIGTERM)
+        assert script.stdout.read() == "ended in good order\n"
+    assert script.returncode == 7
 
 
 def test_the_batch_script_is_bash() -> None:
@@ -226,8 +255,7 @@ def test_the_batch_script_starts_the_sweep_or_goes_on_with_it(
         (tmp_path / "runs" / "big").mkdir(parents=True)
         (tmp_path / "runs" / "big" / "ledger.sqlite").touch()
     told = tmp_path / "told"
-    (tmp_path / "ray").write_text(f'#!/bin/bash\nprintf "%q " "$@" > {told}\n')
-    (tmp_path / "ray").chmod(0o755)
+    write_program(tmp_path / "ray", f'printf "%q " "$@" > {told}')
     subprocess.run(["bash", str(DEPLOY / "slurm.sbatch")], env=environment, check=True)
     command = told.read_text()
     assert wrong_in(f"ray {command}", groups()) == []
@@ -238,6 +266,7 @@ def test_the_batch_script_starts_the_sweep_or_goes_on_with_it(
         "--include-dashboard=false",
     ]
     words = shlex.split(sweep)
+    words = words[words.index("mmm-search") :]
     assert wrong_in(sweep, groups()) == []
     assert words[1:3] == (["resume", "big"] if is_there else ["run", "quick"])
     assert words[words.index("--workers") + 1] == ("8" if gpus else "3")
