@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 # Labels that every corpus may have, in the published order. A corpus has the labels it has, though.
@@ -115,6 +115,18 @@ class Manifest:
             for index, one in enumerate(self.utterances)
             if one.fold is not None and one.emotions
         ]
+
+    def without_test(self) -> "Manifest":
+        """The same without the rows of the test split. No dialogue is divided, so that each turn
+        keeps those before it.
+        """
+        kept = [index for index, one in enumerate(self.utterances) if one.split != "test"]
+        place = {index: new for new, index in enumerate(kept)}
+        utterances = tuple(
+            replace(one, previous=place.get(one.previous, -1))
+            for one in (self.utterances[index] for index in kept)
+        )
+        return replace(self, utterances=utterances)
 
     def sealed_test_rows(self) -> list[int]:
         """Indices of the test split's labelled utterances, for `mmm test` alone, which writes down

@@ -384,3 +384,20 @@ def _unlabelled(manifest: Manifest) -> list[str]:
         if not manifest.fold_rows(fold)[1]
     ]
     return [f"line 1: {text}" for text in found]
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """The content of a file that `read_manifest` reads as these utterances."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*COLUMNS, "split", "fold", *RATINGS])
+    for one in manifest.utterances:
+        numbers = ["" if value is None else repr(value) for value in (one.valence, one.arousal)]
+        writer.writerow(
+            [
+                *(one.utterance_id, one.dialogue_id, one.turn, one.session, one.speaker, one.text),
+                *(one.audio, ";".join(one.emotions), one.split, one.fold or "", *numbers),
+                "|".join(";".join(names) for names in one.votes),
+            ]
+        )
+    return text.getvalue()

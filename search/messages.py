@@ -27,6 +27,11 @@ class Order:
     speech: str | None = None
     text: str | None = None
     fold: int | None = None  # to train without; None: the sweep has none
+    # What is read in the manifest's place: a file without the rows of its test split, and what of
+    # the manifest is not in it. None: there is no such file.
+    sealed: str | None = None
+    manifest_sha256: str = ""
+    classes: Sequence[str] = ()
     checkpoints: Sequence[Checkpoint] = ()  # that are on the disk, the newer first
     largest_pack: int = 1  # over 1: first measure how large a pack of such trials is worth it
 

@@ -14,13 +14,15 @@ from rich.console import Console
 
 from mmm.console import say
 from mmm.device import cpus_here
+from mmm.files import write_text
 from mmm.manifest import Manifest
+from mmm.manifest_csv import manifest_text
 from mmm.metrics import value_of
 from mmm.training.own_system import load_recorded
 from search.engine.controller import Controller
-from search.ledger.data import Changes, data_changes, restarts
+from search.ledger.data import Changes, data_changes, restarts, with_classes_of
 from search.ledger.events import create_sweep, open_sweep, read_history
-from search.ledger.files import drop_weights, existing_sweep, sweep_dir
+from search.ledger.files import SEALED, drop_weights, existing_sweep, sweep_dir
 from search.ledger.history import History
 from search.ledger.records import DataNote, Prior
 from search.ledger.spec import SweepSpec
@@ -111,6 +113,7 @@ def resume(
         if Path(spec.features).is_dir():
             spec = with_features_there(spec)
         settings_check = SettingsCheck(spec)
+        settings_check.manifest = with_classes_of(history, settings_check.manifest)
         try:
             checked = check(spec, points, settings_check)
         except (ValueError, FileNotFoundError):
@@ -189,6 +192,7 @@ def _run(
         controller.stopwatch.command_started = command_started()
         controller.open_session(spec.command)
         ledger.append(data)
+        write_text(folder / SEALED, manifest_text(checked.settings_check.manifest))
         for number in data.restarted:
             with contextlib.suppress(OSError):  # none were kept
                 drop_weights(folder, number)

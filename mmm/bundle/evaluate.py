@@ -47,7 +47,7 @@ def main() -> None:
     try:
         for reference in sys.argv[4:]:
             load_system(reference)
-        checked = read_manifest(manifest, check_audio=False)
+        checked = read_manifest(manifest, check_audio=False).without_test()
         found = load_bundle_or_ensemble(bundle)
         rows, cpu = checked.rows("dev"), torch.device("cpu")
         print(json.dumps(evaluate_bundle(found, checked, features, rows, cpu)))

@@ -13,7 +13,9 @@ from mmm.training.pack import pack_shape
 from search.engine.budgets import broken_constraint
 from search.engine.pack_sizes import PackSizes
 from search.engine.verdicts import Verdicts
+from search.ledger.data import classes_in
 from search.ledger.events import Entry, Ledger
+from search.ledger.files import SEALED
 from search.ledger.history import Trial
 from search.ledger.records import Suggestion
 from search.ledger.spec import SweepSpec
@@ -236,6 +238,9 @@ class Orders:
     def _order(self, trial: Trial) -> Order:
         spec = self.spec
         key = spec.features_key(make_config(trial.settings))
+        sealed = self.ledger.folder.resolve() / SEALED
+        data = self.ledger.history.data[-1][1].manifest if self.ledger.history.data else None
+        is_sealed = data is not None and sealed.is_file()
         return Order(
             sweep=str(self.ledger.folder.resolve()),
             number=trial.number,
@@ -249,6 +254,9 @@ class Orders:
             speech=key.speech,
             text=key.text,
             fold=trial.fold if spec.folds else None,
+            sealed=str(sealed) if is_sealed else None,
+            manifest_sha256=data.sha256 if data else "",
+            classes=classes_in(data) if data else (),
             checkpoints=trial.checkpoints,
         )
 

@@ -58,6 +58,21 @@ def describe(manifest: Manifest, features: Path, loaded: Iterable[Features]) -> 
     )
 
 
+def classes_in(note: ManifestDigest) -> tuple[str, ...]:
+    """The classes that a session trained on; none where an early ledger does not say."""
+    return tuple(json.loads(note.profile or "{}").get("classes", ()))
+
+
+def with_classes_of(history: History, manifest: Manifest) -> Manifest:
+    """The manifest with the classes that a sweep was trained on: before 2026-11-27 those of dev and
+    test counted among them.
+    """
+    for _, note in reversed(history.data):
+        if note.manifest.sha256 == manifest.sha256 and (classes := classes_in(note.manifest)):
+            return replace(manifest, classes=classes)
+    return manifest
+
+
 def _folds(manifest: Manifest) -> str:
     if not manifest.num_folds:
         return ""

@@ -16,6 +16,8 @@ from mmm.training.checkpoint import best_of
 from mmm.training.tensor_file import load_checked
 from search.ledger.records import Checkpoint
 
+SEALED = "train-and-dev.csv"  # in a sweep's folder: its manifest without the rows of test
+
 
 def trial_folder(sweep: Path, number: int) -> Path:
     return sweep / "trials" / f"{number:05d}"

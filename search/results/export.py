@@ -3,7 +3,6 @@ before it appears.
 """
 
 import contextlib
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -31,7 +30,7 @@ from mmm.training.config import make_config
 from mmm.training.evaluate import score
 from mmm.training.features import dims_of, load_features
 from mmm.training.own_system import load_recorded
-from search.ledger.data import data_changes, describe
+from search.ledger.data import data_changes, describe, with_classes_of
 from search.ledger.files import best_file, best_weights, trial_folder
 from search.ledger.history import History, Trial
 from search.results.refit import trained_on_all_folds
@@ -205,9 +204,8 @@ class _Data:
     def __init__(self, history: History) -> None:
         self.spec = history.spec
         self.history = history
-        self.manifest = _with_classes_of(
-            history, read_manifest(self.spec.manifest, check_audio=False)
-        )
+        self.whole = with_classes_of(history, read_manifest(self.spec.manifest, check_audio=False))
+        self.manifest = self.whole.without_test()
         self.features = Path(self.spec.features)
 
     def changes_since(self, trial: Trial) -> str:
@@ -224,17 +222,6 @@ class _Data:
             *data_changes(self.history, now).what,
         ]
         return f"since then the data were changed: {'; '.join(found)}." if found else _CHANGED
-
-
-def _with_classes_of(history: History, manifest: Manifest) -> Manifest:
-    """The manifest with the classes that a sweep was trained on: before 2026-11-27 those of dev and
-    test counted among them.
-    """
-    for _, note in reversed(history.data):
-        classes = json.loads(note.manifest.profile or "{}").get("classes")
-        if note.manifest.sha256 == manifest.sha256 and classes:
-            return replace(manifest, classes=tuple(classes))
-    return manifest
 
 
 @contextlib.contextmanager
@@ -403,7 +390,7 @@ def _finish(trials: Sequence[Trial], folder: Path, data: _Data, options: Options
         row for row in read_openings(data.features) if row["manifest_sha256"] == manifest.sha256
     ]
     mine = [row for row in openings if row["weights_sha256"] == bundle.weights_sha256]
-    found = Evaluation(manifest, told, intervals, mine, len(openings) - len(mine))
+    found = Evaluation(data.whole, told, intervals, mine, len(openings) - len(mine))
     write_text(folder / "README.md", model_card(bundle, found, options.data_licence))
     seal(folder)
     if options.fresh_process:

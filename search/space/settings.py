@@ -71,7 +71,8 @@ class SettingsCheck:
     def __init__(self, spec: SweepSpec) -> None:
         self.spec = spec
         # Features are enough: the audio may be on other machines, or nowhere any more.
-        self.manifest: Manifest = read_manifest(spec.manifest, check_audio=False)
+        # Nothing that is searched sees the test split.
+        self.manifest: Manifest = read_manifest(spec.manifest, check_audio=False).without_test()
         self._features: dict[FeaturesKey, Features] = {}
         self._built: dict[Hashable, int] = {}
 

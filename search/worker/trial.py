@@ -39,12 +39,24 @@ def forget_data() -> None:
 
 def _features(order: Order, config: TrainConfig) -> Features:
     if order.manifest not in _manifests:
-        _manifests[order.manifest] = read_manifest(order.manifest, check_audio=False)
+        _manifests[order.manifest] = _manifest(order)
     wanted = config.features_key._replace(speech=order.speech, text=order.text)
     key = order.manifest, order.features, wanted
     if key not in _cache:
         _cache[key] = load_features(_manifests[order.manifest], Path(order.features), *wanted)
     return _cache[key]
+
+
+def _manifest(order: Order) -> Manifest:
+    """What a trial may know of the corpus: nothing of the test split."""
+    if order.sealed is None:
+        return read_manifest(order.manifest, check_audio=False).without_test()
+    return replace(
+        read_manifest(order.sealed, check_audio=False),
+        path=Path(order.manifest),
+        sha256=order.manifest_sha256,
+        classes=tuple(order.classes),
+    )
 
 
 class Member:
