@@ -89,7 +89,7 @@ def cases(corpus: Corpus, folder: Path) -> dict[str, tuple[str, list[str], str]]
     manifest, features = str(corpus.manifest.path), str(corpus.features_dir)
     spaces = spaces_in(folder)
     no_wav = str(faulty_manifest(corpus, folder / "no_wav.csv", "audio", "wav/none.wav"))
-    no_label = str(faulty_manifest(corpus, folder / "no_label.csv", "emotion", "furious"))
+    no_label = str(faulty_manifest(corpus, folder / "no_label.csv", "emotion", "angry|sad"))
     only_one = folder / "context_1"
     for store in corpus.features_dir.iterdir():
         recipe = store / "recipe.json"
@@ -120,7 +120,7 @@ def cases(corpus: Corpus, folder: Path) -> dict[str, tuple[str, list[str], str]]
         "train: label": (
             "mmm",
             [train[0], no_label, *train[2:]],
-            "line 3: unknown emotion 'furious'; expected neutral, happy",
+            "line 3: emotion: label 'angry|sad' holds '|', which divides labels",
         ),
         "train: context": ("mmm", [*train, "--context", "4"], "context=4"),
         "train: device": (
@@ -136,7 +136,7 @@ def cases(corpus: Corpus, folder: Path) -> dict[str, tuple[str, list[str], str]]
         "encode: label": (
             "mmm",
             ["encode", no_label, "--features", str(folder / "new")],
-            "line 3: unknown emotion 'furious'",
+            "line 3: emotion: label 'angry|sad' holds '|'",
         ),
     }
 
@@ -164,7 +164,9 @@ def cases(corpus: Corpus, folder: Path) -> dict[str, tuple[str, list[str], str]]
         found[f"run: {case}"] = ("search", arguments, message)
 
     sweep("wav", "no speech features for 40 of 40 utterances of", data=no_wav)
-    sweep("label", "line 3: unknown emotion 'furious'; expected neutral, happy", data=no_label)
+    sweep(
+        "label", "line 3: emotion: label 'angry|sad' holds '|', which divides labels", data=no_label
+    )
     sweep(
         "no manifest",
         "no such manifest; make one with: mmm prepare csv",
