@@ -83,8 +83,8 @@ def _check_dialogues(prepared: Prepared) -> None:
             found = f"{len(divided)} {'dialogues are' if len(divided) > 1 else 'dialogue is'}"
             faults.append(
                 f"{found} in more than one {column}, the first {name!r}"
-                f" ({', '.join(part or 'none' for part in parts)}), and a turn's context would be of"
-                f" another {column}; deal anew: {option}"
+                f" ({', '.join(part or 'none' for part in parts)}), and a turn's context would be"
+                f" of another {column}; deal anew: {option}"
             )
     if faults:
         raise ManifestError(prepared.source, faults)

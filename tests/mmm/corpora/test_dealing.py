@@ -326,8 +326,8 @@ def test_splits_drawn_row_by_row_are_refused_with_what_deals_whole_dialogues(
         f"{source}: 2 faults\n"
         "  12 dialogues are in more than one split, the first 'd0' (dev, test, train), and a turn's"
         " context would be of another split; deal anew: --split-by dialogue\n"
-        "  12 dialogues are in more than one fold, the first 'd0' (1, 2), and a turn's context would"
-        " be of another fold; deal anew: --folds 5"
+        "  12 dialogues are in more than one fold, the first 'd0' (1, 2), and a turn's context"
+        " would be of another fold; deal anew: --folds 5"
     )
     _, manifest, _, _ = prepared_of(source, split_by="dialogue", folds="5", fold_by="dialogue")
     assert manifest.num_folds == 5
