@@ -103,6 +103,10 @@ def notes_of(manifest: Manifest) -> tuple[str, ...]:
             f"{sum(bare.values())} turns have no label ({counts}): they are context of the turns"
             " after them, never trained on and never scored"
         )
+    if len(manifest.classes) == 1:
+        found.append(
+            f"every labelled row of train is {manifest.classes[0]!r}: training needs two labels"
+        )
     rows = manifest.rows("dev")
     found += _unseen(manifest, "dev", rows)
     present = {name for row in rows for name in manifest.utterances[row].emotions}

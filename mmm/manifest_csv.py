@@ -119,7 +119,7 @@ def _votes(text: str) -> tuple[tuple[str, ...], ...]:
     return tuple(_names(rater) for rater in text.split("|"))
 
 
-def _read_ratings(fields: dict[str, str], fault: Callable[[str, str], None]) -> _Ratings:
+def _read_ratings(fields: dict[str, str], fault: Callable[[str, str, str], None]) -> _Ratings:
     """The optional columns: numbers, and raters divided by | who may have named several emotions or
     none.
     """
@@ -131,12 +131,12 @@ def _read_ratings(fields: dict[str, str], fault: Callable[[str, str], None]) -> 
             except ValueError:
                 numbers[column] = math.nan
             if not math.isfinite(numbers[column] or 0.0):
-                fault(f"{column} {fields[column]!r} is not a number", f"{column} number")
+                fault(f"{column} {fields[column]!r} is not a number", "", f"{column} number")
     text = fields.get("votes", "")
     votes = _votes(text) if text else ()
     for name in sorted({name for rater in votes for name in rater}):
         if what := label_fault(name):
-            fault(f"votes: {what}", "votes label")
+            fault(f"votes: {what}", "", "votes label")
     return _Ratings(numbers["valence"], numbers["arousal"], votes)
 
 
@@ -192,27 +192,28 @@ def _read(
     folder, header = str(path.parent), f"the header's {len(table.columns)}"
     for line, row in zip(lines, table[wanted].itertuples(index=False, name=None), strict=True):
 
-        def fault(text: str, kind: str | None = None, line: int = line) -> None:
-            faults.add(line, text, kind)
+        def fault(what: str, advice: str = "", kind: str | None = None, line: int = line) -> None:
+            faults.add(what, f"line {line}", advice, kind=kind)
 
         if any(not isinstance(value, str) for value in row):
             if all(value == "" or not isinstance(value, str) for value in row):
-                fault("empty line; remove it")
+                fault("empty line", "remove it")
             else:
-                fault(f"fewer fields than {header}; is a quote or comma missing?")
+                fault(f"fewer fields than {header}", "is a quote or comma missing?")
             continue
         fields = [value.strip() for value in row]
         if not any(fields):
-            fault("empty line; remove it")
+            fault("empty line", "remove it")
             continue
         if str(row[0]).startswith(_EXTRA_FIELDS):
-            fault(f"more fields than {header}; is a text with a comma not quoted?")
+            fault(f"more fields than {header}", "is a text with a comma not quoted?")
             continue
         has_control = _CONTROL.search("".join(fields))
         for column, value in zip(wanted, fields, strict=True) if has_control else ():
             if control := _CONTROL.search(value.replace("\r\n", "\n")):
                 fault(
-                    f"{column} holds the control character U+{ord(control[0]):04X}; remove it",
+                    f"{column} holds the control character U+{ord(control[0]):04X}",
+                    "remove it",
                     f"{column} control",
                 )
         utterance_id, dialogue_id, turn_text, session, _, _, audio, emotion = fields[:8]
@@ -221,8 +222,8 @@ def _read(
                 fault(f"{column} is empty")
         if utterance_id and utterance_id in first_line:
             fault(
-                f"utterance_id {utterance_id!r} is already on line {first_line[utterance_id]}; ids"
-                " must be unique",
+                f"utterance_id {utterance_id!r} is already on line {first_line[utterance_id]}",
+                "ids must be unique",
                 "id twice",
             )
         first_line.setdefault(utterance_id, line)
@@ -233,20 +234,20 @@ def _read(
                 fault(
                     f"turn {turn} of dialogue {dialogue_id!r} is already on line"
                     f" {turns[dialogue_id, turn]}",
-                    "turn twice",
+                    kind="turn twice",
                 )
             turns.setdefault((dialogue_id, turn), line)
         elif turn_text:
             digits = " of up to 9 digits" if turn_text.strip("-").isdigit() else ""
-            fault(f"turn {turn_text!r} is not a whole number{digits}", "turn number")
+            fault(f"turn {turn_text!r} is not a whole number{digits}", kind="turn number")
         emotions = _names(emotion)
         if emotion and not emotions:
-            fault(f"emotion {emotion!r} names no label; leave it empty for a turn without one")
+            fault(f"emotion {emotion!r} names no label", "leave it empty for a turn without one")
         for name in emotions:
             if what := label_fault(name):
-                fault(f"emotion: {what}", "emotion label")
+                fault(f"emotion: {what}", kind="emotion label")
         if len(set(emotions)) < len(emotions):
-            fault(f"emotion {emotion!r} names one label twice", "label twice")
+            fault(f"emotion {emotion!r} names one label twice", kind="label twice")
         labels.update(set(emotions))
         if audio and check_audio:
             if audio not in exists:
@@ -254,7 +255,7 @@ def _read(
                 # where there are thousands.
                 exists[audio] = os.path.isfile(os.path.join(folder, audio))  # noqa: PTH113, PTH118
             if not exists[audio]:
-                fault(f"audio file {audio!r} does not exist below {path.parent}/", "no audio")
+                fault(f"audio file {audio!r} does not exist below {path.parent}/", kind="no audio")
         split = fields[8] if has_split else ""
         if has_split and split not in SPLITS:
             fault(f"split {split!r} is none of {', '.join(SPLITS)}" if split else "split is empty")
@@ -265,19 +266,22 @@ def _read(
                 what = "split" if has_split else "session"
                 fault(
                     f"dialogue {dialogue_id!r} is in {what} {key!r} here and {there!r} on line"
-                    f" {there_line}; a dialogue must not be divided",
+                    f" {there_line}",
+                    "a dialogue must not be divided",
                     "divided",
                 )
         fold_text = fields[8 + has_split] if has_fold else ""
         if fold_text and not _FOLD.fullmatch(fold_text):
             fault(
-                f"fold {fold_text!r} is not a whole number from 1 on; leave it empty for none",
+                f"fold {fold_text!r} is not a whole number from 1 on",
+                "leave it empty for none",
                 "fold number",
             )
             fold_text = ""
         if fold_text and split == "test":
             fault(
-                f"fold {fold_text} of a row of test; test rows belong to no fold, leave it empty",
+                f"fold {fold_text} of a row of test",
+                "test rows belong to no fold, leave it empty",
                 "fold of test",
             )
         if has_fold and dialogue_id:
@@ -285,7 +289,8 @@ def _read(
             if there != fold_text:
                 fault(
                     f"dialogue {dialogue_id!r} is in fold {fold_text or 'none'} here and"
-                    f" {there or 'none'} on line {there_line}; a dialogue must not be divided",
+                    f" {there or 'none'} on line {there_line}",
+                    "a dialogue must not be divided",
                     "divided between folds",
                 )
         fold = int(fold_text) if fold_text else None
@@ -298,19 +303,22 @@ def _read(
 
     command = f"mmm prepare csv {shlex.quote(str(path))} -o manifest.csv"
     if spellings := spelling_fault(labels, "the same command with" if source else command):
-        faults.add(1, spellings)
+        faults.add(spellings, "line 1")
     by_session: dict[str, str] = {}
     if not has_split and not faults:
         try:
             by_session = split_by_session(fields[3] for fields, *_ in parsed)
         except ValueError as error:
-            faults.add(1, f"no split column, and {error}; add a split column (train/dev/test)")
+            faults.add(
+                f"no split column, and {error}; add a split column (train/dev/test)", "line 1"
+            )
     if has_split and not faults:
         used = {split for *_, split, _, _ in parsed}
         for name in ("train", "dev"):
             if name not in used:
                 faults.add(
-                    1, f"the split column leaves {name} empty; every sweep needs train and dev"
+                    f"the split column leaves {name} empty; every sweep needs train and dev",
+                    "line 1",
                 )
     if has_fold and not faults:
         folds = {fold for *_, fold in parsed if fold is not None}
@@ -318,10 +326,10 @@ def _read(
         if folds and (len(folds) < 2 or folds != expected):
             named = ", ".join(map(str, sorted(folds)))
             faults.add(
-                1, f"the fold column has {named}; expected 1 to k without a gap, k at least 2"
+                f"the fold column has {named}; expected 1 to k without a gap, k at least 2",
+                "line 1",
             )
-    if faults:
-        raise ManifestError(path, faults.told())
+    faults.stop(path)
 
     order: dict[str, list[tuple[int, int]]] = {}
     for index, (fields, turn, *_) in enumerate(parsed):

@@ -229,7 +229,7 @@ def _run(
                 # Whoever sent a signal kills what has not ended some seconds later; the outbox goes
                 # on by itself.
                 trouble = outbox.close(_HURRIED_WAIT_S) if stopping.is_asked else outbox.close()
-    title = f"leaderboard of {spec.name}, validation {spec.metric}"
+    title = f"leaderboard of {spec.name}, {spec.score_name}"
     console.print(leaderboard_table(history, spec.metric, 10, title, console.width))
     for cross in crosses(history, spec.metric):
         say(console, cross.title)

@@ -58,7 +58,7 @@ _TIMEOUT_S = 300.0
 _ELSEWHERE = re.compile(
     r"(runs|mlartifacts|features|path/to|kresnik|beomi)/|.*\b(NAME|CLASS)\b",
 )
-_OF_OTHERS = re.compile(r"(python|pip|mlflow|make|git|\.venv/bin/(?!mmm)\S+)\b")
+_OF_OTHERS = re.compile(r"(python|pip|mlflow|make|git|ray|scancel|\.venv/bin/(?!mmm)\S+)\b")
 _BENCHMARK = re.compile(r"python (?:-m )?(benchmarks[./]\w+)")
 
 

@@ -219,6 +219,7 @@ def test(
     from mmm.bundle.read import find_bundles, load_bundle_or_ensemble
     from mmm.bundle.sealed_test import OPENINGS, open_test
     from mmm.device import resolve_device
+    from mmm.labels import notes_of_test
     from mmm.manifest_csv import read_manifest
 
     where = resolve_device(device)
@@ -227,7 +228,8 @@ def test(
         load_bundle_or_ensemble(path)
         for path in [*bundle_paths, *(find_bundles(all_below) if all_below else [])]
     ]
-    found = open_test(bundles, read_manifest(manifest, check_audio=False), features, where)
+    checked = read_manifest(manifest, check_audio=False)
+    found = open_test(bundles, checked, features, where)
     labels = [
         (
             bundle.name
@@ -240,6 +242,8 @@ def test(
     for label, metrics in zip(labels, found, strict=True):
         console.say(f"\n{label}")
         console.print(class_table(metrics))
+    for note in notes_of_test(checked):
+        console.say(f"note: {note}")
     console.say(f"the opening is on record in {features / OPENINGS}")
 
 

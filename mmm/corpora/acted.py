@@ -11,10 +11,10 @@ from pathlib import Path
 
 from mmm.corpora.account import Account, is_stray, usable_sound
 from mmm.corpora.clips import FORMATS, clips_by
-from mmm.corpora.faults import Faults
 from mmm.corpora.label_sets import CREMA_D, EMODB, NAMED, RAVDESS
 from mmm.corpora.options import PrepareOptions
 from mmm.corpora.prepared import PLACE, Prepared, prepare
+from mmm.faults import Faults
 from mmm.manifest import ManifestError
 
 # Livingstone and Russo 2018: modality, vocal channel, emotion, intensity, statement, repetition,

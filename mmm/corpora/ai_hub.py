@@ -10,12 +10,12 @@ from pathlib import Path
 from mmm.corpora.account import is_stray, usable_sound
 from mmm.corpora.clips import clips_by
 from mmm.corpora.columns import chosen_columns, find_columns, missing
-from mmm.corpora.faults import Faults
 from mmm.corpora.label_sets import AI_HUB, NAMED
 from mmm.corpora.options import PrepareOptions
 from mmm.corpora.prepared import PLACE, Prepared, prepare
 from mmm.corpora.sessions import deal
 from mmm.corpora.text_files import cleaning
+from mmm.faults import Faults
 from mmm.manifest import SPLITS, ManifestError, split_by_session
 
 _COLUMNS = {

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from mmm.corpora.columns import COLUMN_NAMES, OF_MANIFEST, chosen_columns, find_columns, missing
 from mmm.corpora.dealing import split_counts
-from mmm.corpora.faults import Faults
 from mmm.corpora.label_sets import NAMED
 from mmm.corpora.labels import label_set
 from mmm.corpora.options import PrepareOptions
 from mmm.corpora.prepared import PLACE, Prepared, prepare
 from mmm.corpora.text_files import from_windows
+from mmm.faults import Faults
 from mmm.manifest import SPLITS, Manifest, ManifestError, split_by_session
 
 _SPLIT_NAMES = {

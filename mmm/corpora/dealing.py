@@ -5,11 +5,11 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from mmm.corpora.account import Account
-from mmm.corpora.faults import told
 from mmm.corpora.leaks import same_content
 from mmm.corpora.options import KEYS
 from mmm.corpora.prepared import PLACE, Prepared
 from mmm.corpora.splits import deal_groups, joined
+from mmm.faults import told
 from mmm.manifest import SPLITS, natural_key
 
 SHARES = "0.8,0.1,0.1"

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from mmm.corpora.account import is_stray, usable_sound
 from mmm.corpora.clips import FORMATS, clips_by
-from mmm.corpora.faults import Faults
 from mmm.corpora.label_sets import ESD, NAMED
 from mmm.corpora.options import PrepareOptions
 from mmm.corpora.prepared import PLACE, Prepared, prepare
+from mmm.faults import Faults
 from mmm.manifest import ManifestError
 
 _SPEAKER = re.compile(r"[0-9]{4}")

@@ -10,12 +10,12 @@ import re
 from pathlib import Path
 
 from mmm.corpora.account import is_stray, usable_sound
-from mmm.corpora.faults import Faults
 from mmm.corpora.label_sets import IEMOCAP, IEMOCAP_4, IEMOCAP_6
 from mmm.corpora.options import PrepareOptions
 from mmm.corpora.prepared import PLACE, Prepared, prepare
 from mmm.corpora.sessions import split_of_sessions
 from mmm.corpora.text_files import Texts, from_windows
+from mmm.faults import Faults
 from mmm.manifest import ManifestError
 
 LABELS = {"default": IEMOCAP, "4-way": IEMOCAP_4, "6-way": IEMOCAP_6}

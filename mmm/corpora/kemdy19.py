@@ -13,12 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mmm.corpora.account import is_stray, usable_sound
-from mmm.corpora.faults import Faults
 from mmm.corpora.kemdy20 import read_labels, read_transcript, rows_below_headers
 from mmm.corpora.options import PrepareOptions
 from mmm.corpora.prepared import PLACE, Prepared, prepare
 from mmm.corpora.sessions import split_of_sessions
 from mmm.corpora.text_files import cleaning
+from mmm.faults import Faults
 from mmm.manifest import ManifestError
 
 _NUM_COLUMNS, _ID, _TOTALS = 43, 9, 10

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from mmm.corpora.account import Account, is_stray, usable_sound
 from mmm.corpora.ai_hub import add_ai_hub
-from mmm.corpora.faults import Faults
 from mmm.corpora.label_sets import AI_HUB, NAMED
 from mmm.corpora.options import PrepareOptions
 from mmm.corpora.prepared import PLACE, Prepared, prepare
 from mmm.corpora.sessions import split_of_sessions
 from mmm.corpora.text_files import Texts, cleaning
+from mmm.faults import Faults
 from mmm.manifest import ManifestError
 
 DEV_SESSIONS, TEST_SESSIONS = "29-32", "33-40"  # as published

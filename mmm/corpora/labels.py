@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mmm.corpora.account import Account
-from mmm.corpora.faults import Faults
 from mmm.corpora.label_sets import EMOTION_NAMES, LABEL_SETS, MISSPELT, SENTIMENT_RANGE
+from mmm.faults import Faults
 from mmm.manifest import EMOTIONS
 
 _NEVER_USED = 8  # labels shown where a name that the user gives is none of the corpus

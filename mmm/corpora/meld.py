@@ -13,10 +13,10 @@ from pathlib import Path
 from mmm.corpora.account import Account, usable_sound
 from mmm.corpora.clips import clips_by
 from mmm.corpora.columns import chosen_columns, find_columns, missing
-from mmm.corpora.faults import Faults
 from mmm.corpora.options import PrepareOptions
 from mmm.corpora.prepared import PLACE, Prepared, prepare
 from mmm.corpora.text_files import from_windows
+from mmm.faults import Faults
 from mmm.manifest import SPLITS, ManifestError
 
 _COLUMNS = {

@@ -35,7 +35,7 @@ def status(
             history,
             history.spec.metric,
             rows,
-            f"{name}, validation {history.spec.metric}",
+            f"{name}, {history.spec.score_name}",
             console.width,
         )
     )

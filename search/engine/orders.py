@@ -88,10 +88,12 @@ class Orders:
         trial = self.trials[seat[0] if seat else orders[0].number]
         if trial.number in self._alone:
             return orders
-        size = self.packs.size(trial.settings, self.spec.trials - len(self.trials))
+        num_left = self.spec.trials - len(self.trials) + len(self.unfinished)
+        size = self.packs.size(trial.settings, num_left)
         shape = _shape(trial.settings)
-        while len(seat) + len(orders) < size and self.packs.may_add(self._num_of_shape[shape]):
-            if (order := self.next_one(like=trial)) is None:
+        while len(seat) + len(orders) < size:
+            may_suggest = self.packs.may_add(self._num_of_shape[shape])
+            if (order := self.next_one(like=trial, may_suggest=may_suggest)) is None:
                 break
             orders.append(order)
         if not seat:
@@ -99,10 +101,11 @@ class Orders:
             orders[0] = replace(orders[0], largest_pack=largest)
         return orders
 
-    def next_one(self, like: Trial | None = None) -> Order | None:
-        """The next trial to train, an interrupted one first; None when there is none any more.
+    def next_one(self, like: Trial | None = None, *, may_suggest: bool = True) -> Order | None:
+        """The next trial to train, an interrupted one or one with another fold to train first; None
+        when there is none any more.
 
-        `like`: only one that can train in a pack with that trial.
+        `like`: only one that can train in a pack with that trial; `may_suggest`: a new one, too.
         """
         if not self.verdicts.may_order():
             return None
@@ -119,7 +122,7 @@ class Orders:
             if self.trials[number].has_trained_fold and self.verdicts.ends_fold(number):
                 continue
             return self._order(self.trials[number])
-        if like is not None and like.fold > 1:
+        if not may_suggest or (like is not None and like.fold > 1):
             return None  # a new trial begins with the first fold
         while (number := len(self.trials)) < self.spec.trials and self.verdicts.may_order():
             if (wanted := self._wanted(like, shape)) is None:

@@ -173,6 +173,13 @@ class SweepSpec:
         """Whether a trial may fail for what it takes while it trains."""
         return self.max_ms_per_utterance is not None or self.max_memory_mb is not None
 
+    @property
+    def score_name(self) -> str:
+        """What a trial's score is, in words."""
+        if self.folds:
+            return f"mean {self.metric} over {self.folds} folds"
+        return f"validation {self.metric}"
+
     def features_key(self, config: TrainConfig) -> FeaturesKey:
         """What names a trial's features: encoders by their recipes, not their names."""
         key = config.features_key

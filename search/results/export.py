@@ -280,11 +280,7 @@ def _provenance(history: History, trial: Trial, manifest: Manifest) -> Provenanc
         search={
             "sweep": spec.name,
             "space": Path(spec.space).name if ".py:" in spec.space else spec.space,
-            "objective": (
-                f"mean {spec.metric} over {spec.folds} folds, best epoch"
-                if spec.folds
-                else f"validation {spec.metric}, best epoch"
-            ),
+            "objective": f"{spec.score_name}, best epoch",
             "trials": (
                 f"{len(history.trials)}"
                 f" ({', '.join(f'{number} {state}' for state, number in sorted(states.items()))})"

@@ -281,6 +281,7 @@ def test_one_label_alone_is_nothing_to_train_on(tmp_path: Path) -> None:
     one = read_manifest(
         write_manifest(manifest.path, [[*row[:7], "평온", row[8]] for row in rows], header)
     )
+    assert one.notes == ("every labelled row of train is '평온': training needs two labels",)
     with pytest.raises(
         ValueError, match=r"every labelled row of train is '평온'; expected two labels or more"
     ):

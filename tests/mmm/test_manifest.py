@@ -123,15 +123,14 @@ def test_each_kind_of_fault_is_told_once_with_its_rows_by_the_line_of_the_first(
             rows[row][HEADER.index(column)] = value
     path = write_manifest(folder / "manifest.csv", rows)
     assert faults_of(path) == [
-        "emotion: label 'a|b' holds '|', which divides labels; write it another way (2 such rows,"
+        "emotion: label 'a|b' holds '|', which divides labels; write it another way (2 rows alike,"
         " the first: line 2)",
-        "utterance_id 'u0' is already on line 2; ids must be unique (2 such rows, the first: line"
-        " 3)",
-        f"audio file 'lost.wav' does not exist below {folder}/ (3 such rows, the first: line 3)",
-        "session is empty (3 such rows, the first: line 4)",
-        "turn 'x' is not a whole number (2 such rows, the first: line 5)",
-        "text holds the control character U+0002; remove it (2 such rows, the first: line 7)",
-        "split 'val' is none of train, dev, test (3 such rows, the first: line 10)",
+        "utterance_id 'u0' is already on line 2 in 2 rows, the first: line 3; ids must be unique",
+        f"audio file 'lost.wav' does not exist below {folder}/ (3 rows alike, the first: line 3)",
+        "session is empty in 3 rows, the first: line 4",
+        "turn 'x' is not a whole number (2 rows alike, the first: line 5)",
+        "text holds the control character U+0002 (2 rows alike, the first: line 7); remove it",
+        "split 'val' is none of train, dev, test in 3 rows, the first: line 10",
         "line 13: dialogue 'd2' is in split 'dev' here and 'val' on line 10; a dialogue must not be"
         " divided",
     ]
@@ -181,8 +180,8 @@ def test_surplus_fields_in_every_row_are_one_fault(folder: Path) -> None:
         lines[1:] = [f"{line},x" for line in lines[1:]]
 
     assert faults_of(raw(folder, edit)) == [
-        "more fields than the header's 9; is a text with a comma not quoted? (12 such rows, the"
-        " first: line 2)"
+        "more fields than the header's 9 in 12 rows, the first: line 2; is a text with a comma not"
+        " quoted?"
     ]
 
 

@@ -27,7 +27,15 @@ from search.ledger.history import History, Trial
 from search.ledger.records import Epoch
 from search.ledger.spec import SweepSpec
 from tests.conftest import HEADER, Corpus, encode, write_manifest, write_wav
-from tests.sweep_parts import METRIC, SMALL_SPACE, call_inside, small_spec, train_serially
+from tests.sweep_parts import (
+    METRIC,
+    SMALL_SPACE,
+    call,
+    call_inside,
+    small_spec,
+    train_serially,
+    write_space,
+)
 
 SESSIONS = 5
 _LABELS = ("neutral", "happy", "sad")
@@ -47,6 +55,18 @@ def write_sessions(folder: Path, text_of: Callable[[int, str], str]) -> Corpus:
     manifest = read_manifest(write_manifest(folder / "manifest.csv", rows, (*HEADER, "fold")))
     encode(manifest, folder / "features")
     return Corpus(manifest, folder / "features")
+
+
+SPACE = """
+def suggest(trial):
+    return {
+        "architecture": "vanilla_concat",
+        "lr": trial.suggest_float("lr", 1e-3, 3e-2, log=True),
+        "classifier_hidden": 12,
+        "batch_size": 6,
+        "width": 8,
+    }
+"""
 
 
 def same_words(_: int, label: str) -> str:
@@ -269,6 +289,33 @@ def test_the_commands_know_folds(
         "mmm", "baselines", sessions.manifest.path, "--features", sessions.features_dir, "--folds"
     )
     assert "mean over 5 folds" in told.stdout
+
+
+@pytest.mark.slow
+def test_in_packs_on_ray_each_fold_scores_what_it_scores_alone(
+    sessions: Corpus, empty_store: Path, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    (runs / "mlflow.db").write_bytes(empty_store.read_bytes())
+    space = write_space(tmp_path / "space.py", SPACE)
+    call(
+        "search",
+        *("run", space, sessions.manifest.path, "--features", sessions.features_dir, "--folds"),
+        *("--name", "packs", "--runs", runs, "--trials", 6, "--epochs", 3, "--first-rung", 3),
+        *("--workers", 2, "--packs", 3, "--precision", "float32"),
+    )
+    history = read_history(runs / "packs" / "ledger.sqlite")
+    epochs = [entry for trial in history.trials.values() for entry in trial.all_epochs]
+    assert any((entry.together or 1) > 1 for entry in epochs if entry.fold > 1)
+    complete = [trial for trial in history.trials.values() if trial.state == "complete"]
+    assert complete
+    for trial in complete:
+        config = make_config(trial.settings)
+        features = load_features(sessions.manifest, sessions.features_dir, *config.features_key)
+        for fold, entries in enumerate(trial.folds, start=1):
+            alone = [result.train_loss for result in fit(begin(config, features, fold=fold))]
+            assert [entry.train_loss for entry in entries] == pytest.approx(alone, rel=1e-3)
 
 
 def test_without_a_fold_column_the_command_that_makes_one_is_said(

@@ -2,9 +2,12 @@
 exit status 2 and nothing written.
 """
 
+import contextlib
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +16,7 @@ import pytest
 
 from tests.conftest import Corpus, names_in
 from tests.search.cluster.ray_parts import TOKEN, ray_head
-from tests.sweep_parts import TIMEOUT_S, call_inside
+from tests.sweep_parts import TIMEOUT_S, call_inside, command, environment
 
 MOST_S = 20.0
 
@@ -137,3 +140,27 @@ def test_a_cluster_whose_token_is_another_and_whose_ray_is_another_version(
         said = refused(corpus, tmp_path, *options)
         assert " has Ray 2.41.0 and Python " in said
         assert "; both have to be the same: pip install ray==2.41.0, or install what is" in said
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="as Ray finds its processes")
+def test_ctrl_c_while_ray_starts_leaves_nothing(corpus: Corpus, tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder:
+        arguments = ["quick", corpus.manifest.path, "--features", corpus.features_dir]
+        arguments += ["--name", "first", "--runs", tmp_path / "runs", "--workers", 1]
+        with subprocess.Popen(
+            command("search", "run", *arguments),
+            env=environment() | {"RAY_TMPDIR": folder},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            while not [*Path(folder).glob("ray/session_*/logs")]:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(0.1)
+                assert process.poll() is None
+            process.send_signal(signal.SIGINT)
+            told, errors = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 130, (told, errors)
+    assert "Traceback" not in errors
+    assert names_in(tmp_path) == []
