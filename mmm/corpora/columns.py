@@ -16,7 +16,7 @@ COLUMN_NAMES: dict[str, tuple[str, ...]] = {
     "session": ("session_id",),
     "speaker": ("speaker_id", "speakerid", "spk", "spk_id", "actor", "actor_id", "actorid"),
     "text": (
-        *("utterance", "transcript", "transcription", "sentence", "content", "line"),
+        *("utterance", "transcript", "transcription", "sentence", "content"),
         *("문장", "발화문", "발화"),
     ),
     "audio": (
@@ -24,7 +24,7 @@ COLUMN_NAMES: dict[str, tuple[str, ...]] = {
         *("audio_file", "audio_filepath", "wav_path", "wav_file", "clip", "파일명"),
     ),
     "emotion": ("label", "emotion_label", "emo", "감정", "감정_대분류"),
-    "split": ("subset", "partition", "fold_name", "set"),
+    "split": ("subset", "partition"),
 }
 
 _WITHOUT = {

@@ -22,10 +22,10 @@ _SPLIT_NAMES = {
     "valid": "dev",
     "validation": "dev",
     "development": "dev",
-    "eval": "dev",
     "training": "train",
     "testing": "test",
 }
+_DECIMAL_COMMA = re.compile(r"-?[0-9]+,[0-9]+")
 _WHOLE = re.compile(r"(-?[0-9]+)\.0+")  # a spreadsheet writes 1.0
 
 
@@ -122,9 +122,14 @@ def _read_row(
         "split": split,
         PLACE: where,
     }
-    for column in ("valence", "arousal", "fold"):
+    if "fold" in given:
+        row["fold"] = given["fold"]
+    for column in ("valence", "arousal"):
         if column in given:
             row[column] = given[column]
+            if _DECIMAL_COMMA.fullmatch(given[column]):
+                row[column] = given[column].replace(",", ".")
+                account.repair("numbers such as 3,5 read as 3.5", where)
     if "votes" in given:
         row["votes"] = prepared.labels.votes(given["votes"].split("|"), where, faults)
     # What is none of the manifest's stays beside it, but what has no name.

@@ -63,7 +63,8 @@ def decode(
         utf_16 = content.count(0) > len(content) // 4
         utf_16_hint = "UTF-16 without its mark? then give --encoding utf-16-le"
         hint = utf_16_hint if utf_16 else "a text file?"
-        raise ValueError(f"control character U+{ord(control[0]):04X}; is it {hint}")
+        line = text.count("\n", 0, control.start()) + 1
+        raise ValueError(f"control character U+{ord(control[0]):04X} (line {line}); is it {hint}")
     return unicodedata.normalize("NFC", text), name
 
 

@@ -1,5 +1,6 @@
 """What two splits, or two folds, share that they should not: speakers, sessions, speech, lines."""
 
+import functools
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -96,9 +97,15 @@ def same_content(clips: Iterable[Path]) -> dict[Path, str]:
     for clip in set(clips):
         if clip.is_file():
             sizes[clip.stat().st_size].append(clip)
-    found = {}
-    for same in sizes.values():
-        for clip in same if len(same) > 1 else []:
-            with open(clip, "rb") as file:
-                found[clip] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+    return {
+        clip: _hash(clip, size, clip.stat().st_mtime_ns)
+        for size, same in sizes.items()
+        if len(same) > 1
+        for clip in same
+    }
+
+
+@functools.cache  # asked of for splits, for folds and for what they share
+def _hash(clip: Path, size: int, changed_ns: int) -> str:
+    with open(clip, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

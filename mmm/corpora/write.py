@@ -32,6 +32,7 @@ def write_prepared(prepared: Prepared, out: Path) -> tuple[Path, list[str], str]
         _take_columns(prepared)
     deal_splits(prepared)
     deal_folds(prepared)
+    _check_dialogues(prepared)
     shared, to_type = _shared(prepared)
     home = out.parent.resolve()
     names = [*COLUMNS, "split"]
@@ -65,6 +66,28 @@ def write_checked(out: Path, content: str, source: Path, places: list[str] | Non
 
 def _is_line(place: str) -> bool:
     return place.startswith("line ") and place.removeprefix("line ").isdigit()
+
+
+def _check_dialogues(prepared: Prepared) -> None:
+    """Raises ManifestError where the corpus' own splits or folds divide a dialogue, as splits drawn
+    row by row do.
+    """
+    faults = []
+    for column, option in (("split", "--split-by dialogue"), ("fold", "--folds 5")):
+        homes: dict[str, set[str]] = {}
+        for row in prepared.rows:
+            homes.setdefault(row["dialogue_id"], set()).add(row.get(column, ""))
+        divided = {name: sorted(parts) for name, parts in homes.items() if len(parts) > 1 and name}
+        if divided:
+            name, parts = next(iter(divided.items()))
+            found = f"{len(divided)} {'dialogues are' if len(divided) > 1 else 'dialogue is'}"
+            faults.append(
+                f"{found} in more than one {column}, the first {name!r}"
+                f" ({', '.join(part or 'none' for part in parts)}), and a turn's context would be"
+                f" of another {column}; deal anew: {option}"
+            )
+    if faults:
+        raise ManifestError(prepared.source, faults)
 
 
 def _take_columns(prepared: Prepared) -> None:

@@ -312,3 +312,22 @@ def test_iemocap_leaves_one_session_out_with_one_option(tmp_path: Path) -> None:
     manifest = read_manifest(tmp_path / "manifest.csv")
     assert manifest.num_folds == 4
     assert {one.split for one in manifest.utterances if one.session == "Session5"} == {"test"}
+
+
+def test_splits_drawn_row_by_row_are_refused_with_what_deals_whole_dialogues(
+    tmp_path: Path,
+) -> None:
+    source = table(tmp_path)
+    header, *lines = source.read_text().splitlines()
+    parts = ("train", "train", "dev", "test")
+    rows = [f"{line},{parts[n % 4]},{1 + n % 2}" for n, line in enumerate(lines)]
+    source.write_text("\n".join([f"{header},split,fold", *rows]))
+    assert refusal(source) == (
+        f"{source}: 2 faults\n"
+        "  12 dialogues are in more than one split, the first 'd0' (dev, test, train), and a turn's"
+        " context would be of another split; deal anew: --split-by dialogue\n"
+        "  12 dialogues are in more than one fold, the first 'd0' (1, 2), and a turn's context"
+        " would be of another fold; deal anew: --folds 5"
+    )
+    _, manifest, _, _ = prepared_of(source, split_by="dialogue", folds="5", fold_by="dialogue")
+    assert manifest.num_folds == 5
