@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from search.cluster.look import look
 from search.ledger.events import read_history
 from search.ledger.history import History
 from tests.conftest import Corpus
@@ -230,3 +231,18 @@ def test_a_cluster_that_has_nothing_yet_is_asked_for_what_is_needed(
         " asked for more nodes"
     )
     assert "the cluster has room for 1 of 1 trials now" in lines
+
+
+def test_whether_a_cluster_grows_is_seen_with_both_versions_of_the_autoscaler(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    second = {"RAY_enable_autoscaler_v2": "1"}
+    for asked, grows in (
+        (second, False),
+        # As `ray up` and KubeRay name the type of a node.
+        (second | {"RAY_NODE_TYPE_NAME": "head"}, True),
+    ):
+        with ray_head("--num-cpus=1", **asked) as address:
+            seen = look(address)
+        assert (seen.grows, seen.may_add) == (grows, None)
