@@ -14,10 +14,10 @@ import dataclasses
 import tempfile
 from pathlib import Path
 
-from mmm.corpora.account import write_prepared
 from mmm.corpora.generated.demo import make_demo_corpus
 from mmm.corpora.generated.kemdy20 import make_kemdy20_demo
 from mmm.corpora.kemdy20 import prepare_kemdy20
+from mmm.corpora.write import write_prepared
 from mmm.encoders.extract import encode_speech, encode_text
 from mmm.encoders.make import make_speech_encoder, make_text_encoder
 from mmm.manifest import Manifest

@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterable
 from typing import Annotated, Any, TextIO
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
 from mmm.files import Unchecked
-from mmm.metrics import Metrics, value_of
+from mmm.metrics import Metrics, macro_f1_of_occurring, value_of
 from mmm.version import VERSION
 
 # All but tab and newline: C0 with ESC, DEL, C1 with the one-byte CSI, what turns the direction of
@@ -83,6 +84,9 @@ _TITLES = {
 }
 
 
+_SCORES_WIDTH = 46  # of a class's scores beside its name and the confusion
+
+
 def metrics_table(title: str, rows: Iterable[tuple[str, Metrics]]) -> Table:
     """The metrics of the field, a row a system."""
     table = Table(title=title, title_justify="left")
@@ -95,18 +99,34 @@ def metrics_table(title: str, rows: Iterable[tuple[str, Metrics]]) -> Table:
 
 
 def class_table(metrics: Metrics) -> Table:
-    """Per-class scores beside the confusion matrix."""
+    """Per-class scores beside the confusion matrix, whose columns are numbered where the names take
+    too much room.
+    """
     classes = list(metrics["per_class"])
+    rows = columns = classes
+    if (
+        _SCORES_WIDTH + max(map(cell_len, classes)) + sum(3 + cell_len(name) for name in classes)
+        > console.width
+    ):
+        columns = [str(number) for number in range(1, 1 + len(classes))]
+        rows = [f"{number} {name}" for number, name in zip(columns, classes, strict=True)]
     table = Table(
         title="per class, and confusion (rows: true, columns: predicted)", title_justify="left"
     )
     table.add_column("")
-    for name in ("precision", "recall", "F1", "support", *classes):
+    for name in ("precision", "recall", "F1", "support", *columns):
         table.add_column(name, justify="right")
-    for name, row in zip(classes, metrics["confusion_matrix"], strict=True):
+    for shown, name, row in zip(rows, classes, metrics["confusion_matrix"], strict=True):
         own = metrics["per_class"][name]
         scores = (f"{score:.3f}" for score in (own["precision"], own["recall"], own["f1"]))
-        table.add_row(name, *scores, str(own["support"]), *map(str, row))
+        table.add_row(shown, *scores, str(own["support"]), *map(str, row))
+    occurring = macro_f1_of_occurring(metrics)
+    if f"{occurring:.4f}" != f"{metrics['macro_f1']:.4f}":
+        table.caption = (
+            f"macro F1 is the mean over all {len(classes)} classes: {metrics['macro_f1']:.4f};"
+            f" over those in the truth or predicted, as scikit-learn counts: {occurring:.4f}"
+        )
+        table.caption_justify = "left"
     return table
 
 

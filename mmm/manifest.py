@@ -1,4 +1,4 @@
-"""The manifest: one CSV that says what was said, by whom, with which emotion and in which split."""
+"""The manifest: one CSV that says what was said, by whom, with which label and in which split."""
 
 import hashlib
 import re
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# In the published order.
+# Labels that every corpus may have, in the published order. A corpus has the labels it has, though.
 EMOTIONS = ("neutral", "happy", "surprise", "angry", "sad", "disgust", "fear")
 SPLITS = ("train", "dev", "test")
 COLUMNS = ("utterance_id", "dialogue_id", "turn", "session", "speaker", "text", "audio", "emotion")
@@ -27,8 +27,8 @@ class ManifestError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """One labelled clip with its text. `audio` is as written in the manifest, `emotions` has one or
-    more names.
+    """One clip with its text. `audio` is as written in the manifest; `emotions` are its labels,
+    none where nobody labelled it: then it is context of the turns after it and no more.
     """
 
     utterance_id: str
@@ -65,17 +65,34 @@ class Utterance:
 class Manifest:
     """A checked manifest. The test split is sealed: `rows` refuses it, `open_test` is the one way
     in.
+
+    What is trained on and scored are labelled utterances alone; the others are in `utterances`, for
+    `history` and for features.
     """
 
     path: Path
     sha256: str
     utterances: tuple[Utterance, ...]
-    classes: tuple[str, ...]  # the emotions that occur, in the published order
+    # What a model can answer: the labels that occur in train or in a fold, in `class_order`.
+    classes: tuple[str, ...]
+    # What whoever trains on it should know of its labels; nothing of the test split's.
+    notes: tuple[str, ...] = ()
 
     def rows(self, split: str) -> list[int]:
-        """Indices of the utterances of `train` or `dev`."""
+        """Indices of the labelled utterances of `train` or `dev`."""
+        return [index for index in self.turns(split) if self.utterances[index].emotions]
+
+    def turns(self, split: str) -> list[int]:
+        """Indices of all utterances of `train` or `dev`, with a label or without."""
         assert split in ("train", "dev"), f"{split!r} is sealed; mmm.bundle.sealed_test reads it"
-        return self._rows(split)
+        return [index for index, one in enumerate(self.utterances) if one.split == split]
+
+    def classes_of(self, rows: Iterable[int]) -> tuple[str, ...]:
+        """`classes`, then those of these utterances that are not among them, which no model can
+        answer.
+        """
+        named = {name for row in rows for name in self.utterances[row].emotions}
+        return self.classes + class_order(named.difference(self.classes))
 
     @property
     def num_folds(self) -> int:
@@ -83,24 +100,31 @@ class Manifest:
         return max((one.fold or 0 for one in self.utterances), default=0)
 
     def fold_rows(self, fold: int) -> tuple[list[int], list[int]]:
-        """Indices of the utterances to train on in fold `fold` of 1 to `num_folds`, and of those
-        held out.
+        """Indices of the labelled utterances to train on in fold `fold` of 1 to `num_folds`, and of
+        those held out.
         """
         assert 1 <= fold <= self.num_folds, fold
-        in_folds = [index for index, one in enumerate(self.utterances) if one.fold is not None]
+        in_folds = self.rows_in_folds()
         held_out = [index for index in in_folds if self.utterances[index].fold == fold]
         return [i for i in in_folds if self.utterances[i].fold != fold], held_out
 
     def rows_in_folds(self) -> list[int]:
-        """Indices of all utterances that are in a fold."""
-        return [index for index, one in enumerate(self.utterances) if one.fold is not None]
+        """Indices of all labelled utterances that are in a fold."""
+        return [
+            index
+            for index, one in enumerate(self.utterances)
+            if one.fold is not None and one.emotions
+        ]
 
     def sealed_test_rows(self) -> list[int]:
-        """Indices of the test split, for `mmm test` alone, which writes down that it looked."""
-        return self._rows("test")
-
-    def _rows(self, split: str) -> list[int]:
-        return [index for index, one in enumerate(self.utterances) if one.split == split]
+        """Indices of the test split's labelled utterances, for `mmm test` alone, which writes down
+        that it looked.
+        """
+        return [
+            index
+            for index, one in enumerate(self.utterances)
+            if one.split == "test" and one.emotions
+        ]
 
     def audio_path(self, utterance: Utterance) -> Path:
         return self.path.parent / utterance.audio
@@ -113,6 +137,14 @@ class Manifest:
         while len(found) < context and self.utterances[found[-1]].previous >= 0:
             found.append(self.utterances[found[-1]].previous)
         return found
+
+
+def class_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Labels in the order of every table: those of EMOTIONS in theirs, then the others by name."""
+    given = set(names)
+    known = tuple(name for name in EMOTIONS if name in given)
+    others = given.difference(EMOTIONS)
+    return known + tuple(sorted(others, key=lambda name: (name.casefold(), name)))
 
 
 def natural_key(text: str) -> list[tuple[int, int, str]]:

@@ -1,4 +1,4 @@
-"""Reading and checking a manifest: every fault of the file at once, by line."""
+"""Reading and checking a manifest: every kind of fault of the file at once, by its first line."""
 
 import csv
 import functools
@@ -7,19 +7,23 @@ import itertools
 import math
 import os
 import re
+import shlex
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmm.faults import Faults
 from mmm.files import sha256_of_file
+from mmm.labels import label_fault, notes_of, spelling_fault
 from mmm.manifest import (
     COLUMNS,
-    EMOTIONS,
     SPLITS,
     Manifest,
     ManifestError,
     Utterance,
+    class_order,
     split_by_session,
 )
 
@@ -31,7 +35,9 @@ RATINGS = ("valence", "arousal", "votes")
 _FOLD = re.compile(r"[1-9][0-9]{0,3}")
 # But tab, newline; a carriage return is looked for on its own.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
-_TURN = re.compile(r"-?[0-9]{1,9}")
+_TURN = re.compile(r"(-?[0-9]{1,9})(?:\.0+)?")  # a spreadsheet writes 1.0
+# Columns that may be empty: nobody knows what was said or who spoke, nobody labelled the turn.
+_MAY_BE_EMPTY = ("text", "speaker", "emotion")
 # marks a row that had more fields than the header; no corpus uses this private character
 _EXTRA_FIELDS = "\ue000"
 
@@ -113,7 +119,7 @@ def _votes(text: str) -> tuple[tuple[str, ...], ...]:
     return tuple(_names(rater) for rater in text.split("|"))
 
 
-def _read_ratings(fields: dict[str, str], fault: Callable[[str], None]) -> _Ratings:
+def _read_ratings(fields: dict[str, str], fault: Callable[[str, str, str], None]) -> _Ratings:
     """The optional columns: numbers, and raters divided by | who may have named several emotions or
     none.
     """
@@ -125,36 +131,53 @@ def _read_ratings(fields: dict[str, str], fault: Callable[[str], None]) -> _Rati
             except ValueError:
                 numbers[column] = math.nan
             if not math.isfinite(numbers[column] or 0.0):
-                fault(f"{column} {fields[column]!r} is not a number")
+                fault(f"{column} {fields[column]!r} is not a number", "", f"{column} number")
     text = fields.get("votes", "")
     votes = _votes(text) if text else ()
-    for name in sorted({name for rater in votes for name in rater if name not in EMOTIONS}):
-        fault(
-            f"votes name the unknown emotion {name!r}; expected {', '.join(EMOTIONS)} (raters"
-            " divided by |)"
-        )
+    for name in sorted({name for rater in votes for name in rater}):
+        if what := label_fault(name):
+            fault(f"votes: {what}", "", "votes label")
     return _Ratings(numbers["valence"], numbers["arousal"], votes)
 
 
-def read_manifest(path: Path | str, *, check_audio: bool = True) -> Manifest:
-    """Read and check a manifest; every fault is listed at once.
+def read_manifest(
+    path: Path | str,
+    *,
+    check_audio: bool = True,
+    source: Path | None = None,
+    source_lines: list[int] | None = None,
+) -> Manifest:
+    """Read and check a manifest; every kind of fault is listed at once, with how many rows have it.
 
     `check_audio=False` skips looking for the audio files, for machines that hold only the features.
-    Raises FileNotFoundError, or ManifestError naming line, column, what was found and what was
-    expected.
+    `source` is the corpus that it was just made of, which the faults are then told of, by its
+    `source_lines` where each row is from a line of it. Raises FileNotFoundError, or ManifestError
+    naming line, column, what was found and what was expected.
     """
     path = Path(path)
+    try:
+        return _read(path, check_audio, source, source_lines)
+    except ManifestError as error:
+        raise ManifestError(source or path, error.faults) from None
+
+
+def _read(
+    path: Path, check_audio: bool, source: Path | None, source_lines: list[int] | None
+) -> Manifest:
     table, lines = read_table(path)
+    if source_lines is not None:
+        lines = source_lines
     if missing := [column for column in COLUMNS if column not in table.columns]:
         found = ", ".join(map(str, table.columns))
         raise ManifestError(path, [f"line 1: no column {', '.join(missing)} (found: {found})"])
     if table.empty:
         raise ManifestError(path, ["no utterances below the header"])
 
-    faults: list[tuple[int, str]] = []
+    faults = Faults()
     first_line: dict[str, int] = {}
     turns: dict[tuple[str, int], int] = {}
     home: dict[str, tuple[str, int]] = {}  # dialogue -> its first row's session and line
+    labels: Counter[str] = Counter()  # rows that name each
     parsed: list[tuple[list[str], int | None, tuple[str, ...], str, _Ratings, int | None]] = []
     has_split, has_fold = "split" in table.columns, "fold" in table.columns
     fold_home: dict[str, tuple[str, int]] = {}  # dialogue -> its first row's fold and line
@@ -169,64 +192,70 @@ def read_manifest(path: Path | str, *, check_audio: bool = True) -> Manifest:
     folder, header = str(path.parent), f"the header's {len(table.columns)}"
     for line, row in zip(lines, table[wanted].itertuples(index=False, name=None), strict=True):
 
-        def fault(text: str, line: int = line) -> None:
-            faults.append((line, text))
+        def fault(what: str, advice: str = "", kind: str | None = None, line: int = line) -> None:
+            faults.add(what, f"line {line}", advice, kind=kind)
 
         if any(not isinstance(value, str) for value in row):
             if all(value == "" or not isinstance(value, str) for value in row):
-                fault("empty line; remove it")
+                fault("empty line", "remove it")
             else:
-                fault(f"fewer fields than {header}; is a quote or comma missing?")
+                fault(f"fewer fields than {header}", "is a quote or comma missing?")
             continue
         fields = [value.strip() for value in row]
         if not any(fields):
-            fault("empty line; remove it")
+            fault("empty line", "remove it")
             continue
         if str(row[0]).startswith(_EXTRA_FIELDS):
-            fault(f"more fields than {header}; is a text with a comma not quoted?")
+            fault(f"more fields than {header}", "is a text with a comma not quoted?")
             continue
         has_control = _CONTROL.search("".join(fields))
         for column, value in zip(wanted, fields, strict=True) if has_control else ():
             if control := _CONTROL.search(value.replace("\r\n", "\n")):
-                fault(f"{column} holds the control character U+{ord(control[0]):04X}; remove it")
+                fault(
+                    f"{column} holds the control character U+{ord(control[0]):04X}",
+                    "remove it",
+                    f"{column} control",
+                )
         utterance_id, dialogue_id, turn_text, session, _, _, audio, emotion = fields[:8]
         for column, value in zip(COLUMNS, fields, strict=False) if "" in fields else ():
-            if not value and column != "text":
+            if not value and column not in _MAY_BE_EMPTY:
                 fault(f"{column} is empty")
         if utterance_id and utterance_id in first_line:
             fault(
-                f"utterance_id {utterance_id!r} is already on line {first_line[utterance_id]}; ids"
-                " must be unique"
+                f"utterance_id {utterance_id!r} is already on line {first_line[utterance_id]}",
+                "ids must be unique",
+                "id twice",
             )
         first_line.setdefault(utterance_id, line)
         turn: int | None = None
-        if _TURN.fullmatch(turn_text):
-            turn = int(turn_text)
+        if found_turn := _TURN.fullmatch(turn_text):
+            turn = int(found_turn[1])
             if dialogue_id and (dialogue_id, turn) in turns:
                 fault(
                     f"turn {turn} of dialogue {dialogue_id!r} is already on line"
-                    f" {turns[dialogue_id, turn]}"
+                    f" {turns[dialogue_id, turn]}",
+                    kind="turn twice",
                 )
             turns.setdefault((dialogue_id, turn), line)
         elif turn_text:
             digits = " of up to 9 digits" if turn_text.strip("-").isdigit() else ""
-            fault(f"turn {turn_text!r} is not a whole number{digits}")
+            fault(f"turn {turn_text!r} is not a whole number{digits}", kind="turn number")
         emotions = _names(emotion)
         if emotion and not emotions:
-            fault(f"emotion {emotion!r} names no class")
+            fault(f"emotion {emotion!r} names no label", "leave it empty for a turn without one")
         for name in emotions:
-            if name not in EMOTIONS:
-                known = ", ".join(EMOTIONS)
-                fault(f"unknown emotion {name!r}; expected {known} (several joined by ;)")
+            if what := label_fault(name):
+                fault(f"emotion: {what}", kind="emotion label")
         if len(set(emotions)) < len(emotions):
-            fault(f"emotion {emotion!r} names one class twice")
+            fault(f"emotion {emotion!r} names one label twice", kind="label twice")
+        labels.update(set(emotions))
         if audio and check_audio:
             if audio not in exists:
                 # Path.is_file raises for a name that is too long for the file system, and is slow
                 # where there are thousands.
                 exists[audio] = os.path.isfile(os.path.join(folder, audio))  # noqa: PTH113, PTH118
             if not exists[audio]:
-                fault(f"audio file {audio!r} does not exist below {path.parent}/")
+                fault(f"audio file {audio!r} does not exist below {path.parent}/", kind="no audio")
         split = fields[8] if has_split else ""
         if has_split and split not in SPLITS:
             fault(f"split {split!r} is none of {', '.join(SPLITS)}" if split else "split is empty")
@@ -237,52 +266,70 @@ def read_manifest(path: Path | str, *, check_audio: bool = True) -> Manifest:
                 what = "split" if has_split else "session"
                 fault(
                     f"dialogue {dialogue_id!r} is in {what} {key!r} here and {there!r} on line"
-                    f" {there_line}; a dialogue must not be divided"
+                    f" {there_line}",
+                    "a dialogue must not be divided",
+                    "divided",
                 )
         fold_text = fields[8 + has_split] if has_fold else ""
         if fold_text and not _FOLD.fullmatch(fold_text):
-            fault(f"fold {fold_text!r} is not a whole number from 1 on; leave it empty for none")
+            fault(
+                f"fold {fold_text!r} is not a whole number from 1 on",
+                "leave it empty for none",
+                "fold number",
+            )
             fold_text = ""
         if fold_text and split == "test":
-            fault(f"fold {fold_text} of a row of test; test rows belong to no fold, leave it empty")
+            fault(
+                f"fold {fold_text} of a row of test",
+                "test rows belong to no fold, leave it empty",
+                "fold of test",
+            )
         if has_fold and dialogue_id:
             there, there_line = fold_home.setdefault(dialogue_id, (fold_text, line))
             if there != fold_text:
                 fault(
                     f"dialogue {dialogue_id!r} is in fold {fold_text or 'none'} here and"
-                    f" {there or 'none'} on line {there_line}; a dialogue must not be divided"
+                    f" {there or 'none'} on line {there_line}",
+                    "a dialogue must not be divided",
+                    "divided between folds",
                 )
         fold = int(fold_text) if fold_text else None
         ratings = _Ratings()
         if rated:
             values = dict(zip(wanted, fields, strict=True))
             ratings = _read_ratings({name: values[name] for name in rated}, fault)
+            labels.update({name for rater in ratings.votes for name in rater} - set(emotions))
         parsed.append((fields, turn, emotions, split, ratings, fold))
 
+    command = f"mmm prepare csv {shlex.quote(str(path))} -o manifest.csv"
+    if spellings := spelling_fault(labels, "the same command with" if source else command):
+        faults.add(spellings, "line 1")
     by_session: dict[str, str] = {}
     if not has_split and not faults:
         try:
             by_session = split_by_session(fields[3] for fields, *_ in parsed)
         except ValueError as error:
-            faults.append((1, f"no split column, and {error}; add a split column (train/dev/test)"))
+            faults.add(
+                f"no split column, and {error}; add a split column (train/dev/test)", "line 1"
+            )
     if has_split and not faults:
         used = {split for *_, split, _, _ in parsed}
-        faults += [
-            (1, f"the split column leaves {name} empty; every sweep needs train and dev")
-            for name in ("train", "dev")
-            if name not in used
-        ]
+        for name in ("train", "dev"):
+            if name not in used:
+                faults.add(
+                    f"the split column leaves {name} empty; every sweep needs train and dev",
+                    "line 1",
+                )
     if has_fold and not faults:
         folds = {fold for *_, fold in parsed if fold is not None}
         expected = set(range(1, max(folds, default=0) + 1))
         if folds and (len(folds) < 2 or folds != expected):
             named = ", ".join(map(str, sorted(folds)))
-            faults.append(
-                (1, f"the fold column has {named}; expected 1 to k without a gap, k at least 2")
+            faults.add(
+                f"the fold column has {named}; expected 1 to k without a gap, k at least 2",
+                "line 1",
             )
-    if faults:
-        faults.sort(key=lambda one: one[0])
-        raise ManifestError(path, [f"line {line}: {text}" for line, text in faults])
+    faults.stop(path)
 
     order: dict[str, list[tuple[int, int]]] = {}
     for index, (fields, turn, *_) in enumerate(parsed):
@@ -312,7 +359,28 @@ def read_manifest(path: Path | str, *, check_audio: bool = True) -> Manifest:
         )
         for index, (fields, turn, emotions, split, ratings, fold) in enumerate(parsed)
     )
-    present = {emotion for utterance in utterances for emotion in utterance.emotions}
-    return Manifest(
-        path, sha256_of_file(path), utterances, tuple(name for name in EMOTIONS if name in present)
+    classes = class_order(
+        name
+        for one in utterances
+        if one.split == "train" or one.fold is not None
+        for name in one.emotions
     )
+    manifest = Manifest(path, sha256_of_file(path), utterances, classes)
+    if unusable := _unlabelled(manifest):
+        raise ManifestError(path, unusable)
+    return replace(manifest, notes=notes_of(manifest))
+
+
+def _unlabelled(manifest: Manifest) -> list[str]:
+    """Faults of parts that nothing can be trained on, or scored on, for want of labels."""
+    found = [
+        f"no row of {split} has a label; every sweep needs labelled rows in train and dev"
+        for split in ("train", "dev")
+        if not manifest.rows(split)
+    ]
+    found += [
+        f"no row of fold {fold} has a label"
+        for fold in range(1, manifest.num_folds + 1)
+        if not manifest.fold_rows(fold)[1]
+    ]
+    return [f"line 1: {text}" for text in found]

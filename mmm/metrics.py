@@ -57,7 +57,9 @@ def classification_metrics(
 ) -> Metrics:
     """Metrics of class indices `true` and `predicted`, both (N,).
 
-    Classes that do not occur count with zero, as scikit-learn's zero_division=0. `recall_sd` is the
+    Classes that do not occur count with zero, as scikit-learn's zero_division=0 where it is told
+    the `labels`; a class that is never predicted, because the model does not have it, is one of
+    `classes` all the same. `recall_sd` is the
     population standard deviation of per-class recall over the classes that occur in `true`
     (reported by the published work).
     """
@@ -82,6 +84,42 @@ def classification_metrics(
         },
         "confusion_matrix": matrix.tolist(),
     }
+
+
+def mean_over_folds(folds: Sequence[Metrics]) -> Metrics:
+    """What models of k folds score, each on its own held-out part: means of scores, sums of counts.
+
+    The mean of macro F1 over folds is not the macro F1 of all held-out rows together.
+    """
+    names = [name for name, value in folds[0].items() if isinstance(value, float)]
+    mean = {name: float(np.mean([value_of(fold, name) for fold in folds])) for name in names}
+    tables: Metrics = {}
+    if "per_class" in folds[0]:
+        tables["per_class"] = {
+            name: {
+                "precision": float(
+                    np.mean([fold["per_class"][name]["precision"] for fold in folds])
+                ),
+                "recall": float(np.mean([fold["per_class"][name]["recall"] for fold in folds])),
+                "f1": float(np.mean([fold["per_class"][name]["f1"] for fold in folds])),
+                "support": sum(fold["per_class"][name]["support"] for fold in folds),
+            }
+            for name in folds[0]["per_class"]
+        }
+    if "confusion_matrix" in folds[0]:
+        tables["confusion_matrix"] = np.sum(
+            [fold["confusion_matrix"] for fold in folds], axis=0
+        ).tolist()
+    return {**mean, **tables}  # type: ignore[typeddict-item]
+
+
+def macro_f1_of_occurring(metrics: Metrics) -> float:
+    """Macro F1 as scikit-learn's `f1_score` has it where it is not told the labels: over the
+    classes that occur in the truth or are predicted.
+    """
+    chosen = np.sum(metrics["confusion_matrix"], axis=0)
+    of_classes = zip(metrics["per_class"].values(), chosen, strict=True)
+    return float(np.mean([own["f1"] for own, times in of_classes if own["support"] or times]))
 
 
 def scalar_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:

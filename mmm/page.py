@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 NARROW = (5.2, 3.3)  # inches; two beside each other in a wide window
+_CELLS = 120  # points of letters above each other in a matrix of this height
 MANY = 300  # marks in a figure, above which they are drawn as pixels: SVG would take megabytes
 # Names of speakers and parameters are no mathematics, whatever dollar signs they have.
 _STYLE: dict[Any, object] = {
@@ -63,15 +64,26 @@ def draw_matrix(
     shares: Sequence[Sequence[float]],
     said: Sequence[Sequence[object]],
 ) -> None:
-    """A square table of `said`, a row and a column a name, shaded by `shares` from 0 to 1."""
+    """A square table of `said`, a row and a column a name, shaded by `shares` from 0 to 1; letters
+    are the smaller, the more names there are. Names are text, dollar signs and all.
+    """
+    size = min(float(mpl.rcParams["font.size"]), _CELLS / max(1, len(names)))
     axes.pcolormesh(shares, cmap="Blues", vmin=0, vmax=1, edgecolors="white")
     for row, (row_shares, row_said) in enumerate(zip(shares, said, strict=True)):
         for column, (share, text) in enumerate(zip(row_shares, row_said, strict=True)):
             colour = "white" if share > 0.5 else "#222"
-            axes.text(column + 0.5, row + 0.5, str(text), ha="center", va="center", color=colour)
+            axes.text(
+                column + 0.5,
+                row + 0.5,
+                str(text),
+                ha="center",
+                va="center",
+                color=colour,
+                size=size,
+            )
     middles = [place + 0.5 for place in range(len(names))]
-    axes.set_xticks(middles, names, rotation=45, ha="right")
-    axes.set_yticks(middles, names)
+    axes.set_xticks(middles, list(names), rotation=45, ha="right", size=size, parse_math=False)
+    axes.set_yticks(middles, list(names), size=size, parse_math=False)
     axes.invert_yaxis()
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

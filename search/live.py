@@ -16,7 +16,7 @@ from rich.text import Text
 from mmm.console import plain, progress_of, say
 from search.engine.controller import Controller
 from search.ledger.durations import duration
-from search.ledger.history import History
+from search.ledger.history import History, Trial
 from search.results.leaderboard import counts, leaderboard_table
 
 _REFRESH_PER_S = 1
@@ -74,7 +74,7 @@ class View:
             parts.append(leaderboard_table(history, metric, _ROWS, None, self.console.width))
         if running:
             names = [
-                f"#{trial.number} {trial.settings['architecture']} epoch {trial.epoch}"
+                f"#{trial.number} {trial.settings['architecture']} {_where(trial)}"
                 for trial in running[:_RUNNING]
             ]
             more = f"; and {len(running) - _RUNNING} more" if len(running) > _RUNNING else ""
@@ -94,7 +94,12 @@ class View:
             if trial.state != "running" and trial.number not in self._told:
                 self._told.add(trial.number)
                 best = trial.best(metric)
-                score = f"{metric} {best[1]:.4f} at epoch {best[0]}" if best else "no score"
+                score = "no score"
+                if best:
+                    over = f", mean of {trial.num_folds} folds," if trial.num_folds > 1 else ""
+                    score = f"{metric} {best[1]:.4f}{over} at epoch {best[0]}"
+                elif scores := trial.scores(metric):
+                    score = f"{metric} {max(scores.values()):.4f} in the first fold"
                 say(
                     self.console,
                     f"trial {trial.number} {trial.state} ({trial.reason}):"
@@ -118,6 +123,13 @@ def head_lines(controller: Controller, history: History) -> list[str]:
         *([best_so_far(controller)] if history.best else []),
         f"budget: {budget_line(controller)}",
     ]
+
+
+def _where(trial: Trial) -> str:
+    if trial.num_folds == 1:
+        return f"epoch {trial.epoch}"
+    epochs = trial.epochs if trial.fold == 1 else trial.later_folds.get(trial.fold, [])
+    return f"fold {trial.fold} epoch {epochs[-1].epoch if epochs else 0}"
 
 
 def best_so_far(controller: Controller) -> str:

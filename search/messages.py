@@ -26,6 +26,7 @@ class Order:
     # Encoders, by recipe where the sweep knows them (SweepSpec.features_key).
     speech: str | None = None
     text: str | None = None
+    fold: int | None = None  # to train without; None: the sweep has none
     checkpoints: Sequence[Checkpoint] = ()  # that are on the disk, the newer first
     largest_pack: int = 1  # over 1: first measure how large a pack of such trials is worth it
 

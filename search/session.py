@@ -177,6 +177,8 @@ def _run(
             start_ray(place, spec, threads)  # nothing is written where that fails
     # A debugger's prompt and a table that refreshes itself would write over each other.
     view = View(console, spec.name, is_live=console.is_terminal and not serial)
+    for note in checked.settings_check.manifest.notes:
+        say(console, f"note: {note}")
     opened = open_sweep(folder) if priors is None else create_sweep(folder, spec, priors)
     with opened as ledger, view:
         if ledger.lock.replaced is not None:
@@ -220,12 +222,14 @@ def _run(
             write_report(folder / "report.html", history)
             winner = best_trial(history)
             if winner is not None:
+                if spec.folds:
+                    say(console, f"training trial {winner.number} on the rows of all folds")
                 export_trial(history, folder, winner.number, folder / "bundle")
             with console.status("sending the rest to MLflow"):
                 # Whoever sent a signal kills what has not ended some seconds later; the outbox goes
                 # on by itself.
                 trouble = outbox.close(_HURRIED_WAIT_S) if stopping.is_asked else outbox.close()
-    title = f"leaderboard of {spec.name}, validation {spec.metric}"
+    title = f"leaderboard of {spec.name}, {spec.score_name}"
     console.print(leaderboard_table(history, spec.metric, 10, title, console.width))
     for cross in crosses(history, spec.metric):
         say(console, cross.title)

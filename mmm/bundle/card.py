@@ -18,6 +18,7 @@ from mmm.bundle.read import Bundle, Ensemble
 from mmm.features.recipe import Recipe, recipe_hash
 from mmm.files import sha256_of_file
 from mmm.manifest import SPLITS, Manifest
+from mmm.markdown import as_markdown
 from mmm.metrics import LEVEL, RESAMPLES, Metrics, value_of
 from mmm.models import SYSTEMS
 from mmm.training.own_system import loaded_system
@@ -49,7 +50,7 @@ class Evaluation:
 
     manifest: Manifest
     metrics: Metrics
-    intervals: dict[str, tuple[float, float]]
+    intervals: dict[str, tuple[float, float]]  # none over folds
     openings: Sequence[dict[str, str]]
     other_openings: int
 
@@ -60,7 +61,10 @@ def model_card(
     """The text of README.md. Call it before the folder is sealed."""
     members, manifest = bundle.members, found.manifest
     recipes = [recipe for one in members for recipe in (one.audio_recipe, one.text_recipe)]
-    dev = [manifest.utterances[row].dialogue_id for row in manifest.rows("dev")]
+    fold_scores = None if isinstance(bundle, Ensemble) else bundle.provenance.fold_scores
+    scored = manifest.rows("dev") if fold_scores is None else manifest.rows_in_folds()
+    dev = [manifest.utterances[row].dialogue_id for row in scored]
+    classes = manifest.classes_of([*manifest.rows("train"), *manifest.rows("dev")])
     system = loaded_system(members[0].config.params())
     made = SYSTEMS[members[0].config.architecture] if system is None else system.make
     described = inspect.cleandoc(made.__doc__ or "a system of its author's own")
@@ -70,6 +74,7 @@ def model_card(
     environment = jinja2.Environment(  # noqa: S701
         loader=folder, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["as_text"] = as_markdown
     body = environment.get_template("card.md.j2").render(
         bundle=bundle,
         members=members,
@@ -92,16 +97,19 @@ def model_card(
         level=LEVEL,
         resamples=RESAMPLES,
         scores=[
-            (title, value_of(found.metrics, name), found.intervals[name])
+            (title, value_of(found.metrics, name), found.intervals.get(name))
             for name, title in _METRICS.items()
         ],
+        fold_scores=fold_scores,
         per_class=found.metrics["per_class"],
         num_dev=len(dev),
         num_dialogues=len(set(dev)),
         enough_dialogues=_ENOUGH_DIALOGUES,
         found=found,
         manifest=manifest,
-        splits=_splits(manifest),
+        classes=classes,
+        notes=manifest.notes,
+        splits=_splits(manifest, classes),
         features=[
             (
                 recipe["kind"],
@@ -154,7 +162,7 @@ def _head(bundle: Bundle | Ensemble, recipes: Sequence[Recipe], found: Evaluatio
     )
 
 
-def _splits(manifest: Manifest) -> list[tuple[object, ...]]:
+def _splits(manifest: Manifest, classes: Sequence[str]) -> list[tuple[object, ...]]:
     """Counts of each split; of the sealed one no more than its size."""
     rows: list[tuple[object, ...]] = []
     for split in SPLITS:
@@ -166,7 +174,7 @@ def _splits(manifest: Manifest) -> list[tuple[object, ...]]:
                 len(mine),
                 len({one.dialogue_id for one in mine}),
                 len({one.session for one in mine}),
-                *("" if split == "test" else counts[name] for name in manifest.classes),
+                *("" if split == "test" else counts[name] for name in classes),
             )
         )
     return rows

@@ -1,14 +1,15 @@
 """The head as ONNX, for runtimes without torch: from encoded speech and text to logits, any batch
-size and any lengths.
+size and any lengths. The labels of the logits are in its metadata, as a JSON list named `labels`.
 
 The encoders are not in it. What it takes is what `Predictor.inputs` gives: float32 speech and text
 with boolean masks.
 """
 
 import contextlib
+import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,10 +37,12 @@ def export_onnx(bundle: Bundle) -> bytes:
     """The model as an ONNX file's content, checked against torch on random inputs. Raises
     OnnxError.
     """
-    return onnx_of(bundle.model, bundle.config, bundle.dims, bundle.name)
+    return onnx_of(bundle.model, bundle.config, bundle.dims, bundle.name, bundle.labels)
 
 
-def onnx_of(model: nn.Module, config: TrainConfig, dims: Dims, name: str) -> bytes:
+def onnx_of(
+    model: nn.Module, config: TrainConfig, dims: Dims, name: str, labels: Sequence[str] = ()
+) -> bytes:
     """The same of a model in evaluation mode that is in no bundle."""
     try:
         import onnxruntime  # noqa: F401
@@ -47,7 +50,7 @@ def onnx_of(model: nn.Module, config: TrainConfig, dims: Dims, name: str) -> byt
     except ImportError:
         raise OnnxError(_MISSING) from None
     try:
-        content = _translated(model, config, dims)
+        content = _translated(model, config, dims, labels)
         _check(content, model, config, dims, name)
     except Exception as error:
         if config.system_sha256 is None or isinstance(error, OnnxError):
@@ -58,7 +61,7 @@ def onnx_of(model: nn.Module, config: TrainConfig, dims: Dims, name: str) -> byt
     return content
 
 
-def _translated(model: nn.Module, config: TrainConfig, dims: Dims) -> bytes:
+def _translated(model: nn.Module, config: TrainConfig, dims: Dims, labels: Sequence[str]) -> bytes:
     lengths = max(2, dims.speech_positions - 1), max(2, dims.text_positions - 1)
     example = _random_batch(config, dims, 3, *lengths)
     batch, frames, tokens = (torch.export.Dim(name) for name in ("batch", "frames", "tokens"))
@@ -78,8 +81,17 @@ def _translated(model: nn.Module, config: TrainConfig, dims: Dims) -> bytes:
             verbose=False,
         )
     assert program is not None
-    content: bytes = program.model_proto.SerializeToString()
+    translated = program.model_proto
+    if labels:
+        named = translated.metadata_props.add()
+        named.key, named.value = "labels", json.dumps(labels, ensure_ascii=False)
+    content: bytes = translated.SerializeToString()
     return content
+
+
+def labels_of(session: Any) -> tuple[str, ...]:
+    """The labels of a session's logits; none of a file that was written before 2026-11-27."""
+    return tuple(json.loads(session.get_modelmeta().custom_metadata_map.get("labels", "[]")))
 
 
 def open_session(content: bytes) -> Any:

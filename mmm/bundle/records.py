@@ -89,7 +89,8 @@ class Provenance:
     epochs_trained: int | None = None
     validation_utterances: int | None = None
     precision: str | None = None
-    validation_metrics: Metrics | None = None
+    validation_metrics: Metrics | None = None  # over folds: means, of models without the fold
+    fold_scores: Sequence[float] | None = None  # of the objective; trained on all folds' rows
     command: str | None = None  # that of mmm train
     system: str | None = None  # of the user's own: its file's name and class
     system_sha256: str | None = None  # of that file

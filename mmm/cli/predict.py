@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.cells import cell_len
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -133,13 +134,12 @@ def predict(
     elif audio is not None:
         found = predictor.predict(audio, text or "", turns, speaker=speaker)
         if as_json:
-            typer.echo(json.dumps(found))
+            typer.echo(json.dumps(found, ensure_ascii=False))
         else:
-            widest = max(map(len, found))
+            widest = max(map(cell_len, found))
             for label, probability in sorted(found.items(), key=lambda pair: -pair[1]):
-                console.say(
-                    f"{label:<{widest}}  {probability:.4f}  {'█' * round(40 * probability)}"
-                )
+                room = " " * (widest - cell_len(label))
+                console.say(f"{label}{room}  {probability:.4f}  {'█' * round(40 * probability)}")
     else:
         answers: list[dict[str, float] | None] = []
         if dialogue is not None:
@@ -197,7 +197,10 @@ def _show_predictions(
 
         content = io.StringIO()
         writer = csv.writer(content, lineterminator="\n")
-        writer.writerow(["audio", "text", "speaker", "prediction", *labels])
+        named = ["audio", "text", "speaker", "prediction"]
+        # A label may be called as one of these is.
+        columns = [f"{label} (label)" if label in named else label for label in labels]
+        writer.writerow([*named, *columns])
         for line, found, best in rows:
             probabilities = (
                 [f"{value:.6f}" for value in found.values()] if found else [""] * len(labels)

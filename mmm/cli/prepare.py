@@ -4,22 +4,27 @@ manifest, and what is in it.
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
+from mmm.cli.options import options_of
 from mmm.console import add_commands, console, progress_of
+from mmm.corpora.options import PrepareOptions
+from mmm.setting import option_faults
+from mmm.training.config import Params
 
 if TYPE_CHECKING:  # pandas takes long to import, and --help must not wait for it
-    from mmm.corpora.account import Account, Prepared
+    from mmm.corpora.account import Account
+    from mmm.corpora.prepared import Prepared
 
 prepare = typer.Typer(no_args_is_help=True, help="Turn a corpus into a manifest.")
 
 CorpusFolder = Annotated[Path, typer.Argument(help="Folder of the corpus.", show_default=False)]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Manifest to write.")]
-DevSessions = Annotated[str, typer.Option(help="Sessions for validation.")]
-TestSessions = Annotated[str, typer.Option(help="Sessions for the sealed test split.")]
+DevSessions = Annotated[str, typer.Option(help="Sessions for validation, or none.")]
+TestSessions = Annotated[str, typer.Option(help="Sessions for the sealed test split, or none.")]
 Cleaning = Annotated[
     str,
     typer.Option(
@@ -32,14 +37,6 @@ Cleaning = Annotated[
 Labels = Annotated[
     Path | None, typer.Option(help=r"CSV with the labels of the clips \[the one in the folder].")
 ]
-Emotions = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--emotion",
-        help="Read a label as another, 상처=fear, or leave it out, 상처= ; repeat it.",
-        show_default=False,
-    ),
-]
 _MOST_ROWS = 40  # of a table in the terminal
 
 
@@ -49,6 +46,7 @@ def print_account(account: "Account") -> None:
         ("repaired", account.repaired),
         ("left out", account.left_out),
         ("to know", account.noted),
+        ("encodings", account.encodings),
     ):
         if not entries:
             continue
@@ -62,11 +60,15 @@ def print_account(account: "Account") -> None:
 
 
 def _write(prepared: "Prepared", out: Path) -> None:
-    from mmm.corpora.account import write_prepared
+    from mmm.corpora.write import write_prepared
 
-    account = write_prepared(prepared, out)
+    account, leaks, to_type = write_prepared(prepared, out)
     _print_counts(out)
     print_account(prepared.account)
+    for leak in leaks:
+        console.print(f"leak: {leak}", style="red", highlight=False)
+    if to_type:
+        console.say(f"to deal so that less is shared: {to_type}")
     console.say(f"every case is in {account}")
     _print_next(out)
 
@@ -78,21 +80,27 @@ def _print_next(manifest: Path) -> None:
 
 def _print_counts(out: Path) -> None:
     from mmm.corpora.csv_file import describe
+    from mmm.labels import notes_of_test
+    from mmm.manifest_csv import read_manifest
 
-    header, *rows = describe(out)
+    manifest = read_manifest(out, check_audio=False)
+    header, *rows = describe(manifest)
     table = Table(*header, title=str(out), title_justify="left")
     for column in table.columns[1:]:
         column.justify = "right"
     for row in rows:
         table.add_row(*row)
     console.print(table)
+    for note in (*manifest.notes, *notes_of_test(manifest)):
+        console.say(f"note: {note}")
 
 
+@options_of(PrepareOptions)
 def kemdy20(
     folder: CorpusFolder,
     out: Out = Path("manifest.csv"),
     dev_sessions: Annotated[
-        str, typer.Option(help="Sessions for validation, such as 29-32,35.")
+        str, typer.Option(help="Sessions for validation, such as 29-32,35, or none.")
     ] = "29-32",
     test_sessions: TestSessions = "33-40",
     with_ai_hub: Annotated[
@@ -107,19 +115,13 @@ def kemdy20(
             )
         ),
     ] = "train",
-    emotion: Emotions = None,
     text: Cleaning = "default",
-    seed: Annotated[int, typer.Option(help="Of the dealing.")] = 1,
+    *,
+    given: Params,
 ) -> None:
-    """KEMDy20 v1.1 to v1.3: the folder with annotation/ and wav/. --emotion is for AI Hub's
-    labels.
-    """
-    from mmm.corpora.account import emotion_map
-    from mmm.corpora.ai_hub import EMOTIONS_OF
+    """KEMDy20 v1.1 to v1.3: the folder with annotation/ and wav/."""
     from mmm.corpora.kemdy20 import prepare_kemdy20
 
-    if emotion and with_ai_hub is None:
-        raise ValueError("--emotion names labels of AI Hub; give its folder by --with-ai-hub")
     with console.status(f"reading {folder}"):
         prepared = prepare_kemdy20(
             folder,
@@ -128,48 +130,54 @@ def kemdy20(
             text=text,
             ai_hub=with_ai_hub,
             ai_hub_sessions=ai_hub_sessions,
-            ai_hub_emotions=emotion_map(EMOTIONS_OF, emotion or []),
-            seed=seed,
+            options=_checked(given),
         )
     _write(prepared, out)
 
 
+@options_of(PrepareOptions)
 def kemdy19(
     folder: CorpusFolder,
     out: Out = Path("manifest.csv"),
     dev_sessions: DevSessions = "15-16",
     test_sessions: TestSessions = "17-20",
     text: Cleaning = "default",
+    *,
+    given: Params,
 ) -> None:
     """KEMDy19: the folder with annotation/ and wav/."""
     from mmm.corpora.kemdy19 import prepare_kemdy19
 
     with console.status(f"reading {folder}"):
         prepared = prepare_kemdy19(
-            folder, dev_sessions=dev_sessions, test_sessions=test_sessions, text=text
+            folder,
+            dev_sessions=dev_sessions,
+            test_sessions=test_sessions,
+            text=text,
+            options=_checked(given),
         )
     _write(prepared, out)
 
 
+@options_of(PrepareOptions)
 def ai_hub(
     folder: CorpusFolder,
     out: Out = Path("manifest.csv"),
     labels: Labels = None,
-    emotion: Emotions = None,
     text: Cleaning = "default",
-    seed: Annotated[int, typer.Option(help="Of the dealing to splits.")] = 1,
+    *,
+    given: Params,
 ) -> None:
     """AI Hub's emotional dialogue clips: F_000001.wav, M_000001.wav, ... and a label CSV."""
-    from mmm.corpora.account import emotion_map
-    from mmm.corpora.ai_hub import EMOTIONS_OF, prepare_ai_hub
+    from mmm.corpora.ai_hub import prepare_ai_hub
 
-    emotions = emotion_map(EMOTIONS_OF, emotion or [])
     with console.status(f"reading {folder}"):
-        prepared = prepare_ai_hub(folder, labels=labels, emotions=emotions, text=text, seed=seed)
+        prepared = prepare_ai_hub(folder, labels=labels, text=text, options=_checked(given))
     _write(prepared, out)
 
 
-def meld(folder: CorpusFolder, out: Out = Path("manifest.csv")) -> None:
+@options_of(PrepareOptions)
+def meld(folder: CorpusFolder, out: Out = Path("manifest.csv"), *, given: Params) -> None:
     """MELD: train_sent_emo.csv, dev_sent_emo.csv, test_sent_emo.csv and the clips (wav, flac, or
     mp4 by ffmpeg).
     """
@@ -177,54 +185,125 @@ def meld(folder: CorpusFolder, out: Out = Path("manifest.csv")) -> None:
 
     from mmm.corpora.meld import extract_sound, prepare_meld
 
-    prepared, clips = prepare_meld(folder, out)
+    options = _checked(given)
+    prepared, clips = prepare_meld(folder, out, options)
     if clips:
         for source, target in track(
             clips, description="taking the sound out of clips", console=progress_of(console)
         ):
             extract_sound(source, target)
-        prepared, _ = prepare_meld(folder, out)
+        prepared, _ = prepare_meld(folder, out, options)
     _write(prepared, out)
 
 
+@options_of(PrepareOptions)
 def iemocap(
     folder: CorpusFolder,
     out: Out = Path("manifest.csv"),
-    dev_sessions: DevSessions = "4",
-    test_sessions: TestSessions = "5",
-    emotion: Emotions = None,
+    dev_sessions: Annotated[
+        str | None,
+        typer.Option(help=r"Sessions for validation, or none \[4].", show_default=False),
+    ] = None,
+    test_sessions: Annotated[
+        str | None,
+        typer.Option(help=r"Of the sealed test split, or none \[5].", show_default=False),
+    ] = None,
+    labels: Annotated[
+        str,
+        typer.Option(help="default (exc is happy), 4-way, or 6-way (with excited and frustrated)."),
+    ] = "default",
+    *,
+    given: Params,
 ) -> None:
-    """IEMOCAP: the folder with Session1 to Session5. exc counts as happy; fru, oth and xxx are left
-    out unless named.
+    """IEMOCAP: the folder with Session1 to Session5. Turns labelled otherwise, as oth and xxx are,
+    stay without a label, as context. With --folds all sessions are in folds unless some are named.
     """
-    from mmm.corpora.account import emotion_map
-    from mmm.corpora.iemocap import EMOTIONS_OF, prepare_iemocap
+    from mmm.corpora.iemocap import prepare_iemocap
 
-    emotions = emotion_map(EMOTIONS_OF, emotion or [])
     with console.status(f"reading {folder}"):
         prepared = prepare_iemocap(
-            folder, dev_sessions=dev_sessions, test_sessions=test_sessions, emotions=emotions
+            folder,
+            dev_sessions=dev_sessions,
+            test_sessions=test_sessions,
+            labels=labels,
+            options=_checked(given),
         )
     _write(prepared, out)
 
 
+@options_of(PrepareOptions)
+def ravdess(folder: CorpusFolder, out: Out = Path("manifest.csv"), *, given: Params) -> None:
+    """RAVDESS: clips named 03-01-06-01-02-01-12.wav, in any folders. Speech alone is read."""
+    from mmm.corpora.acted import prepare_ravdess
+
+    with console.status(f"reading {folder}"):
+        prepared = prepare_ravdess(folder, _checked(given))
+    _write(prepared, out)
+
+
+@options_of(PrepareOptions)
+def crema_d(folder: CorpusFolder, out: Out = Path("manifest.csv"), *, given: Params) -> None:
+    """CREMA-D: clips named 1001_DFA_ANG_XX.wav, in any folders."""
+    from mmm.corpora.acted import prepare_crema_d
+
+    with console.status(f"reading {folder}"):
+        prepared = prepare_crema_d(folder, _checked(given))
+    _write(prepared, out)
+
+
+@options_of(PrepareOptions)
+def emodb(folder: CorpusFolder, out: Out = Path("manifest.csv"), *, given: Params) -> None:
+    """EmoDB (Berlin): clips named 03a01Fa.wav, in any folders."""
+    from mmm.corpora.acted import prepare_emodb
+
+    with console.status(f"reading {folder}"):
+        prepared = prepare_emodb(folder, _checked(given))
+    _write(prepared, out)
+
+
+@options_of(PrepareOptions)
+def esd(folder: CorpusFolder, out: Out = Path("manifest.csv"), *, given: Params) -> None:
+    """ESD: a folder a speaker, 0001 to 0020, with 0001.txt and its clips."""
+    from mmm.corpora.esd import prepare_esd
+
+    with console.status(f"reading {folder}"):
+        prepared = prepare_esd(folder, _checked(given))
+    _write(prepared, out)
+
+
+@options_of(PrepareOptions)
 def csv(
     file: Annotated[
-        Path, typer.Argument(help="A CSV with a row an utterance.", show_default=False)
+        Path, typer.Argument(help="A table with a row an utterance.", show_default=False)
     ],
     out: Out = Path("manifest.csv"),
+    labels_of: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CORPUS",
+            help="Labels are those of a known corpus, such as crema-d; others are refused.",
+        ),
+    ] = None,
+    *,
+    given: Params,
 ) -> None:
-    """Check a CSV, bring its names to the manifest's and write the manifest."""
+    """Any table: path, text and label are enough. Fields are divided by commas, semicolons or
+    tabs.
+    """
     from mmm.corpora.csv_file import prepare_csv
 
-    repaired = prepare_csv(file, out)
-    _print_counts(out)
-    for what, count in repaired.items():
-        console.say(f"{what}: {count}")
-    _print_next(out)
+    _write(prepare_csv(file, _checked(given), labels_of=labels_of), out)
 
 
-add_commands(prepare, kemdy20, kemdy19, ai_hub, meld, iemocap, csv)
+def _checked(given: Params) -> PrepareOptions:
+    asked: Any = given  # of the options' own types, as their fields say
+    options = PrepareOptions(**asked)
+    if wrong := list(option_faults(options)):
+        raise ValueError("; ".join(wrong))
+    return options
+
+
+add_commands(prepare, csv, kemdy20, kemdy19, ai_hub, meld, iemocap, ravdess, crema_d, emodb, esd)
 
 
 def demo_corpus(
@@ -347,6 +426,8 @@ def corpus_report(
             console.say(
                 f"... and {len(rows) - _MOST_ROWS} more, all of them in the page: -o report.html"
             )
+    for note in found.notes:
+        console.say(f"note: {note}")
     for leak in found.leaks:
         console.print(f"leak: {leak}", style="red", highlight=False)
     if not found.leaks:

@@ -115,6 +115,8 @@ def train(
     where = resolve_device(device)
     check_destination(out)
     checked = read_manifest(manifest, check_audio=False)
+    for note in checked.notes:
+        console.say(f"note: {note}")
     if architecture == "linear":
         config = _tuned_linear(checked, features, metric, given)
     data = load_features(checked, features, *config.features_key)
@@ -217,6 +219,7 @@ def test(
     from mmm.bundle.read import find_bundles, load_bundle_or_ensemble
     from mmm.bundle.sealed_test import OPENINGS, open_test
     from mmm.device import resolve_device
+    from mmm.labels import notes_of_test
     from mmm.manifest_csv import read_manifest
 
     where = resolve_device(device)
@@ -225,7 +228,8 @@ def test(
         load_bundle_or_ensemble(path)
         for path in [*bundle_paths, *(find_bundles(all_below) if all_below else [])]
     ]
-    found = open_test(bundles, read_manifest(manifest, check_audio=False), features, where)
+    checked = read_manifest(manifest, check_audio=False)
+    found = open_test(bundles, checked, features, where)
     labels = [
         (
             bundle.name
@@ -238,6 +242,8 @@ def test(
     for label, metrics in zip(labels, found, strict=True):
         console.say(f"\n{label}")
         console.print(class_table(metrics))
+    for note in notes_of_test(checked):
+        console.say(f"note: {note}")
     console.say(f"the opening is on record in {features / OPENINGS}")
 
 
@@ -247,6 +253,9 @@ def baselines(
     metric: Annotated[
         str, typer.Option(help="What the tuning maximises on validation.")
     ] = "macro_f1",
+    folds: Annotated[
+        bool, typer.Option("--folds", help="Means over the manifest's folds.")
+    ] = False,
 ) -> None:
     """Majority class and logistic regression on pooled features, tuned on validation."""
     from mmm.manifest_csv import read_manifest
@@ -254,12 +263,15 @@ def baselines(
 
     check_metric(metric)
     checked = read_manifest(manifest, check_audio=False)
+    for note in checked.notes:
+        console.say(f"note: {note}")
     found = []
     with console.status("tuning logistic regression") as status:
-        for one in tuned_baselines(checked, features, metric):
+        for one in tuned_baselines(checked, features, metric, folds=folds):
             found.append(one)
             status.update(f"tuning logistic regression (done: {one.name})")
-    console.print(metrics_table("validation", [(one.name, one.metrics) for one in found]))
+    title = f"mean over {checked.num_folds} folds" if folds else "validation"
+    console.print(metrics_table(title, [(one.name, one.metrics) for one in found]))
     for one in found:
         if one.settings:
             console.say(

@@ -7,25 +7,21 @@ A clip is one sentence without a conversation around it: each is a dialogue of i
 import re
 from pathlib import Path
 
-from mmm.corpora.account import Account, Prepared, emotion_map, is_stray, usable_sound
+from mmm.corpora.account import is_stray, usable_sound
+from mmm.corpora.clips import clips_by
+from mmm.corpora.columns import chosen_columns, find_columns, missing
+from mmm.corpora.label_sets import AI_HUB, NAMED
+from mmm.corpora.options import PrepareOptions
+from mmm.corpora.prepared import PLACE, Prepared, prepare
 from mmm.corpora.sessions import deal
-from mmm.corpora.text_files import cleaning, read_rows
+from mmm.corpora.text_files import cleaning
+from mmm.faults import Faults
 from mmm.manifest import SPLITS, ManifestError, split_by_session
 
-EMOTIONS_OF = {
-    "기쁨": "happy",
-    "분노": "angry",
-    "슬픔": "sad",
-    "불안": "fear",
-    "당황": "surprise",
-    "상처": "sad",
-    "중립": "neutral",
-    "혐오": "disgust",
-}
 _COLUMNS = {
-    "file": ("file", "파일명", "wav", "audio", "filename"),
-    "text": ("text", "문장", "발화문", "사람문장1", "transcript"),
-    "emotion": ("감정_대분류", "emotion", "label", "감정"),
+    "audio": ("file", "파일명", "wav", "filename"),
+    "text": ("문장", "발화문", "사람문장1", "transcript"),
+    "emotion": ("감정_대분류", "label", "감정"),
 }
 _CLIP = re.compile(r"([FM])_[0-9]+")
 _NUM_SESSIONS = 10  # that clips on their own are dealt to, for splits
@@ -36,19 +32,20 @@ def prepare_ai_hub(
     path: Path,
     *,
     labels: Path | None = None,
-    emotions: dict[str, str] | None = None,
     text: str = "default",
-    seed: int = 1,
+    options: PrepareOptions | None = None,
 ) -> Prepared:
     """Read the clips of a folder. The same sentence said twice stays in one split; speakers are
     known as F and M alone.
 
     Raises FileNotFoundError, ManifestError or ValueError.
     """
-    prepared = Prepared(path)
-    rows = _read_clips(path, labels, emotions, text, prepared.account)
+    known = {**AI_HUB, **NAMED}
+    prepared = prepare(path, options or PrepareOptions(), known, is_korean=True)
+    prepared.has_columns, prepared.fold_by = True, "session"
+    rows = _read_clips(path, labels, text, prepared)
     sentences = sorted({row["text"] or row["utterance_id"] for row in rows})
-    numbers = deal(len(sentences), range(1, _NUM_SESSIONS + 1), seed)
+    numbers = deal(len(sentences), range(1, _NUM_SESSIONS + 1), prepared.options.seed)
     sessions = [f"AIHub{number:02}" for number in numbers]
     session_of = dict(zip(sentences, sessions, strict=True))
     try:
@@ -70,9 +67,7 @@ def add_ai_hub(
     session_name: str,
     *,
     which: str,
-    emotions: dict[str, str] | None,
     text: str,
-    seed: int,
 ) -> None:
     """Deal the clips of a folder evenly to a corpus' sessions: those of train, or as published all
     of them.
@@ -81,9 +76,10 @@ def add_ai_hub(
         raise ValueError(
             f"unknown --ai-hub-sessions {which!r}; expected one of {', '.join(_WHICH)}"
         )
-    rows = _read_clips(path, None, emotions, text, prepared.account)
+    rows = _read_clips(path, None, text, prepared)
     sessions = sorted(one for one, split in splits.items() if which == "all" or split == "train")
-    for row, session in zip(rows, deal(len(rows), sessions, seed), strict=True):
+    dealt = deal(len(rows), sessions, prepared.options.seed)
+    for row, session in zip(rows, dealt, strict=True):
         row["session"], row["split"] = session_name.format(session), splits[session]
     # A row keeps to the corpus' columns; what AI Hub does not have stays empty.
     columns = list(prepared.rows[0]) if prepared.rows else []
@@ -94,59 +90,48 @@ def add_ai_hub(
 
 
 def _read_clips(
-    path: Path, labels: Path | None, emotions: dict[str, str] | None, text: str, account: Account
+    path: Path, labels: Path | None, text: str, prepared: Prepared
 ) -> list[dict[str, str]]:
-    clean = cleaning(text)
-    names = emotion_map(EMOTIONS_OF, []) if emotions is None else emotions
+    clean, account = cleaning(text), prepared.account
     if not path.is_dir():
         raise FileNotFoundError(
             f"{path}: no such folder; expected the one with AI Hub's clips and their label CSV"
         )
     file = labels or _label_file(path)
-    (_, header), *rows = read_rows(file, is_korean=True) or [(1, [""])]
-    places = {}
-    for column, known in _COLUMNS.items():
-        found = [place for place, name in enumerate(header) if name.lower() in known]
-        if len(found) != 1:
-            number = "more than one" if found else "no"
-            fault = f"line 1: {number} column for {column} (expected one of {', '.join(known)};"
-            raise ManifestError(file, [f"{fault} found: {', '.join(header)})"])
-        places[column] = found[0]
-    clips = {
-        clip.name.lower(): clip
-        for clip in path.rglob("*")
-        if clip.suffix.lower() in (".wav", ".flac") and not is_stray(clip.name)
-    }
-    faults: list[str] = []
+    (_, header), *rows = prepared.texts.rows(file) or [(1, [""])]
+    changes = (prepared.options.column or []) if prepared.has_columns else []
+    places = find_columns(file, header, _COLUMNS, chosen_columns(changes, tuple(_COLUMNS)))
+    missing(file, header, [column for column in _COLUMNS if column not in places])
+    clips, twice = clips_by(
+        path,
+        path.rglob("*"),
+        lambda clip: clip.stem if _CLIP.fullmatch(clip.stem) else None,
+        account,
+        (".wav", ".flac"),
+    )
+    faults = Faults()
     seen: dict[str, int] = {}
     usable: list[dict[str, str]] = []
     for line, fields in rows:
         if len(fields) != len(header):
-            faults.append(
-                f"line {line}: {len(fields)} columns; expected {len(header)}, as the header has"
-            )
+            advice = f"expected {len(header)}, as the header has"
+            faults.add(f"{len(fields)} columns", f"line {line}", advice)
             continue
-        name, label = fields[places["file"]], fields[places["emotion"]]
+        name = fields[places["audio"]]
         name = name if name.lower().endswith((".wav", ".flac")) else f"{name}.wav"
         stem = Path(name).stem
         where = f"{file.name} line {line} ({name})"
         match = _CLIP.fullmatch(stem)
         if not match:
-            faults.append(f"line {line}: clip {name!r}; expected one such as F_000001.wav")
+            faults.add(f"clip {name!r}", f"line {line}", "expected one such as F_000001.wav")
             continue
         if stem in seen:
-            faults.append(f"line {line}: clip {name!r} is already on line {seen[stem]}")
+            faults.add(f"clip {name!r} is already on line {seen[stem]}", f"line {line}")
         seen.setdefault(stem, line)
-        if label.lower() not in names:
-            faults.append(
-                f"line {line}: unknown emotion {label!r}; expected {', '.join(names)}; name it with"
-                f" --emotion {label}=sad, or leave it out with --emotion {label}="
-            )
+        emotions = prepared.labels.read(fields[places["emotion"]], where, faults, at=f"line {line}")
+        if emotions is None:
             continue
-        if not names[label.lower()]:
-            account.leave_out(f"labelled {label}, left out as asked", where)
-            continue
-        clip = clips.get(Path(name).name.lower(), path / name)
+        clip = clips.get(stem, path / name)
         if usable_sound(clip, account, where) is None:
             continue
         row = {
@@ -157,14 +142,15 @@ def _read_clips(
             "speaker": f"AIHub_{match[1]}",
             "text": clean(fields[places["text"]]),
             "audio": str(clip.resolve()),
-            "emotion": names[label.lower()],
+            "emotion": ";".join(emotions),
             "split": "",
+            PLACE: where,
         }
         usable.append(row)
-    if faults:
-        raise ManifestError(file, faults)
-    for clip in clips.values():
-        if clip.stem not in seen:
+    if faults or twice:
+        raise ManifestError(file, [*twice, *faults.texts()])
+    for stem, clip in clips.items():
+        if stem not in seen:
             account.leave_out("clips without a label", clip.name)
     if not usable:
         raise ManifestError(

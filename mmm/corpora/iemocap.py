@@ -9,26 +9,17 @@ SessionN/sentences/wav/DIALOGUE/id.wav the speech.
 import re
 from pathlib import Path
 
-from mmm.corpora.account import Account, Prepared, is_stray, usable_sound
+from mmm.corpora.account import is_stray, usable_sound
+from mmm.corpora.label_sets import IEMOCAP, IEMOCAP_4, IEMOCAP_6
+from mmm.corpora.options import PrepareOptions
+from mmm.corpora.prepared import PLACE, Prepared, prepare
 from mmm.corpora.sessions import split_of_sessions
-from mmm.corpora.text_files import from_windows, read_text
+from mmm.corpora.text_files import Texts, from_windows
+from mmm.faults import Faults
 from mmm.manifest import ManifestError
 
-# exc with hap, as is usual; what has no counterpart is left out unless it is named: fru, oth, xxx
-# (no majority).
-EMOTIONS_OF = {
-    "neu": "neutral",
-    "hap": "happy",
-    "exc": "happy",
-    "sad": "sad",
-    "ang": "angry",
-    "fea": "fear",
-    "sur": "surprise",
-    "dis": "disgust",
-    "fru": "",
-    "oth": "",
-    "xxx": "",
-}
+LABELS = {"default": IEMOCAP, "4-way": IEMOCAP_4, "6-way": IEMOCAP_6}
+DEV_SESSIONS, TEST_SESSIONS = "4", "5"
 _RATED = {
     "neutral": "neu",
     "happiness": "hap",
@@ -54,14 +45,21 @@ _LINE = re.compile(r"(\S+)\s+\[[^\]]*\]\s*:\s*(.*)")
 def prepare_iemocap(
     path: Path,
     *,
-    dev_sessions: str = "4",
-    test_sessions: str = "5",
-    emotions: dict[str, str] | None = None,
+    dev_sessions: str | None = None,
+    test_sessions: str | None = None,
+    labels: str = "default",
+    options: PrepareOptions | None = None,
 ) -> Prepared:
-    """Read the corpus at `path`. Raises FileNotFoundError, ManifestError with every fault, or
-    ValueError for options.
+    """Read the corpus at `path`, with labels `default` (exc counts as happy; fru, oth and xxx are
+    turns without a label), `4-way` or `6-way` (excited and frustrated are classes).
+
+    Session 4 is dev and 5 test, but with folds every session is in them unless it is named. Raises
+    FileNotFoundError, ManifestError with every fault, or ValueError for options.
     """
-    names = EMOTIONS_OF if emotions is None else emotions
+    options = options or PrepareOptions()
+    if labels not in LABELS:
+        raise ValueError(f"unknown --labels {labels!r}; expected one of {', '.join(LABELS)}")
+    has_folds = options.folds is not None and dev_sessions is None and test_sessions is None
     sessions = {
         int(match[1]): folder
         for folder in (sorted(path.iterdir()) if path.is_dir() else [])
@@ -72,8 +70,10 @@ def prepare_iemocap(
         raise FileNotFoundError(
             f"{path}: no Session1/dialog/EmoEvaluation/ in it; expected IEMOCAP's folder"
         )
-    splits = split_of_sessions(list(sessions), dev_sessions, test_sessions)
-    prepared = Prepared(path)
+    dev, test = dev_sessions or DEV_SESSIONS, test_sessions or TEST_SESSIONS
+    splits = split_of_sessions(list(sessions), *(("none", "none") if has_folds else (dev, test)))
+    prepared = prepare(path, options, LABELS[labels])
+    prepared.fold_by = "session"
     faults: list[str] = []
     for session, folder in sessions.items():
         before = len(prepared.rows)
@@ -82,9 +82,8 @@ def prepare_iemocap(
                 prepared.account.leave_out("stray files", str(file.relative_to(path)))
                 continue
             try:
-                prepared.rows += _read_dialogue(
-                    folder, file, session, splits[session], names, prepared.account
-                )
+                split = "" if has_folds else splits[session]
+                prepared.rows += _read_dialogue(folder, file, session, split, prepared)
             except ManifestError as error:
                 faults += [f"{error.path.relative_to(path)}: {fault}" for fault in error.faults]
         if len(prepared.rows) == before and not faults:
@@ -98,21 +97,22 @@ def prepare_iemocap(
 
 
 def _read_dialogue(
-    folder: Path, file: Path, session: int, split: str, names: dict[str, str], account: Account
+    folder: Path, file: Path, session: int, split: str, prepared: Prepared
 ) -> list[dict[str, str]]:
     """The usable utterances of a dialogue, in order of their start. Raises ManifestError."""
-    dialogue = file.stem
-    texts = _transcription(folder / "dialog" / "transcriptions" / file.name)
+    dialogue, account = file.stem, prepared.account
+    texts = _transcription(folder / "dialog" / "transcriptions" / file.name, prepared.texts)
     faults: list[str] = []
+    wrong = Faults()
     rows: list[tuple[float, dict[str, str]]] = []
     seen: set[str] = set()
     row: dict[str, str] | None = None
-    for number, line in enumerate(read_text(file).splitlines(), start=1):
+    for number, line in enumerate(prepared.texts.read(file).splitlines(), start=1):
         if rater := _RATER.fullmatch(line.strip()):
             if row is not None:
                 said = [name.strip().lower() for name in rater[1].split(";") if name.strip()]
-                heard = [names.get(_RATED.get(name, "oth"), "") for name in said]
-                chosen = ";".join(dict.fromkeys(emotion for emotion in heard if emotion))
+                codes = ";".join(_RATED.get(name, "oth") for name in said)
+                chosen = prepared.labels.votes([codes], row[PLACE], wrong)
                 row["votes"] = f"{row['votes']}|{chosen}" if "votes" in row else chosen
             continue
         if not line.startswith("["):
@@ -135,12 +135,8 @@ def _read_dialogue(
         if identity in seen:
             faults.append(f"line {number}: utterance {identity} occurs twice")
         seen.add(identity)
-        if label not in names:
-            faults.append(f"line {number}: unknown label {label!r}; expected {', '.join(names)}")
-            continue
-        if not names[label]:
-            option = f"--emotion {label}=... reads it as one"
-            account.leave_out(f"labelled {label}, which is none of the emotions ({option})", where)
+        emotions = prepared.labels.read(label, where, wrong, at=f"line {number}")
+        if emotions is None:
             continue
         if identity not in texts:
             account.leave_out("no transcription", where)
@@ -156,16 +152,17 @@ def _read_dialogue(
             "speaker": f"Ses{utterance[2]}_{utterance[3]}",
             "text": texts[identity],
             "audio": str(wav.resolve()),
-            "emotion": names[label],
+            "emotion": ";".join(emotions),
             "split": split,
             "start": start,
             "end": end,
             "valence": valence,
             "arousal": arousal,
+            PLACE: where,
         }
         rows.append((float(start), row))
-    if faults:
-        raise ManifestError(file, faults)
+    if faults or wrong:
+        raise ManifestError(file, [*faults, *wrong.texts()])
     for clip in sorted((folder / "sentences" / "wav" / dialogue).glob("*.wav")):
         if clip.stem not in seen:
             why = "stray files" if is_stray(clip.name) else "clips without evaluation"
@@ -177,8 +174,8 @@ def _read_dialogue(
     ]
 
 
-def _transcription(file: Path) -> dict[str, str]:
+def _transcription(file: Path, texts: Texts) -> dict[str, str]:
     if not file.is_file():
         raise ManifestError(file, ["no such file; expected the dialogue's transcription"])
-    lines = (_LINE.fullmatch(line.strip()) for line in read_text(file).splitlines())
+    lines = (_LINE.fullmatch(line.strip()) for line in texts.read(file).splitlines())
     return {line[1]: " ".join(from_windows(line[2]).split()) for line in lines if line}

@@ -12,10 +12,13 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-from mmm.corpora.account import Prepared, is_stray, usable_sound
+from mmm.corpora.account import is_stray, usable_sound
 from mmm.corpora.kemdy20 import read_labels, read_transcript, rows_below_headers
+from mmm.corpora.options import PrepareOptions
+from mmm.corpora.prepared import PLACE, Prepared, prepare
 from mmm.corpora.sessions import split_of_sessions
 from mmm.corpora.text_files import cleaning
+from mmm.faults import Faults
 from mmm.manifest import ManifestError
 
 _NUM_COLUMNS, _ID, _TOTALS = 43, 9, 10
@@ -26,7 +29,12 @@ _SEGMENT_ID = re.compile(
 
 
 def prepare_kemdy19(
-    path: Path, *, dev_sessions: str = "15-16", test_sessions: str = "17-20", text: str = "default"
+    path: Path,
+    *,
+    dev_sessions: str = "15-16",
+    test_sessions: str = "17-20",
+    text: str = "default",
+    options: PrepareOptions | None = None,
 ) -> Prepared:
     """Read the corpus at `path`. Raises FileNotFoundError, ManifestError with every fault, or
     ValueError for options.
@@ -46,7 +54,8 @@ def prepare_kemdy19(
             f"{annotations}: no SessionNN_F_res.csv or SessionNN_M_res.csv in it; is it KEMDy19?"
         )
     splits = split_of_sessions(list(files), dev_sessions, test_sessions)
-    prepared = Prepared(path)
+    prepared = prepare(path, options or PrepareOptions(), is_korean=True)
+    prepared.fold_by = "session"
     faults: list[str] = []
     annotated: set[str] = set()
     for session, by_sex in sorted(files.items()):
@@ -93,10 +102,11 @@ def _read_speaker(
     """
     account, name = prepared.account, f"Sess{session:02}"
     faults: list[str] = []
+    wrong = Faults()
     first_line: dict[str, int] = {}
     rows: list[tuple[int, dict[str, str]]] = []
     num_own = 0
-    for line, fields in rows_below_headers(file, _NUM_COLUMNS, _ID):
+    for line, fields in rows_below_headers(prepared.texts, file, _NUM_COLUMNS, _ID):
         match = _SEGMENT_ID.fullmatch(fields[_ID])
         if not match or int(match[1]) != session:
             faults.append(
@@ -114,16 +124,14 @@ def _read_speaker(
             )
         first_line.setdefault(segment, line)
         annotated.add(segment)
-        emotions, votes, wrong = read_labels(fields[_TOTALS:], account, where)
-        if wrong:
-            faults.append(f"line {line}: {wrong}")
-        if not emotions:
-            account.leave_out("no total emotion", where)
+        labels = read_labels(fields[_TOTALS:], prepared, where, line, wrong)
+        if labels is None:
             continue
+        emotions, votes = labels
         folder = path / "wav" / f"Session{session:02}" / dialogue
         if usable_sound(wav := folder / f"{segment}.wav", account, where) is None:
             continue
-        written = read_transcript(folder / f"{segment}.txt", account, where)
+        written = read_transcript(folder / f"{segment}.txt", prepared, where)
         if written is None:
             continue
         if ";" in emotions:
@@ -143,8 +151,10 @@ def _read_speaker(
             "valence": fields[_TOTALS + 1],
             "arousal": fields[_TOTALS + 2],
             "votes": votes,
+            PLACE: where,
         }
         rows.append((line, row))
+    faults += wrong.texts()
     if num_own and not faults and not rows:
         faults.append(
             f"none of its {num_own} segments can be used; are the wav and txt files in"

@@ -11,17 +11,14 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mmm.corpora.account import (
-    Account,
-    Prepared,
-    emotion_names,
-    is_stray,
-    unknown_emotions,
-    usable_sound,
-)
+from mmm.corpora.account import Account, is_stray, usable_sound
 from mmm.corpora.ai_hub import add_ai_hub
+from mmm.corpora.label_sets import AI_HUB, NAMED
+from mmm.corpora.options import PrepareOptions
+from mmm.corpora.prepared import PLACE, Prepared, prepare
 from mmm.corpora.sessions import split_of_sessions
-from mmm.corpora.text_files import cleaning, decode, read_rows
+from mmm.corpora.text_files import Texts, cleaning
+from mmm.faults import Faults
 from mmm.manifest import ManifestError
 
 DEV_SESSIONS, TEST_SESSIONS = "29-32", "33-40"  # as published
@@ -40,8 +37,7 @@ def prepare_kemdy20(
     text: str = "default",
     ai_hub: Path | None = None,
     ai_hub_sessions: str = "train",
-    ai_hub_emotions: dict[str, str] | None = None,
-    seed: int = 1,
+    options: PrepareOptions | None = None,
 ) -> Prepared:
     """Read the corpus at `path`, and deal AI Hub's clips at `ai_hub` to its sessions (`train` or
     `all`).
@@ -52,7 +48,9 @@ def prepare_kemdy20(
     clean = cleaning(text)
     root, files = annotation_files(path)
     splits = split_of_sessions(list(files), dev_sessions, test_sessions)
-    prepared = Prepared(root)
+    known = NAMED if ai_hub is None else {**NAMED, **AI_HUB}
+    prepared = prepare(root, options or PrepareOptions(), known, is_korean=True)
+    prepared.fold_by = "session"
     faults: list[str] = []
     segments: set[str] = set()
     for session, file in files.items():
@@ -70,9 +68,7 @@ def prepare_kemdy20(
             splits,
             "Sess{:02}",
             which=ai_hub_sessions,
-            emotions=ai_hub_emotions,
             text=text,
-            seed=seed,
         )
     return prepared
 
@@ -107,14 +103,16 @@ def annotation_files(path: Path) -> tuple[Path, dict[int, Path]]:
     return roots[0], files
 
 
-def rows_below_headers(file: Path, num_columns: int, id_column: int) -> list[tuple[int, list[str]]]:
+def rows_below_headers(
+    texts: Texts, file: Path, num_columns: int, id_column: int
+) -> list[tuple[int, list[str]]]:
     """The annotation rows of a KEMDy CSV. Raises ManifestError for a width or headers that are not
     KEMDy's.
     """
     # A row may end with empty columns beyond the last.
     rows = [
         (line, fields[:num_columns] if not any(fields[num_columns:]) else fields)
-        for line, fields in read_rows(file)
+        for line, fields in texts.rows(file)
     ]
     faults = [
         f"line {line}: {len(fields)} columns; expected {num_columns}"
@@ -143,11 +141,12 @@ def _read_session(
     folder = root.resolve() / "wav" / f"Session{session:02}"
     there = {child.name.lower(): child for child in folder.iterdir()} if folder.is_dir() else {}
     faults: list[str] = []
+    wrong = Faults()
     first_line: dict[str, int] = {}
     turns: Counter[str] = Counter()
     latest: dict[str, float] = defaultdict(float)
     num_rows = 0
-    for line, fields in rows_below_headers(file, NUM_COLUMNS, 3):
+    for line, fields in rows_below_headers(prepared.texts, file, NUM_COLUMNS, 3):
         match = SEGMENT_ID.fullmatch(fields[3])
         if not match:
             faults.append(
@@ -172,9 +171,7 @@ def _read_session(
         dialogue = f"{name}_{script}"
         turns[dialogue] += 1  # of segments left out too, so that numbers do not depend on them
         num_rows += 1
-        emotions, votes, wrong = read_labels(fields[4:], account, where)
-        if wrong:
-            faults.append(f"line {line}: {wrong}")
+        labels = read_labels(fields[4:], prepared, where, line, wrong)
         numbers = _numbers(fields, faults, line)
         if numbers is None:
             continue
@@ -183,9 +180,9 @@ def _read_session(
             if start_s < latest[dialogue]:
                 account.note("starts before the segment above it; the order of rows is kept", where)
             latest[dialogue] = start_s
-        if not emotions:
-            account.leave_out("no total emotion", where)
+        if labels is None:
             continue
+        emotions, votes = labels
         wav = there.get(f"{segment}.wav".lower(), folder / f"{segment}.wav")
         sound = usable_sound(wav, account, where)
         if sound is None:
@@ -197,7 +194,7 @@ def _read_session(
                 account.note(what, where)
         if ";" in emotions:
             account.note("tied votes, kept as several emotions", where)
-        written = read_transcript(there.get(f"{segment}.txt".lower()), account, where)
+        written = read_transcript(there.get(f"{segment}.txt".lower()), prepared, where)
         if written is None:
             continue
         transcript = clean(written)
@@ -221,8 +218,10 @@ def _read_session(
                 "valence": "" if valence is None else fields[5],
                 "arousal": "" if arousal is None else fields[6],
                 "votes": votes,
+                PLACE: where,
             }
         )
+    faults += wrong.texts()
     if not num_rows and not faults:
         faults.append("no segments below its header rows")
     if num_rows and not faults and not any(row["session"] == name for row in prepared.rows):
@@ -248,26 +247,31 @@ def _numbers(fields: list[str], faults: list[str], line: int) -> list[float | No
     return found
 
 
-def read_labels(fields: Sequence[str], account: Account, where: str) -> tuple[str, str, str]:
-    """Emotion and votes as a manifest has them, and what is wrong with them, of the total label and
-    the raters' that follow it three columns apart.
+def read_labels(
+    fields: Sequence[str], prepared: Prepared, where: str, line: int, faults: Faults
+) -> tuple[str, str] | None:
+    """Emotion and votes as a manifest has them, of the total label and the raters' that follow it
+    three columns apart; None where the row is to be left out.
     """
-    emotions, *votes = (
-        emotion_names(fields[3 * rater], account, where) for rater in range(NUM_RATERS + 1)
-    )
-    wrong = unknown_emotions([*emotions, *(name for rater in votes for name in rater)])
-    return ";".join(emotions), "|".join(";".join(rater) for rater in votes), wrong
+    total, *raters = (fields[3 * rater] for rater in range(NUM_RATERS + 1))
+    emotions = prepared.labels.read(total, where, faults, at=f"line {line}")
+    if emotions is None:
+        return None
+    if not total:
+        prepared.account.note("no total emotion: a turn without a label, kept as context", where)
+    votes = prepared.labels.votes(raters, where, faults, at=f"line {line}")
+    return ";".join(emotions), votes
 
 
-def read_transcript(file: Path | None, account: Account, where: str) -> str | None:
+def read_transcript(file: Path | None, prepared: Prepared, where: str) -> str | None:
     """A transcript as it is; None, and an entry in the account, where there is none to read."""
     if file is None or not file.is_file():
-        account.leave_out("no transcript", where)
+        prepared.account.leave_out("no transcript", where)
         return None
     try:
-        return decode(file.read_bytes(), is_korean=True)
+        return prepared.texts.decode(file.read_bytes(), file.name)
     except ValueError as error:
-        account.leave_out(f"transcript is not text: {error}", where)
+        prepared.account.leave_out(f"transcript is not text: {error}", where)
         return None
 
 

@@ -1,10 +1,9 @@
 """What is in a corpus: counts, lengths, ties, a majority baseline, and what leaks between splits.
 
-Counts and lengths cover all splits; what looks at labels one by one leaves the sealed test split
-out.
+Counts and lengths cover all splits, turns without a label too; what looks at labels one by one
+leaves the sealed test split out.
 """
 
-import hashlib
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from mmm.audio.sound import sound_info
-from mmm.manifest import SPLITS, Manifest, Utterance, natural_key
+from mmm.corpora.leaks import LINE_WORDS, Placed, leaks, repeated_texts
+from mmm.labels import notes_of_test
+from mmm.manifest import SPLITS, Manifest, natural_key
 from mmm.metrics import classification_metrics, value_of
 
 Table = tuple[str, tuple[str, ...], list[tuple[str, ...]]]  # title, header, rows
@@ -26,10 +27,6 @@ _MAJORITY = {
     "unweighted_recall": "UAR",
 }
 _LONGEST = 5
-_SHOWN_LEAKS = 3
-# from so many words on a text that is there twice was written twice; "yes" and "I see" recur by
-# themselves
-_LINE_WORDS = 4
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,12 @@ class Group:
     num_sessions: int
     hours: float
     num_tied: int
+    num_unlabelled: int
     classes: dict[str, int]  # an utterance with several emotions counts for each
+
+    def share(self, name: str) -> float:
+        """Of the labelled utterances, those that have a label."""
+        return self.classes[name] / max(1, self.num_utterances - self.num_unlabelled)
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Report:
     """Facts of a corpus. `seconds` has a number an utterance, in the manifest's order."""
 
     manifest: Manifest
+    labels: tuple[str, ...]  # the classes, then what only dev or test have
+    notes: tuple[str, ...]  # what a split's labels do to scores
     seconds: list[float]
     total: Group
     splits: list[Group]
@@ -81,6 +85,8 @@ def report(manifest: Manifest, seconds_of_clips: Mapping[Path, float]) -> Report
     """Everything about a manifest whose clips have these lengths."""
     utterances = manifest.utterances
     seconds = [seconds_of_clips[manifest.audio_path(utterance)] for utterance in utterances]
+    everyone = range(len(utterances))
+    labels = manifest.classes_of(everyone)
     by_split: dict[str, list[int]] = defaultdict(list)
     by_session: dict[str, list[int]] = defaultdict(list)
     by_speaker: dict[str, list[int]] = defaultdict(list)
@@ -96,11 +102,12 @@ def report(manifest: Manifest, seconds_of_clips: Mapping[Path, float]) -> Report
             splits=tuple(split for split in SPLITS if any(one.split == split for one in chosen)),
             num_utterances=len(chosen),
             num_dialogues=len({one.dialogue_id for one in chosen}),
-            num_speakers=len({one.speaker for one in chosen}),
+            num_speakers=len({one.speaker for one in chosen if one.speaker}),
             num_sessions=len({one.session for one in chosen}),
             hours=sum(seconds[index] for index in indices) / 3600,
             num_tied=sum(len(one.emotions) > 1 for one in chosen),
-            classes={name: sum(name in u.emotions for u in chosen) for name in manifest.classes},
+            num_unlabelled=sum(not one.emotions for one in chosen),
+            classes={name: sum(name in u.emotions for u in chosen) for name in labels},
         )
 
     def groups(indices: Mapping[str, Sequence[int]]) -> list[Group]:
@@ -111,8 +118,10 @@ def report(manifest: Manifest, seconds_of_clips: Mapping[Path, float]) -> Report
     seen = [one for one in utterances if one.split != "test"]
     return Report(
         manifest,
+        labels,
+        (*manifest.notes, *notes_of_test(manifest)),
         seconds,
-        total=group("all", range(len(utterances))),
+        total=group("all", everyone),
         splits=[group(split, by_split[split]) for split in SPLITS if split in by_split],
         sessions=groups(by_session),
         speakers=groups(by_speaker),
@@ -121,12 +130,13 @@ def report(manifest: Manifest, seconds_of_clips: Mapping[Path, float]) -> Report
         transitions=_transitions(manifest),
         agreement=[max(one.shares.values()) for one in seen if any(one.votes)],
         majority=_majority(manifest),
-        leaks=_leaks(manifest),
+        leaks=list(leaks(_placed(manifest)).values()),
     )
 
 
 def _transitions(manifest: Manifest) -> dict[str, Counter[str]]:
-    found: dict[str, Counter[str]] = {emotion: Counter() for emotion in manifest.classes}
+    names = manifest.classes_of([*manifest.rows("train"), *manifest.rows("dev")])
+    found: dict[str, Counter[str]] = {name: Counter() for name in names}
     for one in manifest.utterances:
         if one.split != "test" and one.previous >= 0:
             before = manifest.utterances[one.previous]
@@ -136,68 +146,32 @@ def _transitions(manifest: Manifest) -> dict[str, Counter[str]]:
 
 
 def _majority(manifest: Manifest) -> dict[str, dict[str, float]]:
-    def labels(split: str) -> list[int]:
-        return [
-            manifest.classes.index(name)
-            for row in manifest.rows(split)
-            for name in manifest.utterances[row].emotions
-        ]
+    def labels(split: str) -> list[str]:
+        return [name for row in manifest.rows(split) for name in manifest.utterances[row].emotions]
 
-    most = int(np.bincount(labels("train")).argmax())
+    counts = Counter(labels("train"))
+    most = max(range(len(manifest.classes)), key=lambda one: counts[manifest.classes[one]])
     found = {}
     for split in ("train", "dev"):
-        true = np.array(labels(split), dtype=np.int64)
-        metrics = classification_metrics(true, np.full_like(true, most), manifest.classes)
+        names = manifest.classes_of(manifest.rows(split))
+        true = np.array([names.index(name) for name in labels(split)], dtype=np.int64)
+        metrics = classification_metrics(true, np.full_like(true, most), names)
         found[split] = {name: value_of(metrics, name) for name in _MAJORITY}
     return found
 
 
-def _leaks(manifest: Manifest) -> list[str]:
-    """What two splits share that they should not."""
-    content = _same_content(manifest)
-
-    def audio(one: Utterance) -> str:
-        return content.get(manifest.audio_path(one), one.audio)
-
-    leaks = []
-    for what, key in (
-        ("speaker", lambda one: one.speaker),
-        ("session", lambda one: one.session),
-        ("audio file", lambda one: one.audio),
-        ("audio content", audio),
-        ("line of text with its audio", lambda one: f"{one.text!r} {audio(one)}"),
-    ):
-        homes: dict[str, dict[str, str]] = defaultdict(dict)
-        for one in manifest.utterances:
-            homes[key(one)].setdefault(one.split, one.utterance_id)
-        shared = {name: splits for name, splits in homes.items() if len(splits) > 1}
-        if shared:
-            shown = [f"{name} ({', '.join(splits)})" for name, splits in shared.items()]
-            if "audio" in what:
-                shown = [
-                    " and ".join(f"{identity} ({split})" for split, identity in splits.items())
-                    for splits in shared.values()
-                ]
-            more = ", ..." if len(shown) > _SHOWN_LEAKS else ""
-            are = f"{what} is" if len(shared) == 1 else f"{what}s are"
-            leaks.append(
-                f"{len(shared)} {are} in more than one split:"
-                f" {', '.join(shown[:_SHOWN_LEAKS])}{more}"
-            )
-    return leaks
-
-
-def _same_content(manifest: Manifest) -> dict[Path, str]:
-    """A hash for each clip that has another clip's size; the others are alone."""
-    sizes: dict[int, list[Path]] = defaultdict(list)
-    for clip in {manifest.audio_path(one) for one in manifest.utterances}:
-        sizes[clip.stat().st_size].append(clip)
-    found = {}
-    for clips in sizes.values():
-        for clip in clips if len(clips) > 1 else []:
-            with open(clip, "rb") as file:
-                found[clip] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+def _placed(manifest: Manifest) -> list[Placed]:
+    return [
+        Placed(
+            one.split,
+            one.utterance_id,
+            one.speaker,
+            one.session,
+            one.text,
+            manifest.audio_path(one),
+        )
+        for one in manifest.utterances
+    ]
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
@@ -221,11 +195,11 @@ def _group_rows(groups: Sequence[Group], classes: Sequence[str]) -> list[tuple[s
 
 def tables(facts: Report) -> list[Table]:
     """The report as tables of text; the first column is a name, the others are numbers."""
-    manifest, classes = facts.manifest, facts.manifest.classes
+    manifest, classes = facts.manifest, facts.labels
     all_and_splits, turns = [*facts.splits, facts.total], facts.turns
 
     def share(group: Group, name: str) -> str:
-        return f"{group.classes[name]} ({group.classes[name] / group.num_utterances:.1%})"
+        return f"{group.classes[name]} ({group.share(name):.1%})"
 
     overview: list[tuple[str, ...]] = [
         ("utterances", *(str(group.num_utterances) for group in all_and_splits)),
@@ -235,6 +209,10 @@ def tables(facts: Report) -> list[Table]:
         ("hours of speech", *(f"{group.hours:.2f}" for group in all_and_splits)),
         ("tied votes", *(str(group.num_tied) for group in all_and_splits)),
     ]
+    if facts.total.num_unlabelled:
+        overview.append(
+            ("without a label", *(str(group.num_unlabelled) for group in all_and_splits))
+        )
     header = ("", *facts.split_names, "all")
     result: list[Table] = [
         (str(manifest.path), header, overview),
@@ -251,7 +229,7 @@ def tables(facts: Report) -> list[Table]:
         (
             "majority baseline (test is sealed)",
             (
-                f"always {max(classes, key=lambda name: facts.splits[0].classes[name])}",
+                f"always {max(manifest.classes, key=lambda name: facts.splits[0].classes[name])}",
                 *_MAJORITY.values(),
             ),
             [
@@ -269,7 +247,7 @@ def tables(facts: Report) -> list[Table]:
         ties: list[tuple[str, ...]] = [(name, str(count)) for name, count in facts.ties.items()]
         result.append(("tied votes", ("", "utterances"), ties))
     if repeated := _repeated_texts(manifest):
-        columns = ("", "utterances", f"of {_LINE_WORDS} words or more")
+        columns = ("", "utterances", f"of {LINE_WORDS} words or more")
         result.append(("texts that train has too, word for word", columns, repeated))
     group_header = ("", "split", "utterances", "dialogues", "min", "tied", *classes)
     result += [
@@ -281,31 +259,29 @@ def tables(facts: Report) -> list[Table]:
 
 
 def _repeated_texts(manifest: Manifest) -> list[tuple[str, ...]]:
-    """How many utterances of dev and test say what one of train says, as in corpora whose speakers
-    share a script.
-
-    Nothing forbids it, but a text encoder then needs to remember only.
-    """
-    known = {one.text for one in manifest.utterances if one.split == "train" and one.text}
-    rows = []
-    for split in ("dev", "test"):
-        texts = [one.text for one in manifest.utterances if one.split == split]
-        repeated = [text for text in texts if text in known]
-        if repeated:
-            lines = sum(len(text.split()) >= _LINE_WORDS for text in repeated)
-            counts = len(repeated), lines
-            rows.append((split, *(f"{count} ({count / len(texts):.1%})" for count in counts)))
-    return rows
+    """How many utterances of dev and test say what one of train says."""
+    return [
+        (split, *(f"{count} ({count / total:.1%})" for count in (repeated, lines)))
+        for split, repeated, lines, total in repeated_texts(_placed(manifest))
+    ]
 
 
 def _duration_rows(found: Report) -> list[tuple[str, ...]]:
     utterances = found.manifest.utterances
     rows = []
-    for name in (*found.split_names, *found.manifest.classes, "all"):
+    for name, is_label in (  # a label may be called as a split is
+        *((name, False) for name in found.split_names),
+        *((name, True) for name in found.labels),
+        ("all", False),
+    ):
         values = [
             seconds
             for one, seconds in zip(utterances, found.seconds, strict=True)
-            if name in ("all", one.split, *(one.emotions if one.split != "test" else ()))
+            if (
+                name in one.emotions and one.split != "test"
+                if is_label
+                else name in ("all", one.split)
+            )
         ]
         if values:
             middle = statistics.median(values), statistics.fmean(values), percentile(values, 95)

@@ -1,7 +1,8 @@
 """A corpus report as one HTML file with pictures (mmm/page.py)."""
 
+import colorsys
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from mmm.corpora.report import Group, Report, percentile, tables
 from mmm.manifest import SPLITS
 from mmm.page import MANY, NARROW, Picture, draw_matrix, picture, render
 
-COLOURS = {
+_KNOWN = {
     "neutral": "#bbbbbb",
     "happy": "#ccbb44",
     "surprise": "#aa3377",
@@ -24,6 +25,7 @@ COLOURS = {
     "disgust": "#228833",
     "fear": "#66ccee",
 }
+_GOLDEN = 0.618  # of the circle of hues between two labels: each far from those before it
 _SPLIT_COLOURS = {"train": "#444444", "dev": "#e08214", "test": "#8073ac"}
 _WIDE = (11.4, 3.3)
 _MOST_BARS = 50  # of a histogram
@@ -32,12 +34,24 @@ _MOST_NARROW = 12  # bars in a narrow figure
 _BAR = 0.94  # of the room for one
 
 
+def colours(labels: Sequence[str]) -> dict[str, str]:
+    """A colour for each label, the same for the seven of most corpora in every report."""
+    found: dict[str, str] = {}
+    for name in labels:
+        number = len(found.keys() - _KNOWN.keys())
+        lightness = (0.45, 0.65, 0.3)[number % 3]
+        red, green, blue = colorsys.hls_to_rgb(0.08 + _GOLDEN * number % 1.0, lightness, 0.55)
+        other = "#" + "".join(f"{round(255 * part):02x}" for part in (red, green, blue))
+        found[name] = _KNOWN.get(name, other)
+    return found
+
+
 def _classes(found: Report) -> Picture:
-    classes, height = found.manifest.classes, 0.85 / len(found.splits)
+    classes, height = found.labels, 0.85 / len(found.splits)
 
     def draw(axes: Axes) -> None:
         for number, group in enumerate(found.splits):
-            shares = [group.classes[name] / group.num_utterances for name in classes]
+            shares = [group.share(name) for name in classes]
             places = np.arange(len(classes)) + (number - (len(found.splits) - 1) / 2) * height
             colour = _SPLIT_COLOURS[group.name]
             bars = axes.barh(places, shares, 0.85 * height, color=colour, label=group.name)
@@ -46,7 +60,7 @@ def _classes(found: Report) -> Picture:
                 for name, share in zip(classes, shares, strict=True)
             ]
             axes.bar_label(bars, said, padding=3, fontsize=7, color="#555")
-        axes.set_yticks(range(len(classes)), classes)
+        axes.set_yticks(range(len(classes)), list(classes))
         axes.invert_yaxis()
         axes.margins(x=0.18)
         axes.xaxis.set_major_formatter("{x:.0%}")
@@ -90,21 +104,21 @@ def _histogram(
     return picture(draw, caption)
 
 
-def _stacked(groups: Sequence[Group], classes: Sequence[str], what: str) -> Picture:
+def _stacked(groups: Sequence[Group], colour_of: Mapping[str, str], what: str) -> Picture:
     """A bar a group, its classes above each other, its split below."""
     strip = 0.04 * max(sum(group.classes.values()) for group in groups)
     boxes: list[tuple[float, float, float, float, str]] = []  # left, bottom, width, height, colour
     for place, group in enumerate(groups):
         bottom, part = 0, _BAR / len(group.splits)
-        for name in classes:
-            boxes.append((place, bottom, _BAR, group.classes[name], COLOURS[name]))
+        for name, colour in colour_of.items():
+            boxes.append((place, bottom, _BAR, group.classes[name], colour))
             bottom += group.classes[name]
         for number, split in enumerate(group.splits):
             boxes.append((place + number * part, -1.3 * strip, part, strip, _SPLIT_COLOURS[split]))
-    named = {name: COLOURS[name] for name in classes}
+    named = list(colour_of.items())
     for split in SPLITS:
         if any(split in group.splits for group in groups):
-            named[split] = _SPLIT_COLOURS[split]
+            named.append((split, _SPLIT_COLOURS[split]))
     is_wide = len(groups) > _MOST_NARROW
 
     def draw(axes: Axes) -> None:
@@ -126,7 +140,7 @@ def _stacked(groups: Sequence[Group], classes: Sequence[str], what: str) -> Pict
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.margins(x=0.01)
         axes.figure.legend(
-            handles=[Patch(color=colour, label=name) for name, colour in named.items()],
+            handles=[Patch(color=colour, label=name) for name, colour in named],
             loc="outside upper left",
             ncols=10 if is_wide else 5,
         )
@@ -136,7 +150,7 @@ def _stacked(groups: Sequence[Group], classes: Sequence[str], what: str) -> Pict
 
 
 def _transitions(found: Report) -> Picture:
-    classes, shares, said = found.manifest.classes, [], []
+    classes, shares, said = tuple(found.transitions), [], []
     for before in classes:
         total = sum(found.transitions[before].values())
         row = [found.transitions[before][after] / max(1, total) for after in classes]
@@ -156,7 +170,7 @@ def _transitions(found: Report) -> Picture:
 
 def _affect(found: Report) -> Picture | None:
     """Mean valence and arousal of each class."""
-    rated: dict[str, list[tuple[float, float]]] = {name: [] for name in found.manifest.classes}
+    rated: dict[str, list[tuple[float, float]]] = {name: [] for name in found.labels}
     for one in found.manifest.utterances:
         if (
             one.split != "test"
@@ -169,10 +183,11 @@ def _affect(found: Report) -> Picture | None:
     if not points:
         return None
     order = sorted(points, key=lambda name: float(points[name].mean(axis=0)[1]))
+    colour_of = colours(found.labels)
 
     def draw(axes: Axes) -> None:
         for place, name in enumerate(order):
-            colour = COLOURS[name]
+            colour = colour_of[name]
             valence, arousal = points[name].mean(axis=0)
             spread = 2 * points[name].std(axis=0)
             axes.add_patch(
@@ -203,7 +218,7 @@ def _affect(found: Report) -> Picture | None:
 
 def page(found: Report) -> str:
     """The report as one self-contained HTML page."""
-    total, classes, seconds = found.total, found.manifest.classes, found.seconds
+    total, seconds, colour_of = found.total, found.seconds, colours(found.labels)
     numbers = {
         "utterances": f"{total.num_utterances:,}",
         "dialogues": f"{total.num_dialogues:,}",
@@ -234,14 +249,15 @@ def page(found: Report) -> str:
         )
         marks = {"median": percentile(found.agreement, 50)}
         pictures.append(_histogram(found.agreement, "share of votes", caption, marks, 0.05))
-    pictures.append(_stacked(found.sessions, classes, "Sessions"))
-    pictures.append(_stacked(found.speakers, classes, "Speakers"))
+    pictures.append(_stacked(found.sessions, colour_of, "Sessions"))
+    pictures.append(_stacked(found.speakers, colour_of, "Speakers"))
     return render(
         Path(__file__).with_suffix(".html.j2"),
         title=f"corpus report: {found.manifest.path.name}",
         manifest=found.manifest,
         numbers=numbers,
         leaks=found.leaks,
+        notes=found.notes,
         pictures=[one for one in pictures if one is not None],
         tables=tables(found),
     )

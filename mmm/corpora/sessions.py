@@ -9,7 +9,9 @@ _MOST = 9999
 
 
 def parse_sessions(text: str, option: str) -> list[int]:
-    """`29-32,35` -> [29, 30, 31, 32, 35]. Raises ValueError naming the option."""
+    """`29-32,35` -> [29, 30, 31, 32, 35], and none -> []. Raises ValueError naming the option."""
+    if text.strip().lower() == "none":
+        return []
     found: set[int] = set()
     for part in text.split(","):
         numbers = re.fullmatch(r"\s*([0-9]{1,4})\s*(?:-\s*([0-9]{1,4})\s*)?", part)

@@ -5,14 +5,18 @@ tags.
 import csv
 import io
 import re
-import unicodedata
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from mmm.corpora.account import Account
+from mmm.corpora.decoding import decode
 from mmm.manifest import ManifestError
 
-_HANGUL = re.compile("[가-힣]")
-_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
+_DELIMITERS = (",", ";", "\t", "|")
+_SEP = re.compile(r'"?sep=([,;|:]|\\t|\t)"?[ ]*\r?\n', re.IGNORECASE)
+# A letter was lost, or UTF-8 was read as cp1252 and saved so.
+_BROKEN = re.compile("\ufffd|â€[™œ\x9d“”]|Ã[©¨¤¶¼]")
 # MELD's files went through Windows: C1 control characters stand for cp1252's quotes and dashes.
 _C1 = re.compile("[\x80-\x9f]")
 
@@ -25,74 +29,74 @@ _NOT_PUBLISHED = re.compile("[^가-힣ㄱ-ㅎㅏ-ㅣ !?.,]")
 _NOT_DEFAULT = re.compile("[^0-9A-Za-z가-힣ㄱ-ㅎㅏ-ㅣ !?.,]")
 
 
-def decode(content: bytes, *, is_korean: bool = False) -> str:
-    """Text in UTF-8, UTF-16 with a byte order mark, or cp949, composed (NFC). Raises ValueError
-    saying why it is none.
-
-    What is valid UTF-8 is UTF-8. But a few syllables of cp949 are valid UTF-8 by accident, as 째 is
-    °: in a corpus of which we know that it is Korean, what has Hangul in cp949 alone is cp949.
+@dataclass
+class Texts:
+    """Reads a corpus' text files; what was not in UTF-8 is in the account. `encoding` is the user's
+    word on files that are not.
     """
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+
+    account: Account = field(default_factory=Account)
+    encoding: str | None = None
+    is_korean: bool = False
+
+    def decode(self, content: bytes, name: str) -> str:
+        """Raises ValueError saying why it is no text."""
+        text, encoding = decode(content, is_korean=self.is_korean, encoding=self.encoding)
+        if encoding != "utf-8":
+            self.account.read_as(encoding, name)
+        if _BROKEN.search(text):
+            what = "texts that lost letters in an earlier conversion, such as \ufffd or â€™"
+            self.account.note(what, name)
+        return text
+
+    def read(self, path: Path) -> str:
+        """Raises FileNotFoundError, or ManifestError naming the byte that is no text."""
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file")
         try:
-            text = content.decode("utf-16")
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f"byte {error.start}: not UTF-16 ({error.reason}), as its first bytes say"
+            return self.decode(path.read_bytes(), path.name)
+        except ValueError as error:
+            raise ManifestError(path, [str(error)]) from None
+
+    def rows(self, path: Path) -> list[tuple[int, list[str]]]:
+        """The fields of a CSV, stripped, each row with the line it starts on; empty rows are left
+        out. What divides fields is what divides the header, or Excel's first line says it, `sep=;`.
+
+        Raises FileNotFoundError or ManifestError.
+        """
+        text = self.read(path)
+        line, delimiter = 1, _delimiter(text)
+        if said := _SEP.match(text):
+            text, line, delimiter = text[said.end() :], 2, said[1].replace("\\t", "\t")
+        if delimiter != ",":
+            shown = {"\t": "tabs"}.get(delimiter, repr(delimiter))
+            self.account.note(f"fields are divided by {shown}", path.name)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        before = line - 1
+        rows: list[tuple[int, list[str]]] = []
+        try:
+            for fields in reader:
+                stripped = [field.strip() for field in fields]
+                if any(stripped):
+                    rows.append((line, stripped))
+                line = before + reader.line_num + 1
+        except csv.Error as error:
+            raise ManifestError(
+                path, [f"line {line}: not CSV ({error}); is a quote not closed, or not doubled?"]
             ) from None
-    else:
-        decoded: dict[str, str] = {}
-        faults: dict[str, UnicodeDecodeError] = {}
-        for encoding in ("utf-8-sig", "cp949"):
-            try:
-                decoded[encoding] = content.decode(encoding)
-            except UnicodeDecodeError as error:
-                faults[encoding] = error
-        if not decoded:
-            last = max(faults.values(), key=lambda fault: fault.start)
-            raise ValueError(f"byte {last.start}: neither UTF-8 nor cp949 ({last.reason})")
-        text = decoded.get("utf-8-sig", "")
-        if "utf-8-sig" not in decoded or (
-            is_korean
-            and not text.isascii()
-            and not _HANGUL.search(unicodedata.normalize("NFC", text))
-            and _HANGUL.search(decoded.get("cp949", ""))
-        ):
-            text = decoded["cp949"]
-    text = text.removesuffix("\x1a")  # how DOS ends a text
-    if control := _CONTROL.search(text):
-        raise ValueError(f"control character U+{ord(control[0]):04X}; is it a text file?")
-    return unicodedata.normalize("NFC", text)
+        return rows
 
 
-def read_text(path: Path, *, is_korean: bool = False) -> str:
-    """Raises FileNotFoundError, or ManifestError naming the byte that is no text."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        return decode(path.read_bytes(), is_korean=is_korean)
-    except ValueError as error:
-        raise ManifestError(path, [str(error)]) from None
-
-
-def read_rows(path: Path, *, is_korean: bool = False) -> list[tuple[int, list[str]]]:
-    """The fields of a CSV, stripped, each row with the line it starts on; empty rows are left out.
-
-    Raises FileNotFoundError or ManifestError.
-    """
-    reader = csv.reader(io.StringIO(read_text(path, is_korean=is_korean), newline=""), strict=True)
-    rows: list[tuple[int, list[str]]] = []
-    line = 1
-    try:
-        for fields in reader:
-            stripped = [field.strip() for field in fields]
-            if any(stripped):
-                rows.append((line, stripped))
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise ManifestError(
-            path, [f"line {line}: not CSV ({error}); is a quote not closed, or not doubled?"]
-        ) from None
-    return rows
+def _delimiter(text: str) -> str:
+    """What divides the first line that has text into most fields; a comma where none does."""
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    counts = {}
+    for delimiter in _DELIMITERS:
+        try:
+            counts[delimiter] = len(next(csv.reader([first], delimiter=delimiter)))
+        except csv.Error:
+            counts[delimiter] = 0
+    return max(counts, key=lambda delimiter: counts[delimiter])
 
 
 def from_windows(text: str) -> str:

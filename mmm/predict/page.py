@@ -5,7 +5,6 @@ alone.
 import contextlib
 import html
 import os
-import re
 import signal
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mmm.manifest import with_speaker
+from mmm.markdown import as_markdown
 from mmm.predict.predictor import Audio, Predictor, Speech
 
 _HOSTS = ["127.0.0.1", "localhost"]
@@ -40,17 +40,13 @@ def _refusal(text: str) -> Exception:
     return error
 
 
-def as_markdown(text: str) -> str:
-    """Text that Markdown shows as it is: a name from somebody's bundle must not fetch a picture."""
-    return re.sub(r"([^\w\s])", r"\\\1", " ".join(text.split()))
-
-
 def build(predictor: Predictor) -> Any:
     """The page, a `gradio.Blocks`."""
     gr = _gradio()
     bundle, context = predictor.bundle, predictor.context
+    labels = ", ".join(map(as_markdown, predictor.labels))
     about = (
-        f"**{as_markdown(bundle.name)}**: {', '.join(predictor.labels)}. It looks at {context - 1}"
+        f"**{as_markdown(bundle.name)}**: {labels}. It looks at {context - 1}"
         f" earlier {'turn' if context == 2 else 'turns'}. Nothing leaves this machine."
     )
 

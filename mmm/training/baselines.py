@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmm.features.named import encoders_in
 from mmm.manifest import Manifest
-from mmm.metrics import Metrics, classification_metrics, value_of
+from mmm.metrics import Metrics, classification_metrics, mean_over_folds, value_of
 from mmm.training.batches import labelled_rows
 from mmm.training.class_weights import class_weights
 from mmm.training.config import POOLINGS, Params, ParamValue, TrainConfig, make_config
@@ -24,6 +24,7 @@ from mmm.training.run import Run, begin
 
 C_GRID = (0.0001, 0.001, 0.01, 0.1, 1.0)
 CLASS_WEIGHTS = ("none", "inverse")
+_BEST_OF_FOLD = 3  # settings of the first fold that are tried on all
 BEST_ALONE = 2  # of speech and of text, that are tried together: all would be hundreds of fits
 _SETTINGS = {
     "speech": ("speech", "audio_feature", "pooling", "layer_mix"),
@@ -41,18 +42,18 @@ class Baseline:
 
 
 def baselines(
-    manifest: Manifest, features_dir: Path, objective: str = "macro_f1"
+    manifest: Manifest, features_dir: Path, objective: str = "macro_f1", *, folds: bool = False
 ) -> Iterator[Baseline]:
     """Yield the majority class, then logistic regression on each speech encoder, on each text
-    encoder, and on both, as `tuned` finds it.
+    encoder, and on both, as `tuned` finds it. `folds`: means over the manifest's folds.
     """
-    _, train_labels = labelled_rows(manifest, manifest.rows("train"), "expand")
-    _, dev_labels = labelled_rows(manifest, manifest.rows("dev"), "expand")
-    truth = dev_labels.argmax(dim=1).numpy()
-    majority = np.full_like(truth, int(train_labels.sum(dim=0).argmax()))
-    name = manifest.classes[int(majority[0])]
-    yield Baseline(f"always {name}", {}, classification_metrics(truth, majority, manifest.classes))
-    tuning = _Tuning(manifest, features_dir, objective, {})
+    parts = [(manifest.rows("train"), manifest.rows("dev"))]
+    if folds:
+        parts = [manifest.fold_rows(fold) for fold in range(1, manifest.num_folds + 1)]
+    majorities = [_majority(manifest, *rows) for rows in parts]
+    name = " or ".join(dict.fromkeys(name for name, _ in majorities))
+    yield Baseline(f"always {name}", {}, mean_over_folds([metrics for _, metrics in majorities]))
+    tuning = _Tuning(manifest, features_dir, objective, {}, folds=folds)
     for inputs in ("speech", "text"):
         best: dict[ParamValue, tuple[float, TrainConfig]] = {}
         for _ in tuning.alone(inputs):
@@ -62,16 +63,34 @@ def baselines(
             if encoder not in best or score > best[encoder][0]:
                 best[encoder] = score, config
         for _, config in best.values():
-            yield _as_baseline(config, manifest, features_dir, objective)
+            yield _as_baseline(config, manifest, features_dir, objective, folds=folds)
     *_, (*_, both) = tuning.both()
     assert both is not None
-    yield _as_baseline(both, manifest, features_dir, objective)
+    yield _as_baseline(both, manifest, features_dir, objective, folds=folds)
+
+
+def _majority(manifest: Manifest, train: list[int], dev: list[int]) -> tuple[str, Metrics]:
+    """The most frequent class of the training rows, and what answering it always scores."""
+    taught = labelled_rows(manifest, train, "expand")
+    asked = labelled_rows(manifest, dev, "expand")
+    truth = asked.truth.numpy()
+    majority = np.full_like(truth, int(taught.shares.sum(dim=0).argmax()))
+    name = manifest.classes[int(majority[0])]
+    return name, classification_metrics(truth, majority, asked.names)
 
 
 def _as_baseline(
-    config: TrainConfig, manifest: Manifest, features_dir: Path, objective: str
+    config: TrainConfig,
+    manifest: Manifest,
+    features_dir: Path,
+    objective: str,
+    *,
+    folds: bool = False,
 ) -> Baseline:
-    run = fitted(config, manifest, features_dir, objective)
+    if folds:
+        metrics = over_folds(config, manifest, features_dir, objective)
+    else:
+        metrics = fitted(config, manifest, features_dir, objective).best_metrics
     settings: dict[str, ParamValue] = {"C": config.c, "class_weight": config.class_weight}
     for inputs, names in _SETTINGS.items():
         if config.inputs in (inputs, "both"):
@@ -80,11 +99,11 @@ def _as_baseline(
     what = config.inputs
     if what != "both":
         what = getattr(config, what) or what
-    return Baseline(f"logistic regression, {what}", settings, run.best_metrics)
+    return Baseline(f"logistic regression, {what}", settings, metrics)
 
 
 def tuned(
-    manifest: Manifest, features_dir: Path, objective: str, given: Params
+    manifest: Manifest, features_dir: Path, objective: str, given: Params, *, folds: bool = False
 ) -> Iterator[tuple[int, int, TrainConfig | None]]:
     """Tune the linear system on validation by `objective`: C, the weights of classes, and which of
     the folder's features it is fitted on.
@@ -94,17 +113,32 @@ def tuned(
     settings are not tuned; without `inputs` it is the best of speech, text and both. Yields how
     many fits are done of how many, and the best settings so far. Raises ValueError or
     FileNotFoundError as `load_features` where none can be used.
+
+    `folds`: all are tried on the manifest's first fold, as a sweep's trials are, and the best few
+    of these on all of them; the best mean wins.
     """
-    tuning = _Tuning(manifest, features_dir, objective, given)
+    tuning = _Tuning(manifest, features_dir, objective, given, folds=folds)
     inputs = given.get("inputs")
     if inputs is not None:
         yield from tuning.both() if inputs == "both" else tuning.alone(str(inputs))
         return
     for one in ("speech", "text"):
         yield from ((done, total, None) for done, total, _ in tuning.alone(one))
+    done, total = 0, 0
     for done, total, _ in tuning.both():
-        every = itertools.chain.from_iterable(tuning.found.values())
-        yield done, total, max(every, key=lambda found: found[0])[1]
+        yield done, total, None
+    every = sorted(
+        (found for inputs in tuning.found.values() for found in inputs), key=lambda found: -found[0]
+    )
+    best = every[0][1]
+    if folds:
+        means = {}
+        for place, (_, config) in enumerate(every[:_BEST_OF_FOLD], start=1):
+            metrics = over_folds(config, manifest, features_dir, objective)
+            means[place] = value_of(metrics, objective)
+            yield done, total, best
+        best = every[max(means, key=lambda place: means[place]) - 1][1]
+    yield done, total, best
 
 
 class _Tuning:
@@ -113,8 +147,15 @@ class _Tuning:
     """
 
     def __init__(
-        self, manifest: Manifest, features_dir: Path, objective: str, given: Params
+        self,
+        manifest: Manifest,
+        features_dir: Path,
+        objective: str,
+        given: Params,
+        *,
+        folds: bool = False,
     ) -> None:
+        self._fold = 1 if folds else None
         self.manifest, self.features_dir, self.objective = manifest, features_dir, objective
         self.given = {name: value for name, value in given.items() if value is not None}
         self.found: dict[str, list[tuple[float, TrainConfig]]] = {}
@@ -182,9 +223,9 @@ class _Tuning:
     def _fits(self, settings: Params) -> Iterator[tuple[float, TrainConfig]]:
         config = make_config({**settings, "architecture": "linear"})
         loaded = load_features(self.manifest, self.features_dir, *config.features_key)
-        run = begin(config, loaded)
+        run = begin(config, loaded, fold=self._fold)
         train_ND, dev_ND = inputs_of(run, run.train), inputs_of(run, run.dev)
-        truth, classes = run.dev.labels.argmax(dim=1).numpy(), self.manifest.classes
+        truth, classes = run.dev.truth.numpy(), run.dev.names
         solution: tuple[Tensor, Tensor] | None = None
         for class_weight, c in self._grid:
             config = dataclasses.replace(run.config, class_weight=class_weight, c=c)
@@ -242,10 +283,27 @@ class _Tuning:
         ]
 
 
-def fitted(config: TrainConfig, manifest: Manifest, features_dir: Path, objective: str) -> Run:
+def over_folds(
+    config: TrainConfig, manifest: Manifest, features_dir: Path, objective: str
+) -> Metrics:
+    """Means of what the linear system scores on each fold, fitted without it."""
+    runs = (
+        fitted(config, manifest, features_dir, objective, fold)
+        for fold in range(1, manifest.num_folds + 1)
+    )
+    return mean_over_folds([run.best_metrics for run in runs])
+
+
+def fitted(
+    config: TrainConfig,
+    manifest: Manifest,
+    features_dir: Path,
+    objective: str,
+    fold: int | None = None,
+) -> Run:
     """A finished run of the linear system."""
     features = load_features(manifest, features_dir, *config.features_key)
-    run = begin(config, features, objective=objective)
+    run = begin(config, features, objective=objective, fold=fold)
     for _ in fit(run):
         pass
     return run

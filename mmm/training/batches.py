@@ -42,15 +42,32 @@ class Batch:
         return Batch(*(tensor.expand(number, *tensor.shape) for tensor in tensors))
 
 
-def labelled_rows(manifest: Manifest, indices: list[int], policy: str) -> tuple[Tensor, Tensor]:
-    """Manifest index (M,) and class shares (M, C) of each training or evaluation row under a label
-    policy.
+@dataclass(frozen=True)
+class LabelledRows:
+    """Rows for training or evaluation under a label policy.
+
+    `names` are the C classes that a model can answer, then those of these rows that it cannot:
+    a row of one of them has zeros for shares, and no prediction is the truth.
     """
-    column = {name: number for number, name in enumerate(manifest.classes)}
+
+    indices: Tensor  # (M,) of the manifest
+    shares: Tensor  # (M, C) of each class, rows sum to 1
+    truth: Tensor  # (M,) place in `names` of what counts as right
+    names: tuple[str, ...]
+
+
+def labelled_rows(manifest: Manifest, indices: list[int], policy: str) -> LabelledRows:
+    """The labelled ones of these utterances under a label policy."""
+    names_of_rows = manifest.classes_of(indices)
+    place = {name: number for number, name in enumerate(names_of_rows)}
+    column = {name: place[name] for name in manifest.classes}
     rows: list[int] = []
     shares: list[dict[int, float]] = []
+    truth: list[int] = []
     for index in indices:
         names = manifest.utterances[index].emotions
+        if not names:
+            continue
         if policy == "first":
             names = names[:1]
         elif policy == "published":
@@ -63,17 +80,24 @@ def labelled_rows(manifest: Manifest, indices: list[int], policy: str) -> tuple[
             # Raters also vote for classes that no utterance is labelled with.
             of_name = manifest.utterances[index].shares.items()
             kept = {column[name]: share for name, share in of_name if name in column}
-            kept = kept or {column[name]: 1.0 for name in names}
+            kept = kept or {column[name]: 1.0 for name in names if name in column}
             total = sum(kept.values())
             shares.append({number: share / total for number, share in kept.items()})
+            truth.append(max(sorted(kept), key=kept.__getitem__, default=place[names[0]]))
         else:
             rows += [index] * len(names)
-            shares += [{column[name]: 1.0} for name in names]
+            shares += [{column[name]: 1.0} if name in column else {} for name in names]
+            truth += [place[name] for name in names]
     labels = torch.zeros(len(rows), len(manifest.classes))
     for row, share in enumerate(shares):
         for number, value in share.items():
             labels[row, number] = value
-    return torch.tensor(rows, dtype=torch.int64), labels
+    return LabelledRows(
+        torch.tensor(rows, dtype=torch.int64),
+        labels,
+        torch.tensor(truth, dtype=torch.int64),
+        names_of_rows,
+    )
 
 
 class SplitData:
@@ -83,7 +107,9 @@ class SplitData:
         self, features: Features, config: TrainConfig, dims: Dims, indices: list[int], policy: str
     ) -> None:
         self.features, self.config, self.dims = features, config, dims
-        self.indices, self.labels = labelled_rows(features.manifest, indices, policy)
+        found = labelled_rows(features.manifest, indices, policy)
+        self.indices, self.labels = found.indices, found.shares
+        self.truth, self.names = found.truth, found.names
         if not len(self.indices):
             raise ValueError(
                 f"{features.manifest.path}: label policy {policy!r} leaves no rows to train on"
@@ -139,6 +165,7 @@ class SplitData:
         """Some of the rows (n,) as a split of its own."""
         part = copy.copy(self)
         part.indices, part.labels = self.indices[rows], self.labels[rows]
+        part.truth = self.truth[rows]
         part.lengths = self.lengths[rows]
         return part
 

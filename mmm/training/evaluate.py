@@ -52,11 +52,13 @@ def evaluate(model: nn.Module, data: SplitData, device: torch.device) -> Metrics
 
 
 def score(shares: Tensor, data: SplitData) -> Metrics:
-    """Metrics of (N, C) class probabilities against the split's labels."""
-    metrics = classification_metrics(
-        data.labels.argmax(dim=1).numpy(),
-        shares.argmax(dim=1).numpy(),
-        data.features.manifest.classes,
-    )
-    loss = -(data.labels * shares.clamp(min=1e-12).log()).sum(dim=1).mean()
-    return {"loss": float(loss), **metrics}
+    """Metrics of (N, C) class probabilities against the split's labels.
+
+    A row of a class that the model cannot answer is wrong, and its class counts with an F1 of 0;
+    the loss, which would be infinite there, is the mean over the other rows.
+    """
+    metrics = classification_metrics(data.truth.numpy(), shares.argmax(dim=1).numpy(), data.names)
+    loss = -(data.labels * shares.clamp(min=1e-12).log()).sum(dim=1)
+    if len(data.names) > data.labels.shape[1]:
+        loss = loss[data.truth < data.labels.shape[1]]
+    return {"loss": float(loss.mean()) if len(loss) else 0.0, **metrics}

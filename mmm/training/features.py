@@ -130,8 +130,13 @@ def _lined_up(
 
 def dims_of(features: Features, config: TrainConfig) -> Dims:
     """Sizes for a model. Published systems have 512 speech and 128 text positions; others the
-    longest, up to these.
+    longest, up to these. Raises ValueError where there is nothing to tell apart.
     """
+    if len(features.manifest.classes) < 2:
+        raise ValueError(
+            f"{features.manifest.path}: every labelled row of train is"
+            f" {features.manifest.classes[0]!r}; expected two labels or more"
+        )
     speech, text = _SPEECH_POSITIONS, _TEXT_POSITIONS
     if config.masked:
         speech, text = min(speech, features.max_speech_length), min(text, features.max_text_length)

@@ -50,6 +50,10 @@ def solve(
     if len(present) == 1:
         bias_C[present] = 0.0
         return found_CD, bias_C
+    if not len(used):  # every training row is like every other: nothing but how frequent each is
+        per_class = torch.zeros(num_classes).index_add(0, target, weight)
+        bias_C[present] = per_class[present].log()
+        return found_CD, bias_C
     model = LogisticRegression(C=c, tol=_TOLERANCE, max_iter=_MAX_ITERATIONS)
     if start is not None and len(present) > 2:
         model.warm_start = True

@@ -33,6 +33,8 @@ _MADE_WITH = {
     "linear": _COMMON,
 }
 
+ALL_FOLDS = 0  # in the place of a fold's number
+
 
 @dataclass
 class Run:
@@ -101,18 +103,30 @@ def begin(
     objective: str = "macro_f1",
     device: torch.device | None = None,
     precision: str = "float32",
+    fold: int | None = None,
 ) -> Run:
-    """A run before its first epoch. Raises ValueError where settings and features do not fit."""
+    """A run before its first epoch. Raises ValueError where settings and features do not fit.
+
+    `fold`: train without the rows of this fold of the manifest and validate on them; ALL_FOLDS:
+    train on the rows of all folds, where a validation is of rows that were trained on; None: the
+    split of train and dev.
+    """
     device = device or torch.device("cpu")
     if device.type == "cuda":
         keep_only((features.speech.path, features.text.path))
     dims = dims_of(features, config)
     manifest = features.manifest
-    train = SplitData(features, config, dims, manifest.rows("train"), config.label_policy)
+    if fold is None:
+        train_rows, dev_rows = manifest.rows("train"), manifest.rows("dev")
+    elif fold == ALL_FOLDS:
+        train_rows = dev_rows = manifest.rows_in_folds()
+    else:
+        train_rows, dev_rows = manifest.fold_rows(fold)
+    train = SplitData(features, config, dims, train_rows, config.label_policy)
     # Validation counts every label of a row, whatever the training rows do, so that scores of a
     # sweep compare.
     dev_policy = "published" if config.label_policy == "published" else "expand"
-    dev = SplitData(features, config, dims, manifest.rows("dev"), dev_policy)
+    dev = SplitData(features, config, dims, dev_rows, dev_policy)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = build_model(config, dims)

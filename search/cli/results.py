@@ -35,7 +35,7 @@ def status(
             history,
             history.spec.metric,
             rows,
-            f"{name}, validation {history.spec.metric}",
+            f"{name}, {history.spec.score_name}",
             console.width,
         )
     )
@@ -150,7 +150,13 @@ def export(
     else:
         from search.ledger.events import read_history
         from search.ledger.files import existing_sweep
-        from search.results.export import Options, export_several, export_trial, top_trials
+        from search.results.export import (
+            Options,
+            check_scores_ensembles,
+            export_several,
+            export_trial,
+            top_trials,
+        )
 
         assert name is not None
         folder = existing_sweep(runs, name)
@@ -158,6 +164,13 @@ def export(
         tracking_uri = tracking_uri or history.spec.tracking_uri
         options = Options(data_licence, onnx, fresh_process=True)
         checked = f"a fresh process reproduced its validation {history.spec.metric}"
+        if history.spec.folds:
+            checked = (
+                f"trained on the rows of all {history.spec.folds} folds; a fresh process computes"
+                " the same with it"
+            )
+        if ensemble:
+            check_scores_ensembles(history)
         with console.status("writing and checking") as status:
             if top is None and not ensemble:
                 digest = export_trial(history, folder, trial, out, options)

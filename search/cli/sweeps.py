@@ -12,7 +12,7 @@ from mmm.cli.options import options_of
 from mmm.console import console, printable
 from mmm.training.config import Params
 from search.cli.results import Runs, SweepName
-from search.ledger.spec import SweepSpec
+from search.ledger.spec import ANY_FOLDS, SweepSpec
 
 SpaceName = Annotated[
     str, typer.Argument(help="quick, full, paper, or path/to/file.py:function", show_default=False)
@@ -21,6 +21,14 @@ Enqueue = Annotated[
     list[Path] | None,
     typer.Option(
         metavar="FILE", help="JSON of points to try next: parameters, or a trial's settings."
+    ),
+]
+
+Folds = Annotated[
+    bool,
+    typer.Option(
+        "--folds",
+        help="The score is the mean over the manifest's folds, each trained without it.",
     ),
 ]
 
@@ -46,7 +54,9 @@ def quickstart(
     run_quickstart(runs, console, workers)
 
 
-def _spec(space: str, manifest: Path, features: Path, given: Params) -> SweepSpec:
+def _spec(
+    space: str, manifest: Path, features: Path, given: Params, folds: bool = False
+) -> SweepSpec:
     """What `run` and `plan` are asked for."""
     from search.plan.checks import default_workers
 
@@ -55,6 +65,8 @@ def _spec(space: str, manifest: Path, features: Path, given: Params) -> SweepSpe
         space = f"{Path(path).resolve()}:{function}"  # as workers elsewhere find it
     data = {"manifest": str(manifest.resolve()), "features": str(features.resolve())}
     asked: Any = {"name": "plan", "space": space, "workers": 1, **data, **given}
+    if folds:
+        asked["folds"] = ANY_FOLDS
     spec = SweepSpec(**asked)
     if "workers" in given:
         return spec
@@ -79,6 +91,7 @@ def run(
     warm_start: Annotated[
         list[str] | None, typer.Option(metavar="OTHER", help="A finished sweep to learn from.")
     ] = None,
+    folds: Folds = False,
     serial: Serial = False,
 ) -> None:
     """Run a sweep. Ctrl-C, SIGTERM or a closed terminal end it in good order (exit status 0), ready
@@ -96,7 +109,8 @@ def run(
     from search.session import command_line, start
     from search.space.enqueue import read_points
 
-    spec = replace(_spec(space, manifest, features, given), name=name, command=command_line())
+    spec = _spec(space, manifest, features, given, folds)
+    spec = replace(spec, name=name, command=command_line())
     points = [point for file in enqueue or [] for point in read_points(file)]
     _finish(start(spec, runs, console, points, warm_start or [], serial=serial))
 
@@ -178,6 +192,7 @@ def plan(
     manifest: ManifestPath,
     features: FeaturesDir,
     given: Params,
+    folds: Folds = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the same as JSON to this file.")
     ] = None,
@@ -188,7 +203,7 @@ def plan(
     from mmm.files import write_json
     from search.plan.forecast import forecast, show
 
-    found = forecast(_spec(space, manifest, features, given), console)
+    found = forecast(_spec(space, manifest, features, given, folds), console)
     show(found, console)
     if json_file is not None:
         write_json(json_file, found.as_json())

@@ -51,6 +51,7 @@ class Controller:
             queue=list(queue.values()),
             rungs=[*spec.rungs, spec.epochs],
             priors=ledger.history.priors,
+            num_folds=spec.folds or 1,
         )
         self.stopwatch = Stopwatch(clock, spec.workers)
         self.verdicts = Verdicts(ledger, spec, searcher, self.stopwatch)
@@ -84,7 +85,12 @@ class Controller:
         seat[:] = [number for number in seat if number not in stopped]
         # What stops without having ended goes on from its checkpoint, here or in another session:
         # it has to stay.
-        ended = [number for number in stopped if self.trials[number].state != "running"]
+        # A fold that has ended is done with, too: the next one is another order.
+        ended = [
+            number
+            for number in stopped
+            if self.trials[number].state != "running" or number in self.orders.unfinished
+        ]
         orders = [] if self.verdicts.is_stopping else self.next_orders(seat)
         seat += [order.number for order in orders]
         if self.verdicts.is_stopping:
@@ -115,7 +121,8 @@ class Controller:
         if (broken := broken_constraint(self.spec, trial.num_parameters, trial.epochs)) is not None:
             self.verdicts.end(number, "failed", broken, is_finding=True)
         elif report.is_last:
-            self.verdicts.end(number, "complete", f"all {trial.epoch} epochs")
+            if not self.verdicts.ends_fold(number):
+                self.orders.unfinished.append(number)
         else:
             stop = self.verdicts.stops_at_rung(number)
         # Interrupted trials stay `running` in the ledger: resume goes on with them.

@@ -88,10 +88,12 @@ class Orders:
         trial = self.trials[seat[0] if seat else orders[0].number]
         if trial.number in self._alone:
             return orders
-        size = self.packs.size(trial.settings, self.spec.trials - len(self.trials))
+        num_left = self.spec.trials - len(self.trials) + len(self.unfinished)
+        size = self.packs.size(trial.settings, num_left)
         shape = _shape(trial.settings)
-        while len(seat) + len(orders) < size and self.packs.may_add(self._num_of_shape[shape]):
-            if (order := self.next_one(like=trial)) is None:
+        while len(seat) + len(orders) < size:
+            may_suggest = self.packs.may_add(self._num_of_shape[shape])
+            if (order := self.next_one(like=trial, may_suggest=may_suggest)) is None:
                 break
             orders.append(order)
         if not seat:
@@ -99,23 +101,29 @@ class Orders:
             orders[0] = replace(orders[0], largest_pack=largest)
         return orders
 
-    def next_one(self, like: Trial | None = None) -> Order | None:
-        """The next trial to train, an interrupted one first; None when there is none any more.
+    def next_one(self, like: Trial | None = None, *, may_suggest: bool = True) -> Order | None:
+        """The next trial to train, an interrupted one or one with another fold to train first; None
+        when there is none any more.
 
-        `like`: only one that can train in a pack with that trial.
+        `like`: only one that can train in a pack with that trial; `may_suggest`: a new one, too.
         """
         if not self.verdicts.may_order():
             return None
-        shape = None if like is None else _shape(like.settings)
+        shape = None if like is None else _shape_of(like)
         for number in list(self.unfinished):
             if like is not None and (
-                number in self._alone or _shape(self.trials[number].settings) != shape
+                number in self._alone or _shape_of(self.trials[number]) != shape
             ):
                 continue
             self.unfinished.remove(number)
             # A killed driver may have recorded a report and not yet decided.
-            if not self.verdicts.stops_at_rung(number):
-                return self._order(self.trials[number])
+            if self.verdicts.stops_at_rung(number):
+                continue
+            if self.trials[number].has_trained_fold and self.verdicts.ends_fold(number):
+                continue
+            return self._order(self.trials[number])
+        if not may_suggest or (like is not None and like.fold > 1):
+            return None  # a new trial begins with the first fold
         while (number := len(self.trials)) < self.spec.trials and self.verdicts.may_order():
             if (wanted := self._wanted(like, shape)) is None:
                 return None
@@ -124,7 +132,7 @@ class Orders:
             # Answered from the ledger, or it could not be made: a failure, not the sweep's end.
             if trial.state != "running":
                 continue
-            if like is None or _shape(trial.settings) == shape:
+            if like is None or _shape_of(trial) == shape:
                 return self._order(trial)
             self.unfinished.append(number)  # a parameter that mattered after all: another worker's
             return None
@@ -137,7 +145,7 @@ class Orders:
         if like is None:
             return 0, None
         for place, name in enumerate(self.queued):
-            if self._queued_shape(name, place) == shape:
+            if (self._queued_shape(name, place), 1) == shape:
                 return place, None
         if len(self.trials) + len(self.queued) >= self.spec.trials:
             return None  # what is queued has to have its turn
@@ -180,7 +188,7 @@ class Orders:
             self.verdicts.end(number, "failed", broken, before=before, is_finding=True)
         elif copied is not None:
             before += [
-                (number, replace(entry, copied_from=copied.number)) for entry in copied.epochs
+                (number, replace(entry, copied_from=copied.number)) for entry in copied.all_epochs
             ]
             self.verdicts.end(
                 number,
@@ -236,10 +244,11 @@ class Orders:
             features=spec.features,
             metric=spec.metric,
             device=self.device,
-            rungs=spec.rungs,
+            rungs=spec.rungs if trial.fold == 1 else (),
             precision=self._precision(trial.architecture),
             speech=key.speech,
             text=key.text,
+            fold=trial.fold if spec.folds else None,
             checkpoints=trial.checkpoints,
         )
 
@@ -259,6 +268,11 @@ class Orders:
 def _shape(settings: Params) -> Hashable:
     """Trials of equal shapes can train in one pack."""
     return pack_shape(make_config(settings))
+
+
+def _shape_of(trial: Trial) -> Hashable:
+    """A pack's trials have their training rows in common, too."""
+    return _shape(trial.settings), trial.fold
 
 
 def _shape_or_none(settings: Params) -> Hashable:

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from search.engine.asha import decide, rivals
 from search.engine.budgets import Budget, budgets, seconds_left, used_up
 from search.engine.failures import FailuresInARow
+from search.engine.fold_race import decide_after_fold
 from search.engine.stopwatch import Stopwatch
 from search.ledger.events import Entry, Ledger
 from search.ledger.files import drop_weights
-from search.ledger.records import End, EndState, RungDecision
+from search.ledger.records import End, EndState, FoldDecision, RungDecision
 from search.ledger.spec import SweepSpec
 from search.suggest.searcher import Searcher
 
@@ -77,6 +78,25 @@ class Verdicts:
         expected = self.searcher.expected(rivals(self.trials, number, epoch))
         decision = decide(self.trials, number, epoch, self.spec.metric, self.spec.factor, expected)
         record = RungDecision(epoch, "stop" if decision.stop else "continue", decision.reason)
+        if decision.stop:
+            self.end(number, "pruned", decision.reason, before=[(number, record)])
+        else:
+            self.ledger.append((number, record))
+        return decision.stop
+
+    def ends_fold(self, number: int) -> bool:
+        """Decide on a trial that has trained its fold to the end, or the only one it has; True when
+        it ends.
+
+        One that goes on is to be ordered again, with the next fold.
+        """
+        trial = self.trials[number]
+        if trial.fold == trial.num_folds:
+            of_folds = f" of {trial.num_folds} folds" if trial.num_folds > 1 else ""
+            self.end(number, "complete", f"all {trial.epoch} epochs{of_folds}")
+            return True
+        decision = decide_after_fold(self.trials, number, self.spec.metric)
+        record = FoldDecision(trial.fold, "stop" if decision.stop else "continue", decision.reason)
         if decision.stop:
             self.end(number, "pruned", decision.reason, before=[(number, record)])
         else:

@@ -49,6 +49,7 @@ def describe(manifest: Manifest, features: Path, loaded: Iterable[Features]) -> 
             sha256=manifest.sha256,
             profile=json.dumps({**sizes, "classes": list(manifest.classes)}),
             splits={split: _split(manifest, split) for split in _SPLITS},
+            folds=_folds(manifest),
         ),
         tuple(
             _about(path, recipe, contents.get(path))
@@ -57,9 +58,17 @@ def describe(manifest: Manifest, features: Path, loaded: Iterable[Features]) -> 
     )
 
 
+def _folds(manifest: Manifest) -> str:
+    if not manifest.num_folds:
+        return ""
+    return sha256_of_json(sorted((one.utterance_id, one.fold or 0) for one in manifest.utterances))
+
+
 def _by_name(manifest: Manifest, split: str) -> list[int]:
-    """Rows in an order that does not depend on the file's."""
-    return sorted(manifest.rows(split), key=lambda row: manifest.utterances[row].utterance_id)
+    """All turns of a split, in an order that does not depend on the file's: those without a label
+    are context of others.
+    """
+    return sorted(manifest.turns(split), key=lambda row: manifest.utterances[row].utterance_id)
 
 
 def _split(manifest: Manifest, split: str) -> SplitDigest:
@@ -114,14 +123,21 @@ class Changes:
     """
 
     def __init__(
-        self, before: DataNote, now: DataNote, used: Iterable[tuple[str, object]] = ()
+        self,
+        before: DataNote,
+        now: DataNote,
+        used: Iterable[tuple[str, object]] = (),
+        *,
+        has_folds: bool = False,
     ) -> None:
         """`used`: kind, and feature or context, of what trials were trained on, for notes that do
-        not say.
+        not say. `has_folds`: whether they were trained on the manifest's folds.
         """
         self.what: list[str] = []
         self.only_train_labels = True  # earlier trials' scores then stand, and their weights fit
         self._manifest(before.manifest, now.manifest)
+        if has_folds and before.manifest.folds != now.manifest.folds:
+            self._found("folds: utterances are in other ones")
         self._features(before, now, set(used))
 
     def _found(self, text: str, *, is_train_label: bool = False) -> None:
@@ -129,13 +145,16 @@ class Changes:
         self.only_train_labels = self.only_train_labels and is_train_label
 
     def _manifest(self, before: ManifestDigest, now: ManifestDigest) -> None:
-        if before.sha256 == now.sha256:
-            return
         was, here = json.loads(before.profile or "{}"), json.loads(now.profile)
+        is_same = before.sha256 == now.sha256
         if was.get("classes", here["classes"]) != here["classes"]:
+            # Before 2026-11-27 a label that only dev or test have was a class too.
+            why = " (those of train alone, since this version)" if is_same else ""
             self._found(
-                f"classes: {', '.join(here['classes'])} instead of {', '.join(was['classes'])}"
+                f"classes: {', '.join(here['classes'])} instead of {', '.join(was['classes'])}{why}"
             )
+        if is_same:
+            return
         if before.splits is not None and now.splits is not None:
             for split in _SPLITS:
                 for text in _split_changes(before.splits[split], now.splits[split]):
@@ -190,7 +209,7 @@ def data_changes(history: History, now: DataNote) -> Changes:
         for one in trained
         for kind, setting in (("audio", "audio_feature"), ("text", "context"))
     }
-    return Changes(before, now, used)
+    return Changes(before, now, used, has_folds=history.spec.folds is not None)
 
 
 def restarts(history: History, now: DataNote, changed: Changes) -> DataNote:

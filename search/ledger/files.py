@@ -21,8 +21,9 @@ def trial_folder(sweep: Path, number: int) -> Path:
     return sweep / "trials" / f"{number:05d}"
 
 
-def checkpoint_file(sweep: Path, number: int, epoch: int) -> Path:
-    return trial_folder(sweep, number) / f"checkpoint-{epoch:05d}.safetensors"
+def checkpoint_file(sweep: Path, number: int, epoch: int, fold: int = 1) -> Path:
+    of_fold = "" if fold == 1 else f"fold{fold:04d}-"
+    return trial_folder(sweep, number) / f"checkpoint-{of_fold}{epoch:05d}.safetensors"
 
 
 def best_file(sweep: Path, number: int) -> Path:

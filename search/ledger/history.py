@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Self
 
-from mmm.metrics import Metrics
+from mmm.metrics import Metrics, mean_over_folds
 from mmm.training.config import Params
 from search.ledger.records import (
     Baseline,
@@ -18,6 +18,7 @@ from search.ledger.records import (
     End,
     EndState,
     Epoch,
+    FoldDecision,
     Prior,
     Record,
     RungDecision,
@@ -54,7 +55,7 @@ class Trial:
     suggested: float
     state: State = "running"
     reason: str = ""
-    epochs: list[Epoch] = field(default_factory=list)
+    epochs: list[Epoch] = field(default_factory=list)  # of the first fold where there are several
     checkpoint: Checkpoint | None = None
     earlier_checkpoint: Checkpoint | None = None  # the one before it, which is still on the disk
     decided: int = 0  # the last epoch at which it was decided whether it goes on
@@ -67,24 +68,66 @@ class Trial:
     is_lost: bool = (
         False  # it failed because its workers died, and nothing is known of its settings
     )
+    num_folds: int = 1  # its score is the mean over so many
+    fold: int = 1  # which of them it is in
+    later_folds: dict[int, list[Epoch]] = field(default_factory=dict)  # epochs by fold, from 2 on
 
     # Metric -> the epoch that was the last when this was made, scores, best: everyone asks for them
     # all the time.
     _scores: dict[str, tuple[Epoch, dict[int, float], tuple[int, float]]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+    _mean: dict[str, tuple[Epoch, tuple[int, float]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def add_epoch(self, entry: Epoch) -> None:
         # Epochs after the last checkpoint are trained again by a resumed trial: the newer report
         # counts.
-        while self.epoch >= entry.epoch:
-            self.epochs.pop()
-        self.epochs.append(entry)
+        epochs = self.epochs if entry.fold == 1 else self.later_folds.setdefault(entry.fold, [])
+        while epochs and epochs[-1].epoch >= entry.epoch:
+            epochs.pop()
+        epochs.append(entry)
 
     @property
     def epoch(self) -> int:
-        """The last one that was reported; 0 before the first."""
+        """The last one that was reported, of the first fold; 0 before the first."""
         return self.epochs[-1].epoch if self.epochs else 0
+
+    @property
+    def folds(self) -> list[list[Epoch]]:
+        """Epochs of each fold that was begun, in order."""
+        return [fold for fold in (self.epochs, *self.later_folds.values()) if fold]
+
+    @property
+    def all_epochs(self) -> list[Epoch]:
+        """Of every fold."""
+        return [entry for fold in self.folds for entry in fold]
+
+    @property
+    def has_trained_fold(self) -> bool:
+        """Whether the fold that it is in, of several, is trained to the last epoch."""
+        epochs = int(self.settings.get("epochs") or 0)
+        return self.num_folds > 1 and self.num_whole_folds(epochs) >= self.fold
+
+    def num_whole_folds(self, epochs: int) -> int:
+        """How many folds were trained for so many epochs."""
+        return sum(fold[-1].epoch >= epochs for fold in self.folds)
+
+    @property
+    def has_all_folds(self) -> bool:
+        """Whether it has a mean over the folds: all of them have come as far as the first."""
+        return len(self.folds) == self.num_folds and all(
+            fold[-1].epoch >= self.epoch for fold in self.folds
+        )
+
+    def fold_scores(self, metric: str, num_folds: int) -> dict[int, list[float]]:
+        """The scores of the first so many folds after each epoch that all of them have."""
+        folds = [
+            {one.epoch: one.metrics[metric] for one in fold} for fold in self.folds[:num_folds]
+        ]
+        shared = [epoch for epoch in folds[0] if all(epoch in fold for fold in folds)]
+        return {epoch: [fold[epoch] for fold in folds] for epoch in shared}
 
     @property
     def architecture(self) -> str:
@@ -97,16 +140,33 @@ class Trial:
         return [found for found in (self.checkpoint, self.earlier_checkpoint) if found is not None]
 
     def scores(self, metric: str) -> dict[int, float]:
-        """Score of each epoch; not to be changed."""
+        """Score of each epoch, of the first fold where there are several; not to be changed."""
         return self._scored(metric)[1] if self.epochs else {}
 
     def best(self, metric: str) -> tuple[int, float] | None:
-        """Best epoch and its score; the earliest where several are equal."""
-        return self._scored(metric)[2] if self.epochs else None
+        """Best epoch and its score; the earliest where several are equal.
+
+        Over folds: the epoch whose mean is best, and that mean; None before all are trained, for
+        the mean of some does not compare with the mean of all.
+        """
+        if self.num_folds == 1:
+            return self._scored(metric)[2] if self.epochs else None
+        if not self.has_all_folds:
+            return None
+        last = self.folds[-1][-1]
+        known = self._mean.get(metric)
+        if known is None or known[0] is not last:
+            known = last, best_mean(self.fold_scores(metric, self.num_folds))
+            self._mean[metric] = known
+        return known[1]
 
     def metrics(self, epoch: int) -> Metrics:
-        """All metrics of an epoch, the tables among them."""
-        return next(entry for entry in self.epochs if entry.epoch == epoch).all_metrics
+        """All metrics of an epoch, the tables among them; over folds their means."""
+        folds = self.folds if self.has_all_folds else self.folds[:1]
+        found = [
+            next(entry for entry in fold if entry.epoch == epoch).all_metrics for fold in folds
+        ]
+        return found[0] if len(found) == 1 else mean_over_folds(found)
 
     def _scored(self, metric: str) -> tuple[Epoch, dict[int, float], tuple[int, float]]:
         known = self._scores.get(metric)
@@ -125,7 +185,7 @@ class Trial:
         return (
             0.0
             if self.copied_from is not None
-            else float(sum(entry.alone_seconds for entry in self.epochs))
+            else float(sum(entry.alone_seconds for entry in self.all_epochs))
         )
 
     @property
@@ -137,6 +197,12 @@ class Trial:
     def copied_from(self) -> int | None:
         """The trial with the same settings that this one's epochs are copied from."""
         return self.epochs[0].copied_from if self.epochs else None
+
+
+def best_mean(scores: Mapping[int, Sequence[float]]) -> tuple[int, float]:
+    """The epoch whose mean over folds is best, the earliest of equal ones, and that mean."""
+    means = {epoch: sum(values) / len(values) for epoch, values in scores.items()}
+    return max(means.items(), key=lambda pair: (pair[1], -pair[0]))
 
 
 @dataclass
@@ -187,6 +253,11 @@ class History:
                 trial.earlier_checkpoint, trial.checkpoint = trial.checkpoint, body
             case RungDecision():
                 self._trial(event).decided = body.epoch
+            case FoldDecision():
+                trial = self._trial(event)
+                if body.action == "continue":
+                    trial.fold = body.fold + 1
+                    trial.checkpoint = trial.earlier_checkpoint = None
             case End():
                 trial = self._trial(event)
                 trial.state, trial.reason, trial.ended = body.state, body.reason, event.time
@@ -203,6 +274,7 @@ class History:
                     num_parameters=body.num_parameters,
                     queued=body.queued,
                     precision=body.precision,
+                    num_folds=self.spec.folds or 1,
                 )
             case Session():
                 # A resumed sweep may have more trials, another budget or another number of workers.
@@ -242,6 +314,7 @@ class History:
                 None,
                 0,
             )
+            trial.later_folds, trial.fold = {}, 1
         if self.best is not None and self.best[1] in numbers:
             self._find_best()
 
@@ -299,7 +372,12 @@ class History:
     def _count_epoch(self, trial: Trial, entry: Epoch) -> None:
         if entry.copied_from is None:
             self.trained_s += entry.seconds
-        score = entry.metrics.get(self.spec.metric, -math.inf)
+        if trial.num_folds == 1:
+            score = entry.metrics.get(self.spec.metric, -math.inf)
+        elif (best := trial.best(self.spec.metric)) is not None:
+            score = best[1]
+        else:
+            return
         if score > (self.best[0] if self.best else -math.inf):
             self.best, self.ended_since_best = (score, trial.number), 0
 

@@ -112,6 +112,7 @@ class Epoch:
     ms_per_utterance: float | None = None
     tables: str = ""  # the other metrics, as JSON
     copied_from: int | None = None  # the trial that had the same settings: nothing was trained
+    fold: int = 1  # of a sweep over folds
 
     @property
     def all_metrics(self) -> Metrics:
@@ -128,6 +129,7 @@ class Checkpoint:
     epoch: int
     sha256: str
     path: str
+    fold: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,16 @@ class RungDecision:
 
     kind: ClassVar[str] = "decision"
     epoch: int
+    action: Literal["continue", "stop"]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FoldDecision:
+    """Whether a trial that has trained a fold goes on with the next one."""
+
+    kind: ClassVar[str] = "fold"
+    fold: int
     action: Literal["continue", "stop"]
     reason: str
 
@@ -214,6 +226,7 @@ class ManifestDigest:
     sha256: str
     profile: str = ""  # JSON: utterances by split, and the classes
     splits: Mapping[str, SplitDigest] | None = None  # None: an earlier version wrote it
+    folds: str = ""  # digest of which utterance is in which; empty where there are none
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +278,7 @@ SweepRecord = (
     | DataNote
     | UnknownEvent
 )
-TrialRecord = Suggestion | Epoch | Checkpoint | RungDecision | End
+TrialRecord = Suggestion | Epoch | Checkpoint | RungDecision | FoldDecision | End
 Record = SweepRecord | TrialRecord
 
 _KINDS: dict[str, type[Record]] = {
@@ -280,6 +293,7 @@ _KINDS: dict[str, type[Record]] = {
         Epoch,
         Checkpoint,
         RungDecision,
+        FoldDecision,
         End,
     )
 }

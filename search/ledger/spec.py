@@ -12,6 +12,7 @@ from mmm.setting import Setting
 from mmm.training.config import SCALINGS, FeaturesKey, Params, ParamValue, TrainConfig
 from search.ledger.durations import parse_duration
 
+ANY_FOLDS = 0  # asked for, before the manifest has said how many there are
 REPEATS = ("new-seed", "reuse")
 
 
@@ -155,6 +156,8 @@ class SweepSpec:
             default="standard",
         ),
     ] = "none"
+    # Of the manifest when the sweep began; None: its split of train and dev.
+    folds: int | None = None
     max_equal_failures: Annotated[
         int,
         Setting(
@@ -169,6 +172,13 @@ class SweepSpec:
     def limits_cost(self) -> bool:
         """Whether a trial may fail for what it takes while it trains."""
         return self.max_ms_per_utterance is not None or self.max_memory_mb is not None
+
+    @property
+    def score_name(self) -> str:
+        """What a trial's score is, in words."""
+        if self.folds:
+            return f"mean {self.metric} over {self.folds} folds"
+        return f"validation {self.metric}"
 
     def features_key(self, config: TrainConfig) -> FeaturesKey:
         """What names a trial's features: encoders by their recipes, not their names."""

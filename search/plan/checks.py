@@ -4,6 +4,7 @@ in one list for `run`, `resume` and `plan`.
 
 import contextlib
 import re
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,10 +16,11 @@ from mmm.device import cpus_here
 from mmm.features.encode_command import encode_command
 from mmm.features.named import Kind, NamedEncoder, choose, encoders_in
 from mmm.features.recipe import LAYERS
+from mmm.manifest import Manifest
 from mmm.setting import option_faults
 from mmm.training.config import Params
 from search.ledger.files import check_name
-from search.ledger.spec import SweepSpec, check_tracking_uri
+from search.ledger.spec import ANY_FOLDS, SweepSpec, check_tracking_uri
 from search.space.enqueue import Point, as_params
 from search.space.load import check_space, load_space
 from search.space.settings import (
@@ -73,6 +75,9 @@ def check(
                 spec = with_features_there(spec)
         with listed():
             settings_check = _data_of(spec)
+    if spec.folds is not None and settings_check is not None:
+        with listed():
+            spec = _with_folds(spec, settings_check.manifest)
     if not has_features:
         faults.append(
             f"{spec.features}: no such features folder; run:"
@@ -109,6 +114,27 @@ def check(
         if not faults:
             return Checked(replace(spec, enqueue=queue), space, settings_check)
     raise ValueError("\nalso: ".join(faults))
+
+
+def _with_folds(spec: SweepSpec, manifest: Manifest) -> SweepSpec:
+    """A sweep over the folds that the manifest has. Raises ValueError where it has none, or others
+    than the sweep began with.
+    """
+    there = manifest.num_folds
+    if not there:
+        command = shlex.join(
+            ["mmm", "prepare", "csv", spec.manifest, "-o", spec.manifest, "--folds", "5"]
+        )
+        raise ValueError(
+            f"--folds: {spec.manifest} has no fold column; write one: {command} --fold-by session"
+            " (or speaker, dialogue)"
+        )
+    if spec.folds not in (ANY_FOLDS, there):
+        raise ValueError(
+            f"{spec.manifest}: has {there} folds, and the sweep was begun with {spec.folds}; start"
+            " a new sweep under another --name"
+        )
+    return replace(spec, folds=there)
 
 
 def _data_of(spec: SweepSpec) -> SettingsCheck:

@@ -57,6 +57,7 @@ class Forecast:
         int  # of _NUM_DRAWS drawn settings: the space fails on them, or they cannot be trained
     )
     num_rows: tuple[int, int]  # of training and validation
+    notes: tuple[str, ...]  # on the manifest's labels
     at_random: Rungs
     with_learning: Rungs
     costs: tuple[Cost, ...]
@@ -129,6 +130,7 @@ class Forecast:
                 "stores": self.stores_bytes,
             },
             "disk_bytes": dict(zip(("kept", "running"), self.disk_bytes, strict=True)),
+            "notes": self.notes,
             "refused": [],
         }
 
@@ -188,8 +190,9 @@ def forecast(spec: SweepSpec, console: Console) -> Forecast:
             if all(name in one and one[name] == value for one in known)
         },
         num_rows=(len(check.manifest.rows("train")), len(check.manifest.rows("dev"))),
-        at_random=expected_rungs(spec),
-        with_learning=expected_rungs(spec, _LEARNED_SD),
+        notes=check.manifest.notes,
+        at_random=expected_rungs(checked.spec),
+        with_learning=expected_rungs(checked.spec, _LEARNED_SD),
         costs=tuple(costs),
         device=device.type,
         threads=threads,
@@ -268,6 +271,13 @@ def show(found: Forecast, console: Console) -> None:
         reach.add_row(name, *map(_number, one.trials), f"{one.total_epochs:,.0f}")
     reach.columns[0].justify = "left"
     console.print(reach)
+    if found.at_random.num_folds > 1:
+        say(
+            f"trained to the last epoch, a trial goes on with the other"
+            f" {found.at_random.num_folds - 1} folds, at most to the last of them"
+        )
+    for note in found.notes:
+        say(f"\nnote: {note}")
     train, dev = found.num_rows
     say(
         f"\nmeasured on {train} training and {dev} validation utterances ({found.device},"

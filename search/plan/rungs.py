@@ -21,14 +21,17 @@ class Rungs:
 
     epochs: tuple[int, ...]
     trials: tuple[float, ...]
+    num_folds: int = 1  # of each trial that is trained to the last epoch
 
     @property
     def total_epochs(self) -> float:
+        """At most: of the folds after the first some are given up."""
         before = (0, *self.epochs)
-        return sum(
+        of_first = sum(
             number * (epoch - start)
             for number, epoch, start in zip(self.trials, self.epochs, before, strict=False)
         )
+        return of_first + (self.num_folds - 1) * self.trials[-1] * self.epochs[-1]
 
 
 def expected_rungs(spec: SweepSpec, learned_sd: float = 0.0) -> Rungs:
@@ -77,4 +80,6 @@ def expected_rungs(spec: SweepSpec, learned_sd: float = 0.0) -> Rungs:
             elif (following := next(waiting, None)) is not None:
                 heapq.heappush(queue, (now + pace[following] * stages[0], following, 0))
     scale = spec.trials / num_trials / _NUM_SIMULATIONS
-    return Rungs(tuple(stages), tuple(number * scale for number in reached))
+    return Rungs(
+        tuple(stages), tuple(number * scale for number in reached), max(1, spec.folds or 1)
+    )

@@ -10,8 +10,9 @@ from mmm.bundle.records import Provenance
 from mmm.bundle.write import save_run_bundle
 from mmm.manifest import Manifest
 from mmm.metrics import value_of
-from mmm.training.baselines import fitted, tuned
+from mmm.training.baselines import fitted, over_folds, tuned
 from mmm.training.config import Params
+from mmm.training.run import ALL_FOLDS
 from search.ledger.history import History
 from search.ledger.records import Baseline
 from search.ledger.spec import SweepSpec
@@ -42,11 +43,16 @@ def fit_baseline(
     """
     started, config = time.monotonic(), None
     given: Params = {"input_scaling": "standard", "seed": spec.seed}
-    tries = tuned(manifest, Path(spec.features), spec.metric, given)
+    has_folds = spec.folds is not None
+    tries = tuned(manifest, Path(spec.features), spec.metric, given, folds=has_folds)
     for done, total, config in tries:  # noqa: B007
         progress(f"linear baseline: {done} of {total} settings tried")
     assert config is not None
-    run = fitted(config, manifest, Path(spec.features), spec.metric)
+    run = fitted(
+        config, manifest, Path(spec.features), spec.metric, ALL_FOLDS if has_folds else None
+    )
+    if has_folds:  # what ships is trained on all of them; its scores are those of the folds
+        run.best_metrics = over_folds(config, manifest, Path(spec.features), spec.metric)
     about = Provenance(sweep=spec.name, trial=TRIAL, space=spec.space)
     digest = save_run_bundle(
         run, folder / FOLDER, name=f"linear K{config.context} baseline", provenance=about

@@ -3,6 +3,7 @@ before it appears.
 """
 
 import contextlib
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +34,7 @@ from mmm.training.own_system import load_recorded
 from search.ledger.data import data_changes, describe
 from search.ledger.files import best_file, best_weights, trial_folder
 from search.ledger.history import History, Trial
+from search.results.refit import trained_on_all_folds
 
 # Another number of threads, or a GPU, adds in another order; a validation row on the edge between
 # two classes may flip.
@@ -100,7 +102,7 @@ def top_trials(history: History, folder: Path, count: int) -> list[int]:
     found = [
         trial.number
         for trial in _exportable(history)
-        if trial.copied_from is None and _has_weights(folder, trial.number)
+        if trial.copied_from is None and (history.spec.folds or _has_weights(folder, trial.number))
     ]
     if count < 1 or len(found) < count:
         raise ValueError(
@@ -108,6 +110,15 @@ def top_trials(history: History, folder: Path, count: int) -> list[int]:
             f" best {history.spec.keep} are kept (--keep of mmm-search run)"
         )
     return found[:count]
+
+
+def check_scores_ensembles(history: History) -> None:
+    """Raise ValueError where no row is left to score an ensemble on."""
+    if history.spec.folds:
+        raise ValueError(
+            f"sweep {history.spec.name!r} is over folds: its models ship trained on all of them, so"
+            " nothing is left to score an ensemble on; export them one by one, without --ensemble"
+        )
 
 
 def _has_weights(folder: Path, number: int) -> bool:
@@ -151,6 +162,8 @@ def export_several(
     without. Raises as `export_trial`, and BundleError where trials cannot be one ensemble.
     """
     trials = [_chosen(history, number) for number in numbers]
+    if ensemble:
+        check_scores_ensembles(history)
     check_destination(out, beside=None if ensemble else "trial-*")
     data = _Data(history)
     with new_directory(out) as scratch, _made_in(scratch, out):
@@ -192,7 +205,9 @@ class _Data:
     def __init__(self, history: History) -> None:
         self.spec = history.spec
         self.history = history
-        self.manifest = read_manifest(self.spec.manifest, check_audio=False)
+        self.manifest = _with_classes_of(
+            history, read_manifest(self.spec.manifest, check_audio=False)
+        )
         self.features = Path(self.spec.features)
 
     def changes_since(self, trial: Trial) -> str:
@@ -209,6 +224,17 @@ class _Data:
             *data_changes(self.history, now).what,
         ]
         return f"since then the data were changed: {'; '.join(found)}." if found else _CHANGED
+
+
+def _with_classes_of(history: History, manifest: Manifest) -> Manifest:
+    """The manifest with the classes that a sweep was trained on: before 2026-11-27 those of dev and
+    test counted among them.
+    """
+    for _, note in reversed(history.data):
+        classes = json.loads(note.manifest.profile or "{}").get("classes")
+        if note.manifest.sha256 == manifest.sha256 and classes:
+            return replace(manifest, classes=tuple(classes))
+    return manifest
 
 
 @contextlib.contextmanager
@@ -254,7 +280,7 @@ def _provenance(history: History, trial: Trial, manifest: Manifest) -> Provenanc
         search={
             "sweep": spec.name,
             "space": Path(spec.space).name if ".py:" in spec.space else spec.space,
-            "objective": f"validation {spec.metric}, best epoch",
+            "objective": f"{spec.score_name}, best epoch",
             "trials": (
                 f"{len(history.trials)}"
                 f" ({', '.join(f'{number} {state}' for state, number in sorted(states.items()))})"
@@ -279,15 +305,19 @@ def _write(history: History, sweep: Path, trial: Trial, manifest: Manifest, out:
     """Fill a folder with a trial's bundle. Raises ValueError where its weights are gone."""
     spec = history.spec
     best = trial.best(spec.metric)
+    if best is None and trial.num_folds > 1:
+        raise ValueError(
+            f"trial {trial.number} of sweep {spec.name!r} was not trained on all"
+            f" {trial.num_folds} folds ({trial.state}: {trial.reason}) and has no score that"
+            f" compares; choose another, see: mmm-search status {spec.name}"
+        )
     trained = trial if trial.copied_from is None else history.trials[trial.copied_from]
-    weights = (
-        best_weights(
+    weights = None
+    if best is not None and trial.num_folds == 1:
+        weights = best_weights(
             sweep, trained.number, trained.checkpoints, is_unfinished=trial.state == "running"
         )
-        if best
-        else None
-    )
-    if best is None or not weights:
+    if best is None or not (weights or trial.num_folds > 1):
         raise ValueError(
             f"trial {trial.number} of sweep {spec.name!r} has no weights to export ({trial.state}:"
             f" {trial.reason}); the best {spec.keep} are kept, see: mmm-search status {spec.name}"
@@ -295,6 +325,10 @@ def _write(history: History, sweep: Path, trial: Trial, manifest: Manifest, out:
     load_recorded(trial.settings)
     config = make_config(dict(trial.settings))
     features = load_features(manifest, Path(spec.features), *spec.features_key(config))
+    if trial.num_folds > 1:
+        device = "cuda" if spec.gpus_per_trial > 0 and torch.cuda.is_available() else "cpu"
+        weights = trained_on_all_folds(trained, features, sweep, spec.metric, best[0], device)
+    assert weights is not None
     head = Head(
         name=f"{config.architecture} K{config.context} #{trial.number}",
         config=config,
@@ -310,6 +344,11 @@ def _write(history: History, sweep: Path, trial: Trial, manifest: Manifest, out:
         seed=config.seed,
         precision=trial.precision,
         validation_metrics=trial.metrics(best[0]),
+        fold_scores=(
+            trial.fold_scores(spec.metric, trial.num_folds)[best[0]]
+            if trial.num_folds > 1
+            else None
+        ),
     )
     write_bundle(out, head, weights, provenance)
 
@@ -327,7 +366,10 @@ def _finish(trials: Sequence[Trial], folder: Path, data: _Data, options: Options
     )
     metrics = score(probabilities, rows)
     expected = metrics
-    if isinstance(bundle, Bundle):
+    is_of_folds = trials[0].num_folds > 1
+    if is_of_folds:
+        pass  # dev was trained on: what the ledger says is of other models
+    elif isinstance(bundle, Bundle):
         best = trials[0].best(metric)
         assert best is not None
         expected = trials[0].metrics(best[0])
@@ -346,17 +388,22 @@ def _finish(trials: Sequence[Trial], folder: Path, data: _Data, options: Options
 
         write_bytes(folder / "model.onnx", export_onnx(bundle))
     dialogues = [manifest.utterances[row].dialogue_id for row in rows.indices.tolist()]
-    intervals = bootstrap_intervals(
-        rows.labels.argmax(dim=1).numpy(),
-        probabilities.argmax(dim=1).numpy(),
-        dialogues,
-        len(bundle.labels),
+    intervals: dict[str, tuple[float, float]] = {}
+    told = (
+        trials[0].metrics(best[0]) if is_of_folds and (best := trials[0].best(metric)) else metrics
     )
+    if not is_of_folds:
+        intervals = bootstrap_intervals(
+            rows.truth.numpy(),
+            probabilities.argmax(dim=1).numpy(),
+            dialogues,
+            len(rows.names),
+        )
     openings = [
         row for row in read_openings(data.features) if row["manifest_sha256"] == manifest.sha256
     ]
     mine = [row for row in openings if row["weights_sha256"] == bundle.weights_sha256]
-    found = Evaluation(manifest, metrics, intervals, mine, len(openings) - len(mine))
+    found = Evaluation(manifest, told, intervals, mine, len(openings) - len(mine))
     write_text(folder / "README.md", model_card(bundle, found, options.data_licence))
     seal(folder)
     if options.fresh_process:

@@ -1,13 +1,13 @@
 """Figures of one trial: for the report and for MLflow's pages."""
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from mmm.metrics import Metrics
-from mmm.page import draw_matrix
+from mmm.page import draw_matrix, picture
 from search.ledger.history import History, Trial
 
 BLUE = "#4477aa"
+_SIZE, _SQUARE = (5.6, 3.6), (4.8, 4.4)  # inches
 
 
 def draw_confusion(axes: Axes, metrics: Metrics) -> None:
@@ -56,19 +56,21 @@ def draw_learning_curve(axes: Axes, trial: Trial, metric: str) -> None:
     )
 
 
-def figures_of(history: History, trial: Trial) -> dict[str, Figure]:
-    """By name; a trial that has a score."""
+def figures_of(history: History, trial: Trial) -> dict[str, str]:
+    """SVG by name, whose letters the browser draws: labels are of any script. Of a trial that has a
+    score.
+    """
     metric = history.spec.metric
     best = trial.best(metric)
     assert best is not None
-    curve = Figure(figsize=(5.6, 3.6), layout="constrained", dpi=110)
-    draw_learning_curve(curve.add_subplot(), trial, metric)
-    found = {"learning_curve": curve}
+    curve = picture(lambda axes: draw_learning_curve(axes, trial, metric), "learning curve", _SIZE)
+    found = {"learning_curve": curve.svg}
     metrics = trial.metrics(best[0])
     if "confusion_matrix" in metrics:
-        confusion = Figure(figsize=(4.8, 4.4), layout="constrained", dpi=110)
-        axes = confusion.add_subplot()
-        draw_confusion(axes, metrics)
-        axes.set_title(f"validation, epoch {best[0]}", fontsize=9)
-        found["confusion_matrix"] = confusion
+
+        def draw(axes: Axes) -> None:
+            draw_confusion(axes, metrics)
+            axes.set_title(f"validation, epoch {best[0]}", fontsize=9)
+
+        found["confusion_matrix"] = picture(draw, "confusion", _SQUARE).svg
     return found

@@ -4,6 +4,7 @@
 
 import csv
 import io
+import statistics
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -31,7 +32,8 @@ def short_settings(trial: Trial) -> str:
 
 def epoch_seconds(trial: Trial) -> float:
     """Seconds of a mean epoch of a trial that has some, as they would be alone."""
-    return float(sum(entry.alone_seconds for entry in trial.epochs)) / len(trial.epochs)
+    epochs = trial.all_epochs
+    return float(sum(entry.alone_seconds for entry in epochs)) / len(epochs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,7 @@ class Row:
     epoch_s: float | None = None
     # Counts from 1: each time that the data were changed while the sweep went on it is one more.
     data: int
+    fold_sd: float | None = None  # standard deviation of the score over folds
 
 
 def leaderboard(history: History, metric: str, rows_wanted: int | None = None) -> list[Row]:
@@ -70,7 +73,8 @@ def leaderboard(history: History, metric: str, rows_wanted: int | None = None) -
                 rank=rank,
                 score=round(best[1], 6),
                 best_epoch=best[0],
-                last_score=round(trial.epochs[-1].metrics[metric], 6),
+                last_score=round(value_of(trial.metrics(trial.epoch), metric), 6),
+                fold_sd=_fold_sd(trial, metric, best[0]),
                 epochs=trial.epoch,
                 context=trial.settings["context"],
                 training_s=round(trial.alone_seconds, 2),
@@ -78,8 +82,14 @@ def leaderboard(history: History, metric: str, rows_wanted: int | None = None) -
             )
         )
     if rows_wanted is None:
-        rows += [_bare_row(history, t) for t in history.trials.values() if not t.epochs]
+        rows += [_bare_row(history, t) for t in history.trials.values() if t.best(metric) is None]
     return rows
+
+
+def _fold_sd(trial: Trial, metric: str, epoch: int) -> float | None:
+    if trial.num_folds == 1:
+        return None
+    return round(statistics.stdev(trial.fold_scores(metric, trial.num_folds)[epoch]), 6)
 
 
 def _bare_row(history: History, trial: Trial) -> Row:

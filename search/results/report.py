@@ -36,6 +36,7 @@ _COLUMNS = (
     "score",
     "best_epoch",
     "last_score",
+    "fold_sd",
     "epochs",
     "architecture",
     "context",
@@ -95,7 +96,8 @@ def _curves(history: History, metric: str) -> Picture:
                 rasterized=num_points > 10 * MANY,
             )
         _draw_baseline(axes, history, metric)
-        axes.set(xlabel="epoch", ylabel=f"validation {metric}")
+        of_fold = ", first fold" if history.spec.folds else ""
+        axes.set(xlabel="epoch", ylabel=f"validation {metric}{of_fold}")
         _legend(axes, trials)
 
     return picture(draw, "Every trial's learning curve; faint where it was stopped early.")
@@ -126,7 +128,7 @@ def _best_so_far(history: History, metric: str) -> Picture:
         numbers = [number for number, _, _ in points]
         axes.step(numbers, list(so_far), where="post", color="#222", linewidth=1)
         _draw_baseline(axes, history, metric)
-        axes.set(xlabel="trial", ylabel=f"best validation {metric}")
+        axes.set(xlabel="trial", ylabel=f"best {history.spec.score_name}")
 
     return picture(draw, "Best score of each trial, and the best so far.")
 
@@ -244,7 +246,11 @@ def write_report(path: Path, history: History) -> None:
         best_epoch = best.best(spec.metric)
         assert best_epoch is not None
         pictures.append(_confusion(best, best_epoch[0]))
-    columns = [name for name in _COLUMNS if name != "data" or history.data_changes]
+    left_out = {
+        *(() if history.data_changes else ("data",)),
+        *(() if spec.folds else ("fold_sd",)),
+    }
+    columns = [name for name in _COLUMNS if name not in left_out]
     last = max((trial.ended or trial.suggested for trial in trials.values()), default=None)
     write_text(
         path,
@@ -272,7 +278,7 @@ def write_report(path: Path, history: History) -> None:
 
 
 def _cell(column: str, value: object) -> object:
-    is_score = column in ("score", "last_score") and isinstance(value, float)
+    is_score = column in ("score", "last_score", "fold_sd") and isinstance(value, float)
     if value is None:
         return ""
     return f"{value:.4f}" if is_score else value

@@ -113,7 +113,7 @@ class Proposer:
                 1.0,
                 trial.number,
                 0,
-                math.log(trial.alone_seconds / len(trial.epochs)),
+                math.log(trial.alone_seconds / len(trial.all_epochs)),
             )
             for trial in timed
         ]

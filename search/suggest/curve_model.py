@@ -34,9 +34,15 @@ class Belief:
         metric: str,
         rungs: Sequence[int],
         priors: Sequence[Prior] = (),
+        num_folds: int = 1,
     ) -> None:
-        """`rungs` end with the last epoch."""
+        """`rungs` end with the last epoch. Over folds they are of the first one, and the mean over
+        all is one more rung, as far from the last epoch as that is from the rung before it.
+        """
         self.metric, self.rungs = metric, list(rungs)
+        self._last: float = self.rungs[-1]
+        if num_folds > 1:
+            self._last *= self.rungs[-1] / self.rungs[-2] if len(self.rungs) > 1 else 3
         self.encoding = Encoding(parameters_of(space))
         self._rows: dict[int, list[float]] = {}
         # Settings of other sweeps, as rows and as parameters.
@@ -56,8 +62,10 @@ class Belief:
         return self._rows[trial.number]
 
     def reached(self, trial: Trial) -> int:
-        """How many rungs a trial has scores for, the last epoch counting as one."""
-        return sum(trial.epoch >= rung for rung in self.rungs)
+        """How many rungs a trial has scores for, the last epoch counting as one, and a mean over
+        folds.
+        """
+        return sum(trial.epoch >= rung for rung in self.rungs) + self._has_mean(trial)
 
     def process(self, trials: Mapping[int, Trial]) -> CurveProcess | None:
         """The process that has seen all of `trials`; None while there are too few to expect
@@ -76,7 +84,7 @@ class Belief:
         assert self._process is not None
         new = []
         for trial in trials.values():
-            mark = (trial.state, len(trial.epochs))
+            mark = (trial.state, len(trial.epochs) + self._has_mean(trial))
             if self._marks.get(trial.number) != mark:
                 self._marks[trial.number] = mark
                 new += [
@@ -139,13 +147,19 @@ class Belief:
         """
         row, curve = self.row(trial), _best_at(self.rungs, trial.scores(self.metric))
         found = [(row, self._progress(rung), trial.number, 0, best) for rung, best in curve]
+        if self._has_mean(trial) and (mean := trial.best(self.metric)) is not None:
+            found.append((row, 1.0, trial.number, 0, mean[1]))
         if trial.is_failure and self._worst is not None:
             found = [one for one in found if one[1] < 1.0]
             found.append((row, 1.0, trial.number, 0, self._worst))
         return found
 
     def _progress(self, epoch: int) -> float:
-        return math.log(epoch) / math.log(self.rungs[-1]) if self.rungs[-1] > 1 else 1.0
+        return math.log(epoch) / math.log(self._last) if self._last > 1 else 1.0
+
+    @staticmethod
+    def _has_mean(trial: Trial) -> bool:
+        return trial.num_folds > 1 and trial.has_all_folds
 
     def _seen_elsewhere(self, priors: Sequence[Prior]) -> Observations:
         rows = []
@@ -201,7 +215,9 @@ def _order(trial: Trial) -> int:
 def _most_telling(ended: Sequence[Trial], metric: str) -> list[Trial]:
     """The trials to show, as many as can be: the best half of that and others evenly spread."""
     best = [
-        found[1] if (found := trial.best(metric)) and trial.state != "failed" else -math.inf
+        max(scores.values())
+        if (scores := trial.scores(metric)) and trial.state != "failed"
+        else -math.inf
         for trial in ended
     ]
     return [ended[place] for place in _best_and_others(best, _MAX_TRIALS)]

@@ -46,6 +46,7 @@ class Searcher:
         sampler: str = "model",
         cost_weight: float = COST_WEIGHT,
         priors: Sequence[Prior] = (),
+        num_folds: int = 1,
     ) -> None:
         """`trials` is the ledger's, followed as it grows; `rungs` end with the last epoch; `priors`
         are trials of others.
@@ -61,7 +62,11 @@ class Searcher:
             sampler,
         )
         self.queue = list(space.known_good[len(trials) :] if queue is None else queue)
-        self.belief = Belief(space, metric, rungs, priors) if sampler == "model" and rungs else None
+        self.belief = (
+            Belief(space, metric, rungs, priors, num_folds)
+            if sampler == "model" and rungs
+            else None
+        )
         self.proposer = (
             Proposer(space, self.belief, cost_weight) if self.belief is not None else None
         )

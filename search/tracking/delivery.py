@@ -388,7 +388,7 @@ class Delivery:
         history = read_history(self.folder / "ledger.sqlite")
         for run in finalists:
             for name, figure in figures_of(history, history.trials[int(run.key)]).items():
-                self._client.log_figure(self._state.runs[run.key], figure, f"figures/{name}.png")
+                self._client.log_text(self._state.runs[run.key], figure, f"figures/{name}.svg")
             self._state.figures[run.key] = run.epoch
             self._save()
 

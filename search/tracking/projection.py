@@ -6,7 +6,9 @@ them with another seed. All that a run is told is a function of the ledger, time
 telling it twice changes nothing.
 """
 
+import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -15,7 +17,7 @@ from mmm.features.recipe import LAYERS, belongs_to, identity_of
 from mmm.files import sha256_of_json
 from mmm.metrics import value_of
 from mmm.training.config import Params, ParamValue
-from search.ledger.history import Event
+from search.ledger.history import Event, best_mean
 from search.ledger.records import (
     Baseline,
     Close,
@@ -41,10 +43,28 @@ _SWEEP_PARAMS = (
     "seed",
     "first_rung",
     "factor",
+    "folds",
 )
 # Of an epoch's metrics, beside the objective; the rest is in the ledger, and columns should be few.
 _METRICS = ("macro_f1", "unweighted_recall", "accuracy", "weighted_f1", "loss")
 _LONGEST = 5000  # characters of a tag; MLflow's limit is 8000
+
+
+# What MLflow allows in a name of a metric, without the characters that are our own here.
+_REFUSED = re.compile(r"[^\w \-]")
+_MOST_LETTERS = 200  # of MLflow's 250
+
+
+def metric_name(label: str) -> str:
+    """A label in the name of a metric: letters and digits of any script, `_`, `-` and spaces stay,
+    any other character is its hexadecimal code between full stops (`very happy/sad` is `very
+    happy.2F.sad`), so that no two labels have one name. One of more than 200 characters is cut,
+    with a hash of the whole.
+    """
+    name = _REFUSED.sub(lambda found: f".{ord(found[0]):X}.", label)
+    if len(name) <= _MOST_LETTERS:
+        return name
+    return f"{name[:_MOST_LETTERS]}.{hashlib.sha256(label.encode()).hexdigest()[:12]}"
 
 
 class Point(NamedTuple):
@@ -94,6 +114,7 @@ class Run:
     told: float = 0.0  # when the last epoch was reported
     final: float | None = None
     best: tuple[float, int] | None = None  # score and epoch
+    folds: dict[int, dict[int, float]] = field(default_factory=dict)  # scores by fold and epoch
 
 
 def run_name(settings: Params, number: int) -> str:
@@ -129,7 +150,11 @@ class Projection:
         self._stores: Sequence[StoreDigest] = ()
         self.runs[SWEEP] = Run(SWEEP, self.spec.name, first.time, None, {})
         change = self.change(SWEEP)
-        change.params = {name: str(getattr(self.spec, name)) for name in _SWEEP_PARAMS}
+        change.params = {
+            name: str(value)
+            for name in _SWEEP_PARAMS
+            if (value := getattr(self.spec, name)) is not None
+        }
         change.tags["mlflow.note.content"] = self._note("")
 
     def change(self, key: str) -> Change:
@@ -190,7 +215,7 @@ class Projection:
             change.tags["mmm.data_changed"] = said[:_LONGEST]
         for number in note.restarted:
             run = self.runs[str(number)]
-            run.epoch, run.final, run.best = 0, None, None
+            run.epoch, run.final, run.best, run.folds = 0, None, None, {}
 
     def _baseline(self, found: Baseline, when: float) -> None:
         """On the sweep's own run, so that the list of runs holds trials alone."""
@@ -280,16 +305,23 @@ class Projection:
     def _epoch(self, run: Run, entry: Epoch, told: float) -> None:
         # A trial that went on from its last checkpoint trains some epochs again: each is one point
         # all the same.
-        if entry.epoch <= run.epoch:
+        scores = run.folds.setdefault(entry.fold, {})
+        if entry.epoch in scores:
             return
         if run.state == "interrupted":
             run.state = "running"
             self.change(run.key).status = "RUNNING"
             self.change(run.key).tags |= {"mmm.state": "running", "mmm.reason": ""}
-        score = entry.metrics[self.spec.metric]
-        run.epoch, run.told, run.final = entry.epoch, told, score
-        if run.best is None or score > run.best[0]:
-            run.best = (score, entry.epoch)
+        score = scores[entry.epoch] = entry.metrics[self.spec.metric]
+        run.told, run.epoch = told, max(run.epoch, entry.epoch)
+        if not self.spec.folds:
+            run.final = score
+            if run.best is None or score > run.best[0]:
+                run.best = (score, entry.epoch)
+        elif len(run.folds) == self.spec.folds and entry.epoch == run.epoch:
+            means = {epoch: [one[epoch] for one in run.folds.values()] for epoch in scores}
+            epoch, mean = best_mean(means)
+            run.best, run.final = (mean, epoch), sum(means[run.epoch]) / self.spec.folds
         values = {
             name: value
             for name, value in entry.metrics.items()
@@ -298,14 +330,15 @@ class Projection:
         values |= {"train_loss": entry.train_loss, "epoch_seconds": entry.seconds}
         # A chart page makes a section of what stands before the slash.
         values |= {
-            f"f1/{name}": scores["f1"]
+            f"f1/{metric_name(name)}": scores["f1"]
             for name, scores in entry.all_metrics.get("per_class", {}).items()
         }
         if self.spec.system_metrics:
             values |= _system_metrics(entry, on_gpu=self.spec.gpus_per_trial > 0)
         when = int(told * 1000)
+        section = "" if entry.fold == 1 else f"fold{entry.fold}/"
         self.change(run.key).points += [
-            Point(name, value, when, entry.epoch) for name, value in values.items()
+            Point(f"{section}{name}", value, when, entry.epoch) for name, value in values.items()
         ]
 
     def _best_and_final(self, run: Run) -> None:

@@ -58,8 +58,14 @@ class Member:
         device = resolve_device(order.device)
         features = _features(order, config)
         self.run: Run = begin(
-            config, features, objective=order.metric, device=device, precision=order.precision
+            config,
+            features,
+            objective=order.metric,
+            device=device,
+            precision=order.precision,
+            fold=order.fold,
         )
+        self.fold = order.fold or 1
         self.warnings: list[str] = []
         self._kept = self._go_on()  # checkpoints that the driver knows, the newer first
         self.epochs: list[Epoch] = []  # since the last cut
@@ -73,7 +79,7 @@ class Member:
         those that are good.
         """
         known = self.order.checkpoints
-        paths = [checkpoint_file(self.sweep, self.number, found.epoch) for found in known]
+        paths = [self._checkpoint_file(found.epoch) for found in known]
         for place, checkpoint in enumerate(known):
             try:
                 load_checkpoint(self.run, paths[place], checkpoint.sha256)
@@ -112,6 +118,7 @@ class Member:
                 memory_mb=memory_mb,
                 together=together,
                 ms_per_utterance=result.eval_seconds / len(self.run.dev) * 1000,
+                fold=self.fold,
             )
         )
 
@@ -141,6 +148,8 @@ class Member:
         is_due = time.monotonic() - self._saved >= num_members * self._save_s / CHECKPOINT_SHARE
         if not (cut.is_last or self.is_at_rung or is_due):
             return cut
+        if cut.is_last and self.order.fold is not None:
+            return cut  # a fold's scores are what is wanted; what ships is trained on all of them
         started_cpu = time.thread_time()  # the clock would depend on what else runs
         if cut.is_last:
             content = checked_bytes(run.best_weights)
@@ -161,7 +170,7 @@ class Member:
             self._write_best(cut.weights.content)
             return cut.report()
         started_cpu = time.thread_time()
-        path = checkpoint_file(self.sweep, self.number, cut.weights.epoch)
+        path = self._checkpoint_file(cut.weights.epoch)
         write_bytes(path, cut.weights.content)
         sha256 = hashlib.sha256(cut.weights.content).hexdigest()
         # The driver may die before it records this one, and the last that it has recorded may turn
@@ -170,12 +179,15 @@ class Member:
         self._kept = [path, *self._kept[:1]]
         self._save_s = cut.weights.seconds + time.thread_time() - started_cpu
         _save_costs[self._num_weights] = self._save_s
-        return cut.report(Checkpoint(cut.weights.epoch, sha256, str(path)))
+        return cut.report(Checkpoint(cut.weights.epoch, sha256, str(path), self.fold))
 
     def slim(self) -> None:
         """After the trial's end: keep the best weights, drop optimizer and last weights (a quarter
-        of the size stays).
+        of the size stays). Of a fold nothing stays.
         """
+        if self.order.fold is not None:
+            self._remove_checkpoints(but=())
+            return
         # Where the checkpoint is gone the driver has dropped this trial's weights; where it was
         # trained on since it was last reported, the best weights may be of an epoch that nobody
         # knows.
@@ -189,7 +201,12 @@ class Member:
         write_bytes(best_file(self.sweep, self.number), content)
         self._has_written_best = True
 
+    def _checkpoint_file(self, epoch: int) -> Path:
+        return checkpoint_file(self.sweep, self.number, epoch, self.fold)
+
     def _remove_checkpoints(self, but: tuple[Path | None, ...]) -> None:
-        for path in trial_folder(self.sweep, self.number).glob("checkpoint-*.safetensors"):
+        # Of this fold: another worker may be in the next one.
+        pattern = self._checkpoint_file(0).name.replace("00000", "[0-9]*")
+        for path in trial_folder(self.sweep, self.number).glob(pattern):
             if path not in but:
                 path.unlink(missing_ok=True)  # the driver may just be dropping this trial's weights

@@ -76,7 +76,8 @@ def test_prepare_prints_what_was_repaired_and_left_out(
     )
     assert (
         capsys.readouterr().err
-        == "error: --emotion names labels of AI Hub; give its folder by --with-ai-hub\n"
+        == "error: --emotion names '상처', which is no label of the corpus (found: neutral, angry,"
+        " happy, disqust)\n"
     )
     layout.rows[1][2][4] = "joyful"
     layout.write()

@@ -21,7 +21,9 @@ from hypothesis import strategies as st
 from mmm.audio.sound import AudioError, read_sound
 from mmm.audio.speech import SAMPLE_RATE_HZ, read_speech
 from mmm.corpora.csv_file import prepare_csv
-from mmm.corpora.text_files import decode, read_rows
+from mmm.corpora.decoding import decode
+from mmm.corpora.text_files import Texts
+from mmm.corpora.write import write_prepared
 from mmm.manifest import COLUMNS, EMOTIONS, ManifestError
 from mmm.manifest_csv import read_manifest
 from tests.conftest import HEADER
@@ -301,7 +303,7 @@ _LINES = st.lists(
 def test_korean_in_any_encoding_of_the_field_is_read_as_it_was_written(
     text: str, encoding: str
 ) -> None:
-    assert decode(text.encode(encoding), is_korean=True) == text
+    assert decode(text.encode(encoding), is_korean=True)[0] == text
 
 
 @inputs(TEXTS)
@@ -315,7 +317,7 @@ def test_other_bytes_are_refused_with_the_place_or_are_valid_in_the_encoding_tak
     content: bytes,
 ) -> None:
     try:
-        found = decode(content, is_korean=True)
+        found, _ = decode(content, is_korean=True)
     except ValueError as error:
         assert not isinstance(error, UnicodeError)
         assert str(error).startswith(("byte ", "control character U+"))
@@ -447,8 +449,8 @@ def test_any_csv_is_read_or_refused_by_name(
     path = tmp_path / "manifest.csv"
     path.write_bytes(csv_of([columns, *rows] if header else rows))
     refused_or_read(read_manifest, path)
-    refused_or_read(read_rows, path)
-    refused_or_read(lambda source: prepare_csv(source, tmp_path / "out.csv"), path)
+    refused_or_read(Texts().rows, path)
+    refused_or_read(lambda source: write_prepared(prepare_csv(source), tmp_path / "out.csv"), path)
     path.write_bytes(path.read_bytes()[: len(path.read_bytes()) // 2] + b"\xb0\xff")
     assert not refused_or_read(read_manifest, path)
 

@@ -11,10 +11,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from mmm.corpora.account import write_prepared
 from mmm.corpora.kemdy20 import prepare_kemdy20
 from mmm.corpora.report import Report, durations, report, tables
 from mmm.corpora.report_page import bar_edges, page
+from mmm.corpora.write import write_prepared
 from mmm.manifest import Manifest
 from mmm.manifest_csv import read_manifest
 from tests.conftest import HEADER, Corpus, write_manifest, write_wav

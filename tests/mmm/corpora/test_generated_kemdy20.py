@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import soundfile
 
-from mmm.corpora.account import Prepared, write_prepared
 from mmm.corpora.generated.kemdy20 import make_kemdy20_demo
 from mmm.corpora.generated.kemdy20_segments import (
     CLASS_COUNTS,
@@ -22,6 +21,8 @@ from mmm.corpora.generated.kemdy20_segments import (
     plan,
 )
 from mmm.corpora.kemdy20 import prepare_kemdy20
+from mmm.corpora.prepared import Prepared
+from mmm.corpora.write import write_prepared
 from mmm.manifest import EMOTIONS, Manifest
 from mmm.manifest_csv import read_manifest
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mmm.corpora.account import Prepared, emotion_map, write_prepared
-from mmm.corpora.ai_hub import EMOTIONS_OF
 from mmm.corpora.kemdy20 import prepare_kemdy20
+from mmm.corpora.options import PrepareOptions
+from mmm.corpora.prepared import Prepared
+from mmm.corpora.write import write_prepared
 from mmm.manifest import Manifest, ManifestError
 from mmm.manifest_csv import read_manifest
 from mmm.training.batches import labelled_rows
@@ -134,8 +135,8 @@ def test_tied_votes_become_several_emotions_and_soft_labels_come_from_the_votes(
     assert manifest.utterances[1].shares == pytest.approx(
         {"happy": 3 / 8, "neutral": 3 / 8, "fear": 2 / 8}
     )
-    _, labels = labelled_rows(manifest, [1], "soft")
-    assert dict(zip(manifest.classes, labels[0].tolist(), strict=True)) == {
+    shares = labelled_rows(manifest, [1], "soft").shares[0]
+    assert dict(zip(manifest.classes, shares.tolist(), strict=True)) == {
         "neutral": 0.5,
         "happy": 0.5,
         "angry": 0.0,
@@ -242,11 +243,13 @@ def test_a_segment_that_cannot_be_used_is_left_out_with_the_reason_and_turns_kee
     damaged = folder / "Session03" / "Sess03_script01_User005F_001.wav"
     damaged.write_bytes(damaged.read_bytes()[:1000])
     prepared, manifest = prepare(layout.folder)
-    assert [utterance.turn for utterance in manifest.utterances] == [3, 4, 3, 4, 2, 3, 4]
+    assert [utterance.turn for utterance in manifest.utterances] == [1, 3, 4, 3, 4, 2, 3, 4]
+    assert [bool(one.emotions) for one in manifest.utterances] == [False] + 7 * [True]
     left_out = prepared.account.left_out
     where = "Sess0{0}_eval.csv line {1} (Sess0{0}_script01_User{2}_001)"
+    unlabelled = "no total emotion: a turn without a label, kept as context"
+    assert prepared.account.noted[unlabelled] == [where.format(1, 3, "001F")]
     assert left_out == {
-        "no total emotion": [where.format(1, 3, "001F")],
         "no audio file": [where.format(1, 4, "002M")],
         "no transcript": [where.format(2, 3, "003F")],
         "transcript is not text: byte 2: neither UTF-8 nor cp949 (illegal multibyte sequence)": [
@@ -281,7 +284,8 @@ def test_a_clip_of_another_length_than_annotated_is_noted(layout: Kemdy20) -> No
             "joyful",
             (
                 "unknown emotion 'joyful'; expected neutral, happy, surprise, angry, sad, disgust,"
-                " fear (several joined by ;)"
+                " fear; name it with --emotion joyful=NAME, or keep its turns without a label:"
+                " --drop-emotion joyful"
             ),
         ),
         (7, "happy;meh", "unknown emotion 'meh'; expected neutral"),
@@ -397,7 +401,9 @@ def test_clips_of_ai_hub_are_dealt_to_sessions_evenly_and_by_default_to_train_al
     assert sorted(sessions) == sorted([f"Sess{n:02}" for n in range(1, 7)] * 2)
     again = [
         one.session
-        for one in prepare(corpus, ai_hub=clips, ai_hub_sessions="all", seed=2)[1].utterances
+        for one in prepare(
+            corpus, ai_hub=clips, ai_hub_sessions="all", options=PrepareOptions(seed=2)
+        )[1].utterances
     ][-12:]
     assert sorted(again) == sorted(sessions) != again
 
@@ -408,16 +414,16 @@ def test_labels_of_ai_hub_can_be_read_as_another_emotion_or_left_out(tmp_path: P
         write_ai_hub(tmp_path / "hub", encoding="cp949"),
     )
     prepared, manifest = prepare(
-        corpus, ai_hub=clips, ai_hub_emotions=emotion_map(EMOTIONS_OF, ["상처=fear", "당황="])
+        corpus, ai_hub=clips, options=PrepareOptions(emotion=["상처=fear", "당황="])
     )
     added = [
         one.emotions[0] for one in manifest.utterances if one.utterance_id.startswith("AIHub_F")
     ]
     assert added == ["happy", "angry", "sad", "fear", "fear"]
     assert len(prepared.account.left_out["labelled 당황, left out as asked"]) == 2
-    for change in ("상처", "=sad", "상처=glum"):
+    for change in ("상처", "=sad", "상처=glum;sad"):
         with pytest.raises(ValueError, match=f"--emotion '{change}': "):
-            emotion_map(EMOTIONS_OF, [change])
+            prepare(corpus, ai_hub=clips, options=PrepareOptions(emotion=[change]))
 
 
 @needs_sample

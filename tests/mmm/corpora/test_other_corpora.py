@@ -4,18 +4,21 @@ them; cp949 in `prepare csv`.
 
 import csv
 import io
+import json
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from mmm.corpora.account import Prepared, emotion_map, write_prepared
 from mmm.corpora.ai_hub import prepare_ai_hub
 from mmm.corpora.csv_file import prepare_csv
-from mmm.corpora.iemocap import EMOTIONS_OF, prepare_iemocap
+from mmm.corpora.iemocap import prepare_iemocap
 from mmm.corpora.kemdy19 import prepare_kemdy19
 from mmm.corpora.meld import extract_sound, prepare_meld
+from mmm.corpora.options import PrepareOptions
+from mmm.corpora.prepared import Prepared
+from mmm.corpora.write import write_prepared
 from mmm.manifest import Manifest, ManifestError
 from mmm.manifest_csv import read_manifest
 from tests.conftest import HEADER, write_manifest, write_wav
@@ -145,7 +148,7 @@ def test_ai_hub_alone_keeps_a_sentence_in_one_split(tmp_path: Path) -> None:
             "환희",
             (
                 "line 2: unknown emotion '환희'; expected 기쁨, .*; name it with --emotion"
-                " 환희=sad, or leave it out"
+                " '환희=NAME', or keep its turns without a label: --drop-emotion '환희'"
             ),
         ),
         ("F_000002", "F_000001", r"line 3: clip 'F_000001\.wav' is already on line 2"),
@@ -154,8 +157,8 @@ def test_ai_hub_alone_keeps_a_sentence_in_one_split(tmp_path: Path) -> None:
             "감정_대분류",
             "감정x",
             (
-                r"line 1: no column for emotion \(expected one of 감정_대분류, .*; found: file,"
-                r" text, 감정x\)"
+                r"line 1: no column for emotion \(found: file, text, 감정x\); name it: --column"
+                " emotion=COLUMN"
             ),
         ),
         ('"문장, 2"', "문장, 2", "line 3: 4 columns; expected 3, as the header has"),
@@ -275,9 +278,9 @@ def test_meld_is_read_by_its_own_splits_and_windows_quotes_are_restored(tmp_path
     assert (first.text, first.emotions, first.split) == ("It’s line 0", ("happy",), "train")
     assert prepared.account.left_out == {"no clip": ["dev_sent_emo.csv line 5 (dia0_utt3)"]}
     assert len(prepared.account.repaired["quotes and dashes of Windows restored"]) == 11
-    assert prepared.account.noted == {
-        "speakers in more than one split": ["Ross (dev, test, train)"]
-    }
+    assert prepared.account.noted == {}
+    account = json.loads((tmp_path / "manifest.account.json").read_text())
+    assert account["leaks"][0] == "1 speaker is in more than one split: Ross (train, dev, test)"
 
 
 @pytest.mark.skipif(
@@ -314,7 +317,8 @@ def test_faults_of_meld_are_named(tmp_path: Path) -> None:
         "train_sent_emo.csv: line 2: Dialogue_ID 'zero', Utterance_ID '0'; expected whole numbers",
         (
             "train_sent_emo.csv: line 4: unknown emotion 'rage'; expected neutral, happy, surprise,"
-            " angry, sad, disgust, fear (several joined by ;)"
+            " angry, sad, disgust, fear; name it with --emotion rage=NAME, or keep its turns"
+            " without a label: --drop-emotion rage"
         ),
     ]
     table.unlink()
@@ -367,7 +371,7 @@ def write_iemocap(folder: Path) -> Path:
     return folder
 
 
-def test_iemocap_is_ordered_by_time_and_labels_without_counterpart_are_left_out(
+def test_iemocap_is_ordered_by_time_and_turns_without_a_counterpart_are_context(
     tmp_path: Path,
 ) -> None:
     write_wav(
@@ -394,15 +398,20 @@ def test_iemocap_is_ordered_by_time_and_labels_without_counterpart_are_left_out(
         "Session4": "dev",
         "Session5": "test",
     }
-    assert {why.split(",")[0]: len(cases) for why, cases in prepared.account.left_out.items()} == {
+    assert {why: len(cases) for why, cases in prepared.account.left_out.items()} == {
         "stray files": 5,
-        "labelled xxx": 5,
-        "labelled fru": 5,
         "clips without evaluation": 1,
     }
-    frustrated = prepare_iemocap(tmp_path / "i", emotions=emotion_map(EMOTIONS_OF, ["fru=angry"]))
+    assert {why: len(cases) for why, cases in prepared.account.noted.items()} == {
+        "labelled xxx: a turn without a label, kept as context": 5,
+        "labelled fru: a turn without a label, kept as context": 5,
+    }
+    assert [one.emotions for one in manifest.utterances[2:4]] == [(), ()]
+    assert manifest.history(3, 4) == [3, 2, 1, 0]
+    assert manifest.rows("dev") == [12, 13]
+    frustrated = prepare_iemocap(tmp_path / "i", options=PrepareOptions(emotion=["fru=angry"]))
     assert [
-        (row["utterance_id"], row["speaker"], row["votes"]) for row in frustrated.rows[2:3]
+        (row["utterance_id"], row["speaker"], row["votes"]) for row in frustrated.rows[3:4]
     ] == [("Ses01F_impro01_M001", "Ses01_M", "angry")]
 
 
@@ -414,8 +423,8 @@ def test_faults_of_iemocap_are_named(tmp_path: Path) -> None:
     with pytest.raises(ManifestError) as caught:
         prepare_iemocap(folder)
     assert [fault[:75] for fault in caught.value.faults] == [
-        "Session2/dialog/EmoEvaluation/Ses02F_impro01.txt: line 3: unknown label 'meh"[:75],
         "Session2/dialog/EmoEvaluation/Ses02F_impro01.txt: line 9: '[six - 8.2357]\\tSes"[:75],
+        "Session2/dialog/EmoEvaluation/Ses02F_impro01.txt: line 3: unknown emotion 'meh"[:75],
         "Session3/dialog/transcriptions/Ses03F_impro01.txt: no such file; expected the di"[:75],
     ]
     with pytest.raises(
@@ -436,10 +445,12 @@ def test_a_csv_in_cp949_becomes_a_manifest(tmp_path: Path) -> None:
     ]
     source = write_manifest(tmp_path / "source.csv", rows, header=HEADER)
     source.write_bytes(source.read_text(encoding="utf-8").encode("cp949"))
-    assert prepare_csv(source, tmp_path / "manifest.csv") == {
-        "emotions renamed": 2,
-        "splits renamed": 1,
-    }
-    assert [
-        (one.text, one.emotions) for one in read_manifest(tmp_path / "manifest.csv").utterances
-    ] == [("안녕", ("happy",)), ("네", ("disgust",))]
+    prepared = prepare_csv(source)
+    manifest = written(prepared, tmp_path)
+    assert prepared.account.encodings == {"cp949": ["source.csv"]}
+    assert prepared.account.repaired == {"label disqust read as disgust": ["line 3"]}
+    assert prepared.account.noted == {"split val read as dev": ["line 3"]}
+    assert [(one.text, one.emotions) for one in manifest.utterances] == [
+        ("안녕", ("happy",)),
+        ("네", ("disgust",)),
+    ]

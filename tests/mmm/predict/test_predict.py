@@ -3,6 +3,8 @@ opened on record.
 """
 
 import csv
+import dataclasses
+import math
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -213,7 +215,7 @@ def test_a_bundle_of_other_features_is_refused_before_the_test_split_is_opened(
 
 def test_a_bundle_that_does_not_know_a_class_is_refused(own: Corpus, tmp_path: Path) -> None:
     bundle = make(own, tmp_path / "bundle")[1]
-    text = own.manifest.path.read_text().replace("disgust", "fear")
+    text = own.manifest.path.read_text().replace("angry", "fear")
     own.manifest.path.write_text(text)
     with pytest.raises(
         ValueError, match=r"bundle: does not know the classes fear of .*manifest\.csv"
@@ -233,6 +235,22 @@ def test_a_bundle_is_evaluated_over_its_own_classes(own: Corpus, tmp_path: Path)
     rows = own.manifest.path.read_text().splitlines(keepends=True)
     own.manifest.path.write_text("".join(row for row in rows if ",test" not in row))
     manifest = read_manifest(own.manifest.path)
-    assert "disgust" not in manifest.classes
+    manifest = dataclasses.replace(manifest, classes=tuple(reversed(manifest.classes)))
     found = evaluate_bundle(bundle, manifest, own.features_dir, manifest.rows("dev"), CPU)
     assert found == evaluate(bundle.model, run.dev, CPU)
+
+
+def test_a_class_that_only_the_test_split_has_is_scored_and_always_wrong(
+    own: Corpus, tmp_path: Path
+) -> None:
+    bundle = make(own, tmp_path / "bundle")[1]
+    assert bundle.labels == own.manifest.classes == ("neutral", "happy", "angry", "sad")
+    (found,) = open_test([bundle], own.manifest, own.features_dir, CPU)
+    rows = [own.manifest.utterances[row] for row in own.manifest.sealed_test_rows()]
+    unseen = found["per_class"].pop("disgust")
+    assert unseen["f1"] == unseen["recall"] == 0.0
+    assert unseen["support"] == sum("disgust" in one.emotions for one in rows) == 2
+    assert [row[-1] for row in found["confusion_matrix"]] == [0] * 5
+    f1 = [own["f1"] for own in found["per_class"].values()]
+    assert found["macro_f1"] == pytest.approx(sum(f1) / 5)
+    assert math.isfinite(found["loss"])

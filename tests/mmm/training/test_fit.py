@@ -330,10 +330,10 @@ def test_label_policies_treat_a_row_of_two_labels(
 ) -> None:
     manifest = corpus.manifest
     assert manifest.utterances[3].emotions == ("happy", "neutral")
-    rows, labels = labelled_rows(manifest, [2, 3], policy)
+    rows = labelled_rows(manifest, [2, 3], policy)
     found = [
         (row, {manifest.classes[c]: share for c, share in enumerate(shares) if share})
-        for row, shares in zip(rows.tolist(), labels.tolist(), strict=True)
+        for row, shares in zip(rows.indices.tolist(), rows.shares.tolist(), strict=True)
     ]
     assert found == [(2, {manifest.utterances[2].emotions[0]: 1.0}), *expected]
 
@@ -363,7 +363,7 @@ def test_sizes_come_from_the_data_and_not_from_its_test_split(corpus: Corpus) ->
     lengths = np.diff(features.speech.offsets)[features.speech_rows]
     run = begin_small(corpus, "mlp_mixer")
     assert run.dims.speech_positions == lengths[seen].max()
-    assert (run.dims.speech_width, run.dims.text_width, run.dims.num_classes) == (48, 32, 5)
+    assert (run.dims.speech_width, run.dims.text_width, run.dims.num_classes) == (48, 32, 4)
     published = begin_small(corpus, "mlp_mixer", masked=False)
     assert (published.dims.speech_positions, published.dims.text_positions) == (512, 128)
 

@@ -370,7 +370,7 @@ def test_finalists_have_figures_and_every_run_its_data_and_host(sweep: Done) -> 
     runs = mlflow_runs(sweep.runs)
     best = str(sweep.history.ranked(METRIC)[0].number)
     figures = [file.path for file in client.list_artifacts(runs[best].info.run_id, "figures")]
-    assert figures == ["figures/confusion_matrix.png", "figures/learning_curve.png"]
+    assert figures == ["figures/confusion_matrix.svg", "figures/learning_curve.svg"]
     for run in runs.values():
         assert run.inputs.dataset_inputs[0].dataset.digest == sweep.corpus.manifest.sha256[:32]
         assert run.data.tags["mmm.host"]
