@@ -62,7 +62,9 @@ def encode(
         from search.cluster.encode import run_on_ray
 
         num_actors = workers or (max(1, int(gpus)) if gpus else cpus_here())
-        place = reach(address, {"CPU": 1.0, "GPU": gpus / num_actors}, num_actors)
+        wanted = {"CPU": 1.0, "GPU": gpus / num_actors}
+        # Each is given batches at once, and one that does not come would keep its own for ever.
+        place = reach(address, wanted, num_actors, "actor", may_wait=False)
         if place.warning is not None:
             console.say(place.warning)
         connect(place, num_actors, gpus)

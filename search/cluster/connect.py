@@ -40,9 +40,16 @@ class Place:
     warning: str | None = None  # where not everything that is wanted finds room at a time
 
 
-def reach(address: str | None, wanted: Mapping[str, float], number: int) -> Place:
-    """Where `number` actors that want so much CPU and GPU each would work; nothing is started or
-    joined.
+def reach(
+    address: str | None,
+    wanted: Mapping[str, float],
+    number: int,
+    what: str = "trial",
+    *,
+    may_wait: bool = True,
+) -> Place:
+    """Where `number` trials, or `what` else wants so much CPU and GPU each, would be run; nothing
+    is started or joined. `may_wait`: some of them, for others to end.
 
     Raises ValueError in one sentence, after some seconds at most, where that cannot be.
     """
@@ -50,7 +57,7 @@ def reach(address: str | None, wanted: Mapping[str, float], number: int) -> Plac
         _check_temporary_folder()
         return Place(None)
     cluster = look(address)
-    return Place(cluster, check_room(cluster, wanted, number))
+    return Place(cluster, check_room(cluster, wanted, number, what, may_wait=may_wait))
 
 
 def _check_temporary_folder() -> None:

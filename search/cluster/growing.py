@@ -1,5 +1,5 @@
-"""How many seats a cluster has room for while its nodes come and go, and asking for more of them
-where it grows when it is asked.
+"""How many seats a cluster has room for while its nodes come and go and others use it, and asking
+for more of them where it grows when it is asked.
 """
 
 import time
@@ -11,7 +11,10 @@ from ray.util.placement_group import placement_group, remove_placement_group
 
 from search.cluster.room import Resources, all_slots
 
-_LOOK_S = 2.0  # between looks at the nodes
+_NODES_S = 2.0  # between looks at the nodes
+_FREE_S = 0.2  # between looks at what is free on them
+_SEEN_S = 1.0  # after which what a seat has taken is seen to be taken
+_TELL_S = 10.0  # of waiting
 
 
 class Growing:
@@ -26,28 +29,60 @@ class Growing:
         self, wanted: Resources, most: int, grows: bool, tell: Callable[[str], None]
     ) -> None:
         """`most` seats that want so much each; `tell` is told whenever there is room for another
-        number of them.
+        number of them, and when they wait for what others have.
         """
         self.wanted = {kind: number for kind, number in wanted.items() if number}
         self.most, self.grows, self.tell = most, grows, tell
         self._asked: list[Any] = []
-        self._slots, self._looked = 0, 0.0
+        self._slots = self._free = 0
+        self._nodes_seen = self._free_seen = -_NODES_S
         self._told: int | None = None
+        self._begun: list[float] = []
+        self._waits_since: float | None = None
+        self._told_of_waiting: int | None = None
 
-    def slots(self) -> int:
-        """How many seats there is room for, whoever has it now; at most two seconds old."""
-        if not self._looked or time.monotonic() - self._looked > _LOOK_S:
-            self._looked = time.monotonic()
-            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-            self._slots = min(self.most, all_slots(nodes, self.wanted))
-            if self.grows:
-                self._ask(self.most - self._slots)
-            if self._told is None:  # before the first trial it has been told
-                self._told = self._slots
-            if self._slots != self._told:
-                self._told = self._slots
-                self.tell(f"the cluster has room for {self._slots} of {self.most} trials now")
-        return self._slots
+    def may_begin(self, num_seats: int) -> bool:
+        """Whether there is room for one more beside `num_seats`; if so it is taken to be begun."""
+        now = time.monotonic()
+        if now - self._nodes_seen > _NODES_S:
+            self._nodes_seen = now
+            self._look_at_nodes()
+        if num_seats >= self._slots:
+            self._waits_since = None
+            return False
+        if now - self._free_seen > _FREE_S:
+            self._free_seen = now
+            free = ray._private.state.available_resources_per_node()
+            self._free = all_slots(free.values(), self.wanted)
+        self._begun = [begun for begun in self._begun if now - begun < _SEEN_S]
+        if self._free > len(self._begun):
+            self._begun.append(now)
+            self._waits_since = None
+            return True
+        if not self._begun:
+            self._wait(now, num_seats)
+        return False
+
+    def _look_at_nodes(self) -> None:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        self._slots = min(self.most, all_slots(nodes, self.wanted))
+        if self.grows:
+            self._ask(self.most - self._slots)
+        if self._told is None:  # before the first trial it has been told
+            self._told = self._slots
+        if self._slots != self._told:
+            self._told = self._slots
+            self.tell(f"the cluster has room for {self._slots} of {self.most} trials now")
+
+    def _wait(self, now: float, num_seats: int) -> None:
+        if self._waits_since is None:
+            self._waits_since = now
+        elif now - self._waits_since > _TELL_S and self._told_of_waiting != num_seats:
+            self._told_of_waiting = num_seats
+            self.tell(
+                f"{num_seats} trials at a time are trained, {self._slots} would find room:"
+                f" {self._slots - num_seats} wait for CPUs or GPUs that others have"
+            )
 
     def _ask(self, number: int) -> None:
         """Ask for room for so many seats more than there is room for."""

@@ -12,7 +12,7 @@ import platform
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -171,47 +171,49 @@ def _ask(client: Any, address: str, ray: Any, services: Any, utils: Any) -> Clus
                 f" {ray.__version__} and Python {platform.python_version()}; both have to be the"
                 f" same: pip install ray=={theirs[0]}, or install what is here on the cluster"
             ) from None
-    alive = {
-        node.node_id.hex(): Node(node.node_manager_address, dict(node.resources_total))
-        for node in client.get_all_node_info(timeout=_REQUEST_S).values()
-        if node.state == node.ALIVE
-    }
+    nodes = client.get_all_node_info(timeout=_REQUEST_S).values()
+    alive = {node.node_id.hex(): node for node in nodes if node.state == node.ALIVE}
     if not alive.keys() & set(services.find_node_ids()):
         raise ValueError(
             f"this machine is no node of the cluster at {address}; run the command on one that is,"
             f" or join it with: ray start --address={address} --num-cpus=0"
         )
     raylet = ray._raylet
-    grows, may_add = _growth(client, raylet)
+    grows, may_add = _growth(client, alive.values(), raylet)
     return Cluster(
         address,
         *theirs,
         has_token=raylet.get_authentication_mode() == raylet.AuthenticationMode.TOKEN,
-        nodes=tuple(alive.values()),
+        nodes=tuple(
+            Node(node.node_manager_address, dict(node.resources_total)) for node in alive.values()
+        ),
         grows=grows,
         may_add=may_add,
     )
 
 
-def _growth(client: Any, raylet: Any) -> tuple[bool, tuple[dict[str, float], ...] | None]:
+def _growth(
+    client: Any, alive: Iterable[Any], raylet: Any
+) -> tuple[bool, tuple[dict[str, float], ...] | None]:
     """Whether an autoscaler adds nodes, and what they have."""
     from ray.core.generated import autoscaler_pb2
 
-    config = client.internal_kv_get(
-        raylet.GCS_AUTOSCALER_CLUSTER_CONFIG_KEY.encode(),
-        raylet.GCS_AUTOSCALER_STATE_NAMESPACE.encode(),
-        timeout=_REQUEST_S,
-    )
-    if config:
+    def told(key: str) -> bytes | None:
+        space = raylet.GCS_AUTOSCALER_STATE_NAMESPACE.encode()
+        found: bytes | None = client.internal_kv_get(key.encode(), space, timeout=_REQUEST_S)
+        return found
+
+    if config := told(raylet.GCS_AUTOSCALER_CLUSTER_CONFIG_KEY):
         groups = autoscaler_pb2.ClusterConfig.FromString(config).node_group_configs
         may_add = tuple(dict(group.resources) for group in groups if group.max_count)
         return bool(may_add), may_add
+    # Both versions of the autoscaler run without a file too, and then add nothing. With one, each
+    # node has a type of it.
+    if told(raylet.GCS_AUTOSCALER_V2_ENABLED_KEY) == b"1":
+        return any(node.node_type_name for node in alive), None
     status = client.internal_kv_get(b"__autoscaling_status", None, timeout=_REQUEST_S)
-    if not status:
-        return False, ()
-    # Where nothing adds nodes, the type of each is made up of its id.
-    report = json.loads(status).get("autoscaler_report") or {}
-    types = report.get("node_type_mapping") or {}
+    report = json.loads(status).get("autoscaler_report") if status else None
+    types = (report or {}).get("node_type_mapping") or {}
     return any(kind != f"node_{node}" for node, kind in types.items()), None
 
 

@@ -28,9 +28,12 @@ def spelt(resources: Resources) -> str:
     return " and ".join(f"{number:g} {kind}" for kind, number in resources.items() if number)
 
 
-def check_room(cluster: Cluster, wanted: Resources, number: int) -> str | None:
-    """What is to be said where `number` trials that want so much each do not find room at a time.
-    Raises ValueError where not even one ever will: Ray would wait for it for ever.
+def check_room(
+    cluster: Cluster, wanted: Resources, number: int, what: str = "trial", *, may_wait: bool = True
+) -> str | None:
+    """What is to be said where `number` of them that want so much each do not find room at a time.
+    Raises ValueError where not even one ever will, or where those that do not may not `may_wait`:
+    Ray would wait for them for ever.
     """
     room = all_slots((node.resources for node in cluster.nodes), wanted)
     if room >= number:
@@ -42,19 +45,19 @@ def check_room(cluster: Cluster, wanted: Resources, number: int) -> str | None:
         most = {kind: _most(cluster, kind) for kind, number in wanted.items() if number}
         growing = "" if not cluster.grows else ", and none that its autoscaler may add has"
         raise ValueError(
-            f"a trial wants {spelt(wanted)}, and no node of the cluster at {cluster.address} has"
-            f" that much ({len(cluster.nodes)} nodes, with at most"
+            f"each {what} wants {spelt(wanted)}, and no node of the cluster at {cluster.address}"
+            f" has that much ({len(cluster.nodes)} nodes, with at most"
             f" {' and '.join(f'{have:g} {kind}' for kind, have in most.items())}){growing}"
         )
-    waits = (
-        "the cluster is asked for more nodes"
-        if may_come
-        else "the others start when there is room, or when nodes are added"
+    told = (
+        f"the cluster has room for {room} {what}s at a time ({spelt(wanted)} each), {number} are"
+        " wanted"
     )
-    return (
-        f"the cluster has room for {room} trials at a time ({spelt(wanted)} each), {number} are"
-        f" wanted; {waits}"
-    )
+    if may_come:
+        return f"{told}; the cluster is asked for more nodes"
+    if not may_wait:
+        raise ValueError(f"{told}; run it with --workers {room}")
+    return f"{told}; the others start when there is room, or when nodes are added"
 
 
 def _most(cluster: Cluster, kind: str) -> float:

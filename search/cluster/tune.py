@@ -50,7 +50,8 @@ class SeatSearcher(_NeverRestored, TuneSearcher):
 
     def suggest(self, trial_id: str) -> dict[str, object] | str | None:
         # A trial is not begun, on record, where it would only wait for a node.
-        if self.growing is not None and sum(map(bool, self.seats.values())) >= self.growing.slots():
+        num_seats = sum(map(bool, self.seats.values()))
+        if self.growing is not None and not self.growing.may_begin(num_seats):
             return None if self._has_work() else TuneSearcher.FINISHED
         orders = self.controller.next_orders()
         if orders:
@@ -125,36 +126,19 @@ class Watch(_NeverRestored, tune.Callback):
     ever.
     """
 
-    def __init__(self, controller: Controller, tell: Callable[[str], None]) -> None:
-        self.controller, self.tell = controller, tell
+    def __init__(self, controller: Controller) -> None:
+        self.controller = controller
         self._looked = time.monotonic()
-        self._waiting: set[str] = set()  # seats that had not begun at the last look
-        self._num_told = 0
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if time.monotonic() - self._looked < _LOOK_S:
             return
         self._looked = time.monotonic()
-        waiting = {trial.trial_id for trial in trials if trial.status == "PENDING"}
-        self._tell_of(len(waiting & self._waiting))
-        self._waiting = waiting
         if not is_connected():
             self.controller.verdicts.break_off(
                 "Ray has died on this machine (its raylet does not live any more)"
             )
             raise KeyboardInterrupt  # Tune's own end would wait for the workers
-
-    def _tell_of(self, num_waiting: int) -> None:
-        if num_waiting > self._num_told:
-            self.tell(
-                f"{num_waiting} of {self.controller.spec.workers} workers wait for CPUs or GPUs"
-                " that others have"
-            )
-        self._num_told = num_waiting
-
-
-def _say_nothing(_: str) -> None:
-    pass
 
 
 def train_on_ray(
@@ -185,8 +169,7 @@ def train_on_ray(
                 name=spec.name,
                 storage_path=scratch,
                 verbose=0,
-                # On this machine's own Ray nobody else has anything: what waits is starting.
-                callbacks=[Watch(controller, tell if growing is not None else _say_nothing)],
+                callbacks=[Watch(controller)],
                 checkpoint_config=tune.CheckpointConfig(
                     checkpoint_frequency=0, checkpoint_at_end=False
                 ),

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from search.cluster.look import look
 from search.ledger.events import read_history
 from search.ledger.history import History
 from tests.conftest import Corpus
@@ -111,9 +113,10 @@ def test_no_more_trials_are_begun_than_find_room_and_a_node_that_is_added_is_use
         sweep.wait(driver, lambda history: with_epochs(history) == 1, TIMEOUT_S)
         assert len(sweep.history.trials) == 1
         cluster.add_node(num_cpus=1)
-        sweep.wait(driver, lambda history: with_epochs(history) == 2, 30.0)
-        trials = sweep.history.trials
-        assert len(trials) == 2
+        sweep.wait(driver, lambda history: len(history.trials) == 2, 10.0)
+        # However long its process takes to start.
+        sweep.wait(driver, lambda history: with_epochs(history) == 2, TIMEOUT_S)
+        assert len(sweep.history.trials) == 2
         driver.send_signal(signal.SIGTERM)
         told, _ = driver.communicate(timeout=TIMEOUT_S)
     assert driver.returncode == 0, told
@@ -123,7 +126,58 @@ def test_no_more_trials_are_begun_than_find_room_and_a_node_that_is_added_is_use
         " when there is room, or when nodes are added"
     )
     assert "the cluster has room for 2 of 3 trials now" in lines
-    assert not [line for line in lines if "wait for CPUs" in line]
+    assert not [line for line in lines if "that others have" in line]
+
+
+# Another user's work: a core of a node for as long as its process lives.
+TAKES_A_CORE = """
+import sys, ray
+ray.init(address=sys.argv[1], log_to_driver=False)
+
+@ray.remote(num_cpus=1)
+class Taker:
+    def there(self):
+        return True
+
+taker = Taker.remote()
+assert ray.get(taker.there.remote())
+print("taken", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_what_others_have_is_waited_for_without_a_trial_that_only_waits_and_told(
+    corpus: Corpus, empty_store: Path, tmp_path: Path, cluster: Any
+) -> None:
+    for _ in range(2):
+        cluster.add_node(num_cpus=1)
+    sweep = Sweep(corpus, empty_store, tmp_path, "--trials", 5, "--workers", 2)
+    sweep.command += ["--address", cluster.address]
+    with subprocess.Popen(
+        [sys.executable, "-c", TAKES_A_CORE, cluster.address],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "taken\n"
+        with sweep.running(environment()) as driver:
+            assert driver.stdout is not None
+            told = [driver.stdout.readline()]
+            while "wait for" not in told[-1]:
+                assert driver.poll() is None, told
+                told.append(driver.stdout.readline())
+            assert told[-1] == (
+                "1 trials at a time are trained, 2 would find room: 1 wait for CPUs or GPUs that"
+                " others have\n"
+            )
+            assert len(sweep.history.trials) == 1
+            other.kill()
+            sweep.wait(driver, lambda history: with_epochs(history) == 2, TIMEOUT_S)
+            driver.send_signal(signal.SIGTERM)
+            said, _ = driver.communicate(timeout=TIMEOUT_S)
+    assert driver.returncode == 0, said
 
 
 def autoscaling(folder: Path) -> Path:
@@ -177,3 +231,18 @@ def test_a_cluster_that_has_nothing_yet_is_asked_for_what_is_needed(
         " asked for more nodes"
     )
     assert "the cluster has room for 1 of 1 trials now" in lines
+
+
+def test_whether_a_cluster_grows_is_seen_with_both_versions_of_the_autoscaler(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    second = {"RAY_enable_autoscaler_v2": "1"}
+    for asked, grows in (
+        (second, False),
+        # As `ray up` and KubeRay name the type of a node.
+        (second | {"RAY_NODE_TYPE_NAME": "head"}, True),
+    ):
+        with ray_head("--num-cpus=1", **asked) as address:
+            seen = look(address)
+        assert (seen.grows, seen.may_add) == (grows, None)

@@ -35,8 +35,8 @@ def test_what_can_never_fit_any_node_is_refused() -> None:
     with pytest.raises(ValueError) as refused:
         check_room(cluster(ONE_GPU, ONE_GPU), {"CPU": 1.0, "GPU": 2.0}, 1)
     assert str(refused.value) == (
-        "a trial wants 1 CPU and 2 GPU, and no node of the cluster at 10.0.0.1:6379 has that much"
-        " (2 nodes, with at most 4 CPU and 1 GPU)"
+        "each trial wants 1 CPU and 2 GPU, and no node of the cluster at 10.0.0.1:6379 has that"
+        " much (2 nodes, with at most 4 CPU and 1 GPU)"
     )
     with pytest.raises(ValueError, match=r"\(0 nodes, with at most 0 CPU\)"):
         check_room(cluster(), {"CPU": 1.0}, 1)
@@ -49,6 +49,17 @@ def test_trials_that_wait_for_room_are_told() -> None:
         "the cluster has room for 4 trials at a time (1 CPU and 0.5 GPU each), 8 are wanted; the"
         " others start when there is room, or when nodes are added"
     )
+
+
+def test_actors_that_may_not_wait_are_refused_with_the_number_that_finds_room() -> None:
+    with pytest.raises(ValueError) as refused:
+        check_room(cluster(NO_GPU), {"CPU": 1.0}, 3, "actor", may_wait=False)
+    assert str(refused.value) == (
+        "the cluster has room for 2 actors at a time (1 CPU each), 3 are wanted; run it with"
+        " --workers 2"
+    )
+    grows = cluster(NO_GPU, grows=True, may_add=None)
+    assert check_room(grows, {"CPU": 1.0}, 3, "actor", may_wait=False) is not None
 
 
 @pytest.mark.parametrize("may_add", [None, (NO_GPU, ONE_GPU)], ids=["unknown", "known"])

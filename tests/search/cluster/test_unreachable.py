@@ -133,7 +133,7 @@ def test_a_cluster_whose_token_is_another_and_whose_ray_is_another_version(
         monkeypatch.delenv("RAY_AUTH_TOKEN_PATH")
         monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
         said = refused(corpus, tmp_path, *options, "--gpus-per-trial", 1)
-        assert "a trial wants 1 CPU and 1 GPU, and no node of the cluster at " in said
+        assert "each trial wants 1 CPU and 1 GPU, and no node of the cluster at " in said
         subprocess.run(
             [sys.executable, "-c", OTHER_VERSION, address], timeout=TIMEOUT_S, check=True
         )
