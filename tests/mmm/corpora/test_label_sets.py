@@ -1,9 +1,9 @@
 """Labels of known corpora: their codes mean what the corpora's papers say."""
 
 import pytest
+from mmm.corpora.faults import Faults
 
 from mmm.corpora.account import Account
-from mmm.corpora.faults import Faults
 from mmm.corpora.label_sets import LABEL_SETS
 from mmm.corpora.labels import label_set, labels_for
 from mmm.labels import label_fault
