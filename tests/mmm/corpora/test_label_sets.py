@@ -6,6 +6,7 @@ from mmm.corpora.faults import Faults
 from mmm.corpora.account import Account
 from mmm.corpora.label_sets import LABEL_SETS
 from mmm.corpora.labels import label_set, labels_for
+from mmm.faults import Faults
 from mmm.labels import label_fault
 
 _MEANT = {
