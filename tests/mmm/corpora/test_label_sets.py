@@ -1,7 +1,6 @@
 """Labels of known corpora: their codes mean what the corpora's papers say."""
 
 import pytest
-from mmm.corpora.faults import Faults
 
 from mmm.corpora.account import Account
 from mmm.corpora.label_sets import LABEL_SETS
