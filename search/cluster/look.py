@@ -45,7 +45,7 @@ class Cluster:
     address: str  # host:port of its head, whatever it was named by
     ray_version: str
     python_version: str
-    has_token: bool  # whether one was needed
+    has_token: bool  # whether one was sent; a cluster that wants none takes it too
     nodes: tuple[Node, ...]
     # Whether something adds machines to it when they are asked for.
     grows: bool
@@ -63,7 +63,16 @@ class Cluster:
         return cls(nodes=nodes, may_add=None if may_add is None else tuple(may_add), **found)
 
 
-def look(address: str) -> Cluster:
+def asks_for_a_token(cluster: Cluster) -> bool:
+    """Whether it answers nobody who has none."""
+    try:
+        look(cluster.address, RAY_AUTH_MODE="disabled")
+    except ValueError:
+        return True
+    return False
+
+
+def look(address: str, **environment: str) -> Cluster:
     """The cluster at `address`, `host:port` or `auto`: the one that this machine is a node of.
 
     Raises ValueError in one sentence where there is none that could be joined from here, after 15 s
@@ -78,7 +87,7 @@ def look(address: str) -> Cluster:
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-m", "search.cluster.look", address],
-            env={**os.environ, **_RAY_WAITS},
+            env={**os.environ, **_RAY_WAITS, **environment},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

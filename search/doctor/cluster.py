@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mmm.version import VERSION
 from search.cluster.connect import Place, connect, disconnect
-from search.cluster.look import Cluster, look
+from search.cluster.look import Cluster, asks_for_a_token, look
 from search.cluster.room import Resources, check_room, spelt
 from search.doctor.finding import Finding, fault_of
 
@@ -51,7 +51,7 @@ def _as_seen(seen: Cluster, wanted: Resources, workers: int) -> Iterator[Finding
         f"{seen.address}: Ray {seen.ray_version}, Python {seen.python_version},"
         f" {len(seen.nodes)} nodes with {spelt(have) or 'neither CPU nor GPU'}{grows}",
     )
-    if not seen.has_token:
+    if not asks_for_a_token(seen):
         yield Finding(
             "fault",
             "cluster",

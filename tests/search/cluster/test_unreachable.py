@@ -85,6 +85,7 @@ def test_a_temporary_folder_whose_name_is_too_long_for_sockets(
 def test_a_ray_that_does_not_start(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # Ray sets it for what this process starts
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "file"))
     monkeypatch.setattr("search.cluster.connect._MOST_BYTES_OF_A_SOCKET", 1000)

@@ -14,7 +14,7 @@ from search.doctor.cluster import _of_node
 from search.doctor.finding import Finding, lines
 from search.ledger.events import create_sweep
 from tests.conftest import Corpus, names_in
-from tests.search.cluster.ray_parts import ray_head
+from tests.search.cluster.ray_parts import TOKEN, ray_head
 from tests.sweep_parts import call, call_inside, small_spec
 
 
@@ -138,7 +138,12 @@ def test_the_table_has_eighty_columns_and_whole_paths() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="as Ray finds its processes")
-def test_every_node_of_a_cluster_is_asked(corpus: Corpus, tmp_path: Path) -> None:
+def test_every_node_of_a_cluster_is_asked(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A token that is sent to a cluster which asks for none makes it no safer.
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
     with ray_head("--num-cpus=1") as address:
         done = call(
             *("search", "doctor", "--address", address, "--runs", tmp_path / "runs"),
