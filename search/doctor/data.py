@@ -91,7 +91,7 @@ def sweep(folder: Path) -> Iterator[Finding]:
     yield Finding("ok", "ledger", f"{folder.name}: {states or 'no trials'}, every event checked")
     yield from _session(folder, history)
     best = history.best
-    if best is not None:
+    if best is not None and not history.spec.folds:  # over folds an export trains them
         trial = history.trials[best[1]]
         try:
             kept = best_weights(
