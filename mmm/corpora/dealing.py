@@ -40,6 +40,7 @@ def deal_splits(prepared: Prepared) -> None:
     groups = f"{found:,} group" + ("s" if found > 1 else "")
     what = f"dealt to splits by {key}, {groups}, shares {shown}, seed {options.seed}"
     prepared.account.note(what, split_counts(rows))
+    _tell_of_speakers(prepared.account, rows)
 
 
 def deal_folds(prepared: Prepared) -> None:
@@ -82,6 +83,13 @@ def deal_folds(prepared: Prepared) -> None:
         if not has_own:
             row["split"] = "dev" if fold == 1 else "train"
     _tell_folds(prepared.account, rows, key, num_folds)
+    _tell_of_speakers(prepared.account, rows)
+
+
+def _tell_of_speakers(account: Account, rows: Rows) -> None:
+    if nameless := sum(not row["speaker"] for row in rows):
+        what = "speakers are not known, so parts may share them; name them: --column speaker=COLUMN"
+        account.note(what, f"{nameless:,} rows")
 
 
 def parse_shares(text: str, *, has_folds: bool = False) -> list[float]:
