@@ -93,6 +93,9 @@ def test_path_text_and_label_are_enough(tmp_path: Path) -> None:
         "dealt to splits by session, 24 groups, shares 0.8,0.1,0.1, seed 1": [
             "20 train, 2 dev, 2 test"
         ],
+        "speakers are not known, so parts may share them; name them: --column speaker=COLUMN": [
+            "24 rows"
+        ],
     }
 
 
