@@ -136,16 +136,18 @@ def model_card(
 
 def _head(bundle: Bundle | Ensemble, recipes: Sequence[Recipe], found: Evaluation) -> ModelCardData:
     encoders = {recipe["encoder"] for recipe in recipes if recipe.get("revision")}
+    folds = None if isinstance(bundle, Ensemble) else bundle.provenance.fold_scores
+    split = f"{len(folds)}-fold cross-validation" if folds else "validation"
     results = [
         EvalResult(
             task_type="audio-classification",
             task_name="emotion recognition in conversation, from speech and text",
             dataset_type="custom",
             dataset_name=found.manifest.path.name,
-            dataset_split="validation",
+            dataset_split=split,
             dataset_revision=found.manifest.sha256[:16],
             metric_type=_HUB_TYPES[name],
-            metric_name=f"validation {title}",
+            metric_name=f"{split} {title}",
             metric_value=round(value_of(found.metrics, name), 6),
         )
         for name, title in _METRICS.items()

@@ -75,10 +75,6 @@ def leaderboard(history: History, metric: str, rows_wanted: int | None = None) -
                 best_epoch=best[0],
                 last_score=round(value_of(trial.metrics(trial.epoch), metric), 6),
                 fold_sd=_fold_sd(trial, metric, best[0]),
-                epochs=trial.epoch,
-                context=trial.settings["context"],
-                training_s=round(trial.alone_seconds, 2),
-                epoch_s=round(epoch_seconds(trial), 4),
             )
         )
     if rows_wanted is None:
@@ -93,7 +89,17 @@ def _fold_sd(trial: Trial, metric: str, epoch: int) -> float | None:
 
 
 def _bare_row(history: History, trial: Trial) -> Row:
+    """What a trial without a score has, too: over folds most have been trained."""
+    trained = {}
+    if trial.epochs:
+        trained = {
+            "epochs": trial.epoch,
+            "context": trial.settings["context"],
+            "training_s": round(trial.alone_seconds, 2),
+            "epoch_s": round(epoch_seconds(trial), 4),
+        }
     return Row(
+        **trained,  # type: ignore[arg-type]
         trial=trial.number,
         state=trial.state,
         architecture=trial.architecture,

@@ -228,7 +228,8 @@ def _importances(found: dict[str, float]) -> Picture:
 def _confusion(trial: Trial, epoch: int) -> Picture:
     return picture(
         lambda axes: draw_confusion(axes, trial.metrics(epoch)),
-        f"Validation confusion of trial {trial.number} at epoch {epoch}.",
+        f"Validation confusion of trial {trial.number} at epoch {epoch}"
+        + (", the held-out rows of all folds together." if trial.num_folds > 1 else "."),
         (NARROW[0], 0.8 * NARROW[0]),
     )
 
