@@ -7,7 +7,9 @@
 folds of two partitions of its sessions, with a seed of its own in each. `replay` runs the real
 controller and searcher on one of the partitions, with the nearest recorded setting's curves as the
 answer to each suggestion, and judges what each policy would export by the mean over folds of the
-other partition: other seeds, other folds.
+other partition: other seeds, other folds. Repeats differ in the searcher's seed, the partition and
+the order of the folds; all of them search the same settings, so that late in a sweep they are few
+independent ones.
 
 * ours: rungs on the first fold, then fold after fold as long as the trial may still win.
 * Wilcoxon: the same, with Optuna's WilcoxonPruner in the place of our race.
@@ -189,6 +191,8 @@ class Replay:
         self, recording: Recording, repeat: int, *, folds: bool = True, rungs: bool = True
     ) -> None:
         self.recording, self.partition = recording, repeat % PARTITIONS
+        # Which fold is the first, and the holdout, is another one in each repeat.
+        self.order = np.random.default_rng(repeat).permutation(FOLDS)
         root = "/dev/shm" if Path("/dev/shm").is_dir() else None
         self._folder = tempfile.TemporaryDirectory(dir=root)
         self.spec = SweepSpec(
@@ -226,7 +230,8 @@ class Replay:
                     rows[order.number] = int(distance.argmin())
                     unused[rows[order.number]] = False
                 fold = order.fold or 1
-                scores = self.recording.curves[rows[order.number], self.partition, fold - 1]
+                place = self.order[fold - 1]
+                scores = self.recording.curves[rows[order.number], self.partition, place]
                 for epoch, score in enumerate(scores, start=1):
                     entry = Epoch(
                         epoch=epoch,
