@@ -201,14 +201,8 @@ def run_app(application: typer.Typer) -> None:
     warnings.showwarning = _show_warning
     try:
         application()
-    except (
-        ValueError,
-        FileNotFoundError,
-        FileExistsError,
-        PermissionError,
-        NotADirectoryError,
-        IsADirectoryError,
-    ) as error:
+    # What the system refuses (a name too long, a full disk) is its user's to mend, too.
+    except (ValueError, OSError) as error:
         message = str(error)
         if isinstance(error, OSError) and error.filename and error.strerror:
             message = f"{error.filename}: {error.strerror}"

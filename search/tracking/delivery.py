@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmm.files import lock, write_json
+from mmm.files import lock, parse_json, write_json
 from search.ledger.events import read_events
 from search.ledger.lock import is_held
 from search.ledger.spec import without_password
@@ -90,7 +90,7 @@ class Delivery:
 
     def _all_states(self) -> dict[str, Delivered]:
         try:
-            stores = json.loads(self._path.read_text())["stores"]
+            stores = parse_json(self._path.read_text())["stores"]
         except (FileNotFoundError, KeyError):  # none yet, or of a version that kept one store
             return {}
         known = Delivered.__slots__
@@ -353,7 +353,7 @@ class Delivery:
         """The key of the trial that the sweep's bundle comes from."""
         try:
             content = (self.folder / "bundle" / "provenance.json").read_text()
-            return str(json.loads(content)["trial"])
+            return str(parse_json(content)["trial"])
         except FileNotFoundError:
             return None
 
