@@ -72,8 +72,9 @@ def _can_be(name: str, value: object) -> bool:
         case "speakers":
             return isinstance(value, bool)
         case "frame_rate_hz" | "chunk_s" | "padding_s":
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            return is_number and math.isfinite(value) and value >= (name == "frame_rate_hz")
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                return False
+            return math.isfinite(value) and value >= (name == "frame_rate_hz")
         case "version" | "num_mels" | "sample_rate_hz" | "width" | "max_tokens":
             return type(value) is int and value >= 1
         case "encoder" | "revision" | "files_sha256" | "precision" | "layer" | "pooling":

@@ -117,11 +117,14 @@ def _read(path: Path, after: int) -> Iterator[tuple[Event, int]]:
                     if checksum != found:
                         raise _damaged(path, f"event {seq} is not what was written")
                     last = seq
-                bodies = parse_json(f"[{','.join([row[4].decode() for row in batch])}]")
+                try:
+                    bodies = parse_json(f"[{','.join([row[4].decode() for row in batch])}]")
+                except ValueError as error:
+                    raise _damaged(path, f"holds what is no JSON ({error})") from None
                 for (seq, when, kind, trial, _, found), body in zip(batch, bodies, strict=True):
                     try:
                         record = record_of(kind.decode(), body)
-                    except (KeyError, TypeError, ValueError) as error:
+                    except (AttributeError, KeyError, TypeError, ValueError) as error:
                         raise LedgerError(
                             f"{path}: event {seq} ({kind.decode()}) is none that this version of"
                             f" mmm-search reads ({error}); go on with the version that wrote it, or"
