@@ -143,7 +143,7 @@ def _show_warning(
         if issubclass(category, Unchecked)
         else warnings.formatwarning(message, category, filename, lineno, line)
     )
-    (file or sys.stderr).write(text)
+    (file or sys.stderr).write(printable(text))
 
 
 def new_app(text: str) -> typer.Typer:
