@@ -22,7 +22,7 @@ from mmm.training.own_system import load_recorded
 from search.engine.controller import Controller
 from search.ledger.data import Changes, data_changes, restarts, with_classes_of
 from search.ledger.events import create_sweep, open_sweep, read_history
-from search.ledger.files import SEALED, drop_weights, existing_sweep, sweep_dir
+from search.ledger.files import SEALED, check_new, drop_weights, existing_sweep, sweep_dir
 from search.ledger.history import History
 from search.ledger.records import DataNote, Prior
 from search.ledger.spec import SweepSpec
@@ -71,12 +71,7 @@ def start(
 
     Raises ValueError where one of this name is there.
     """
-    folder = sweep_dir(runs, spec.name)
-    if (folder / "ledger.sqlite").is_file():
-        raise ValueError(
-            f"sweep {spec.name!r} exists in {runs}/; go on with it: mmm-search resume {spec.name},"
-            " or choose another --name"
-        )
+    check_new(runs, spec.name, is_tracked_here=spec.tracking_uri is None)
     with lasting(console), Outbox() as outbox:
         checked = check(spec, points, tell=lambda text: say(console, text))
         priors: list[Prior] = []
