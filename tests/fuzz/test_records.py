@@ -34,7 +34,12 @@ def test_features_that_are_not_what_was_written_are_not_trained_on(
             file.unlink()
         else:
             file.write_bytes(data.draw(damaged(before[str(file.relative_to(features))])))
-        is_same = content_of(features) == before
+        now = content_of(features)
+        is_same = now.keys() == before.keys() and all(
+            # What follows a large array is not read.
+            now[one].startswith(before[one]) if Path(one).name in LARGE_FILES else now[one] == was
+            for one, was in before.items()
+        )
         # Every store is opened and every block of it looked at.
         told = told_by(
             "damaged features", "search", "doctor", "--features", features, statuses=(0, 1, 2)
