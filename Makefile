@@ -2,6 +2,7 @@
 # make sweep    install, then the main job on a generated corpus
 # make test     install, then all checks and tests
 # make quick    the same without the tests that take minutes
+# make fuzz     five thousand generated inputs through the commands, others each time
 SHELL := bash
 .DELETE_ON_ERROR:
 PYTHON ?= python3
@@ -30,7 +31,7 @@ endef
 export A_LINE_A_PACKAGE
 export WHAT_IS_INSTALLED
 
-.PHONY: sweep test quick check install clean
+.PHONY: sweep test quick fuzz check install clean
 
 sweep: $(INSTALLED)
 	$(BIN)/mmm-search quickstart
@@ -40,6 +41,11 @@ test: check
 
 quick: check
 	$(PYTEST) -m "not slow"
+
+# One process; FUZZ=500 for fewer. Hypothesis prints how to draw an input that failed again.
+FUZZ ?= 5000
+fuzz: $(INSTALLED)
+	MMM_FUZZ=$(FUZZ) $(BIN)/python -m pytest tests/fuzz -W ignore
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

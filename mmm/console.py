@@ -143,7 +143,7 @@ def _show_warning(
         if issubclass(category, Unchecked)
         else warnings.formatwarning(message, category, filename, lineno, line)
     )
-    (file or sys.stderr).write(text)
+    (file or sys.stderr).write(printable(text))
 
 
 def new_app(text: str) -> typer.Typer:
@@ -201,14 +201,8 @@ def run_app(application: typer.Typer) -> None:
     warnings.showwarning = _show_warning
     try:
         application()
-    except (
-        ValueError,
-        FileNotFoundError,
-        FileExistsError,
-        PermissionError,
-        NotADirectoryError,
-        IsADirectoryError,
-    ) as error:
+    # What the system refuses (a name too long, a full disk) is its user's to mend, too.
+    except (ValueError, OSError) as error:
         message = str(error)
         if isinstance(error, OSError) and error.filename and error.strerror:
             message = f"{error.filename}: {error.strerror}"

@@ -1,5 +1,8 @@
 """Faults told once a kind: with how many rows have it, and the first of them."""
 
+import csv
+import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +54,29 @@ class Faults:
         """Raises ManifestError about `source` where there is any."""
         if self:
             raise ManifestError(source, self.texts())
+
+
+def csv_fault(
+    error: csv.Error, text: str, line: int, header: Sequence[str], delimiter: str = ","
+) -> str:
+    """What is wrong with the row of a CSV that begins on `line`, at which the reader stopped; with
+    its column, where a field is longer than the csv module takes.
+    """
+    what = f"not CSV ({error})"
+    if "field limit" in str(error):
+        most = csv.field_size_limit()
+        rest = io.StringIO(text, newline="")
+        for _ in range(line - 1):
+            rest.readline()
+        csv.field_size_limit(len(text))
+        try:
+            fields = next(csv.reader(rest, delimiter=delimiter))
+        finally:
+            csv.field_size_limit(most)
+        place = max(range(len(fields)), key=lambda place: len(fields[place]))
+        name = repr(header[place]) if place < len(header) else place + 1
+        what = f"column {name} holds {len(fields[place]):,} characters, of at most {most:,}"
+    return f"line {line}: {what}; is a quote not closed, or not doubled?"
 
 
 def told(places: list[str]) -> str:

@@ -7,10 +7,13 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
+
+_NAME_SHOWN = 40  # letters: a name of ours may be as long as the system lets it
 
 
 class Unchecked(UserWarning):
@@ -28,6 +31,16 @@ def sha256_of_json(value: Any) -> str:
     return hashlib.sha256(
         json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
     ).hexdigest()
+
+
+def parse_json(content: str | bytes) -> Any:
+    """The value of a JSON text that others may have written. Raises ValueError where it is none,
+    also where brackets lie in brackets too often to be read.
+    """
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("brackets in brackets, too many of them") from None
 
 
 def sync(path: Path) -> None:
@@ -56,10 +69,45 @@ def lock(file: int | IO[Any], *, wait: bool = False) -> None:
     fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def destination(path: Path) -> Path:
+    """Where a file that is written to `path` goes: where a link leads, which stays a link.
+
+    Raises ValueError for a folder, and for a device, a pipe or a socket, which a file would
+    replace.
+    """
+    found = _followed(path)
+    mode = found.stat().st_mode if found.exists() else stat.S_IFREG
+    if stat.S_ISDIR(mode):
+        raise ValueError(f"{path}: is a folder; name a file")
+    if not stat.S_ISREG(mode):
+        raise ValueError(
+            f"{path}: is a device, a pipe or a socket and no file; name a file, which is replaced"
+            " as a whole when all of it is there"
+        )
+    return found
+
+
+def _followed(path: Path) -> Path:
+    if not path.is_symlink():
+        return path
+    found = Path(os.path.realpath(path))
+    if found.is_symlink():
+        raise ValueError(f"{path}: a link that leads back to itself; remove it, or name a file")
+    return found
+
+
+def _scratch_name(path: Path) -> str:
+    """How a file or folder begins that becomes `path`: hidden beside it, and no longer a name."""
+    return f".{path.name[:_NAME_SHOWN]}."
+
+
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace `path` by `content`: written beside it, synced, renamed."""
+    """Replace `path`, or the file that it is a link to, by `content`: written beside it, synced,
+    renamed. Raises ValueError for what is no file.
+    """
+    path = destination(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=_scratch_name(path))
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
@@ -89,12 +137,16 @@ def write_json(path: Path, value: Any) -> None:
 @contextlib.contextmanager
 def new_directory(path: Path, keep: str | None = None) -> Iterator[Path]:
     """A folder to fill; when the block ends well it replaces `path`, otherwise nothing is left of
-    it.
+    it. Where `path` is a link, the folder that it leads to is replaced.
 
-    Children of the folder before it that match the pattern `keep` move to the new one.
+    Children of the folder before it that match the pattern `keep` move to the new one. Raises
+    ValueError where `path` is something else than a folder.
     """
+    named, path = path, _followed(path)
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{named}: is no folder; name one, or what is to become one")
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=_scratch_name(path)))
     try:
         yield scratch
         for file in scratch.rglob("*"):
@@ -105,7 +157,7 @@ def new_directory(path: Path, keep: str | None = None) -> Iterator[Path]:
         scratch.chmod(0o777 & ~umask)
         if path.exists():
             # A folder cannot be renamed over a full one: the old one steps aside first.
-            aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
+            aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{_scratch_name(path)}old."))
             old = path.rename(aside / "old")
             try:
                 scratch.rename(path)

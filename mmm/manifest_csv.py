@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmm.faults import Faults
+from mmm.faults import Faults, csv_fault
 from mmm.files import sha256_of_file
 from mmm.labels import label_fault, notes_of, spelling_fault
 from mmm.manifest import (
@@ -74,6 +74,7 @@ def read_table(
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     records: list[list[str | None]] = []
     lines: list[int] = []
+    header: list[str] = []
     line = 1
     try:
         header = next(reader)
@@ -92,9 +93,7 @@ def read_table(
             lines.append(line)
             line = reader.line_num + 1
     except csv.Error as error:
-        raise ManifestError(
-            path, [f"line {line}: not CSV ({error}); is a quote not closed, or not doubled?"]
-        ) from None
+        raise ManifestError(path, [csv_fault(error, text, line, header)]) from None
     # Half a second to import, which a prediction must not wait for.
     import pandas as pd
 

@@ -22,7 +22,7 @@ from mmm.training.own_system import load_recorded
 from search.engine.controller import Controller
 from search.ledger.data import Changes, data_changes, restarts, with_classes_of
 from search.ledger.events import create_sweep, open_sweep, read_history
-from search.ledger.files import SEALED, drop_weights, existing_sweep, sweep_dir
+from search.ledger.files import SEALED, check_new, drop_weights, existing_sweep, sweep_dir
 from search.ledger.history import History
 from search.ledger.records import DataNote, Prior
 from search.ledger.spec import SweepSpec
@@ -33,6 +33,7 @@ from search.results.encoders import cross_table, crosses
 from search.results.export import best_trial, export_trial
 from search.results.leaderboard import counts, leaderboard_table, write_leaderboard
 from search.space.enqueue import Point
+from search.space.load import space_note
 from search.space.settings import SettingsCheck, sweep_precisions, with_features_there
 from search.stopping import Stopping
 from search.tracking.outbox import Outbox
@@ -70,14 +71,9 @@ def start(
 
     Raises ValueError where one of this name is there.
     """
-    folder = sweep_dir(runs, spec.name)
-    if (folder / "ledger.sqlite").is_file():
-        raise ValueError(
-            f"sweep {spec.name!r} exists in {runs}/; go on with it: mmm-search resume {spec.name},"
-            " or choose another --name"
-        )
+    check_new(runs, spec.name, is_tracked_here=spec.tracking_uri is None)
     with lasting(console), Outbox() as outbox:
-        checked = check(spec, points)
+        checked = check(spec, points, tell=lambda text: say(console, text))
         priors: list[Prior] = []
         if warm_start:
             from search.suggest.warm_start import load_priors
@@ -115,7 +111,7 @@ def resume(
         settings_check = SettingsCheck(spec)
         settings_check.manifest = with_classes_of(history, settings_check.manifest)
         try:
-            checked = check(spec, points, settings_check)
+            checked = check(spec, points, settings_check, lambda text: say(console, text))
         except (ValueError, FileNotFoundError):
             # Features may be missing because the manifest was changed: that is to be decided first.
             if not accept_changed_data:
@@ -192,6 +188,11 @@ def _run(
         controller.stopwatch.command_started = command_started()
         controller.open_session(spec.command)
         ledger.append(data)
+        source = space_note(spec.space)
+        if not ledger.history.spaces or source != ledger.history.spaces[-1][1]:
+            ledger.append(source)
+            for sentence in ledger.history.space_account()[-1:]:
+                say(console, f"warning: {sentence}")
         write_text(folder / SEALED, manifest_text(checked.settings_check.manifest))
         for number in data.restarted:
             with contextlib.suppress(OSError):  # none were kept
@@ -296,7 +297,8 @@ def _account(
     spec, history, watch = controller.spec, controller.ledger.history, controller.stopwatch
     states = (f"{number} {state}" for state, number in counts(history).items() if number)
     yield f"{len(history.trials)} trials: {', '.join(states)}"
-    yield from (f"warning: {sentence}" for sentence in history.data_account())
+    changes = *history.data_account(), *history.space_account()
+    yield from (f"warning: {sentence}" for sentence in changes)
     efficiency = watch.efficiency()
     if efficiency is not None and watch.first_result is not None:
         wall_s = watch.last_result - watch.first_result

@@ -18,7 +18,7 @@ from mmm.bundle.read import Bundle, Ensemble
 from mmm.features.recipe import Recipe, recipe_hash
 from mmm.files import sha256_of_file
 from mmm.manifest import SPLITS, Manifest
-from mmm.markdown import as_markdown
+from mmm.markdown import as_code, as_markdown
 from mmm.metrics import LEVEL, RESAMPLES, Metrics, value_of
 from mmm.models import SYSTEMS
 from mmm.training.own_system import loaded_system
@@ -74,7 +74,7 @@ def model_card(
     environment = jinja2.Environment(  # noqa: S701
         loader=folder, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["as_text"] = as_markdown
+    environment.filters |= {"as_text": as_markdown, "as_code": as_code}
     body = environment.get_template("card.md.j2").render(
         bundle=bundle,
         members=members,
@@ -87,7 +87,7 @@ def model_card(
         num_earlier=max(one.config.context for one in members) - 1,
         encoders=sorted(
             {
-                f"`{recipe['encoder']}`"
+                as_code(recipe["encoder"])
                 + (f" (revision {recipe['revision']})" if recipe.get("revision") else "")
                 for recipe in recipes
                 if recipe["encoder"] not in ("fbank", "char-ngram")

@@ -14,19 +14,19 @@ An ensemble is a folder whose config.json names `members`, bundles in folders be
 checksums cover theirs.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
-from torch import nn
+from torch import Tensor, nn
 
 from mmm.bundle.records import FORMAT, EnsembleHead, Head, Provenance
-from mmm.files import sha256_of_file, sha256_of_json
+from mmm.files import parse_json, sha256_of_file, sha256_of_json
 from mmm.training.own_system import UnnamedSystem
 from mmm.training.run import build_model
 from mmm.version import VERSION
@@ -36,7 +36,7 @@ _ENSEMBLE_FILES = ("config.json", "provenance.json")
 _KINDS = (".safetensors", ".json", ".md", ".onnx")  # none of them is run by what reads it
 # What git, hubs and file browsers leave in a folder. Nothing reads it.
 _STRAYS = re.compile(r"\.git|\.gitattributes|\.gitignore|\.cache|\.DS_Store|epoch-\d+")
-_COPY_AGAIN = "copy the bundle again from where it was made"
+COPY_AGAIN = "copy the bundle again from where it was made"
 
 
 class BundleError(ValueError):
@@ -102,10 +102,11 @@ def load_bundle_or_ensemble(path: Path) -> Bundle | Ensemble:
         if "members" in content:
             ensemble = EnsembleHead.from_json(content)
             members = _load_members(path, ensemble.members, checksums)
+            if any(member.labels != ensemble.labels for member in members):
+                raise ValueError("members that answer with other labels")
             return Ensemble(path, ensemble.name, digest, ensemble.labels, provenance, members)
         head = Head.from_json(content)
-        model = build_model(head.config, head.dims)
-        model.load_state_dict(load_tensors((path / "model.safetensors").read_bytes()))
+        model = _model(head, load_tensors((path / "model.safetensors").read_bytes()))
         return Bundle(
             **vars(head),
             path=path,
@@ -128,8 +129,23 @@ def load_bundle_or_ensemble(path: Path) -> Bundle | Ensemble:
         what = " ".join(str(error).split())[:300]
         raise BundleError(
             f"{path}: its files do not fit each other ({type(error).__name__}: {what});"
-            f" {_COPY_AGAIN}"
+            f" {COPY_AGAIN}"
         ) from None
+
+
+def _model(head: Head, weights: dict[str, Tensor]) -> nn.Module:
+    """The head with these weights. Raises ValueError or RuntimeError where they are of another
+    model, before memory is taken for what config.json says of its size.
+    """
+    for setting in ("num_blocks", "layers"):
+        if (getattr(head.config, setting) or 0) > len(weights):
+            raise ValueError(f"{setting} is more than there are weights")
+    if head.config.system_sha256 is None:  # code of its author's own may look at numbers
+        with torch.device("meta"):
+            build_model(head.config, head.dims).load_state_dict(weights, assign=True)
+    model = build_model(head.config, head.dims)
+    model.load_state_dict(weights)
+    return model
 
 
 def _load_members(
@@ -138,7 +154,7 @@ def _load_members(
     # Named in the checksums, so that no member lies outside of the folder.
     if not all(f"{name}/config.json" in checksums for name in names):
         raise BundleError(
-            f"{path}/config.json: names members that are not in this folder; {_COPY_AGAIN}"
+            f"{path}/config.json: names members that are not in this folder; {COPY_AGAIN}"
         )
     return tuple(load_bundle(path / name) for name in names)
 
@@ -159,11 +175,11 @@ def files_in(folder: Path) -> set[str]:
 
 def _json_object(file: Path) -> Mapping[str, Any]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = parse_json(file.read_text(encoding="utf-8"))
     except ValueError:
         content = None
     if not isinstance(content, dict):
-        raise BundleError(f"{file}: damaged: not a JSON object; {_COPY_AGAIN}")
+        raise BundleError(f"{file}: damaged: not a JSON object; {COPY_AGAIN}")
     return content
 
 
@@ -181,12 +197,12 @@ def _checked(path: Path) -> Mapping[str, str]:
         not all(isinstance(value, str) for value in checksums.values())
         or not set(_ENSEMBLE_FILES) <= checksums.keys()
     ):
-        raise BundleError(f"{path}/checksums.json: damaged; {_COPY_AGAIN}")
+        raise BundleError(f"{path}/checksums.json: damaged; {COPY_AGAIN}")
     there = files_in(path)
 
     def check(file: str) -> None:
         if file not in there:
-            raise BundleError(f"{path}: {file} is missing; {_COPY_AGAIN}")
+            raise BundleError(f"{path}: {file} is missing; {COPY_AGAIN}")
         if sha256_of_file(path / file) != checksums[file]:
             raise BundleError(
                 f"{path}/{file}: damaged: its checksum is not the recorded one; copy the bundle"
@@ -200,7 +216,7 @@ def _checked(path: Path) -> Mapping[str, str]:
             f"{path}: bundle format {config.get('format')}, this version ({VERSION}) reads {FORMAT}"
         )
     if not set(_ENSEMBLE_FILES if "members" in config else _FILES) <= checksums.keys():
-        raise BundleError(f"{path}/checksums.json: damaged; {_COPY_AGAIN}")
+        raise BundleError(f"{path}/checksums.json: damaged; {COPY_AGAIN}")
     for file in sorted(there | checksums.keys()):
         if Path(file).suffix not in _KINDS:
             raise BundleError(
@@ -211,7 +227,7 @@ def _checked(path: Path) -> Mapping[str, str]:
         if file not in checksums:
             raise BundleError(
                 f"{path}/{file}: not a file of this bundle (checksums.json does not name it);"
-                f" remove it, or {_COPY_AGAIN}"
+                f" remove it, or {COPY_AGAIN}"
             )
     for file in checksums:
         check(file)

@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from mmm.features.recipe import Recipe
+from mmm.features.recipe import Recipe, checked_recipe
 from mmm.metrics import Metrics
 from mmm.training.config import Dims, TrainConfig, make_config
 
 FORMAT = 1
+# What a bundle's sizes can be: a file that says more would have memory taken for it.
+_WIDEST, _MOST_POSITIONS = 1 << 20, 1 << 14
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,17 @@ class Head:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
         """Raises KeyError, TypeError or ValueError where something is missing or wrong."""
+        labels = _labels(content["labels"])
+        recipes = [checked_recipe(content[f"{kind}_recipe"]) for kind in ("audio", "text")]
+        if [recipe["kind"] for recipe in recipes] != ["audio", "text"]:
+            raise ValueError("a recipe of speech for text, or of text for speech")
         return cls(
-            name=content["name"],
+            name=_name(content["name"]),
             config=make_config(content["settings"]),
-            dims=Dims(**content["dims"]),
-            labels=tuple(content["labels"]),
-            audio_recipe=content["audio_recipe"],
-            text_recipe=content["text_recipe"],
+            dims=_dims(content["dims"], len(labels)),
+            labels=labels,
+            audio_recipe=recipes[0],
+            text_recipe=recipes[1],
         )
 
 
@@ -67,8 +73,38 @@ class EnsembleHead:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Raises KeyError or TypeError where something is missing or wrong."""
-        return cls(content["name"], tuple(content["labels"]), tuple(content["members"]))
+        """Raises KeyError, TypeError or ValueError where something is missing or wrong."""
+        members = content["members"]
+        if not isinstance(members, list) or not members:
+            raise ValueError("no members are named")
+        return cls(_name(content["name"]), _labels(content["labels"]), tuple(members))
+
+
+def _name(given: object) -> str:
+    if not isinstance(given, str):
+        raise ValueError(f"name is {given!r:.40}")
+    return given
+
+
+def _labels(given: object) -> tuple[str, ...]:
+    if (
+        not isinstance(given, list)
+        or not all(isinstance(one, str) and one for one in given)
+        or len(set(given)) < max(2, len(given))
+    ):
+        raise ValueError("labels are not two or more different names")
+    return tuple(given)
+
+
+def _dims(given: Mapping[str, Any], num_labels: int) -> Dims:
+    dims = Dims(**given)
+    for name, value in vars(dims).items():
+        most = _MOST_POSITIONS if name.endswith("_positions") else _WIDEST
+        if type(value) is not int or not 1 <= value <= most:
+            raise ValueError(f"{name} is {value!r:.40}, no whole number from 1 to {most:,}")
+    if dims.num_classes != num_labels:
+        raise ValueError(f"{num_labels} labels for {dims.num_classes} classes")
+    return dims
 
 
 @dataclass(frozen=True, kw_only=True)

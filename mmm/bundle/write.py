@@ -1,7 +1,6 @@
 """Writing bundles: of a run, of a trial's weights, of several models as an ensemble."""
 
 import dataclasses
-import json
 import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -13,7 +12,7 @@ from torch import Tensor
 from mmm.bundle.read import Bundle, BundleError, files_in, load_bundle
 from mmm.bundle.records import EnsembleHead, Head, Provenance
 from mmm.features.recipe import recipe_hash
-from mmm.files import new_directory, sha256_of_file, write_bytes, write_json
+from mmm.files import new_directory, parse_json, sha256_of_file, write_bytes, write_json
 from mmm.training.run import Run
 from mmm.training.tensor_file import tensor_bytes
 from mmm.version import VERSION
@@ -49,7 +48,7 @@ def check_destination(path: Path, beside: str | None = "epoch-*") -> None:
 def _recorded(path: Path) -> list[str]:
     """Files that a folder's checksums name, as far as they can be read."""
     try:
-        checksums = json.loads((path / "checksums.json").read_text(encoding="utf-8"))
+        checksums = parse_json((path / "checksums.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return []
     return list(checksums) if isinstance(checksums, dict) else []

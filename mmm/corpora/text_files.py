@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mmm.corpora.account import Account
 from mmm.corpora.decoding import decode
+from mmm.faults import csv_fault
 from mmm.manifest import ManifestError
 
 _DELIMITERS = (",", ";", "\t", "|")
@@ -64,7 +65,7 @@ class Texts:
 
         Raises FileNotFoundError or ManifestError.
         """
-        text = self.read(path)
+        text = whole = self.read(path)
         line, delimiter = 1, _delimiter(text)
         if said := _SEP.match(text):
             text, line, delimiter = text[said.end() :], 2, said[1].replace("\\t", "\t")
@@ -81,9 +82,9 @@ class Texts:
                     rows.append((line, stripped))
                 line = before + reader.line_num + 1
         except csv.Error as error:
-            raise ManifestError(
-                path, [f"line {line}: not CSV ({error}); is a quote not closed, or not doubled?"]
-            ) from None
+            header = rows[0][1] if rows else []
+            fault = csv_fault(error, whole, line, header, delimiter)
+            raise ManifestError(path, [fault]) from None
         return rows
 
 

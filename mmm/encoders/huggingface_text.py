@@ -6,7 +6,6 @@ speech models.
 
 import contextlib
 import copy
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from mmm.encoders import ON_CPU, Batching, Floats, Running
 from mmm.encoders.pretrained import WrongEncoder, find_pretrained, kind_of, load_part
 from mmm.features.recipe import Recipe, tokens_read
+from mmm.files import parse_json
 
 MAX_TOKENS = 128  # that are kept; published
 _VERSION = 2
@@ -147,7 +147,7 @@ class HuggingFaceText:
 def _own_pooling(folder: Path) -> str:
     """What a model of sentence-transformers says of itself."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        said = json.loads((folder / POOLING).read_text(encoding="utf-8"))
+        said = parse_json((folder / POOLING).read_text(encoding="utf-8"))
         if said.get("pooling_mode_mean_tokens") is True:
             return "mean"
     return "first"

@@ -1,6 +1,6 @@
 """Encoders by their names, and again from a recipe."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mmm.encoders import (
@@ -105,6 +105,7 @@ def speech_encoder_of(recipe: Recipe, folder: Path | None = None) -> SpeechEncod
     Raises ValueError where it is not here, with how to get it, or where what is installed would
     give other features.
     """
+    _has(recipe, {"fbank": ("frame_rate_hz", "num_mels"), "voice": ("layer",)})
     is_layers = recipe["feature"] == LAYERS
     if recipe["encoder"] == "fbank":
         encoder = make_speech_encoder(
@@ -139,6 +140,7 @@ def speech_encoder_of(recipe: Recipe, folder: Path | None = None) -> SpeechEncod
 
 def text_encoder_of(recipe: Recipe, folder: Path | None = None) -> TextEncoder:
     """As `speech_encoder_of`."""
+    _has(recipe, {"char-ngram": ("width", "max_tokens")})
     if recipe["encoder"] == "char-ngram":
         encoder = make_text_encoder(
             "char-ngram", width=recipe["width"], max_tokens=recipe["max_tokens"]
@@ -157,6 +159,15 @@ def text_encoder_of(recipe: Recipe, folder: Path | None = None) -> TextEncoder:
     _same(encoder.recipe(), wanted, folder)
     encoder.load()
     return encoder
+
+
+def _has(recipe: Recipe, built_in: Mapping[str, Sequence[str]]) -> None:
+    """Raises ValueError where the recipe lacks what its encoder is made with."""
+    wanted = [*built_in.get(recipe["encoder"], ("revision",))]
+    if recipe.get("feature") == LAYERS:
+        wanted.append("layer")
+    if lacking := [name for name in wanted if name not in recipe]:
+        raise ValueError(f"the recipe of {recipe['encoder']!r} lacks {', '.join(lacking)}")
 
 
 def _place(recipe: Recipe, folder: Path | None, option: str) -> str:

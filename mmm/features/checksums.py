@@ -8,7 +8,6 @@ eighth of what a cryptographic hash takes; it is no protection against somebody 
 """
 
 import functools
-import json
 import os
 import zlib
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,8 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+
+from mmm.files import parse_json
 
 CHECKSUMS = "checksums.json"
 BLOCK_BYTES = 1 << 20
@@ -113,7 +114,7 @@ def read_checksums(
 @functools.lru_cache(maxsize=1000)
 def _parsed(folder: Path, text: bytes) -> Checksums | None:
     try:
-        return Checksums.from_json(json.loads(text))
+        return Checksums.from_json(parse_json(text))
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
 

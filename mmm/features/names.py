@@ -1,12 +1,12 @@
 """Names of encoders: made of model and layer, and kept in `names.json` of a features folder."""
 
-import json
 import re
 import shlex
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from mmm.features.recipe import LAYERS, Recipe, identity_of
+from mmm.files import parse_json
 
 NAMES = "names.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
@@ -48,7 +48,7 @@ def read_names(features: Path) -> dict[str, str]:
     """Names by the identities of encoders, as the folder records them. Raises ValueError."""
     file = features / NAMES
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = parse_json(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except ValueError:

@@ -1,5 +1,6 @@
 """A recipe: what made the features of a store, hashed into its folder's name."""
 
+import math
 from typing import Literal, TypedDict
 
 from mmm.files import sha256_of_json
@@ -39,6 +40,46 @@ class Recipe(TypedDict, total=False):
     max_tokens: int  # that are read; a store keeps 128 of them at most
     pooling: str  # mean: what position 0 is of a pretrained model; absent: its own first token
     speakers: bool  # "NAME: text" before each turn; absent: text alone
+
+
+def checked_recipe(content: object) -> Recipe:
+    """What a file says is a recipe, as one; entries that this version does not know stay. Raises
+    ValueError where it is none.
+    """
+    if not isinstance(content, dict):
+        raise ValueError("not a recipe, which is a JSON object")
+    own = "feature" if content.get("kind") == "audio" else "context"
+    faults = [f"{name} is missing" for name in ("kind", "encoder", own) if name not in content]
+    faults += [
+        f"{name} is {value!r:.40}"
+        for name, value in content.items()
+        if not (name == "revision" and value is None) and not _can_be(name, value)
+    ]
+    if faults:
+        raise ValueError(f"not a recipe: {'; '.join(faults)}")
+    recipe: Recipe = content  # type: ignore[assignment]
+    return recipe
+
+
+def _can_be(name: str, value: object) -> bool:
+    match name:
+        case "kind":
+            return value in ("audio", "text")
+        case "feature":
+            return value in (*AUDIO_FEATURES, LAYERS)
+        case "context":
+            return type(value) is int and 1 <= value <= MAX_CONTEXT
+        case "speakers":
+            return isinstance(value, bool)
+        case "frame_rate_hz" | "chunk_s" | "padding_s":
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                return False
+            return math.isfinite(value) and value >= (name == "frame_rate_hz")
+        case "version" | "num_mels" | "sample_rate_hz" | "width" | "max_tokens":
+            return type(value) is int and value >= 1
+        case "encoder" | "revision" | "files_sha256" | "precision" | "layer" | "pooling":
+            return isinstance(value, str) and value.strip() != ""
+    return True
 
 
 def tokens_read(context: int) -> int:

@@ -19,7 +19,6 @@ Stores of earlier versions have a row for each utterance, and may lack the last 
 
 import contextlib
 import io
-import json
 import shlex
 import zlib
 from collections.abc import Sequence
@@ -37,9 +36,11 @@ from mmm.features.recipe import (
     MAX_CONTEXT,
     Recipe,
     belongs_to,
+    checked_recipe,
     recipe_hash,
     tokens_read,
 )
+from mmm.files import parse_json
 
 AUDIO_HASH_BYTES = 16
 LARGE_FILES = ("values.npy", "pooled.npy")
@@ -182,7 +183,7 @@ def open_store(path: Path, manifest: Path = MANIFEST) -> FeatureStore:
             raise damaged(name, _OTHER_CHECKSUM)
         try:
             if name == "recipe.json":
-                recipe = json.loads(content)
+                recipe = checked_recipe(parse_json(content))
             else:
                 arrays[name.removesuffix(".npy")] = np.load(io.BytesIO(content), allow_pickle=False)
         except (ValueError, EOFError) as error:
@@ -252,10 +253,9 @@ def _recipe_of(store: Path) -> Recipe:
     if checksums is not None and zlib.crc32(content) != checksums.files[file.name]:
         raise ValueError(f"{file}: damaged: {_OTHER_CHECKSUM}")
     try:
-        recipe: Recipe = json.loads(content)
+        return checked_recipe(parse_json(content))
     except ValueError as error:
         raise ValueError(f"{file}: damaged: {error}") from None
-    return recipe
 
 
 def _recipes_to_make(store: Path) -> list[Recipe]:

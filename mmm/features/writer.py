@@ -15,7 +15,6 @@ written twice, and the bytes do not depend on who wrote which row when.
 
 import contextlib
 import io
-import json
 import os
 import shutil
 import time
@@ -38,7 +37,7 @@ from mmm.features.store import (
     pool,
     small_files,
 )
-from mmm.files import lock, sha256_of_json, sync, sync_data, write_json
+from mmm.files import lock, parse_json, sha256_of_json, sync, sync_data, write_json
 
 _SYNC_S = 2.0  # what is written is marked as done, after a sync, this often
 _FILES = ("values", "pooled")
@@ -190,7 +189,7 @@ class PartialStore:
         sources = rows_there(path, manifest)
         there = None
         if self.folder.is_dir():
-            there = json.loads((self.folder / "plan.json").read_text())["digest"]
+            there = parse_json((self.folder / "plan.json").read_text())["digest"]
         if there != plan.digest:
             self._make(sources)
         self.done = np.fromfile(self.folder / "done", dtype=np.uint8) == 1
@@ -359,7 +358,7 @@ class PartialStore:
             sync(file)
         known = None
         if taken_over.is_file():
-            known = blocks_from_json(json.loads(taken_over.read_bytes()))
+            known = blocks_from_json(parse_json(taken_over.read_bytes()))
         checksums = checksums_of(store, small_files(store), LARGE_FILES, known)
         # Beside the store first, so that a kill leaves no file in it that does not belong there.
         write_json(self.folder / CHECKSUMS, checksums.as_json())

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypedDict
 
+from mmm.faults import csv_fault
+
 if TYPE_CHECKING:  # torch takes seconds to import, and what is wrong with a file is said before
     from mmm.predict.predictor import Audio, Predictor, Turn
 
@@ -65,23 +67,31 @@ def read_dialogue(path: Path) -> list[Line]:
             f"{path}: no such dialogue; expected a CSV with the columns audio and text, a line a"
             " turn"
         )
-    reader = csv.DictReader(io.StringIO(_text_of(path), newline=""), strict=True)
+    text = _text_of(path)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     faults, turns = [], []
+    header: list[str] = []
+    line = 1
     try:
-        missing = {"audio", "text"} - set(reader.fieldnames or ())
-        if missing:
+        header = next(reader, [])
+        if missing := {"audio", "text"} - set(header):
             raise ValueError(
                 f"{path}: line 1: no column {', '.join(sorted(missing))} (found:"
-                f" {', '.join(reader.fieldnames or ())})"
+                f" {', '.join(header)})"
             )
-        for row in reader:
-            where = f"line {reader.line_num}"
-            if None in row or None in row.values():
+        line = reader.line_num + 1
+        for fields in reader:
+            # A quoted field may span lines: where the row begins.
+            where, line = f"line {line}", reader.line_num + 1
+            if not fields:
+                continue
+            if len(fields) != len(header):
                 faults.append(
                     f"{where}: more or fewer fields than the header; is a text with a comma not"
                     " quoted?"
                 )
                 continue
+            row = dict(zip(header, fields, strict=True))
             audio = path.parent / row["audio"].strip() if row["audio"].strip() else None
             if audio is not None and not audio.is_file():
                 faults.append(f"{where}: no such audio file {audio}")
@@ -89,7 +99,7 @@ def read_dialogue(path: Path) -> list[Line]:
             named = None if speaker is None else speaker.strip()
             turns.append(Line(audio, row["text"].strip(), named))
     except csv.Error as error:
-        raise ValueError(f"{path}: line {reader.line_num}: not CSV ({error})") from None
+        raise ValueError(f"{path}: {csv_fault(error, text, line, header)}") from None
     if not turns and not faults:
         faults.append("no turns below the header")
     if faults:

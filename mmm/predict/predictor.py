@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from mmm.audio.speech import decode_speech, read_speech
-from mmm.bundle.read import Bundle, Ensemble
+from mmm.bundle.read import COPY_AGAIN, Bundle, BundleError, Ensemble
 from mmm.encoders import Floats, SpeechEncoder, TextEncoder
 from mmm.encoders.make import speech_encoder_of, text_encoder_of
 from mmm.features.recipe import identity_of, recipe_hash
@@ -64,12 +64,29 @@ class Predictor:
         self._heard = [member.audio_recipe for member in bundle.members]
         self._speech: dict[str, SpeechEncoder] = {}
         self._text: dict[str, TextEncoder] = {}
-        for recipe in self._heard:
-            if (identity := identity_of(recipe)) not in self._speech:
-                self._speech[identity] = speech_encoder_of(recipe, audio_encoder)
         for member in bundle.members:
-            if (identity := identity_of(member.text_recipe)) not in self._text:
-                self._text[identity] = text_encoder_of(member.text_recipe, text_encoder)
+            speech, text = member.audio_recipe, member.text_recipe
+            try:
+                if (identity := identity_of(speech)) not in self._speech:
+                    self._speech[identity] = speech_encoder_of(speech, audio_encoder)
+                if (identity := identity_of(text)) not in self._text:
+                    self._text[identity] = text_encoder_of(text, text_encoder)
+            except ValueError as error:
+                raise ValueError(f"{member.path}: {error}") from error
+            self._check_widths(member)
+
+    def _check_widths(self, member: Bundle) -> None:
+        """Raises BundleError where a head reads other numbers than its encoders give."""
+        speech, text, dims = member.audio_recipe, member.text_recipe, member.dims
+        frame = self._speech[identity_of(speech)].width(speech["feature"])
+        parts = (2 if member.config.pooling == "mean_std" else 1) * dims.speech_layers
+        given = frame * parts, self._text[identity_of(text)].width()
+        if given != (dims.speech_width, dims.text_width):
+            raise BundleError(
+                f"{member.path}/config.json: its head reads {dims.speech_width} numbers of speech"
+                f" and {dims.text_width} of text, its encoders give {given[0]} and {given[1]};"
+                f" {COPY_AGAIN}"
+            )
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from mmm.features.recipe import recipe_hash
+from mmm.files import parse_json
 from mmm.metrics import Metrics
 from mmm.training.config import Dims, Params, recorded_defaults
 from mmm.training.run import Run
@@ -97,7 +98,7 @@ def load_checkpoint(run: Run, path: Path, sha256: str | None = None) -> None:
     length = int.from_bytes(content[:8], "little")
     try:
         tensors = load_tensors(content)
-        header = _Header(**json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["run"]))
+        header = _Header(**parse_json(parse_json(content[8 : 8 + length])["__metadata__"]["run"]))
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: damaged, or no checkpoint of mmm train ({error})") from None
     if differing := _header_of(run).differing(header):

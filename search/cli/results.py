@@ -50,7 +50,7 @@ def status(
     )
     if (sentence := verdict(history)) is not None:
         console.say(sentence)
-    for sentence in history.data_account():
+    for sentence in (*history.data_account(), *history.space_account()):
         console.say(sentence)
     for trial in history.trials.values():
         if trial.state == "failed":

@@ -171,7 +171,7 @@ def _finish(history: Any) -> None:
     """Exit status 1 where nothing came of it or it ended by itself, so that scripts notice."""
     why = history.last_close.why if history.last_close else ""
     if why.startswith("broken off"):
-        print(f"error: {why}", file=sys.stderr)
+        print(f"error: {printable(why)}", file=sys.stderr)
         sys.exit(1)
     if all(trial.state == "failed" for trial in history.trials.values()) and history.trials:
         reasons = {trial.reason for trial in history.trials.values()}

@@ -10,7 +10,6 @@ whole transaction; any other damage is refused. What there is of events: search/
 
 import contextlib
 import gc
-import json
 import re
 import sqlite3
 import time
@@ -19,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmm.files import parse_json
 from search.ledger.history import Event, History
 from search.ledger.lock import Lock, LockError
 from search.ledger.records import (
@@ -117,11 +117,14 @@ def _read(path: Path, after: int) -> Iterator[tuple[Event, int]]:
                     if checksum != found:
                         raise _damaged(path, f"event {seq} is not what was written")
                     last = seq
-                bodies = json.loads(f"[{','.join([row[4].decode() for row in batch])}]")
+                try:
+                    bodies = parse_json(f"[{','.join([row[4].decode() for row in batch])}]")
+                except ValueError as error:
+                    raise _damaged(path, f"holds what is no JSON ({error})") from None
                 for (seq, when, kind, trial, _, found), body in zip(batch, bodies, strict=True):
                     try:
                         record = record_of(kind.decode(), body)
-                    except (KeyError, TypeError, ValueError) as error:
+                    except (AttributeError, KeyError, TypeError, ValueError) as error:
                         raise LedgerError(
                             f"{path}: event {seq} ({kind.decode()}) is none that this version of"
                             f" mmm-search reads ({error}); go on with the version that wrote it, or"
@@ -307,7 +310,7 @@ def _write(
             if _HALF_CHARACTER.search(text):
                 # In what a space raised, or a file is called: no file can hold it.
                 text = text.encode(errors="replace").decode()
-                record = record_of(record.kind, json.loads(text))
+                record = record_of(record.kind, parse_json(text))
             checksum = _checksum(checksum, seq, now, record.kind.encode(), trial, text.encode())
             # With its number: had another process written in spite of the lock, SQLite would
             # refuse it.

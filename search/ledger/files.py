@@ -88,6 +88,8 @@ def drop_weights(sweep: Path, number: int) -> None:
     shutil.rmtree(trial_folder(sweep, number))
 
 
+_OF_A_SWEEP = ("trials", "bundle", "baseline", "leaderboard.csv", "report.html")
+_OF_MLFLOW = ("mlartifacts", "mlruns", "mlflow.db")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -103,6 +105,30 @@ def check_name(name: str) -> str:
 
 def sweep_dir(runs: Path, name: str) -> Path:
     return runs / check_name(name)
+
+
+def check_new(runs: Path, name: str, *, is_tracked_here: bool) -> None:
+    """Raises ValueError where a new sweep could not be kept, or would write over what is there.
+    `is_tracked_here`: MLflow's store is to lie in `runs`.
+    """
+    folder = sweep_dir(runs, name)
+    if (folder / "ledger.sqlite").is_file():
+        raise ValueError(
+            f"sweep {name!r} exists in {runs}/; go on with it: mmm-search resume {name}, or choose"
+            " another --name"
+        )
+    if left := [one for one in _OF_A_SWEEP if (folder / one).exists()]:
+        raise ValueError(
+            f"{folder}: holds what a sweep left ({', '.join(left)}) and no ledger.sqlite; bring"
+            " that back, or choose another --name"
+        )
+    if name in _OF_MLFLOW:
+        raise ValueError(f"--name {name}: MLflow's own in {runs}/; choose another")
+    if is_tracked_here and (odd := sorted(set(str(runs.resolve())) & set("%?#"))):
+        raise ValueError(
+            f"--runs {runs}: MLflow's store would lie elsewhere, as its address cannot have"
+            f" {' or '.join(odd)}; choose another folder, or a store with --tracking-uri"
+        )
 
 
 def existing_sweep(runs: Path, name: str) -> Path:

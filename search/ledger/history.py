@@ -2,6 +2,7 @@
 of events.
 """
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from search.ledger.records import (
     Record,
     RungDecision,
     Session,
+    SpaceNote,
     Suggestion,
     Sweep,
 )
@@ -227,6 +229,9 @@ class History:
     data: list[tuple[int, DataNote]] = field(
         default_factory=list
     )  # how many trials there were before each note about data
+    spaces: list[tuple[int, SpaceNote]] = field(
+        default_factory=list
+    )  # each other file of the space, and how many trials there were before it
     _session_started: float | None = None
     _last_time: float = 0.0
 
@@ -290,6 +295,8 @@ class History:
                 self.baseline = body
             case DeadWorker():
                 self.trials[body.trial].dead_workers += 1
+            case SpaceNote():
+                self.spaces.append((len(self.trials), body))
             case DataNote():
                 self.data.append((len(self.trials), body))
                 self._begin_again(body.restarted)
@@ -368,6 +375,15 @@ class History:
                 f" were trained on ({'; '.join(note.changed)}){again}{scores}"
             )
         return found
+
+    def space_account(self) -> list[str]:
+        """A sentence for each time that the file of the space was changed."""
+        return [
+            f"the space was changed before trial {before}: {now.space} has another text (SHA-256"
+            f" {now.sha256[:16]}..., before {was.sha256[:16]}...); trials before it stay as they"
+            " are"
+            for (_, was), (before, now) in itertools.pairwise(self.spaces)
+        ]
 
     def _count_epoch(self, trial: Trial, entry: Epoch) -> None:
         if entry.copied_from is None:

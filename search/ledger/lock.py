@@ -16,7 +16,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from mmm.files import lock
+from mmm.files import lock, parse_json
 
 HEARTBEAT_S = 10.0
 STALE_S = 60.0  # six beats missed; hosts' clocks may differ by less than that
@@ -135,7 +135,7 @@ def _read(file: int) -> _Holder | None:
     if not text:
         return None
     try:
-        said = _Holder(**json.loads(text))
+        said = _Holder(**parse_json(text))
         return replace(said, heartbeat=float(said.heartbeat))
     except (ValueError, TypeError):  # half written
         return _Holder(host="another host", heartbeat=os.fstat(file).st_mtime)

@@ -258,6 +258,17 @@ class DataNote:
 
 
 @dataclass(frozen=True, slots=True)
+class SpaceNote:
+    """The file with the space of a session, where it is not that of the session before."""
+
+    kind: ClassVar[str] = "note"
+    about: ClassVar[str] = "space"
+    space: str  # as the specification names it
+    sha256: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class UnknownEvent:
     """What this version has no record for."""
 
@@ -276,6 +287,7 @@ SweepRecord = (
     | DeadWorker
     | PackMeasured
     | DataNote
+    | SpaceNote
     | UnknownEvent
 )
 TrialRecord = Suggestion | Epoch | Checkpoint | RungDecision | FoldDecision | End
@@ -298,7 +310,8 @@ _KINDS: dict[str, type[Record]] = {
     )
 }
 _NOTES: dict[object, type[Record]] = {
-    note.about: note for note in (Warned, GoesOnAlone, DeadWorker, PackMeasured, DataNote)
+    note.about: note
+    for note in (Warned, GoesOnAlone, DeadWorker, PackMeasured, DataNote, SpaceNote)
 }
 
 

@@ -6,7 +6,7 @@ import contextlib
 import re
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from mmm.training.config import Params
 from search.ledger.files import check_name
 from search.ledger.spec import ANY_FOLDS, SweepSpec, check_tracking_uri
 from search.space.enqueue import Point, as_params
-from search.space.load import check_space, load_space
+from search.space.load import check_space, load_space, telling
 from search.space.settings import (
     SettingsCheck,
     sweep_precisions,
@@ -48,12 +48,16 @@ class Checked:
 
 
 def check(
-    spec: SweepSpec, points: Sequence[Point] = (), settings_check: SettingsCheck | None = None
+    spec: SweepSpec,
+    points: Sequence[Point] = (),
+    settings_check: SettingsCheck | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Checked:
     """A sweep that can run. Raises ValueError with all that keeps it from it, one after another.
 
     `points` are enqueued after those of the specification. `settings_check` is that of a sweep that
-    goes on; a new one gets the speech features that its folder holds.
+    goes on; a new one gets the speech features that its folder holds. `tell` hears of a space whose
+    function takes long.
     """
     faults: list[str] = []
 
@@ -85,7 +89,7 @@ def check(
         )
     space, queue = None, list(spec.enqueue)
     with listed():
-        space = load_space(spec.space, there_in(spec))
+        space = telling(load_space(spec.space, there_in(spec)), tell)
     drawn: list[Params] = []
     if space is not None:
         drawn, found = _drawn_settings(space, spec)

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.distributions import (
@@ -84,12 +85,17 @@ def _frozen(trials: Sequence[Trial], metric: str) -> Iterator[FrozenTrial]:
     for distributions in found:
         for name, one in distributions.items():
             if isinstance(one, CategoricalDistribution):
-                choices.setdefault(name, {}).update(dict.fromkeys(one.choices))
+                choices.setdefault(name, {}).update(dict.fromkeys(map(_hashable, one.choices)))
     for trial, distributions in zip(trials, found, strict=True):
         for name, one in distributions.items():
             if isinstance(one, CategoricalDistribution):
                 distributions[name] = CategoricalDistribution(tuple(choices[name]))
         yield _frozen_trial(trial, metric, distributions)
+
+
+def _hashable(value: Any) -> Any:
+    """Once a choice could be a tuple, which JSON gives back as a list."""
+    return tuple(map(_hashable, value)) if isinstance(value, list) else value
 
 
 def _frozen_trial(
@@ -111,7 +117,7 @@ def _frozen_trial(
         value=best[1] if best and state == TrialState.COMPLETE else None,
         datetime_start=datetime.fromtimestamp(trial.suggested),
         datetime_complete=None if trial.ended is None else datetime.fromtimestamp(trial.ended),
-        params=dict(trial.params),
+        params={name: _hashable(value) for name, value in trial.params.items()},
         distributions=distributions,
         user_attrs=user_attrs,
         system_attrs={},

@@ -266,7 +266,7 @@ def write_report(path: Path, history: History) -> None:
             best=best,
             best_epoch=best_epoch,
             verdict=verdict(history),
-            changes=history.data_account(),
+            changes=[*history.data_account(), *history.space_account()],
             pictures=pictures,
             pareto=_pareto(history, spec.metric),
             crosses=crosses(history, spec.metric),

@@ -3,12 +3,12 @@ settings.
 """
 
 import itertools
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from optuna.distributions import CategoricalDistribution
 
+from mmm.files import parse_json
 from mmm.training.config import Params, ParamValue
 from search.space.load import ask_for
 from spaces import Space
@@ -28,7 +28,7 @@ def read_points(path: Path) -> list[Point]:
     if not path.is_file():
         raise FileNotFoundError(f"--enqueue {path}: no such file")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"--enqueue {path}: not JSON: {error}") from None
     points = found if isinstance(found, list) else [found]

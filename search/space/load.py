@@ -1,10 +1,13 @@
 """Spaces by their names or files, looked at before anything runs."""
 
 import functools
+import hashlib
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import optuna
 from optuna.distributions import (
@@ -14,13 +17,17 @@ from optuna.distributions import (
 )
 from optuna.trial import FixedTrial
 
+import spaces
 from mmm.training.config import Params, ParamValue
 from mmm.training.own_system import is_reference, load_system
 from mmm.user_code import user_code
+from search.ledger.records import SpaceNote
 from search.space.study import random_study
 from spaces import SPACES, Space, There, bound, spaces_on
 
 _NUM_DRAWS = 200
+_LONG_S = 2.0
+_PLAIN = (str, int, float, bool, type(None))  # what JSON gives back as it was
 
 
 class SpaceError(ValueError):
@@ -50,14 +57,76 @@ def ask(
     fault, whatever its function raises.
     """
     try:
-        return dict(space.suggest(suggester))
-    except Exception as error:
+        settings = dict(space.suggest(suggester))
+        _check_plain(settings, suggester)
+        return settings
+    except (Exception, SystemExit) as error:
         # `failing` may name the parameters, which are only there by now.
         raise SpaceError(
             f"{failing.format(params=suggester.params)}: {type(error).__name__}: {error}",
-            dict(suggester.params),
-            as_texts(suggester.distributions),
+            {
+                name: value if isinstance(value, _PLAIN) else repr(value)
+                for name, value in suggester.params.items()
+            },
+            as_texts({name: one for name, one in suggester.distributions.items() if not _odd(one)}),
         ) from error
+
+
+def _check_plain(settings: Mapping[Any, object], suggester: Suggester) -> None:
+    """Raises TypeError for what JSON would bring back as something else, or not at all."""
+    for name, distribution in suggester.distributions.items():
+        if odd := _odd(distribution):
+            raise TypeError(
+                f"a choice of {name!r} is {odd[0]!r:.60}; expected text, numbers, True, False or"
+                f" None; name it, and look it up by its name: {{'a': {odd[0]!r:.60}}}"
+                f"[trial.suggest_categorical({name!r}, ['a', ...])]"
+            )
+    for key, value in settings.items():
+        if not isinstance(key, str):
+            raise TypeError(f"{key!r:.60} is no name of a setting")
+        if not isinstance(value, _PLAIN):
+            raise TypeError(
+                f"{key} is a {type(value).__name__}; expected text, a number, True, False or None"
+                " (of NumPy: int(...), float(...), bool(...))"
+            )
+
+
+def _odd(distribution: BaseDistribution) -> list[object]:
+    """Choices that a ledger could not give back as they are: tuples, arrays, objects."""
+    if not isinstance(distribution, CategoricalDistribution):
+        return []
+    return [choice for choice in distribution.choices if not isinstance(choice, _PLAIN)]
+
+
+def telling(space: Space, tell: Callable[[str], None]) -> Space:
+    """The same space, of which is told what its function takes where that is long: beyond 2 s, and
+    again whenever it is twice as much.
+    """
+    calls, seconds, told_s = 0, 0.0, _LONG_S
+
+    @functools.wraps(space.suggest)
+    def timed(trial: object) -> Mapping[str, ParamValue]:
+        nonlocal calls, seconds, told_s
+        began = time.monotonic()
+        try:
+            return space.suggest(trial)
+        finally:
+            calls, seconds = calls + 1, seconds + time.monotonic() - began
+            if seconds >= told_s:
+                told_s = 2 * seconds
+                tell(
+                    f"the space's function took {seconds:.0f} s in {calls:,} calls so far; it is"
+                    " called hundreds of times before the first trial, and before each"
+                )
+
+    return replace(space, suggest=timed)
+
+
+def space_note(name: str) -> SpaceNote:
+    """What the ledger keeps of the file that a space is in."""
+    file = Path(name.rpartition(":")[0]) if name not in SPACES else Path(spaces.__file__)
+    content = (file.parent / f"{name}.py" if name in SPACES else file).read_bytes()
+    return SpaceNote(name, hashlib.sha256(content).hexdigest(), content.decode(errors="replace"))
 
 
 def as_texts(distributions: Mapping[str, BaseDistribution]) -> dict[str, str]:

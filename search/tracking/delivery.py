@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmm.files import lock, write_json
+from mmm.files import lock, parse_json, sha256_of_json, write_json
 from search.ledger.events import read_events
 from search.ledger.lock import is_held
 from search.ledger.spec import without_password
@@ -89,19 +89,24 @@ class Delivery:
         self._file.close()
 
     def _all_states(self) -> dict[str, Delivered]:
-        try:
-            stores = json.loads(self._path.read_text())["stores"]
-        except (FileNotFoundError, KeyError):  # none yet, or of a version that kept one store
-            return {}
         known = Delivered.__slots__
-        return {
-            uri: Delivered(**{name: found[name] for name in known if name in found})
-            for uri, found in stores.items()
-        }
+        try:
+            content = parse_json(self._path.read_bytes())
+            stores = content["stores"]
+            if content.get("sha256") not in (None, sha256_of_json(stores)):
+                return {}  # damaged: what a store has is found in it, and the rest sent again
+            return {
+                uri: Delivered(**{name: found[name] for name in known if name in found})
+                for uri, found in stores.items()
+            }
+        # None yet, of a version that kept one store, or damaged.
+        except (FileNotFoundError, AttributeError, KeyError, TypeError, ValueError):
+            return {}
 
     def _save(self) -> None:
         states = {**self._all_states(), self._uri: self._state}
-        write_json(self._path, {"stores": {uri: asdict(one) for uri, one in states.items()}})
+        stores = {uri: asdict(one) for uri, one in states.items()}
+        write_json(self._path, {"stores": stores, "sha256": sha256_of_json(stores)})
 
     def read(self) -> None:
         """Take in what the ledger has gained."""
@@ -353,7 +358,7 @@ class Delivery:
         """The key of the trial that the sweep's bundle comes from."""
         try:
             content = (self.folder / "bundle" / "provenance.json").read_text()
-            return str(json.loads(content)["trial"])
+            return str(parse_json(content)["trial"])
         except FileNotFoundError:
             return None
 

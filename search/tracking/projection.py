@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from mmm.features.recipe import LAYERS, belongs_to, identity_of
 from mmm.files import sha256_of_json
+from mmm.markdown import as_code, as_code_block, as_markdown
 from mmm.metrics import value_of
 from mmm.training.config import Params, ParamValue
 from search.ledger.history import Event, best_mean
@@ -364,7 +365,7 @@ class Projection:
         change.tags |= {"mmm.state": end.state, "mmm.reason": end.reason[:_LONGEST]}
         if end.traceback:
             change.tags["mlflow.note.content"] = (
-                f"{end.reason[:1000]}\n\n```\n{end.traceback[-_LONGEST:]}\n```"
+                f"{as_markdown(end.reason[:1000])}\n\n{as_code_block(end.traceback[-_LONGEST:])}"
             )
 
     def _running(self) -> list[Run]:
@@ -415,7 +416,7 @@ class Projection:
 
     def _note(self, why: str) -> str:
         """What the sweep's page says first, as Markdown."""
-        lines = [f"`{self.spec.command}`"] if self.spec.command else []
+        lines = [as_code(self.spec.command)] if self.spec.command else []
         lines += [self._baseline_words] if self._baseline_words else []
         if why:
             states = [run.state for run in self.runs.values() if run.key != SWEEP]
@@ -437,7 +438,9 @@ class Projection:
             fixed: dict[str, set[str]] = {}
             for (_, name), value in sorted(self._seen.items(), key=lambda pair: pair[0][1]):
                 if name not in said:
-                    fixed.setdefault(name, set()).add(str(value))
+                    # Text of a system of the user's own may be any.
+                    text = as_markdown(str(value)) if name.startswith("own.") else str(value)
+                    fixed.setdefault(name, set()).add(text)
             if fixed:
                 named = ", ".join(
                     f"{name} {' or '.join(sorted(values))}" for name, values in fixed.items()

@@ -26,6 +26,7 @@ from mmm.corpora.text_files import Texts
 from mmm.corpora.write import write_prepared
 from mmm.manifest import COLUMNS, EMOTIONS, ManifestError
 from mmm.manifest_csv import read_manifest
+from mmm.predict.inputs import read_dialogue
 from tests.conftest import HEADER
 
 # Numbers of inputs; together 1,050, of which 380 are valid and compared.
@@ -508,3 +509,27 @@ def test_the_inputs_are_a_thousand_and_a_third_of_them_valid() -> None:
     total = valid + FLIPPED_WAVS + CUT_WAVS + HEADERS + BYTES + TEXTS + CSVS + PREPARED
     assert total >= 1000
     assert valid >= total / 3
+
+
+@pytest.mark.parametrize("before", ["", "sep=;\n"])
+def test_a_field_longer_than_the_csv_module_takes_is_one_fault_with_line_and_column(
+    tmp_path: Path, before: str
+) -> None:
+    (tmp_path / "a.wav").touch()
+    what = r"'text' holds 200,000 characters, of at most 131,072; is a quote not closed"
+    long = "x" * 200_000
+    row = [*("u", "d", "0", "s", "who"), f"two\nlines {long[10:]}", "a.wav", "sad", "train"]
+    fields = csv_of([list(HEADER), row]).decode()
+    (tmp_path / "manifest.csv").write_text(fields)
+    with pytest.raises(ManifestError, match=rf"line 2: column {what}"):
+        read_manifest(tmp_path / "manifest.csv")
+    (tmp_path / "table.csv").write_text(f"{before}path;text;label\na.wav;'ok'\n;hi;sad\n;{long};x")
+    line = 4 + len(before.splitlines())
+    with pytest.raises(ManifestError, match=rf"line {line}: column {what}"):
+        prepare_csv(tmp_path / "table.csv")
+    (tmp_path / "turns.csv").write_text(f'audio,text\na.wav,hi\n\na.wav,"{long}')
+    with pytest.raises(ValueError, match=rf"turns\.csv: line 4: column {what}"):
+        read_dialogue(tmp_path / "turns.csv")
+    (tmp_path / "turns.csv").write_text(f"audio,{long}\na.wav,hi\n")
+    with pytest.raises(ValueError, match=r"line 1: column 2 holds 200,000 characters"):
+        read_dialogue(tmp_path / "turns.csv")

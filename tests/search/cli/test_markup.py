@@ -6,6 +6,7 @@ import io
 import re
 import shutil
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from rich.table import Table
 
 import mmm.cli.app
 from mmm.bundle.write import save_run_bundle
-from mmm.console import PlainConsole, plain, printable
+from mmm.console import PlainConsole, _show_warning, plain, printable
+from mmm.files import Unchecked
 from search.engine.controller import Controller
 from search.ledger.events import create_sweep, read_history
 from search.results.report import write_report
@@ -201,6 +203,14 @@ def test_an_error_shows_what_a_terminal_would_obey(
     )
     assert status == 2
     assert err.startswith(r"error: nowhere[/red]\x1b[31m\udcff.csv: no such manifest")
+
+
+def test_a_warning_shows_what_a_terminal_would_obey(capsys: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = _show_warning
+        warnings.warn("\x1b[31m[/red]: read unchecked", Unchecked, stacklevel=1)
+    assert capsys.readouterr().err == "warning: \\x1b[31m[/red]: read unchecked\n"
 
 
 @pytest.mark.parametrize("is_terminal", [False, True])

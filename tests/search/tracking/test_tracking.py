@@ -31,7 +31,7 @@ from search.ledger.records import (
     as_json,
 )
 from search.ledger.spec import SweepSpec, check_tracking_uri, without_password
-from search.tracking.delivery import Delivery, Undelivered, sync
+from search.tracking.delivery import Delivered, Delivery, Undelivered, sync
 from search.tracking.store import EXPERIMENT, default_tracking_uri, open_client
 from tests.conftest import names_in
 from tests.sweep_parts import METRIC, environment, epoch_entry
@@ -237,6 +237,25 @@ def test_sending_everything_again_adds_no_run_and_no_point_and_brings_back_what_
             == (1 if name.startswith("best") else 2)
         )
     assert after["1"].data.metrics == {**before["1"].data.metrics}
+
+
+def test_what_a_store_has_is_looked_for_in_it_where_its_record_has_another_bit(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    ledger.append(CLOSE)
+    state = deliver(tmp_path)._state
+    file = tmp_path / "first" / "mlflow.json"
+    content = file.read_bytes()
+    for bit in range(0, 8 * len(content), 37):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(flipped)
+        assert Delivery(tmp_path, "first", None)._state in (state, Delivered())
+    for text in (b"", b"[", b"[]", b"[" * 100_000, b"\xff"):
+        file.write_bytes(text)
+        assert Delivery(tmp_path, "first", None)._state == Delivered()
+    assert deliver(tmp_path).made == 0
+    assert json.loads(file.read_bytes())["stores"]
 
 
 @pytest.mark.slow
