@@ -55,4 +55,5 @@ def influence(counts: Array, metric: str) -> Array:
     steps = _STEP * np.eye(classes * classes).reshape(-1, 1, classes, classes)
     change = (scores_of(whole + steps, metric) - scores_of(whole - steps, metric)) / (2 * _STEP)
     gradient = change.T.reshape(runs, classes * classes)
-    return np.einsum("spc,sc->sp", counts.reshape(runs, -1, classes * classes), gradient)
+    flat = counts.reshape(runs, -1, classes * classes)
+    return np.asarray(np.einsum("spc,sc->sp", flat, gradient))

@@ -190,7 +190,8 @@ def _jackknife(units: Units, *systems: Sampled) -> Array:
     cells = systems[0].influence.mean(axis=0)
     if len(systems) > 1:
         cells = cells - systems[1].influence.mean(axis=0)
-    return np.bincount(units.of_cells[0], weights=cells, minlength=units.num_groups[0])
+    sums = np.bincount(units.of_cells[0], weights=cells, minlength=units.num_groups[0])
+    return np.asarray(sums, dtype=np.float64)
 
 
 def mean_interval(units: Units, one: Sampled, seed: int = 0) -> Interval | None:
@@ -278,7 +279,7 @@ def sign_flip_p(
     is_all = 2**number <= resamples
     if is_all:
         bits = np.arange(2**number)[:, None] >> np.arange(number)
-        signs = 1.0 - 2.0 * (bits & 1)
+        signs = np.where(bits & 1, -1.0, 1.0)
     else:
         signs = rng.choice([-1.0, 1.0], size=(resamples, number))
     found = np.concatenate(

@@ -29,7 +29,7 @@ class Units:
 
     @property
     def num_cells(self) -> int:
-        return self.of_cells.shape[1]
+        return int(self.of_cells.shape[1])
 
     @property
     def words(self) -> str:
@@ -82,4 +82,4 @@ def choose_units(groupings: Mapping[str, Sequence[str]]) -> Units:
 def _is_within(fine: npt.NDArray[np.int64], coarse: npt.NDArray[np.int64]) -> bool:
     """Whether each group of `fine` lies in one group of `coarse`."""
     pairs = np.unique(np.stack([fine, coarse]), axis=1)
-    return pairs.shape[1] == int(fine.max()) + 1
+    return bool(pairs.shape[1] == int(fine.max()) + 1)
