@@ -118,6 +118,27 @@ def compared(
     )
 
 
+def false_leaders(groups: int, seeds: int, equal: int, repeats: int, resamples: int) -> float:
+    """Share of repeats in which the leader of so many equal systems is found to beat another."""
+    level, found = level_of(0.55), 0
+    for repeat in range(repeats):
+        rng = np.random.default_rng([groups, seeds, equal, repeat])
+        rows = rows_of(groups, rng)
+        systems = [runs_of(rows, level, seeds, rng) for _ in range(equal)]
+        sampled = sample(systems, rows.units, METRIC, repeat, resamples)
+        leader = max(range(equal), key=lambda place: sampled[place].mean)
+        pairs = [
+            difference(rows.units, sampled[place], sampled[leader], repeat)
+            for place in range(equal)
+            if place != leader
+        ]
+        p_values = holm([pair.p for pair in pairs if pair is not None])
+        found += any(
+            verdict_of(pair, p) == "worse" for pair, p in zip(pairs, p_values, strict=True)
+        )
+    return found / repeats
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=200)
@@ -137,6 +158,10 @@ def main() -> None:
         console.say(
             f"{groups:6} {number:5} {gain:5.2f} {mean:>15} {apart:>11} {better:>7} {worse:>6}"
         )
+    console.say("groups seeds  equal systems  the leader is found to beat one of them")
+    for groups, number, equal in itertools.product((10, 40, 200), seeds, (4, 8)):
+        share = 100 * false_leaders(groups, number, equal, options.repeats, options.resamples)
+        console.say(f"{groups:6} {number:5} {equal:14} {share:40.1f}")
     console.say(f"{time.monotonic() - started:.0f} s")
 
 

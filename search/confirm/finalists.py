@@ -20,7 +20,7 @@ _SYSTEM = ("architecture", "speech", "text")  # what makes two trials the same s
 class Finalist:
     """Settings that are trained again."""
 
-    name: str  # `trial 12`, or `default 1 gated_fusion`
+    name: str  # `trial 12`, or `default 1` where it was not trained in the sweep
     settings: Params  # complete, with the first of the fresh seeds
     trial: int | None  # of the sweep; None: it was not trained there
     score: float | None  # the sweep's
@@ -87,10 +87,11 @@ def choose_finalists(
         same = {_key({**trial.settings, "seed": seed}): trial for trial in reversed(ranked)}
         number = 0
         for settings in _defaults(history):
-            if (architecture := settings["architecture"]) in wanted:
+            if settings["architecture"] in wanted:
                 number += 1
                 trained = same.get(_key({**settings, "seed": seed}))
-                key = add(f"default {number} {architecture}", settings, trained, 1)
+                name = f"default {number}" if trained is None else f"trial {trained.number}"
+                key = add(name, settings, trained, 1)
                 found[key] = replace(found[key], is_default=True)
     return list(found.values())
 

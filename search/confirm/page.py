@@ -35,9 +35,9 @@ def page_of(found: Confirmation, searched: str, command: str) -> str:
             one.verdict,
             "" if one.seeds_to_decide is None else one.seeds_to_decide,
         )
-        for one in found.compared
+        for one in (*found.to_leader, *found.to_baseline)
     ]
-    everyone = [one for one, _ in rows_of(found)]
+    everyone = [*found.finalists, *([found.baseline] if found.baseline else [])]
     return render(
         Path(__file__).with_name("confirm.html.j2"),
         title=f"{found.sweep}, confirmed",

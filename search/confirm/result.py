@@ -1,10 +1,9 @@
-"""What a confirmation finds: every finalist's mean over seeds, every two of them compared, and how
-much of the search's score was luck.
+"""What a confirmation finds: every finalist's mean over seeds, how each stands to the leader and to
+the baseline, and how much of the search's score was luck.
 """
 
-import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -22,6 +21,7 @@ from search.confirm.statistics import (
     sample,
     seeds_to_decide,
 )
+from search.confirm.units import Units
 from search.confirm.verdicts import MOST_WINS, Verdict, verdict_of
 from search.ledger.history import History, Trial
 from search.space.fixed import CHOICE
@@ -57,26 +57,10 @@ class Compared:
     low: float | None
     high: float | None
     p_units: float | None  # by sign flips of the units
-    p: float | None  # the larger of that and of what counts seeds too, corrected for all pairs
+    p: float | None  # the larger of that and of what counts seeds too, corrected
     wins: float | None  # probability that a run of `first` beats one of `second`
     verdict: Verdict  # of `first`
     seeds_to_decide: int | None  # of a tie; None: no number of seeds would do
-
-    def turned(self) -> "Compared":
-        """The same, seen from the second."""
-        turned: Mapping[Verdict, Verdict] = {"better": "worse", "worse": "better"}
-        return Compared(
-            self.second,
-            self.first,
-            -self.difference,
-            None if self.high is None else -self.high,
-            None if self.low is None else -self.low,
-            self.p_units,
-            self.p,
-            None if self.wins is None else 1 - self.wins,
-            turned.get(self.verdict, self.verdict),
-            self.seeds_to_decide,
-        )
 
 
 @dataclass(frozen=True)
@@ -108,22 +92,14 @@ class Confirmation:
     num_rows: int
     finalists: tuple[Confirmed, ...]
     baseline: Confirmed | None
-    compared: tuple[Compared, ...]  # every two, and each with the baseline
+    to_leader: tuple[Compared, ...]  # the other finalists with the leader, in their order
+    to_baseline: tuple[Compared, ...]  # every finalist with the baseline, in their order
     curse: Curse | None
     failed: tuple[str, ...]  # finalists without a run, and runs that failed, in words
 
     @property
     def leader(self) -> Confirmed:
         return self.finalists[0]
-
-    def between(self, first: str, second: str) -> Compared:
-        """How the first stands to the second."""
-        for one in self.compared:
-            if (one.first, one.second) == (first, second):
-                return one
-            if (one.second, one.first) == (first, second):
-                return one.turned()
-        raise KeyError((first, second))
 
     def as_json(self) -> dict[str, object]:
         return {**asdict(self), "most_wins": MOST_WINS}
@@ -163,17 +139,17 @@ def confirmation_of(
         counts.append(baseline[None])
     metric = history.spec.metric
     sampled = sample(counts, validation.units, metric)
-    named = [finalist.name for finalist in there]
-    confirmed = [
-        _confirmed(finalist, runs[finalist.name], one, validation)
+    found = [
+        (_confirmed(finalist, runs[finalist.name], one, validation), one)
         for finalist, one in zip(there, sampled, strict=False)
     ]
-    of_baseline = None
+    found.sort(key=lambda pair: (-pair[0].mean, pair[0].name))
+    ordered = [one for one, _ in found]
+    of_baseline, to_baseline = None, []
     if len(sampled) > len(there):
-        named.append(BASELINE)
         alone = Finalist(BASELINE, {"architecture": "linear"}, None, None, 1)
         of_baseline = _confirmed(alone, [], sampled[-1], validation)
-    ordered = sorted(confirmed, key=lambda one: (-one.mean, one.name))
+        to_baseline = [(pair, (of_baseline, sampled[-1])) for pair in found]
     return Confirmation(
         sweep,
         history.spec.name,
@@ -184,7 +160,8 @@ def confirmation_of(
         len(validation.rows),
         tuple(ordered),
         of_baseline,
-        _compared(named, sampled, validation),
+        _compared([(pair, found[0]) for pair in found[1:]], validation.units),
+        _compared(to_baseline, validation.units),
         _curse(ordered, num_trials),
         tuple(failed),
     )
@@ -210,32 +187,29 @@ def _confirmed(
     )
 
 
-def _compared(
-    named: Sequence[str], sampled: Sequence[Sampled], validation: Validation
-) -> tuple[Compared, ...]:
-    """Every two, corrected for all of them: the leader is not known before one looks."""
-    pairs = list(itertools.combinations(range(len(named)), 2))
-    found = [
-        difference(validation.units, sampled[first], sampled[second]) for first, second in pairs
-    ]
-    p_values: list[float | None] = [None] * len(pairs)
-    if all(one is not None for one in found):
-        p_values = [*holm([one.p for one in found if one is not None])]
+_Of = tuple[Confirmed, Sampled]
+
+
+def _compared(pairs: Sequence[tuple[_Of, _Of]], units: Units) -> tuple[Compared, ...]:
+    """Each first with its second, corrected for how many pairs there are."""
+    found = [difference(units, first, second) for (_, first), (_, second) in pairs]
+    corrected = iter(holm([one.p for one in found if one is not None]))
     compared = []
-    for (first, second), one, p in zip(pairs, found, p_values, strict=True):
+    for ((first, _), (second, _)), one in zip(pairs, found, strict=True):
+        p = None if one is None else next(corrected)
         verdict = verdict_of(one, p)
         compared.append(
             Compared(
-                named[first],
-                named[second],
-                sampled[first].mean - sampled[second].mean,
+                first.name,
+                second.name,
+                first.mean - second.mean,
                 None if one is None else one.interval.low,
                 None if one is None else one.interval.high,
                 None if one is None else one.p_units,
                 p,
                 None if one is None else one.wins,
                 verdict,
-                seeds_to_decide(one) if one is not None and verdict == "tie" else None,
+                seeds_to_decide(one, len(pairs)) if one is not None and verdict == "tie" else None,
             )
         )
     return tuple(compared)

@@ -149,24 +149,26 @@ def _of_units(units: Units, values: Array) -> Array:
 def _bca(
     observed: float, draws: Array, jackknife: Array, spread: Spread, level: float = LEVEL
 ) -> Interval:
-    """BCa interval (Efron 1987) of `draws` (R,) brought to the width of `spread`; `jackknife` are
-    the influences of groups, for the acceleration.
+    """BCa interval (Efron 1987) of `draws` (R,) brought to the variance of `spread`; `jackknife`
+    are the influences of groups, for the acceleration.
     """
-    deviation = float(np.sqrt(np.mean((draws - draws.mean()) ** 2)))
-    if deviation == 0 or spread.variance == 0:
+    if draws.var() == 0 or spread.variance == 0:
         return Interval(observed, observed)
+    # What draws are off by on average, because a score is no sum, grows with their variance.
+    wider = spread.variance / float(draws.var())
+    off = float(draws.mean()) - observed
+    draws = observed + off * wider + (draws - draws.mean()) * math.sqrt(wider)
     below = np.mean(draws < observed) + np.mean(draws == observed) / 2
     edge = 1 / (2 * len(draws))
     bias = float(ndtri(np.clip(below, edge, 1 - edge)))
     cubes, squares = float((jackknife**3).sum()), float((jackknife**2).sum())
     acceleration = cubes / (6 * squares**1.5) if squares > 0 else 0.0
     t = float(stdtrit(max(1.0, spread.freedom), (1 + level) / 2))
-    widened = math.sqrt(spread.variance) / deviation
     ends = []
     for z in (-t, t):
         moved = bias + (bias + z) / (1 - acceleration * (bias + z))
         ends.append(_quantile(draws, moved))
-    return Interval(*(observed + (end - observed) * widened for end in ends))
+    return Interval(*ends)
 
 
 def _quantile(draws: Array, z: float) -> float:
@@ -310,17 +312,17 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return found
 
 
-def seeds_to_decide(found: Difference) -> int | None:
-    """With how many seeds of each system the interval of a difference as large as this one would
-    leave out 0; None where no number would do, as the rows alone leave it open.
+def seeds_to_decide(found: Difference, comparisons: int = 1) -> int | None:
+    """With how many seeds of each system a difference as large as this one would be told from 0
+    among so many comparisons; None where more would not do it: the rows alone leave it open.
     """
-    z = float(ndtri((1 + LEVEL) / 2))
+    z = float(ndtri(1 - (1 - LEVEL) / (2 * comparisons)))
     room = found.value**2 - z**2 * found.spread.rows
     runs = max(found.seeds)
     if room <= 0 or found.spread.seeds == 0:
         return None
     needed = math.ceil(z**2 * found.spread.seeds * runs / room)
-    return max(needed, 2) if needed <= _MOST_SEEDS else None
+    return needed if runs < needed <= _MOST_SEEDS else None
 
 
 def expected_best_of(number: int) -> float:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from mmm.console import plain
@@ -23,18 +22,15 @@ def called(one: Confirmed) -> str:
 
 
 def rows_of(found: Confirmation) -> list[tuple[Confirmed, Compared | None]]:
-    """Finalists best first, the baseline last, each with how it stands to the leader."""
-    leader = found.leader
-    rows: list[tuple[Confirmed, Compared | None]] = [(leader, None)]
-    others = [*found.finalists[1:], *([found.baseline] if found.baseline else [])]
-    return rows + [(one, found.between(one.name, leader.name)) for one in others]
+    """Finalists best first, each with how it stands to the leader."""
+    return list(zip(found.finalists, [None, *found.to_leader], strict=True))
 
 
 def cells_of(one: Confirmed, to_leader: Compared | None) -> list[str]:
     """A row of the table: finalist, n, mean, sd, interval, difference, its interval, p, P(beats),
     verdict.
     """
-    label = one.name.removeprefix("trial ").removeprefix("linear ")
+    label = one.name.removeprefix("trial ")
     if one.architecture not in label:
         label = f"{label} {one.architecture}"
     first = [
@@ -55,7 +51,7 @@ def cells_of(one: Confirmed, to_leader: Compared | None) -> list[str]:
             else f"{short(to_leader.low, signed=True)} {short(to_leader.high, signed=True)}"
         ),
         short(to_leader.p),
-        "" if to_leader.wins is None else f"{to_leader.wins:.2f}",
+        "" if to_leader.wins is None else f"{to_leader.wins:.2f}".removeprefix("0"),
         to_leader.verdict,
     ]
 
@@ -69,12 +65,15 @@ def columns(found: Confirmation) -> list[str]:
 
 def table_of(found: Confirmation) -> Table:
     """At most 80 columns wide."""
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for place, name in enumerate(columns(found)):
         is_text = place in (0, 9)
         table.add_column(plain(name), justify="left" if is_text else "right", no_wrap=not is_text)
-    for row in rows_of(found):
-        table.add_row(*map(plain, cells_of(*row)))
+    rows = [cells_of(*row) for row in rows_of(found)]
+    if found.baseline is not None:
+        rows.append(cells_of(found.baseline, None)[:-1])
+    for row in rows:
+        table.add_row(*map(plain, row))
     return table
 
 
@@ -85,7 +84,7 @@ def explained(found: Confirmation) -> str:
         f"n seeds; mean and standard deviation of validation {found.metric} over them; intervals by"
         f" bootstrap over {drawn}, crossed with seeds; to 1st: difference to the leader, with p"
         " (sign flips over the same units, or what counts seeds as well, the larger; Holm's"
-        " correction over all pairs) and P, how probably one of its runs scores above one of the"
+        " correction) and P, how probably one of its runs scores above one of the"
         " leader's"
     )
 
@@ -96,15 +95,17 @@ def verdict_paragraph(found: Confirmation) -> str:
 
 
 def _sentences(found: Confirmation) -> Iterator[str]:
-    leader, metric = found.leader, found.metric
-    others = [(one, found.between(leader.name, one.name)) for one in found.finalists[1:]]
-    score = f"{metric} {leader.mean:.4f}"
+    leader = found.leader
+    score = f"{found.metric} {leader.mean:.4f}"
     seeds = f"{len(leader.scores)} {'seed' if len(leader.scores) == 1 else 'seeds'}"
     if leader.low is not None and leader.high is not None:
-        score += f" ({100 * found.level:g} % interval {leader.low:.4f} to {leader.high:.4f}"
-        score += f", {seeds})"
+        score += f" ({100 * found.level:g} % interval {leader.low:.4f} to {leader.high:.4f},"
+        score += f" {seeds})"
     else:
         score += f" ({seeds})"
+    others = list(zip(found.finalists[1:], found.to_leader, strict=True))
+    behind = [called(one) for one, pair in others if pair.verdict == "worse"]
+    level = [called(one) for one, pair in others if pair.verdict != "worse"]
     if not found.units:
         yield (
             f"Cannot be told: {called(leader)} has the highest mean, {score}, but the"
@@ -112,28 +113,25 @@ def _sentences(found: Confirmation) -> Iterator[str]:
         )
     elif not others:
         yield f"Confirmed alone: {called(leader)} has {score}; there was no other finalist."
+    elif not level:
+        yield f"Better: {called(leader)}, {score}, beats every other finalist: {_list(behind)}."
     else:
-        behind = [called(one) for one, pair in others if pair.verdict == "better"]
-        level = [(one, pair) for one, pair in others if pair.verdict != "better"]
-        if not level:
-            yield (f"Better: {called(leader)} beats {_every(behind)} with {score}.")
-        else:
-            yield (
-                f"Tie: {called(leader)} has the highest mean, {score}, and these runs do not tell"
-                f" it from {_list([called(one) for one, _ in level])}."
-            )
-            if behind:
-                yield f"It beats {_list(behind)}."
-            yield from _to_decide(level)
+        yield (
+            f"Tie: {called(leader)} has the highest mean, {score}, and these runs do not tell it"
+            f" from {_list(level)}."
+        )
+        if behind:
+            yield f"It beats {_list(behind)}."
+        yield from _to_decide(found)
     yield from _against_baseline(found)
     yield from _default(found)
     if (curse := found.curse) is not None:
         above = "above" if curse.excess >= 0 else "below"
         yield (
-            f"The search gave {curse.finalist} {curse.search_score:.4f},"
-            f" {abs(curse.excess):.4f} {above} its mean over fresh seeds; of"
-            f" {curse.of_trials} trials that differ by nothing but the seeds' noise"
-            f" ({curse.seed_noise:.4f}) the best would be {curse.predicted:.4f} above."
+            f"The search gave {curse.finalist} {curse.search_score:.4f}, {abs(curse.excess):.4f}"
+            f" {above} its mean over fresh seeds; the best of {curse.of_trials} trials that differ"
+            f" by nothing but the noise of their seeds ({curse.seed_noise:.4f}) would be"
+            f" {curse.predicted:.4f} above."
         )
     if found.limits:
         yield f"Limits: {'; '.join(found.limits)}."
@@ -143,50 +141,53 @@ def _sentences(found: Confirmation) -> Iterator[str]:
     )
 
 
+_MOST_NAMED = 4
+
+
 def _list(names: list[str]) -> str:
+    if len(names) > _MOST_NAMED:
+        names = [*names[:_MOST_NAMED], f"{len(names) - _MOST_NAMED} more"]
     return names[0] if len(names) == 1 else f"{'; '.join(names[:-1])} and {names[-1]}"
 
 
-def _every(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"every other finalist ({'; '.join(names)})"
-
-
-def _to_decide(level: list[tuple[Confirmed, Compared]]) -> Iterator[str]:
-    needed = [(pair.seeds_to_decide, one) for one, pair in level if pair.verdict == "tie"]
-    some = [(number, one) for number, one in needed if number is not None]
-    if some:
-        number, one = min(some, key=lambda pair: pair[0])
+def _to_decide(found: Confirmation) -> Iterator[str]:
+    ties = [pair for pair in found.to_leader if pair.verdict == "tie"]
+    needed = [(pair.seeds_to_decide, pair.first) for pair in ties if pair.seeds_to_decide]
+    if needed:
+        number, name = min(needed)
         yield (
-            f"About {number} seeds of each would decide it against {one.name} if the difference"
-            " stays as large."
+            f"About {number} seeds of each would decide it against {name}, if the difference stays"
+            " as large."
         )
-    elif needed:
+    elif ties:
         yield "More seeds would not decide it: that takes more rows to score."
 
 
 def _against_baseline(found: Confirmation) -> Iterator[str]:
-    if (baseline := found.baseline) is None:
+    if found.baseline is None or not found.units:
         return
-    pair = found.between(found.leader.name, baseline.name)
-    what = f"the linear baseline ({baseline.mean:.4f})"
-    if pair.verdict == "better":
-        yield f"It beats {what}."
-    elif pair.verdict == "worse":
-        yield f"It is worse than {what}, whose bundle is in baseline/."
-    elif pair.verdict == "tie":
-        yield f"It is not told from {what}: nothing here beats the baselines."
+    what = f"the linear baseline ({found.baseline.mean:.4f})"
+    above = [pair.first for pair in found.to_baseline if pair.verdict == "better"]
+    below = [pair.first for pair in found.to_baseline if pair.verdict == "worse"]
+    if len(above) == len(found.finalists):
+        yield f"All finalists beat {what}."
+    elif above:
+        yield f"{what[0].upper()}{what[1:]} is beaten by {_list(above)}, and not by the others."
+    else:
+        yield f"Nothing beats {what}."
+    if below:
+        yield f"It beats {_list(below)}; its bundle is in baseline/."
 
 
 def _default(found: Confirmation) -> Iterator[str]:
-    defaults = [one for one in found.finalists if one.is_default]
+    defaults = [place for place, one in enumerate(found.finalists) if one.is_default]
     if not defaults or not found.units:
         return
-    best = defaults[0]
-    if best is found.leader:
+    if (place := defaults[0]) == 0:
         yield "The leader is a default of the space: the search found nothing above it."
         return
-    pair = found.between(found.leader.name, best.name)
-    if pair.verdict == "better":
-        yield f"The search was worth {pair.difference:.4f} over the default ({best.name})."
+    pair = found.to_leader[place - 1]
+    if pair.verdict == "worse":
+        yield f"The search was worth {-pair.difference:.4f} over the default ({pair.first})."
     else:
-        yield f"The default ({best.name}) may have done as well."
+        yield f"The default ({pair.first}) may do as well."

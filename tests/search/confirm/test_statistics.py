@@ -195,9 +195,10 @@ def test_a_tie_says_how_many_seeds_would_decide_it_or_that_none_would() -> None:
             0.02, Interval(-0.01, 0.05), 0.2, 0.2, 0.8, Spread(rows, seeds, 9), (5, 5)
         )
 
-    # 1.96^2 (0 + 0.0005 / S) = 0.02^2 where S seeds have a fifth of five times the variance.
-    assert seeds_to_decide(apart(0, 0.0001)) == math.ceil(1.959964**2 * 0.0005 / 0.02**2)
+    # 1.96^2 (0 + 0.001 / S) = 0.02^2 where S seeds have a fifth of five times the variance.
+    assert seeds_to_decide(apart(0, 0.0002)) == math.ceil(1.959964**2 * 0.001 / 0.02**2)
     assert seeds_to_decide(apart(0.0002, 0.0001)) is None
+    assert seeds_to_decide(apart(0, 0.0000001)) is None  # it is not for want of seeds
 
 
 @pytest.mark.parametrize(
