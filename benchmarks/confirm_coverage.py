@@ -19,7 +19,7 @@ from scipy.special import ndtr
 
 from mmm.console import console
 from search.confirm.scores import Array, counts_of, scores_of
-from search.confirm.statistics import difference, holm, mean_interval, sample
+from search.confirm.statistics import corrected, difference, mean_interval, p_seeds, sample
 from search.confirm.units import Units, choose_units
 from search.confirm.verdicts import verdict_of
 
@@ -108,7 +108,7 @@ def compared(
         apart = difference(rows.units, first, second, repeat)
         assert interval is not None
         assert apart is not None
-        verdict = verdict_of(apart, holm([apart.p])[0])
+        verdict = verdict_of(apart, corrected([apart])[0])
         in_mean += 0.55 + gain in interval
         in_difference += gain in apart.interval
         found_better += verdict == "better"
@@ -126,13 +126,14 @@ def false_leaders(groups: int, seeds: int, equal: int, repeats: int, resamples: 
         rows = rows_of(groups, rng)
         systems = [runs_of(rows, level, seeds, rng) for _ in range(equal)]
         sampled = sample(systems, rows.units, METRIC, repeat, resamples)
-        leader = max(range(equal), key=lambda place: sampled[place].mean)
+        leader, *others = sorted(sampled, key=lambda one: -one.mean)
         pairs = [
-            difference(rows.units, sampled[place], sampled[leader], repeat)
-            for place in range(equal)
-            if place != leader
+            pair
+            for one in others
+            if (pair := difference(rows.units, one, leader, repeat)) is not None
         ]
-        p_values = holm([pair.p for pair in pairs if pair is not None])
+        passed_over = [p_seeds(rows.units, *two) for two in itertools.combinations(others, 2)]
+        p_values = corrected(pairs, passed_over)
         found += any(
             verdict_of(pair, p) == "worse" for pair, p in zip(pairs, p_values, strict=True)
         )

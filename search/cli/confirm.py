@@ -54,7 +54,7 @@ def confirm(
     """
     from search.confirm.run import Asked
     from search.confirm.run import confirm as run_confirm
-    from search.confirm.words import explained, table_of, verdict_paragraph
+    from search.confirm.words import explained, sentences, table_of
 
     if serial:
         given = in_this_process(given)
@@ -75,8 +75,8 @@ def confirm(
         return
     console.print(table_of(found))
     console.say(explained(found))
-    console.print(verdict_paragraph(found))
-    for sentence in found.failed:
-        console.say(sentence)
+    console.print(" ".join(sentences(found)))
+    for failure in found.failed:
+        console.say(failure)
     folder = runs / name
     console.say(f"page {folder / 'confirm.html'}, figures {folder / 'confirm.json'}")

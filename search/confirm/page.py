@@ -8,12 +8,11 @@ from mmm.page import Picture, picture, render
 from search.confirm.result import Confirmation, Confirmed
 from search.confirm.words import (
     called,
-    cells_of,
+    cells,
     columns,
     explained,
-    rows_of,
+    sentences,
     short,
-    verdict_paragraph,
 )
 
 _BLUE, _GREY = "#4477aa", "#777"
@@ -42,10 +41,10 @@ def page_of(found: Confirmation, searched: str, command: str) -> str:
         Path(__file__).with_name("confirm.html.j2"),
         title=f"{found.sweep}, confirmed",
         found=found,
-        paragraph=verdict_paragraph(found),
+        sentences=list(sentences(found)),
         forest=_forest(found, everyone),
         columns=columns(found),
-        rows=[cells_of(*row) for row in rows_of(found)],
+        rows=cells(found),
         explained=explained(found),
         comparisons=comparisons,
         runs=[
@@ -77,7 +76,7 @@ def _forest(found: Confirmation, everyone: list[Confirmed]) -> Picture:
 
     caption = (
         f"Mean over seeds (dot), {100 * found.level:g} % interval (line), each run (ticks), and the"
-        " score that the search gave (cross)."
+        " score that the search gave, after fewer epochs where it stopped the trial (cross)."
         if found.units
         else "Mean over seeds (dot), each run (ticks), and the score that the search gave (cross)."
     )

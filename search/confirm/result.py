@@ -2,6 +2,7 @@
 the baseline, and how much of the search's score was luck.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,10 +15,11 @@ from search.confirm.finalists import Finalist
 from search.confirm.scores import Array
 from search.confirm.statistics import (
     Sampled,
+    corrected,
     difference,
     expected_best_of,
-    holm,
     mean_interval,
+    p_seeds,
     sample,
     seeds_to_decide,
 )
@@ -145,6 +147,10 @@ def confirmation_of(
     ]
     found.sort(key=lambda pair: (-pair[0].mean, pair[0].name))
     ordered = [one for one, _ in found]
+    passed_over: list[float] = []
+    if validation.units.names:
+        others = itertools.combinations([one for _, one in found[1:]], 2)
+        passed_over = [p_seeds(validation.units, *pair) for pair in others]
     of_baseline, to_baseline = None, []
     if len(sampled) > len(there):
         alone = Finalist(BASELINE, {"architecture": "linear"}, None, None, 1)
@@ -160,7 +166,7 @@ def confirmation_of(
         len(validation.rows),
         tuple(ordered),
         of_baseline,
-        _compared([(pair, found[0]) for pair in found[1:]], validation.units),
+        _compared([(pair, found[0]) for pair in found[1:]], validation.units, passed_over),
         _compared(to_baseline, validation.units),
         _curse(ordered, num_trials),
         tuple(failed),
@@ -190,13 +196,16 @@ def _confirmed(
 _Of = tuple[Confirmed, Sampled]
 
 
-def _compared(pairs: Sequence[tuple[_Of, _Of]], units: Units) -> tuple[Compared, ...]:
+def _compared(
+    pairs: Sequence[tuple[_Of, _Of]], units: Units, passed_over: Sequence[float] = ()
+) -> tuple[Compared, ...]:
     """Each first with its second, corrected for how many pairs there are."""
     found = [difference(units, first, second) for (_, first), (_, second) in pairs]
-    corrected = iter(holm([one.p for one in found if one is not None]))
+    p_values = iter(corrected([one for one in found if one is not None], passed_over))
+    num_pairs = len(pairs) + len(passed_over)
     compared = []
     for ((first, _), (second, _)), one in zip(pairs, found, strict=True):
-        p = None if one is None else next(corrected)
+        p = None if one is None else next(p_values)
         verdict = verdict_of(one, p)
         compared.append(
             Compared(
@@ -209,7 +218,7 @@ def _compared(pairs: Sequence[tuple[_Of, _Of]], units: Units) -> tuple[Compared,
                 p,
                 None if one is None else one.wins,
                 verdict,
-                seeds_to_decide(one, len(pairs)) if one is not None and verdict == "tie" else None,
+                seeds_to_decide(one, num_pairs) if one is not None and verdict == "tie" else None,
             )
         )
     return tuple(compared)

@@ -211,7 +211,7 @@ class Difference:
     value: float
     interval: Interval
     p_units: float  # by sign flips of units: for these very runs
-    p: float  # the larger of that and of what counts seeds as well
+    p_seeds: float  # by Student's t, of the seeds as well
     wins: float  # probability that a run of the first beats one of the second on such rows
     spread: Spread
     seeds: tuple[int, int]
@@ -230,20 +230,27 @@ def difference(units: Units, first: Sampled, second: Sampled, seed: int = 0) -> 
         sign_flip_p(units.of_cells[place], number, first, second, rng)
         for place, number in enumerate(units.num_groups)
     )
-    if spread.variance > 0:
-        t = abs(value) / math.sqrt(spread.variance)
-        p_seeds = 2 * float(stdtr(max(1.0, spread.freedom), -t))
-    else:
-        p_seeds = 1.0 if value == 0 else 0.0
     return Difference(
         value,
         interval,
         p_units,
-        max(p_units, p_seeds),
+        _p_of(value, spread),
         probability_of_winning(first, second),
         spread,
         (len(first.scores), len(second.scores)),
     )
+
+
+def _p_of(value: float, spread: Spread) -> float:
+    if spread.variance == 0:
+        return 1.0 if value == 0 else 0.0
+    t = abs(value) / math.sqrt(spread.variance)
+    return 2 * float(stdtr(max(1.0, spread.freedom), -t))
+
+
+def p_seeds(units: Units, first: Sampled, second: Sampled) -> float:
+    """That of `difference`, alone."""
+    return _p_of(first.mean - second.mean, spread_of(units, first, second))
 
 
 def probability_of_winning(first: Sampled, second: Sampled) -> float:
@@ -310,6 +317,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, p_values[place] * (len(p_values) - rank)))
         found[place] = largest
     return found
+
+
+def corrected(found: Sequence[Difference], passed_over: Sequence[float] = ()) -> list[float]:
+    """A p for each difference: the larger of its two, corrected for how many there are.
+    `passed_over`: `p_seeds` of pairs that might have been looked at instead, as where a leader is
+    only known by looking.
+    """
+    units = holm([one.p_units for one in found])
+    seeds = holm([*(one.p_seeds for one in found), *passed_over])
+    return [max(pair) for pair in zip(units, seeds, strict=False)]
 
 
 def seeds_to_decide(found: Difference, comparisons: int = 1) -> int | None:

@@ -21,12 +21,16 @@ def called(one: Confirmed) -> str:
     return one.name if one.architecture in one.name else f"{one.name}, {one.architecture}"
 
 
-def rows_of(found: Confirmation) -> list[tuple[Confirmed, Compared | None]]:
-    """Finalists best first, each with how it stands to the leader."""
-    return list(zip(found.finalists, [None, *found.to_leader], strict=True))
+def cells(found: Confirmation) -> list[list[str]]:
+    """The rows of the table: finalists best first, then the baseline."""
+    pairs = zip(found.finalists, [None, *found.to_leader], strict=True)
+    rows = [_cells_of(*pair) for pair in pairs]
+    if found.baseline is not None:
+        rows.append([*_cells_of(found.baseline, None)[:-1], ""])
+    return rows
 
 
-def cells_of(one: Confirmed, to_leader: Compared | None) -> list[str]:
+def _cells_of(one: Confirmed, to_leader: Compared | None) -> list[str]:
     """A row of the table: finalist, n, mean, sd, interval, difference, its interval, p, P(beats),
     verdict.
     """
@@ -69,32 +73,26 @@ def table_of(found: Confirmation) -> Table:
     for place, name in enumerate(columns(found)):
         is_text = place in (0, 9)
         table.add_column(plain(name), justify="left" if is_text else "right", no_wrap=not is_text)
-    rows = [cells_of(*row) for row in rows_of(found)]
-    if found.baseline is not None:
-        rows.append(cells_of(found.baseline, None)[:-1])
-    for row in rows:
+    for row in cells(found):
         table.add_row(*map(plain, row))
     return table
 
 
 def explained(found: Confirmation) -> str:
     """What the columns are."""
-    drawn = found.units or "nothing: too few groups of anything"
+    intervals = "no intervals, for there are too few groups of anything"
+    if found.units:
+        intervals = f"its interval by a bootstrap over {found.units}, crossed with seeds"
     return (
-        f"n seeds; mean and standard deviation of validation {found.metric} over them; intervals by"
-        f" bootstrap over {drawn}, crossed with seeds; to 1st: difference to the leader, with p"
-        " (sign flips over the same units, or what counts seeds as well, the larger; Holm's"
-        " correction) and P, how probably one of its runs scores above one of the"
-        " leader's"
+        f"columns: seeds; mean and standard deviation of validation {found.metric} over them;"
+        f" {intervals}; the difference to the leader, its interval, p (sign flips over the same"
+        " units or what counts seeds as well, the larger; Holm's correction), and P, how probably"
+        " one of its runs scores above one of the leader's"
     )
 
 
-def verdict_paragraph(found: Confirmation) -> str:
-    """The verdict first."""
-    return " ".join(_sentences(found))
-
-
-def _sentences(found: Confirmation) -> Iterator[str]:
+def sentences(found: Confirmation) -> Iterator[str]:
+    """The verdict first, then what it rests on."""
     leader = found.leader
     score = f"{found.metric} {leader.mean:.4f}"
     seeds = f"{len(leader.scores)} {'seed' if len(leader.scores) == 1 else 'seeds'}"

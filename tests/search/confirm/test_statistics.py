@@ -12,6 +12,7 @@ from search.confirm.statistics import (
     Interval,
     Sampled,
     Spread,
+    corrected,
     difference,
     expected_best_of,
     holm,
@@ -156,9 +157,9 @@ def test_a_system_and_itself_tie() -> None:
     found = difference(units, one, other)
     assert found is not None
     assert (found.value, found.interval) == (0, Interval(0, 0))
-    assert found.p == 1
+    assert found.p_units == found.p_seeds == 1
     assert found.wins == 0.5
-    assert verdict_of(found, found.p) == "tie"
+    assert verdict_of(found, 1) == "tie"
 
 
 def test_an_interval_is_about_as_wide_as_students_t_says() -> None:
@@ -180,6 +181,15 @@ def test_the_probability_of_winning_counts_pairs_of_runs_and_halves_of_draws() -
 def test_holm_is_holms() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.9, 0.6]) == [1, 1]
+
+
+def test_a_p_is_the_larger_of_two_and_what_was_passed_over_counts() -> None:
+    first, second = (
+        Difference(0.1, Interval(0, 1), units, seeds, 1, Spread(1, 1, 9), (5, 5))
+        for units, seeds in ((0.01, 0.001), (0.002, 0.02))
+    )
+    assert corrected([first, second]) == pytest.approx([0.01, 0.02])
+    assert corrected([first, second], [0.03]) == pytest.approx([0.01, 0.04])
 
 
 def test_the_best_of_several_is_what_order_statistics_say() -> None:
