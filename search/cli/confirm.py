@@ -39,6 +39,12 @@ def confirm(
     budget: Annotated[
         str | None, typer.Option(help="Stop training after this long, for example 2h.")
     ] = None,
+    race: Annotated[
+        bool,
+        typer.Option(
+            "--race", help="After three seeds, no more of them for who is worse than the leader."
+        ),
+    ] = False,
     confirm_as: Annotated[
         str | None,
         typer.Option("--as", metavar="OTHER", help="Sweep that trains them \\[NAME-confirm]."),
@@ -66,6 +72,7 @@ def confirm(
         include_default,
         parse_duration(budget) if budget is not None else None,
         confirm_as,
+        race,
     )
     found = run_confirm(runs, name, asked, told, given, serial=serial)
     if found is None:

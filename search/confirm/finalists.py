@@ -3,6 +3,7 @@ tried without a search.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from mmm.files import write_json
 from mmm.training.config import Params
 from search.ledger.history import History, Trial
+from search.space.fixed import CHOICE
 from search.space.load import load_space, point_settings
 from search.space.settings import there_in, trial_config
 
@@ -125,8 +127,17 @@ def read_finalists(path: Path) -> list[Finalist]:
         ) from None
 
 
-def queue_of(finalists: Sequence[Finalist], seeds: int, choice: str) -> list[Params]:
-    """The parameters that train each finalist with so many seeds: a round after the other, so that
-    whatever ends it early leaves all with about as many.
+def with_more(
+    queue: Sequence[Params], names: Sequence[str], seeds: int, *, one_round: bool = False
+) -> list[Params]:
+    """A queue of points with what it lacks of so many seeds of each of these finalists, or only the
+    next of them: a round after the other, so that whatever ends it early leaves all with about as
+    many.
     """
-    return [{choice: finalist.name} for _ in range(seeds) for finalist in finalists]
+    have = Counter(str(point[CHOICE]) for point in queue)
+    more: list[Params] = []
+    for number in range(seeds):
+        more += [{CHOICE: name} for name in names if have[name] <= number]
+        if one_round and more:
+            break
+    return [*queue, *more]

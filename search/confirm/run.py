@@ -19,8 +19,8 @@ from search.confirm.answers import Validation
 from search.confirm.finalists import (
     Finalist,
     choose_finalists,
-    queue_of,
     read_finalists,
+    with_more,
     write_finalists,
 )
 from search.confirm.page import page_of
@@ -30,13 +30,14 @@ from search.ledger.events import read_history
 from search.ledger.files import existing_sweep, sweep_dir
 from search.ledger.history import History
 from search.ledger.lock import is_held
+from search.ledger.spec import SweepSpec
 from search.results.baseline import FOLDER, baseline_of
 from search.session import command_line, resume, start
-from search.space.fixed import CHOICE
 from search.space.settings import SettingsCheck
 
 _FILE = "finalists.json"  # in the folder of the sweep that trains them
 _ALL = 100_000  # as many weights as there are stay
+_BEFORE_RACE = 3  # seeds of each finalist before any is dropped
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Asked:
     include_default: bool = False
     budget_s: float | None = None  # of all sessions together; None: as it was, or without end
     confirm_as: str | None = None  # the name of the second sweep
+    is_race: bool = False  # who is worse than the leader gets no more seeds
 
 
 def confirm(
@@ -79,13 +81,22 @@ def confirm(
     wanted = choose_finalists(
         history, asked.top, per_system=asked.per_system, include_default=asked.include_default
     )
-    if (sweep_dir(runs, second) / "ledger.sqlite").is_file():
-        finalists = _go_on(runs, second, wanted, asked, console, changes, serial=serial)
+    confirmed_in = sweep_dir(runs, second)
+    if (confirmed_in / "ledger.sqlite").is_file():
+        finalists = _begun_with(confirmed_in, wanted)
     else:
         finalists = wanted
-        _begin(runs, second, history, wanted, asked, console, changes, serial=serial)
-    confirmed = read_history(sweep_dir(runs, second) / "ledger.sqlite")
-    why = confirmed.last_close.why if confirmed.last_close else "running"
+        spec = _spec(history, confirmed_in, wanted, asked)
+        start(replace(spec, **dict[str, Any](changes)), runs, console, serial=serial)
+    sweeps = _Sweeps(history, folder, confirmed_in, finalists)
+    more: dict[str, object] = dict(changes)
+    if asked.budget_s is not None:
+        more["time_budget_s"] = asked.budget_s
+    while (queue := _queue(sweeps, asked)) is not None:
+        more |= {"enqueue": queue, "trials": len(queue)}
+        if _why(resume(runs, second, more, console, serial=serial)) != "done":
+            break
+    why = _why(sweeps.trained())
     if why == "interrupted" or why.startswith("broken off"):
         say(
             console,
@@ -94,23 +105,20 @@ def confirm(
         )
         return None
     with console.status("comparing the finalists"):
-        found = _compare(history, folder, confirmed, sweep_dir(runs, second), finalists)
+        found = sweeps.compared()
         write_json(folder / "confirm.json", found.as_json())
         write_text(folder / "confirm.html", page_of(found, history.spec.command, command_line()))
     return found
 
 
-def _begin(
-    runs: Path,
-    second: str,
-    history: History,
-    finalists: Sequence[Finalist],
-    asked: Asked,
-    console: Console,
-    changes: Params,
-    *,
-    serial: bool,
-) -> None:
+def _why(history: History) -> str:
+    return history.last_close.why if history.last_close else "running"
+
+
+def _spec(history: History, folder: Path, finalists: Sequence[Finalist], asked: Asked) -> SweepSpec:
+    """The sweep that trains the finalists, whose file is written. Raises ValueError where the data
+    are not those of the first.
+    """
     spec = history.spec
     check = SettingsCheck(spec)
     for finalist in finalists:
@@ -122,13 +130,13 @@ def _begin(
             f" ({'; '.join(changed)}), so that its scores and new ones would not compare; run a new"
             " sweep on them under another --name"
         )
-    path = sweep_dir(runs, second) / _FILE
-    write_finalists(path, finalists)
-    queue = queue_of(finalists, asked.seeds, CHOICE)
-    given = replace(
+    write_finalists(folder / _FILE, finalists)
+    seeds = min(asked.seeds, _BEFORE_RACE) if asked.is_race else asked.seeds
+    queue = with_more([], [one.name for one in finalists], seeds)
+    return replace(
         spec,
-        name=second,
-        space=str(path.resolve()),
+        name=folder.name,
+        space=str((folder / _FILE).resolve()),
         command=command_line(),
         trials=len(queue),
         enqueue=queue,
@@ -145,44 +153,19 @@ def _begin(
         max_memory_mb=None,
         max_equal_failures=0,  # one finalist may fail with every seed, and is told
     )
-    start(replace(given, **dict[str, Any](changes)), runs, console, serial=serial)
 
 
-def _go_on(
-    runs: Path,
-    second: str,
-    wanted: Sequence[Finalist],
-    asked: Asked,
-    console: Console,
-    changes: Params,
-    *,
-    serial: bool,
-) -> list[Finalist]:
-    """Train what is left, or more seeds; returns the finalists, which are those of the first
-    time.
-    """
-    finalists = read_finalists(sweep_dir(runs, second) / _FILE)
+def _begun_with(folder: Path, wanted: Sequence[Finalist]) -> list[Finalist]:
+    """The finalists of the first time. Raises ValueError where these are others."""
+    finalists = read_finalists(folder / _FILE)
     if {_settings(one) for one in finalists} != {_settings(one) for one in wanted}:
         raise ValueError(
-            f"sweep {second!r} was begun with the finalists"
+            f"sweep {folder.name!r} was begun with the finalists"
             f" {', '.join(one.name for one in finalists)}, and these options ask for"
             f" {', '.join(one.name for one in wanted)}; give the options of that time (--top,"
             " --per-system, --include-default), or confirm the others beside it: --as"
-            f" {second}-2"
+            f" {folder.name}-2"
         )
-    history = read_history(sweep_dir(runs, second) / "ledger.sqlite")
-    queue = queue_of(finalists, asked.seeds, CHOICE)
-    more: dict[str, object] = dict(changes)
-    if asked.budget_s is not None:
-        more["time_budget_s"] = asked.budget_s
-    if len(queue) > len(history.spec.enqueue):
-        more |= {"enqueue": queue, "trials": len(queue)}
-    num_trials = max(len(queue), history.spec.trials)
-    is_done = len(history.trials) >= num_trials and all(
-        trial.state != "running" for trial in history.trials.values()
-    )
-    if not is_done:
-        resume(runs, second, more, console, serial=serial)
     return finalists
 
 
@@ -190,23 +173,50 @@ def _settings(finalist: Finalist) -> str:
     return json.dumps({**finalist.settings, "seed": None}, sort_keys=True)
 
 
-def _compare(
-    history: History,
-    folder: Path,
-    confirmed: History,
-    confirmed_in: Path,
-    finalists: Sequence[Finalist],
-) -> Confirmation:
-    validation = Validation(confirmed, confirmed_in)
-    has_baseline = baseline_of(history) is not None and (folder / FOLDER).is_dir()
-    num_trials = sum(
-        trial.best(history.spec.metric) is not None for trial in history.trials.values()
+@dataclass(frozen=True)
+class _Sweeps:
+    """A sweep and the one that trains its finalists."""
+
+    history: History
+    folder: Path
+    confirmed_in: Path
+    finalists: Sequence[Finalist]
+
+    def trained(self) -> History:
+        """The second as it is now."""
+        return read_history(self.confirmed_in / "ledger.sqlite")
+
+    def compared(self) -> Confirmation:
+        """What the second tells by now."""
+        trained, metric = self.trained(), self.history.spec.metric
+        validation = Validation(trained, self.confirmed_in)
+        baseline = None
+        if baseline_of(self.history) is not None and (self.folder / FOLDER).is_dir():
+            baseline = validation.of_bundle(self.folder / FOLDER)
+        num_trials = sum(trial.best(metric) is not None for trial in self.history.trials.values())
+        name = self.history.spec.name
+        return confirmation_of(name, trained, validation, self.finalists, baseline, num_trials)
+
+
+def _queue(sweeps: _Sweeps, asked: Asked) -> list[Params] | None:
+    """What another session is to train, all that was before included; None where nothing is left.
+
+    Of a race, whose rounds are told by the ledger alone, the next one: without who is worse than
+    the leader.
+    """
+    history = sweeps.trained()
+    queue = history.spec.enqueue
+    is_done = len(history.trials) >= len(queue) and all(
+        trial.state != "running" for trial in history.trials.values()
     )
-    return confirmation_of(
-        history.spec.name,
-        confirmed,
-        validation,
-        finalists,
-        validation.of_bundle(folder / FOLDER) if has_baseline else None,
-        num_trials,
-    )
+    if asked.is_race and not is_done:
+        return list(queue)
+    names = [one.name for one in sweeps.finalists]
+    if asked.is_race:
+        found = sweeps.compared()
+        names = [found.leader.name]
+        names += [one.first for one in found.to_leader if one.verdict != "worse"]
+        if len(names) == 1:
+            return None
+    more = with_more(queue, names, asked.seeds, one_round=asked.is_race)
+    return None if is_done and len(more) == len(queue) else more

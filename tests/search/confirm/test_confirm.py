@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from search.confirm.finalists import choose_finalists
+from search.confirm.finalists import choose_finalists, with_more
 from search.ledger.events import read_history
 from search.tracking.store import open_client
 from tests.conftest import Corpus
@@ -132,6 +132,31 @@ def test_other_finalists_than_it_began_with_are_refused(confirmed: Path) -> None
     )
     assert "was begun with the finalists" in told.stderr
     assert "--as small-confirm-2" in told.stderr
+
+
+def test_a_queue_is_filled_round_by_round() -> None:
+    begun = with_more([], ["a", "b"], 1)
+    assert begun == [{"finalist": "a"}, {"finalist": "b"}]
+    more = with_more(begun, ["b"], 3)
+    assert more == [*begun, {"finalist": "b"}, {"finalist": "b"}]
+    assert with_more(more, ["a", "b"], 2)[len(more) :] == [{"finalist": "a"}]
+    assert with_more(more, ["a", "b"], 4, one_round=True)[len(more) :] == [{"finalist": "a"}]
+    assert with_more(more, ["b"], 3) == more
+
+
+@pytest.mark.slow
+def test_a_race_of_finalists_that_tie_gives_all_of_them_their_seeds(
+    confirmed: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    runs = tmp_path_factory.mktemp("race") / "runs"
+    shutil.copytree(confirmed, runs)
+    asked = [*ASKED[:5], SEEDS + 2, *ASKED[6:], "--race"]
+    call_inside("search", *asked, "--runs", runs)
+    found = result(runs)
+    by_name = {one["first"]: one["verdict"] for one in found["to_leader"]}  # type: ignore[attr-defined]
+    for one in found["finalists"]:  # type: ignore[attr-defined]
+        if by_name.get(one["name"]) != "worse":
+            assert len(one["scores"]) == SEEDS + 2
 
 
 @pytest.mark.slow
