@@ -3,7 +3,6 @@ searcher and no rungs, so that workers, ledger, MLflow and going on after a cras
 """
 
 import json
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -83,26 +82,20 @@ def confirm(
     )
     confirmed_in = sweep_dir(runs, second)
     if (confirmed_in / "ledger.sqlite").is_file():
-        finalists = _begun_with(confirmed_in, wanted)
+        finalists, why = _begun_with(confirmed_in, wanted), "done"
     else:
         finalists = wanted
-        spec = _spec(history, confirmed_in, wanted, asked)
-        start(replace(spec, **dict[str, Any](changes)), runs, console, serial=serial)
+        spec = replace(_spec(history, confirmed_in, wanted, asked), **dict[str, Any](changes))
+        why = _why(start(spec, runs, console, serial=serial))
     sweeps = _Sweeps(history, folder, confirmed_in, finalists)
     more: dict[str, object] = dict(changes)
     if asked.budget_s is not None:
         more["time_budget_s"] = asked.budget_s
-    while (queue := _queue(sweeps, asked)) is not None:
+    while why == "done" and (queue := _queue(sweeps, asked)) is not None:
         more |= {"enqueue": queue, "trials": len(queue)}
-        if _why(resume(runs, second, more, console, serial=serial)) != "done":
-            break
-    why = _why(sweeps.trained())
+        why = _why(resume(runs, second, more, console, serial=serial))
     if why == "interrupted" or why.startswith("broken off"):
-        say(
-            console,
-            f"not confirmed yet ({why}); go on with: mmm-search confirm {name} --runs"
-            f" {shlex.quote(str(runs))} and the options of this time",
-        )
+        say(console, f"not confirmed yet ({why}); go on with the same command: {command_line()}")
         return None
     with console.status("comparing the finalists"):
         found = sweeps.compared()

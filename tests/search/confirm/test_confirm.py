@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 from collections import defaultdict
 from pathlib import Path
@@ -9,10 +10,17 @@ from pathlib import Path
 import pytest
 
 from search.confirm.finalists import choose_finalists, with_more
-from search.ledger.events import read_history
+from search.ledger.events import create_sweep, read_history
 from search.tracking.store import open_client
 from tests.conftest import Corpus
-from tests.sweep_parts import TIMEOUT_S, call_inside, command, environment, write_space
+from tests.sweep_parts import (
+    TIMEOUT_S,
+    call_inside,
+    command,
+    environment,
+    small_spec,
+    write_space,
+)
 
 SPACE = """
 KNOWN_GOOD = ({"architecture": "vanilla_concat", "lr": 0.01},)
@@ -42,7 +50,7 @@ def swept(corpus: Corpus, empty_store: Path, tmp_path_factory: pytest.TempPathFa
     space = write_space(folder / "space.py", SPACE)
     call_inside(
         *("search", "run", space, corpus.manifest.path, "--features", corpus.features_dir),
-        *("--name", "small", "--trials", 5, "--epochs", 4, "--first-rung", 2, "--serial"),
+        *("--name", "small", "--trials", 4, "--epochs", 3, "--first-rung", 2, "--serial"),
         *("--runs", runs),
     )
     return runs
@@ -67,7 +75,7 @@ def test_finalists_are_trained_with_fresh_seeds_to_their_last_epoch(confirmed: P
     finalists = choose_finalists(searched, 2, per_system=False, include_default=True)
     assert len(trained.trials) == SEEDS * len(finalists)
     assert {trial.state for trial in trained.trials.values()} == {"complete"}
-    assert {trial.epoch for trial in trained.trials.values()} == {4}
+    assert {trial.epoch for trial in trained.trials.values()} == {3}
     used = {trial.settings["seed"] for trial in searched.trials.values()}
     for finalist in finalists:
         seeds = [
@@ -128,10 +136,50 @@ def test_the_table_fits_into_eighty_columns(confirmed: Path) -> None:
 
 def test_other_finalists_than_it_began_with_are_refused(confirmed: Path) -> None:
     told = call_inside(
-        *("search", "confirm", "small", "--top", 4, "--serial", "--runs", confirmed), status=2
+        *("search", "confirm", "small", "--top", 3, "--serial", "--runs", confirmed), status=2
     )
     assert "was begun with the finalists" in told.stderr
     assert "--as small-confirm-2" in told.stderr
+
+
+def test_a_sweep_over_folds_is_refused(corpus: Corpus, tmp_path: Path) -> None:
+    with create_sweep(tmp_path / "small", small_spec(corpus, folds=2)):
+        pass
+    told = call_inside("search", *ASKED, "--runs", tmp_path, status=2)
+    assert "is over folds, and confirming such sweeps is not there yet" in told.stderr
+
+
+def test_a_sweep_without_a_score_is_refused(corpus: Corpus, tmp_path: Path) -> None:
+    with create_sweep(tmp_path / "small", small_spec(corpus)):
+        pass
+    told = call_inside("search", *ASKED, "--runs", tmp_path, status=2)
+    assert "has no ended trial with a score to confirm" in told.stderr
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_it_without_a_verdict_and_says_how_to_go_on(
+    swept: Path, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    shutil.copytree(swept, runs)
+    with subprocess.Popen(
+        command("search", *ASKED, "--runs", runs),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if line.startswith("trial ") and " complete " in line:
+                process.send_signal(signal.SIGINT)
+        assert process.wait(TIMEOUT_S) == 0
+    assert "not confirmed yet (interrupted); go on with the same command: mmm-search confirm" in (
+        "".join(said)
+    )
+    assert not (runs / "small" / "confirm.json").exists()
 
 
 def test_a_queue_is_filled_round_by_round() -> None:

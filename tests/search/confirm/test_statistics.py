@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from benchmarks.confirm_coverage import compared
 from mmm.metrics import OBJECTIVES, classification_metrics, value_of
 from search.confirm.scores import counts_of, influence, scores_of
 from search.confirm.statistics import (
@@ -209,6 +210,14 @@ def test_a_tie_says_how_many_seeds_would_decide_it_or_that_none_would() -> None:
     assert seeds_to_decide(apart(0, 0.0002)) == math.ceil(1.959964**2 * 0.001 / 0.02**2)
     assert seeds_to_decide(apart(0.0002, 0.0001)) is None
     assert seeds_to_decide(apart(0, 0.0000001)) is None  # it is not for want of seeds
+
+
+@pytest.mark.slow
+def test_intervals_hold_the_truth_and_equal_systems_tie_nearly_always() -> None:
+    in_mean, in_difference, better, worse = compared(40, 5, 0.0, repeats=60, resamples=200)
+    assert in_mean >= 0.88
+    assert in_difference >= 0.88
+    assert better + worse <= 0.1
 
 
 @pytest.mark.parametrize(
