@@ -44,6 +44,7 @@ _SMALLER = (
     (r"--epochs \d+", "--epochs 2"),
     (r"^(mmm-search resume .*--trials) \d+", r"\1 4 --serial"),
     (r"^(mmm-search (?:run|plan) .*--trials) \d+", r"\1 3"),
+    (r"^(mmm-search confirm \w+) .*", r"\1 --top 2 --seeds 2 --serial"),
     (r"openai/whisper-base --layers 2,4,6", "tiny-whisper --layers 1,3"),
     (r"sentence-transformers/all-MiniLM-L6-v2", "tiny-bert"),
     (r"--frame-rate 6.25 --num-mels 40 --text-width 128 --max-tokens 48", _SMALL_ENCODERS),

@@ -101,7 +101,7 @@ def run(
     it was refused.
     """
     if serial:
-        given = _serial(given)
+        given = in_this_process(given)
     if "address" in given and "workers" not in given:
         raise ValueError(
             "--address without --workers: say how many trials the cluster is to run at a time"
@@ -115,7 +115,8 @@ def run(
     _finish(start(spec, runs, console, points, warm_start or [], serial=serial))
 
 
-def _serial(given: Params) -> Params:
+def in_this_process(given: Params) -> Params:
+    """What is given, for `--serial`. Raises ValueError where it asks for more than one worker."""
     if given.get("address") is not None or given.get("workers", 1) != 1:
         raise ValueError(
             "--serial trains in this process, one trial at a time; leave out --workers and"
@@ -153,7 +154,7 @@ def resume(
 
     points = [point for file in enqueue or [] for point in read_points(file)]
     if serial:
-        given = _serial(given)
+        given = in_this_process(given)
     _finish(
         resume_sweep(
             runs,

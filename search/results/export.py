@@ -266,7 +266,7 @@ def _provenance(history: History, trial: Trial, manifest: Manifest) -> Provenanc
         data=history.data_of(trial.number) if history.data_changes else None,
         search={
             "sweep": spec.name,
-            "space": Path(spec.space).name if ".py:" in spec.space else spec.space,
+            "space": Path(spec.space).name,
             "objective": f"{spec.score_name}, best epoch",
             "trials": (
                 f"{len(history.trials)}"

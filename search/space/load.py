@@ -22,6 +22,7 @@ from mmm.training.config import Params, ParamValue
 from mmm.training.own_system import is_reference, load_system
 from mmm.user_code import user_code
 from search.ledger.records import SpaceNote
+from search.space.fixed import fixed_space
 from search.space.study import random_study
 from spaces import SPACES, Space, There, bound, spaces_on
 
@@ -156,6 +157,8 @@ def load_space(name: str, there: There | None = None) -> Space:
     """
     if name in SPACES:
         return SPACES[name] if there is None else spaces_on(there)[name]
+    if name.endswith(".json"):
+        return fixed_space(Path(name))
     if not name.rpartition(":")[0].endswith(".py"):
         raise ValueError(
             f"unknown space {name!r}; expected one of {', '.join(SPACES)}, or"

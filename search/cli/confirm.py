@@ -1,0 +1,89 @@
+"""`mmm-search confirm`: whether a sweep's best hold."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmm.cli.options import options_of
+from mmm.console import PlainConsole, console
+from mmm.training.config import Params
+from search.cli.results import Runs, SweepName
+from search.cli.sweeps import Serial, in_this_process
+from search.ledger.durations import parse_duration
+from search.ledger.spec import SweepSpec
+
+
+@options_of(
+    SweepSpec,
+    *("workers", "address"),
+    optional=True,
+    workers="Trials at a time \\[as in the sweep].",
+    address="Ray cluster to join \\[as in the sweep].",
+)
+def confirm(
+    name: SweepName,
+    given: Params,
+    top: Annotated[int, typer.Option(metavar="K", min=1, help="The K best settings.")] = 3,
+    per_system: Annotated[
+        bool, typer.Option("--per-system", help="And the best of each system on each encoder.")
+    ] = False,
+    include_default: Annotated[
+        bool,
+        typer.Option(
+            "--include-default", help="And the space's known good points of these systems."
+        ),
+    ] = False,
+    seeds: Annotated[int, typer.Option(min=1, help="Fresh seeds of each.")] = 5,
+    budget: Annotated[
+        str | None, typer.Option(help="Stop training after this long, for example 2h.")
+    ] = None,
+    race: Annotated[
+        bool,
+        typer.Option(
+            "--race", help="After three seeds, no more of them for who is worse than the leader."
+        ),
+    ] = False,
+    confirm_as: Annotated[
+        str | None,
+        typer.Option("--as", metavar="OTHER", help="Sweep that trains them \\[NAME-confirm]."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")
+    ] = False,
+    serial: Serial = False,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Train a sweep's best again with fresh seeds and say whether one beats another: better, tie or
+    worse. Run it again to go on.
+    """
+    from search.confirm.run import Asked
+    from search.confirm.run import confirm as run_confirm
+    from search.confirm.words import explained, sentences, table_of
+
+    if serial:
+        given = in_this_process(given)
+    told = PlainConsole(stderr=True, width=140) if as_json else console
+    asked = Asked(
+        top,
+        seeds,
+        per_system,
+        include_default,
+        parse_duration(budget) if budget is not None else None,
+        confirm_as,
+        race,
+    )
+    found = run_confirm(runs, name, asked, told, given, serial=serial)
+    if found is None:
+        return
+    if as_json:
+        print(json.dumps(found.as_json(), ensure_ascii=False))
+        return
+    console.print(table_of(found))
+    console.say(explained(found))
+    console.print(" ".join(sentences(found)))
+    for failure in found.failed:
+        console.say(failure)
+    folder = runs / name
+    console.say(f"page {folder / 'confirm.html'}, figures {folder / 'confirm.json'}")

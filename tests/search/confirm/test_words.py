@@ -1,0 +1,118 @@
+"""What a confirmation says, of figures that are made up."""
+
+from dataclasses import replace
+
+import pytest
+
+from search.confirm.page import page_of
+from search.confirm.result import Compared, Confirmation, Confirmed, Curse
+from search.confirm.verdicts import Verdict
+from search.confirm.words import cells, explained, sentences, short
+
+
+def _one(name: str, mean: float, trial: int | None = 1) -> Confirmed:
+    return Confirmed(
+        name,
+        "gated_fusion",
+        trial,
+        mean + 0.02,
+        20,
+        False,
+        (2, 3),
+        (mean - 0.01, mean + 0.01),
+        mean,
+        0.0141,
+        mean - 0.05,
+        mean + 0.05,
+    )
+
+
+def _pair(first: str, second: str, verdict: Verdict, seeds: int | None = None) -> Compared:
+    return Compared(first, second, -0.05, -0.09, -0.01, 0.01, 0.02, 0.1, verdict, seeds)
+
+
+TIE = Confirmation(
+    "first",
+    "first-confirm",
+    "macro_f1",
+    0.95,
+    "40 dialogues x 82 audio files",
+    ("4 speakers, fewer than 10: others may differ",),
+    289,
+    (_one("trial 7", 0.6), _one("trial 3", 0.55)),
+    _one("linear baseline", 0.5, None),
+    (_pair("trial 3", "trial 7", "tie", 12),),
+    (_pair("trial 7", "linear baseline", "tie"), _pair("trial 3", "linear baseline", "tie")),
+    Curse("trial 7", 0.62, 0.6, 0.01, 40, 0.0216),
+    (),
+)
+
+
+def _told(found: Confirmation) -> str:
+    return " ".join(sentences(found))
+
+
+def test_a_tie_is_called_one_and_nothing_is_called_better() -> None:
+    told = _told(TIE)
+    assert told.startswith("Tie: trial 7, gated_fusion has the highest mean, macro_f1 0.6000")
+    assert "About 12 seeds of each would decide it against trial 3" in told
+    assert "Nothing beats the linear baseline (0.5000)." in told
+    assert "Limits: 4 speakers" in told
+    assert "better" not in (told + explained(TIE)).lower()
+
+
+def test_a_leader_that_beats_all_others_is_better() -> None:
+    found = replace(
+        TIE,
+        to_leader=(_pair("trial 3", "trial 7", "worse"),),
+        to_baseline=(
+            _pair("trial 7", "linear baseline", "better"),
+            _pair("trial 3", "linear baseline", "tie"),
+        ),
+    )
+    told = _told(found)
+    assert told.startswith("Better: trial 7, gated_fusion, macro_f1 0.6000")
+    assert "The linear baseline (0.5000) is beaten by trial 7, and not by the others." in told
+
+
+def test_too_few_groups_are_told_first_and_no_verdict_is_given() -> None:
+    nothing = Compared(
+        "trial 3", "trial 7", -0.05, None, None, None, None, None, "cannot be told", None
+    )
+    bare = tuple(replace(one, low=None, high=None) for one in TIE.finalists)
+    found = replace(
+        TIE,
+        units="",
+        finalists=bare,
+        to_leader=(nothing,),
+        to_baseline=(replace(nothing, first="trial 7"), nothing),
+    )
+    told = _told(found)
+    assert told.startswith("Cannot be told: trial 7")
+    assert "better" not in told.lower()
+    assert "beat" not in told
+    assert cells(found)[1][-1] == "cannot be told"
+    assert "Cannot be told" in page_of(found, "run", "confirm")
+
+
+def test_the_winners_curse_stands_beside_what_luck_alone_would_do() -> None:
+    told = _told(TIE)
+    assert "The search gave trial 7 0.6200, 0.0200 above its mean over fresh seeds" in told
+    assert "the best of 40 trials" in told
+    assert "0.0216 above" in told
+
+
+@pytest.mark.parametrize(
+    ("value", "signed", "text"),
+    [(0.5921, False, ".592"), (-0.0214, True, "-.021"), (0.02, True, "+.020"), (1, False, "1.000")],
+)
+def test_scores_are_short(value: float, signed: bool, text: str) -> None:
+    assert short(value, signed) == text
+    assert short(None) == ""
+
+
+def test_names_are_text_on_the_page() -> None:
+    found = replace(TIE, sweep="<b>first", failed=("<i>trial 3 failed",))
+    page = page_of(found, "run <x>", "confirm")
+    assert "<b>first" not in page
+    assert "&lt;i&gt;trial 3 failed" in page
