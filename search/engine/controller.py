@@ -3,13 +3,12 @@ next. Without Ray.
 """
 
 import socket
-import time
 from collections.abc import Callable, Sequence
 
 from mmm.training.config import Params
 from search.engine.budgets import broken_constraint
 from search.engine.orders import Orders, waiting_points
-from search.engine.stopwatch import Stopwatch
+from search.engine.stopwatch import Stopwatch, steady
 from search.engine.verdicts import Verdicts
 from search.ledger.events import Entry, Ledger
 from search.ledger.records import Close, DeadWorker, GoesOnAlone, Session, Warned
@@ -33,7 +32,7 @@ class Controller:
         space: Space,
         device: str,
         on_change: Callable[[], None],
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = steady,
         count_parameters: Callable[[Params], int] | None = None,
         searcher: Searcher | None = None,
     ) -> None:

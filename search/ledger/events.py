@@ -22,6 +22,7 @@ from typing import Any
 from search.ledger.history import Event, History
 from search.ledger.lock import Lock, LockError
 from search.ledger.records import (
+    ClockMoved,
     Prior,
     Sweep,
     SweepRecord,
@@ -46,6 +47,7 @@ _NOT_DAMAGE = (
     sqlite3.SQLITE_NOMEM,
 )
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+_CLOCK_S = 10.0  # by which the machine's clock may be moved without a word
 _BATCH = 1000  # events parsed together, so that they share the names in them
 
 Entry = SweepRecord | tuple[int, TrialRecord]  # the latter with the trial's number
@@ -206,9 +208,14 @@ class Ledger:
         """`last` and `checksum` are of the last event."""
         self.folder, self.path, self.lock, self.history = folder, _file(folder), lock, history
         self._connection, self._last, self._checksum = connection, last, checksum
+        self._clock = time.time() - time.monotonic()
 
     def append(self, *entries: Entry) -> None:
         """Record entries in one synced transaction, then fold them into the history."""
+        clock = time.time() - time.monotonic()
+        if abs(moved := clock - self._clock) > _CLOCK_S:
+            self._clock = clock
+            entries = (ClockMoved(round(moved, 3)), *entries)
         events, self._checksum = _write(
             self._connection, self.path, self._last, self._checksum, entries
         )

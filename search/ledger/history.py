@@ -12,6 +12,7 @@ from mmm.training.config import Params
 from search.ledger.records import (
     Baseline,
     Checkpoint,
+    ClockMoved,
     Close,
     DataNote,
     DeadWorker,
@@ -290,6 +291,9 @@ class History:
                 self.baseline = body
             case DeadWorker():
                 self.trials[body.trial].dead_workers += 1
+            case ClockMoved():
+                if self._session_started is not None:
+                    self._session_started += body.seconds
             case DataNote():
                 self.data.append((len(self.trials), body))
                 self._begin_again(body.restarted)
