@@ -308,6 +308,11 @@ class History:
             self.used_s += when - self._session_started
             self._session_started = None
 
+    @property
+    def session_started(self) -> float | None:
+        """Of the session that has not ended; None where there is none."""
+        return self._session_started
+
     def _begin_again(self, numbers: Sequence[int]) -> None:
         """Trials that were interrupted, and whose data were changed: what they had is of no use."""
         for number in numbers:
