@@ -2,6 +2,7 @@
 metrics, one message for an error.
 """
 
+import errno
 import inspect
 import logging
 import re
@@ -215,4 +216,10 @@ def run_app(application: typer.Typer) -> None:
         if console.is_verbose:
             traceback.print_exc()
         print(f"error: {printable(message)}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if console.is_verbose or error.errno not in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {printable(where)}{error.strerror}", file=sys.stderr)
         sys.exit(2)

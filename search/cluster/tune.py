@@ -18,9 +18,11 @@ from ray.tune.search import Searcher as TuneSearcher
 
 from search.cluster.actor import TrialActor
 from search.cluster.connect import Place, wanted_by
+from search.cluster.fitness import Fitness
 from search.cluster.growing import Growing
 from search.cluster.watch import HeadWatch, Silence, Watch
 from search.engine.controller import Controller
+from search.ledger.files import SEALED
 from search.messages import as_json, reports_of
 
 
@@ -50,11 +52,15 @@ class SeatSearcher(_NeverRestored, TuneSearcher):
         # A trial is not begun, on record, where it would only wait for a node.
         num_seats = sum(map(bool, self.seats.values()))
         if self.growing is not None and not self.growing.may_begin(num_seats):
+            if self.growing.is_hopeless and not num_seats:
+                faults = "; ".join(self.growing.fitness.faults)
+                self.controller.verdicts.break_off(f"no node of the cluster may train: {faults}")
             return None if self._has_work() else TuneSearcher.FINISHED
         orders = self.controller.next_orders()
         if orders:
             self.seats[trial_id] = [order.number for order in orders]
-            return {"orders": as_json(orders), "threads": self.threads}
+            avoid = [] if self.growing is None else list(self.growing.unfit)
+            return {"orders": as_json(orders), "threads": self.threads, "avoid": avoid}
         return None if self._is_lived_in() else TuneSearcher.FINISHED
 
     def _has_work(self) -> bool:
@@ -133,19 +139,31 @@ def train_on_ray(
     also when the user interrupts it. `tell` is told of what waits.
     """
     spec, wanted = controller.spec, wanted_by(controller.spec, threads)
-    growing = None
-    if place.cluster is not None:
-        growing = Growing(wanted, spec.workers, place.cluster.grows, tell)
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     seats: dict[str, list[int]] = {}
-    silence = Silence()
+    silence, folder = Silence(), controller.ledger.folder
+
+    # What the manifest is to trials, once it is there, lies in the folder.
+    readable = [spec.features, *([] if (folder / SEALED).is_file() else [spec.manifest])]
+
+    def request(config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
+        if not config["avoid"]:
+            return tune.PlacementGroupFactory([wanted])
+        others = {"ray.io/node-id": f"!in({','.join(config['avoid'])})"}
+        return tune.PlacementGroupFactory([wanted], bundle_label_selector=[others])
+
     with (
-        HeadWatch(controller.ledger.folder, is_own=place.cluster is None),
+        HeadWatch(folder, is_own=place.cluster is None),
+        Fitness(folder, readable, tell) as fitness,
         tempfile.TemporaryDirectory(prefix="mmm-search-", ignore_cleanup_errors=True) as scratch,
     ):
+        growing = None
+        if place.cluster is not None:
+            growing = Growing(wanted, spec.workers, place.cluster.grows, fitness, tell)
+            growing.wait()
         tune.Tuner(
-            tune.with_resources(TrialActor, {"cpu": threads, "gpu": spec.gpus_per_trial}),
+            tune.with_resources(TrialActor, request),
             tune_config=tune.TuneConfig(
                 search_alg=SeatSearcher(controller, threads, seats, growing),
                 scheduler=SeatScheduler(controller, seats, silence),

@@ -11,8 +11,11 @@ whole transaction; any other damage is refused. What there is of events: search/
 import contextlib
 import gc
 import json
+import os
 import re
+import shutil
 import sqlite3
+import tempfile
 import time
 import zlib
 from collections.abc import Iterator, Sequence
@@ -46,6 +49,7 @@ _NOT_DAMAGE = (
     sqlite3.SQLITE_PERM,
     sqlite3.SQLITE_NOMEM,
 )
+_NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR)
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 _CLOCK_S = 10.0  # by which the machine's clock may be moved without a word
 _BATCH = 1000  # events parsed together, so that they share the names in them
@@ -78,9 +82,10 @@ def _read(path: Path, after: int) -> Iterator[tuple[Event, int]]:
         return  # its writer died before the first byte
     last = after
     try:
-        with contextlib.closing(
-            sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=30)
-        ) as connection:
+        with (
+            _address(path) as address,
+            contextlib.closing(sqlite3.connect(address, uri=True, timeout=30)) as connection,
+        ):
             connection.isolation_level = None
             connection.text_factory = bytes
             connection.execute("BEGIN")  # one state for all that follows
@@ -143,6 +148,21 @@ def _read(path: Path, after: int) -> Iterator[tuple[Event, int]]:
         if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in _NOT_DAMAGE:
             raise LedgerError(f"{path}: {what}") from None
         raise _damaged(path, what) from None
+
+
+@contextlib.contextmanager
+def _address(path: Path) -> Iterator[str]:
+    """What SQLite reads a ledger by. Beside one with a log it writes a file, also to read it."""
+    log = path.with_name(path.name + "-wal")
+    if not path.is_file() or os.access(path.parent, os.W_OK):
+        yield f"{path.resolve().as_uri()}?mode=ro"
+    elif not (log.is_file() and log.stat().st_size):
+        yield f"{path.resolve().as_uri()}?immutable=1"
+    else:  # in a folder that can only be read
+        with tempfile.TemporaryDirectory(prefix="mmm-search-") as folder:
+            for file in (path, log):
+                shutil.copyfile(file, Path(folder) / file.name)
+            yield f"{(Path(folder) / path.name).as_uri()}?mode=ro"
 
 
 def read_events(path: Path, after: int = 0) -> Iterator[Event]:
@@ -328,6 +348,12 @@ def _write(
         if isinstance(error, sqlite3.IntegrityError):
             raise LedgerError(
                 f"{path}: another process writes to it as well; this one stops"
+            ) from None
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NO_ROOM:
+            raise LedgerError(
+                f"{path}: cannot be written to any more ({error}); free some space on its disk, or"
+                f" make it writable, then go on with: mmm-search resume {path.parent.name} --runs"
+                f" {path.parent.parent}"
             ) from None
         raise
     return events, checksum
