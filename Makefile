@@ -3,6 +3,7 @@
 # make test     install, then all checks and tests
 # make quick    the same without the tests that take minutes
 # make fuzz     five thousand generated inputs through the commands, others each time
+# make chaos    faults done to running sweeps, and a table of what was lost: a quarter of an hour
 SHELL := bash
 .DELETE_ON_ERROR:
 PYTHON ?= python3
@@ -31,13 +32,16 @@ endef
 export A_LINE_A_PACKAGE
 export WHAT_IS_INSTALLED
 
-.PHONY: sweep test quick fuzz check install clean
+.PHONY: sweep test quick fuzz chaos check install clean
 
 sweep: $(INSTALLED)
 	$(BIN)/mmm-search quickstart
 
 test: check
-	$(PYTEST) --durations=20
+	$(PYTEST) --durations=20 -m "not chaos"
+
+chaos: $(INSTALLED)
+	$(BIN)/python -m benchmarks.chaos
 
 quick: check
 	$(PYTEST) -m "not slow"

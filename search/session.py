@@ -37,6 +37,7 @@ from search.space.load import space_note
 from search.space.settings import SettingsCheck, sweep_precisions, with_features_there
 from search.stopping import Stopping
 from search.tracking.outbox import Outbox
+from spaces import Space
 
 if TYPE_CHECKING:
     from search.cluster.connect import Place
@@ -222,27 +223,62 @@ def _run(
                     controller.close_session(why)
                     history = ledger.history
                     write_leaderboard(folder / "leaderboard.csv", history, spec.metric)
-            from search.results.report import write_report
-
-            write_report(folder / "report.html", history)
-            winner = best_trial(history)
-            if winner is not None:
-                if spec.folds:
-                    say(console, f"training trial {winner.number} on the rows of all folds")
-                export_trial(history, folder, winner.number, folder / "bundle")
+            has_bundle = _write_results(folder, history, console)
             with console.status("sending the rest to MLflow"):
                 # Whoever sent a signal kills what has not ended some seconds later; the outbox goes
                 # on by itself.
                 trouble = outbox.close(_HURRIED_WAIT_S) if stopping.is_asked else outbox.close()
+    _tell_results(history, console)
+    for line in _account(controller, folder, why, has_work, trouble, outbox, has_bundle):
+        say(console, line)
+    return history
+
+
+def end_broken_off(runs: Path, name: str, why: str, console: Console) -> History:
+    """End the session of a sweep whose process could not, as it would have ended itself."""
+    folder = existing_sweep(runs, name)
+    with lasting(console), Outbox() as outbox, open_sweep(folder) as ledger:
+        history, spec = ledger.history, ledger.history.spec
+        _load_systems(history)
+        # Nothing is suggested any more.
+        controller = Controller(ledger, spec, Space(lambda _: {}), "cpu", lambda: None)
+        controller.stopwatch.started = controller.stopwatch.command_started = (
+            history.session_started or controller.stopwatch.started
+        )
+        controller.verdicts.break_off(why)
+        outbox.follow(runs, name)
+        why = f"broken off: {why}"
+        controller.close_session(why)
+        write_leaderboard(folder / "leaderboard.csv", history, spec.metric)
+        has_bundle = _write_results(folder, history, console)
+        trouble = outbox.close(_HURRIED_WAIT_S)
+    _tell_results(history, console)
+    for line in _account(controller, folder, why, True, trouble, outbox, has_bundle):
+        say(console, line)
+    return history
+
+
+def _write_results(folder: Path, history: History, console: Console) -> bool:
+    """The report, and the bundle of the best trial; whether there is one."""
+    from search.results.report import write_report
+
+    write_report(folder / "report.html", history)
+    winner = best_trial(history)
+    if winner is None:
+        return False
+    if history.spec.folds:
+        say(console, f"training trial {winner.number} on the rows of all folds")
+    export_trial(history, folder, winner.number, folder / "bundle")
+    return True
+
+
+def _tell_results(history: History, console: Console) -> None:
+    spec = history.spec
     title = f"leaderboard of {spec.name}, {spec.score_name}"
     console.print(leaderboard_table(history, spec.metric, 10, title, console.width))
     for cross in crosses(history, spec.metric):
         say(console, cross.title)
         console.print(cross_table(cross))
-    has_bundle = winner is not None
-    for line in _account(controller, folder, why, has_work, trouble, outbox, has_bundle):
-        say(console, line)
-    return history
 
 
 def _reach(spec: SweepSpec, threads: int, console: Console) -> "Place":

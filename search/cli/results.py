@@ -57,7 +57,14 @@ def status(
             console.say(f"trial {trial.number} failed: {trial.reason}")
 
 
-def report(name: SweepName, runs: Runs = Path("runs")) -> None:
+def report(
+    name: SweepName,
+    runs: Runs = Path("runs"),
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder to write them into, instead of the sweep's."),
+    ] = None,
+) -> None:
     """Write report.html and leaderboard.csv again, from the ledger."""
     from search.ledger.events import read_history
     from search.ledger.files import existing_sweep
@@ -66,9 +73,11 @@ def report(name: SweepName, runs: Runs = Path("runs")) -> None:
 
     folder = existing_sweep(runs, name)
     history = read_history(folder / "ledger.sqlite")
-    write_leaderboard(folder / "leaderboard.csv", history, history.spec.metric)
-    write_report(folder / "report.html", history)
-    console.say(f"wrote {folder / 'report.html'} and {folder / 'leaderboard.csv'}")
+    into = folder if out is None else out
+    into.mkdir(parents=True, exist_ok=True)
+    write_leaderboard(into / "leaderboard.csv", history, history.spec.metric)
+    write_report(into / "report.html", history)
+    console.say(f"wrote {into / 'report.html'} and {into / 'leaderboard.csv'}")
 
 
 def export(

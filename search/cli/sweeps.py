@@ -112,7 +112,7 @@ def run(
     spec = _spec(space, manifest, features, given, folds)
     spec = replace(spec, name=name, command=command_line())
     points = [point for file in enqueue or [] for point in read_points(file)]
-    _finish(start(spec, runs, console, points, warm_start or [], serial=serial))
+    finish(start(spec, runs, console, points, warm_start or [], serial=serial))
 
 
 def in_this_process(given: Params) -> Params:
@@ -155,7 +155,7 @@ def resume(
     points = [point for file in enqueue or [] for point in read_points(file)]
     if serial:
         given = in_this_process(given)
-    _finish(
+    finish(
         resume_sweep(
             runs,
             name,
@@ -168,7 +168,7 @@ def resume(
     )
 
 
-def _finish(history: Any) -> None:
+def finish(history: Any) -> None:
     """Exit status 1 where nothing came of it or it ended by itself, so that scripts notice."""
     why = history.last_close.why if history.last_close else ""
     if why.startswith("broken off"):

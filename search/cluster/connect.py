@@ -190,7 +190,8 @@ def disconnect() -> None:
 
 def wanted_by(spec: SweepSpec, threads: int) -> dict[str, float]:
     """What a trial wants of a node."""
-    return {"CPU": float(threads), "GPU": spec.gpus_per_trial}
+    wanted = {"CPU": float(threads), "GPU": spec.gpus_per_trial}
+    return {kind: number for kind, number in wanted.items() if number}
 
 
 def start_ray(place: Place, spec: SweepSpec, threads: int) -> None:

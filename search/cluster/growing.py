@@ -9,11 +9,14 @@ from typing import Any
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 
-from search.cluster.room import Resources, all_slots
+from search.cluster.fitness import Fitness
+from search.cluster.room import Resources, all_slots, slots
 
 _NODES_S = 2.0  # between looks at the nodes
+_FITNESS_S = 0.1  # while the answer of one is awaited
 _FREE_S = 0.2  # between looks at what is free on them
-_SEEN_S = 1.0  # after which what a seat has taken is seen to be taken
+# After which what a seat has taken is seen to be taken; Tune may sleep for a second before that.
+_SEEN_S = 2.0
 _TELL_S = 10.0  # of waiting
 
 
@@ -26,13 +29,20 @@ class Growing:
     """
 
     def __init__(
-        self, wanted: Resources, most: int, grows: bool, tell: Callable[[str], None]
+        self,
+        wanted: Resources,
+        most: int,
+        grows: bool,
+        fitness: Fitness,
+        tell: Callable[[str], None],
     ) -> None:
         """`most` seats that want so much each; `tell` is told whenever there is room for another
         number of them, and when they wait for what others have.
         """
         self.wanted = {kind: number for kind, number in wanted.items() if number}
-        self.most, self.grows, self.tell = most, grows, tell
+        self.most, self.grows, self.fitness, self.tell = most, grows, fitness, tell
+        self.unfit: list[str] = []  # ids of nodes that are not to be used, or not yet
+        self._fit: set[str] = set()
         self._asked: list[Any] = []
         self._slots = self._free = 0
         self._nodes_seen = self._free_seen = -_NODES_S
@@ -44,7 +54,7 @@ class Growing:
     def may_begin(self, num_seats: int) -> bool:
         """Whether there is room for one more beside `num_seats`; if so it is taken to be begun."""
         now = time.monotonic()
-        if now - self._nodes_seen > _NODES_S:
+        if now - self._nodes_seen > (_FITNESS_S if self.fitness.is_looking else _NODES_S):
             self._nodes_seen = now
             self._look_at_nodes()
         if num_seats >= self._slots:
@@ -53,7 +63,8 @@ class Growing:
         if now - self._free_seen > _FREE_S:
             self._free_seen = now
             free = ray._private.state.available_resources_per_node()
-            self._free = all_slots(free.values(), self.wanted)
+            fit = [have for node, have in free.items() if node in self._fit]
+            self._free = all_slots(fit, self.wanted)
         self._begun = [begun for begun in self._begun if now - begun < _SEEN_S]
         if self._free > len(self._begun):
             self._begun.append(now)
@@ -63,9 +74,28 @@ class Growing:
             self._wait(now, num_seats)
         return False
 
+    def wait(self) -> None:
+        """Until one node is known to be fit, or of each node whether it is."""
+        self._look_at_nodes()
+        while self.fitness.is_looking and not self._slots:
+            self.fitness.wait()
+            self._look_at_nodes()
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether there are nodes, none of which may train, and no others can be had."""
+        return bool(self.unfit and not self._fit and not self.grows and not self.fitness.is_looking)
+
     def _look_at_nodes(self) -> None:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        self._slots = min(self.most, all_slots(nodes, self.wanted))
+        nodes = [
+            node for node in ray.nodes() if node["Alive"] and slots(node["Resources"], self.wanted)
+        ]
+        fit = self.fitness.fit(nodes)
+        self._fit = {node["NodeID"] for node in fit}
+        self.unfit = [node["NodeID"] for node in nodes if node["NodeID"] not in self._fit]
+        self._slots = min(self.most, all_slots([node["Resources"] for node in fit], self.wanted))
+        if self.fitness.is_looking:
+            return  # more may be known in a moment
         if self.grows:
             self._ask(self.most - self._slots)
         if self._told is None:  # before the first trial it has been told

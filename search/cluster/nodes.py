@@ -38,11 +38,9 @@ class Answer:
     why: str = ""
 
 
-def _describe(readable: Sequence[str], writable: Sequence[str], mark: str) -> dict[str, Any]:
-    """Runs on a node."""
+def describe_folders(readable: Sequence[str], writable: Sequence[str], mark: str) -> dict[str, Any]:
+    """Runs on a node: the first and the last three of what a `NodeReport` has."""
     import tempfile
-
-    import torch
 
     from mmm.version import VERSION
 
@@ -58,12 +56,21 @@ def _describe(readable: Sequence[str], writable: Sequence[str], mark: str) -> di
             unwritable.append(folder)
     return {
         "mmm_search": VERSION,
-        "torch": torch.__version__,
-        "num_gpus": torch.cuda.device_count(),
-        "clock": time.time(),
         "unreadable": tuple(path for path in readable if not os.access(path, os.R_OK)),
         "unwritable": tuple(unwritable),
         "lacks_mark": not Path(mark).is_file(),
+    }
+
+
+def _describe(readable: Sequence[str], writable: Sequence[str], mark: str) -> dict[str, Any]:
+    """Runs on a node."""
+    import torch
+
+    return {
+        **describe_folders(readable, writable, mark),
+        "torch": torch.__version__,
+        "num_gpus": torch.cuda.device_count(),
+        "clock": time.time(),
     }
 
 
@@ -77,8 +84,7 @@ def ask_nodes(readable: Sequence[Path], writable: Sequence[Path], mark: Path) ->
     asked = {}
     for node in ray.nodes():
         if node["Alive"]:
-            here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            reference = describe.options(scheduling_strategy=here).remote(*given)
+            reference = describe.options(scheduling_strategy=on(node["NodeID"])).remote(*given)
             asked[reference] = node["NodeManagerAddress"]
     waiting, deadline = list(asked), time.monotonic() + _ANSWER_S
     while waiting and (left := deadline - time.monotonic()) > 0:
@@ -87,7 +93,7 @@ def ask_nodes(readable: Sequence[Path], writable: Sequence[Path], mark: Path) ->
             try:
                 said = ray.get(reference)
             except Exception as error:  # whatever its Python raises
-                yield Answer(asked[reference], why=_cause(error))
+                yield Answer(asked[reference], why=cause_of(error))
             else:
                 times = (before, time.time())
                 yield Answer(asked[reference], NodeReport(asked=times, **said))
@@ -95,7 +101,13 @@ def ask_nodes(readable: Sequence[Path], writable: Sequence[Path], mark: Path) ->
         yield Answer(asked[reference], why=f"it did not answer within {_ANSWER_S:g} s")
 
 
-def _cause(error: Exception) -> str:
+def on(node_id: str) -> NodeAffinitySchedulingStrategy:
+    """Where a task is to run, and nowhere else."""
+    return NodeAffinitySchedulingStrategy(node_id, soft=False)
+
+
+def cause_of(error: Exception) -> str:
+    """Why a node did not answer, in a sentence."""
     lines = [line.strip() for line in str(error).strip().splitlines()]
     for line in reversed(lines):
         if "No module named" in line:

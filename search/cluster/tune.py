@@ -8,7 +8,6 @@ driver's time and another round trip.
 
 import logging
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,13 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher as TuneSearcher
 
 from search.cluster.actor import TrialActor
-from search.cluster.connect import Place, is_connected, wanted_by
+from search.cluster.connect import Place, wanted_by
+from search.cluster.fitness import Fitness
 from search.cluster.growing import Growing
+from search.cluster.watch import HeadWatch, Silence, Watch
 from search.engine.controller import Controller
+from search.ledger.files import SEALED
 from search.messages import as_json, reports_of
-
-_LOOK_S = 5.0  # between looks whether Ray is there
 
 
 class _NeverRestored:
@@ -52,11 +52,15 @@ class SeatSearcher(_NeverRestored, TuneSearcher):
         # A trial is not begun, on record, where it would only wait for a node.
         num_seats = sum(map(bool, self.seats.values()))
         if self.growing is not None and not self.growing.may_begin(num_seats):
+            if self.growing.is_hopeless and not num_seats:
+                faults = "; ".join(self.growing.fitness.faults)
+                self.controller.verdicts.break_off(f"no node of the cluster may train: {faults}")
             return None if self._has_work() else TuneSearcher.FINISHED
         orders = self.controller.next_orders()
         if orders:
             self.seats[trial_id] = [order.number for order in orders]
-            return {"orders": as_json(orders), "threads": self.threads}
+            avoid = [] if self.growing is None else list(self.growing.unfit)
+            return {"orders": as_json(orders), "threads": self.threads, "avoid": avoid}
         return None if self._is_lived_in() else TuneSearcher.FINISHED
 
     def _has_work(self) -> bool:
@@ -80,9 +84,11 @@ class SeatScheduler(_NeverRestored, FIFOScheduler):
     ones, or is given up.
     """
 
-    def __init__(self, controller: Controller, seats: dict[str, list[int]]) -> None:
+    def __init__(
+        self, controller: Controller, seats: dict[str, list[int]], silence: Silence
+    ) -> None:
         super().__init__()
-        self.controller = controller
+        self.controller, self.silence = controller, silence
         self.seats = seats  # Tune's id of a seat -> our trials in it
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: Mapping[str, str]) -> str:
@@ -92,6 +98,7 @@ class SeatScheduler(_NeverRestored, FIFOScheduler):
         # Tune asks for next.
         if ended or orders:
             trial.temporary_state.ray_actor.change.remote(ended, as_json(orders))
+        self.silence.heard(trial.trial_id, is_new=bool(orders))
         return str(TrialScheduler.CONTINUE if seat else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
@@ -100,7 +107,11 @@ class SeatScheduler(_NeverRestored, FIFOScheduler):
         file = Path(trial.error_file or "")
         text = file.read_text() if file.is_file() else ""
         numbers = self.seats[trial.trial_id]
-        self.controller.lose(list(numbers), cause_of_death(text), text)
+        if "The actor never ran" in text:
+            self.controller.give_back(list(numbers), cause_of_death(text))
+        else:
+            why = self.silence.ended.pop(trial.trial_id, None) or cause_of_death(text)
+            self.controller.lose(list(numbers), why, text)
         numbers.clear()
 
 
@@ -121,26 +132,6 @@ def cause_of_death(text: str) -> str:
     return said.strip()[:300]
 
 
-class Watch(_NeverRestored, tune.Callback):
-    """Ends the session where Ray has died on this machine: Tune would wait for its workers for
-    ever.
-    """
-
-    def __init__(self, controller: Controller) -> None:
-        self.controller = controller
-        self._looked = time.monotonic()
-
-    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        if time.monotonic() - self._looked < _LOOK_S:
-            return
-        self._looked = time.monotonic()
-        if not is_connected():
-            self.controller.verdicts.break_off(
-                "Ray has died on this machine (its raylet does not live any more)"
-            )
-            raise KeyboardInterrupt  # Tune's own end would wait for the workers
-
-
 def train_on_ray(
     controller: Controller, threads: int, place: Place, tell: Callable[[str], None]
 ) -> None:
@@ -148,18 +139,34 @@ def train_on_ray(
     also when the user interrupts it. `tell` is told of what waits.
     """
     spec, wanted = controller.spec, wanted_by(controller.spec, threads)
-    growing = None
-    if place.cluster is not None:
-        growing = Growing(wanted, spec.workers, place.cluster.grows, tell)
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     seats: dict[str, list[int]] = {}
-    with tempfile.TemporaryDirectory(prefix="mmm-search-", ignore_cleanup_errors=True) as scratch:
+    silence, folder = Silence(), controller.ledger.folder
+
+    # What the manifest is to trials, once it is there, lies in the folder.
+    readable = [spec.features, *([] if (folder / SEALED).is_file() else [spec.manifest])]
+
+    def request(config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
+        if not config["avoid"]:
+            return tune.PlacementGroupFactory([wanted])
+        others = {"ray.io/node-id": f"!in({','.join(config['avoid'])})"}
+        return tune.PlacementGroupFactory([wanted], bundle_label_selector=[others])
+
+    with (
+        HeadWatch(folder, is_own=place.cluster is None),
+        Fitness(folder, readable, tell) as fitness,
+        tempfile.TemporaryDirectory(prefix="mmm-search-", ignore_cleanup_errors=True) as scratch,
+    ):
+        growing = None
+        if place.cluster is not None:
+            growing = Growing(wanted, spec.workers, place.cluster.grows, fitness, tell)
+            growing.wait()
         tune.Tuner(
-            tune.with_resources(TrialActor, {"cpu": threads, "gpu": spec.gpus_per_trial}),
+            tune.with_resources(TrialActor, request),
             tune_config=tune.TuneConfig(
                 search_alg=SeatSearcher(controller, threads, seats, growing),
-                scheduler=SeatScheduler(controller, seats),
+                scheduler=SeatScheduler(controller, seats, silence),
                 num_samples=-1,
                 # As many as there are workers and not one more: Tune would start an actor for it
                 # and kill it again.
@@ -169,7 +176,7 @@ def train_on_ray(
                 name=spec.name,
                 storage_path=scratch,
                 verbose=0,
-                callbacks=[Watch(controller)],
+                callbacks=[Watch(controller, seats, silence, tell)],
                 checkpoint_config=tune.CheckpointConfig(
                     checkpoint_frequency=0, checkpoint_at_end=False
                 ),

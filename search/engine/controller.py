@@ -3,13 +3,12 @@ next. Without Ray.
 """
 
 import socket
-import time
 from collections.abc import Callable, Sequence
 
 from mmm.training.config import Params
 from search.engine.budgets import broken_constraint
 from search.engine.orders import Orders, waiting_points
-from search.engine.stopwatch import Stopwatch
+from search.engine.stopwatch import Stopwatch, steady
 from search.engine.verdicts import Verdicts
 from search.ledger.events import Entry, Ledger
 from search.ledger.records import Close, DeadWorker, GoesOnAlone, Session, Warned
@@ -19,6 +18,7 @@ from search.suggest.searcher import Searcher
 from spaces import Space
 
 MAX_DEAD_WORKERS = 3  # of a trial that each of them trained alone; after that it fails
+MAX_NEVER_RAN = 20  # workers one after the other; after that the sweep ends
 
 
 class Controller:
@@ -33,7 +33,7 @@ class Controller:
         space: Space,
         device: str,
         on_change: Callable[[], None],
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = steady,
         count_parameters: Callable[[Params], int] | None = None,
         searcher: Searcher | None = None,
     ) -> None:
@@ -60,6 +60,7 @@ class Controller:
         )
         self.warnings: list[str] = []  # for whoever started the sweep
         self.dead_workers: list[str] = []  # why each of them died
+        self._num_never_ran = 0  # workers, since the last report
 
     def next_orders(self, seat: Sequence[int] = ()) -> list[Order]:
         """What a worker is to train next beside the trials `seat` that it has: one trial, or
@@ -100,6 +101,7 @@ class Controller:
     def report(self, report: Report) -> bool:
         """Record what a trial reported; True when it has to stop."""
         number, trial = report.number, self.trials[report.number]
+        self._num_never_ran = 0
         self.stopwatch.add(report.epochs)
         entries: list[Entry] = [(number, epoch) for epoch in report.epochs]
         if report.checkpoint is not None:
@@ -156,6 +158,18 @@ class Controller:
                     )
                     self.verdicts.end(number, "failed", why, trace, before=[note], is_lost=True)
                 self.on_change()
+
+    def give_back(self, numbers: Sequence[int], reason: str) -> None:
+        """The worker that was to train these trials never began: others get them, and nobody is to
+        blame. Where no worker begins any more the sweep ends.
+        """
+        self.orders.unfinished += [number for number in numbers if self._is_in_training(number)]
+        self._num_never_ran += 1
+        if self._num_never_ran >= MAX_NEVER_RAN:
+            self.verdicts.break_off(
+                f"{self._num_never_ran} workers one after the other were not started: {reason}"
+            )
+        self.on_change()
 
     def _retry_alone(self, number: int, reason: str) -> None:
         if self._is_in_training(number):

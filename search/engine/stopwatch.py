@@ -1,8 +1,18 @@
 """How long a session has taken, and how much of it was training."""
 
+import time
 from collections.abc import Callable, Sequence
 
 from search.ledger.records import Epoch
+
+_SINCE_1970 = time.time() - time.monotonic()
+
+
+def steady() -> float:
+    """Seconds since 1970 as they were when this process began, and on from there whatever is done
+    to the machine's clock; the time that the machine sleeps does not count.
+    """
+    return time.monotonic() + _SINCE_1970
 
 
 class Stopwatch:

@@ -10,8 +10,11 @@ whole transaction; any other damage is refused. What there is of events: search/
 
 import contextlib
 import gc
+import os
 import re
+import shutil
 import sqlite3
+import tempfile
 import time
 import zlib
 from collections.abc import Iterator, Sequence
@@ -22,6 +25,7 @@ from mmm.files import parse_json
 from search.ledger.history import Event, History
 from search.ledger.lock import Lock, LockError
 from search.ledger.records import (
+    ClockMoved,
     Prior,
     Sweep,
     SweepRecord,
@@ -45,7 +49,9 @@ _NOT_DAMAGE = (
     sqlite3.SQLITE_PERM,
     sqlite3.SQLITE_NOMEM,
 )
+_NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR)
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+_CLOCK_S = 10.0  # by which the machine's clock may be moved without a word
 _BATCH = 1000  # events parsed together, so that they share the names in them
 
 Entry = SweepRecord | tuple[int, TrialRecord]  # the latter with the trial's number
@@ -76,9 +82,10 @@ def _read(path: Path, after: int) -> Iterator[tuple[Event, int]]:
         return  # its writer died before the first byte
     last = after
     try:
-        with contextlib.closing(
-            sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=30)
-        ) as connection:
+        with (
+            _address(path) as address,
+            contextlib.closing(sqlite3.connect(address, uri=True, timeout=30)) as connection,
+        ):
             connection.isolation_level = None
             connection.text_factory = bytes
             connection.execute("BEGIN")  # one state for all that follows
@@ -146,6 +153,21 @@ def _read(path: Path, after: int) -> Iterator[tuple[Event, int]]:
         raise _damaged(path, what) from None
 
 
+@contextlib.contextmanager
+def _address(path: Path) -> Iterator[str]:
+    """What SQLite reads a ledger by. Beside one with a log it writes a file, also to read it."""
+    log = path.with_name(path.name + "-wal")
+    if not path.is_file() or os.access(path.parent, os.W_OK):
+        yield f"{path.resolve().as_uri()}?mode=ro"
+    elif not (log.is_file() and log.stat().st_size):
+        yield f"{path.resolve().as_uri()}?immutable=1"
+    else:  # in a folder that can only be read
+        with tempfile.TemporaryDirectory(prefix="mmm-search-") as folder:
+            for file in (path, log):
+                shutil.copyfile(file, Path(folder) / file.name)
+            yield f"{(Path(folder) / path.name).as_uri()}?mode=ro"
+
+
 def read_events(path: Path, after: int = 0) -> Iterator[Event]:
     """The events with a number above `after`, without writing anything. Raises LedgerError."""
     return (event for event, _ in _read(path, after))
@@ -209,9 +231,14 @@ class Ledger:
         """`last` and `checksum` are of the last event."""
         self.folder, self.path, self.lock, self.history = folder, _file(folder), lock, history
         self._connection, self._last, self._checksum = connection, last, checksum
+        self._clock = time.time() - time.monotonic()
 
     def append(self, *entries: Entry) -> None:
         """Record entries in one synced transaction, then fold them into the history."""
+        clock = time.time() - time.monotonic()
+        if abs(moved := clock - self._clock) > _CLOCK_S:
+            self._clock = clock
+            entries = (ClockMoved(round(moved, 3)), *entries)
         events, self._checksum = _write(
             self._connection, self.path, self._last, self._checksum, entries
         )
@@ -324,6 +351,12 @@ def _write(
         if isinstance(error, sqlite3.IntegrityError):
             raise LedgerError(
                 f"{path}: another process writes to it as well; this one stops"
+            ) from None
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NO_ROOM:
+            raise LedgerError(
+                f"{path}: cannot be written to any more ({error}); free some space on its disk, or"
+                f" make it writable, then go on with: mmm-search resume {path.parent.name} --runs"
+                f" {path.parent.parent}"
             ) from None
         raise
     return events, checksum

@@ -13,6 +13,7 @@ from mmm.training.config import Params
 from search.ledger.records import (
     Baseline,
     Checkpoint,
+    ClockMoved,
     Close,
     DataNote,
     DeadWorker,
@@ -297,6 +298,9 @@ class History:
                 self.trials[body.trial].dead_workers += 1
             case SpaceNote():
                 self.spaces.append((len(self.trials), body))
+            case ClockMoved():
+                if self._session_started is not None:
+                    self._session_started += body.seconds
             case DataNote():
                 self.data.append((len(self.trials), body))
                 self._begin_again(body.restarted)
@@ -310,6 +314,11 @@ class History:
         if self._session_started is not None:
             self.used_s += when - self._session_started
             self._session_started = None
+
+    @property
+    def session_started(self) -> float | None:
+        """Of the session that has not ended; None where there is none."""
+        return self._session_started
 
     def _begin_again(self, numbers: Sequence[int]) -> None:
         """Trials that were interrupted, and whose data were changed: what they had is of no use."""

@@ -194,6 +194,17 @@ class DeadWorker:
 
 
 @dataclass(frozen=True, slots=True)
+class ClockMoved:
+    """Since the event before, the machine's clock has gone on by so many seconds more than have
+    passed: it was set, or the machine slept.
+    """
+
+    kind: ClassVar[str] = "note"
+    about: ClassVar[str] = "clock"
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class PackMeasured:
     """How long a step takes with so many trials of one kind in a pack, and how many are best."""
 
@@ -285,6 +296,7 @@ SweepRecord = (
     | Warned
     | GoesOnAlone
     | DeadWorker
+    | ClockMoved
     | PackMeasured
     | DataNote
     | SpaceNote
@@ -311,7 +323,15 @@ _KINDS: dict[str, type[Record]] = {
 }
 _NOTES: dict[object, type[Record]] = {
     note.about: note
-    for note in (Warned, GoesOnAlone, DeadWorker, PackMeasured, DataNote, SpaceNote)
+    for note in (
+        Warned,
+        GoesOnAlone,
+        DeadWorker,
+        ClockMoved,
+        PackMeasured,
+        DataNote,
+        SpaceNote,
+    )
 }
 
 

@@ -9,7 +9,7 @@ import pytest
 from optuna.trial import TrialState
 
 from search.cluster.tune import cause_of_death
-from search.engine.controller import MAX_DEAD_WORKERS, Controller
+from search.engine.controller import MAX_DEAD_WORKERS, MAX_NEVER_RAN, Controller
 from search.ledger.events import read_events, read_history
 from search.ledger.records import DeadWorker
 from search.messages import as_json, orders_of, reports_of
@@ -140,6 +140,28 @@ def test_where_every_worker_dies_the_sweep_ends_all_the_same(
         ["failed"] * num_failed,
     )
     assert (controller.verdicts.broken_off is not None) == (most > 0)
+
+
+def test_workers_that_never_began_are_no_fault_of_a_trial_and_end_a_sweep_where_none_begins(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    sweep = Sweep(tmp_path / "s", small_spec(corpus, trials=2))
+    controller = sweep.controller()
+    for _ in range(MAX_NEVER_RAN - 1):
+        assert [order.number for order in controller.next_orders()] == [0]
+        controller.give_back([0], "cancelled")
+    for _ in train_serially(controller):
+        pass
+    assert {trial.state for trial in controller.trials.values()} <= {"complete", "pruned"}
+    assert [trial.dead_workers for trial in sweep.history.trials.values()] == [0, 0]
+    assert controller.dead_workers == []
+    controller = sweep.controller(trials=3)
+    while orders := controller.next_orders():
+        controller.give_back([orders[0].number], "cancelled")
+    assert controller.verdicts.broken_off == (
+        f"{MAX_NEVER_RAN} workers one after the other were not started: cancelled"
+    )
+    assert sweep.history.trials[2].state == "running"  # another session trains it
 
 
 def test_the_cause_of_death_is_a_sentence_without_rays_advice() -> None:

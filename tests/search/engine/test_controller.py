@@ -4,6 +4,7 @@ resumed, kept and written down.
 
 import itertools
 import re
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -20,7 +21,7 @@ from search.engine.controller import Controller
 from search.ledger.events import create_sweep, open_sweep, read_events, read_history
 from search.ledger.files import best_weights, trial_folder
 from search.ledger.history import History
-from search.ledger.records import RungDecision
+from search.ledger.records import ClockMoved, RungDecision
 from search.ledger.spec import SweepSpec
 from search.messages import Report
 from search.results.export import export_trial
@@ -463,6 +464,33 @@ def test_when_time_is_up_trials_stay_unfinished_and_a_larger_budget_finishes_the
     assert told(sweep.run(time_budget_s=2000.0)) == told(
         Sweep(tmp_path / "undisturbed", spec).run()
     )
+
+
+def test_a_clock_that_is_set_forward_or_back_uses_up_no_time_budget_in_any_session(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.worker.slices.SLICE_S", 0.0)
+    began, wall = time.monotonic(), time.time
+    sweep = Sweep(tmp_path / "s", small_spec(corpus, trials=4, epochs=3))
+    for hours in (0.0, 1.0, -2.0):
+        controller = sweep.controller(time_budget_s=600.0)
+        next(train_serially(controller))
+        monkeypatch.setattr(time, "time", lambda hours=hours: wall() + hours * 3600)
+        for _ in range(3):
+            next(train_serially(controller), None)
+        assert controller.verdicts.used_up is None
+        # This session is left as a killed driver leaves it.
+    monkeypatch.undo()
+    history = sweep.run()
+    assert history.last_close is not None
+    assert history.last_close.why == "done"
+    assert 0 < history.used_s <= time.monotonic() - began
+    moved = [
+        event.body.seconds
+        for event in read_events(sweep.folder / "ledger.sqlite")
+        if isinstance(event.body, ClockMoved)
+    ]
+    assert moved == [pytest.approx(3600, abs=5), pytest.approx(-3 * 3600, abs=5)]
 
 
 def test_time_of_earlier_sessions_counts_against_the_budget(corpus: Corpus, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from search.ledger.events import LedgerError, create_sweep, read_history
 from search.ledger.records import (
     Baseline,
     Checkpoint,
+    ClockMoved,
     Close,
     DataNote,
     DeadWorker,
@@ -68,6 +69,7 @@ RECORDS: list[Record] = [
     Warned(0, "기쁨"),
     GoesOnAlone(0, "killed"),
     DeadWorker(0, "killed"),
+    ClockMoved(3600.0),
     PackMeasured("mlp_mixer", 32, None, {"1": 0.5, "4": 0.25}, 4),
     DataNote(MANIFEST, (STORE,)),
     DataNote(MANIFEST, (STORE,), (0, 2), ("train: other labels",), only_train_labels=True),

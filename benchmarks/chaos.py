@@ -1,0 +1,173 @@
+"""`make chaos`: faults done to running sweeps, and what was lost: every row is one test or several.
+
+    python -m benchmarks.chaos [--quick]
+
+Prints a table; exit status 1 where a row does not hold. `--quick` leaves out what takes a minute or
+more of a fault's own time.
+"""
+
+import argparse
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+_CLUSTER = "tests/search/cluster"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A row: what is done, what has to come of it, and the tests that do it."""
+
+    done: str
+    holds: str
+    tests: tuple[str, ...]
+
+
+FAULTS = (
+    Fault(
+        "a worker is killed (SIGKILL)",
+        "its trial goes on in another from its last checkpoint",
+        (f"{_CLUSTER}/test_worker_death.py::test_the_trial_of_a_killed_worker",),
+    ),
+    Fault(
+        "a node is killed",
+        "its trials go on on another",
+        (f"{_CLUSTER}/test_worker_death.py::test_trials_of_a_node_that_is_killed",),
+    ),
+    Fault(
+        "workers of one trial die again and again",
+        "it fails after three, and the searcher learns nothing of it",
+        (f"{_CLUSTER}/test_dead_workers.py",),
+    ),
+    Fault(
+        "Ray's memory monitor kills workers",
+        "one line; the trial fails after three, and says so",
+        (f"{_CLUSTER}/test_worker_death.py::test_a_trial_whose_workers_are_all_killed",),
+    ),
+    Fault(
+        "Ray dies on this machine",
+        "a clean stop, and resume goes on",
+        (f"{_CLUSTER}/test_worker_death.py::test_a_sweep_whose_ray_dies",),
+    ),
+    Fault(
+        "the cluster's head dies",
+        "a clean stop within a minute, and resume goes on",
+        (f"{_CLUSTER}/test_head_death.py",),
+    ),
+    Fault(
+        "the driver is killed ten times",
+        "nothing finished is trained again",
+        (f"{_CLUSTER}/test_driver_death.py",),
+    ),
+    Fault(
+        "a worker hangs (SIGSTOP)",
+        "it is ended, and its trial goes on in another",
+        (f"{_CLUSTER}/test_watch.py",),
+    ),
+    Fault(
+        "SIGTERM, SIGHUP, Ctrl-C",
+        "as Ctrl-C once",
+        (f"{_CLUSTER}/test_stopping.py",),
+    ),
+    Fault(
+        "no cluster, no token, another Ray",
+        "one sentence, status 2, nothing written",
+        (f"{_CLUSTER}/test_unreachable.py",),
+    ),
+    Fault(
+        "nodes come, and others use them",
+        "what is added is used within 10 s; no trial only waits",
+        (f"{_CLUSTER}/test_growing.py",),
+    ),
+    Fault(
+        "a node lacks the package or a folder",
+        "it is named and not used",
+        (f"{_CLUSTER}/test_fitness.py",),
+    ),
+    Fault(
+        "the clock is set by hours",
+        "no time budget is used up",
+        ("tests/search/engine/test_controller.py::test_a_clock_that_is_set",),
+    ),
+    Fault(
+        "storage is full or read-only",
+        "a clean stop; status, report, export read",
+        (f"{_CLUSTER}/test_storage.py",),
+    ),
+    Fault(
+        "a ledger that was cut or changed",
+        "refused by name, or ends with its last whole transaction",
+        ("tests/search/ledger/test_ledger_cuts.py",),
+    ),
+)
+
+
+@dataclass
+class Seen:
+    """What became of the tests of each row."""
+
+    passed: dict[str, int] = field(default_factory=dict)
+    failed: dict[str, list[str]] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
+    lost: dict[str, list[str]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        fault = next(
+            (row for row in FAULTS if any(report.nodeid.startswith(test) for test in row.tests)),
+            None,
+        )
+        if fault is None:
+            return
+        self.seconds[fault.done] = self.seconds.get(fault.done, 0.0) + report.duration
+        if report.failed:
+            self.failed.setdefault(fault.done, []).append(report.nodeid)
+        elif report.skipped:
+            self.skipped[fault.done] = self.skipped.get(fault.done, 0) + 1
+        elif report.when == "call":
+            self.passed[fault.done] = self.passed.get(fault.done, 0) + 1
+            said = [str(value) for name, value in report.user_properties if name == "lost"]
+            self.lost.setdefault(fault.done, []).extend(said)
+
+    def line(self, fault: Fault) -> str:
+        """The row of a table."""
+        passed, skipped = self.passed.get(fault.done, 0), self.skipped.get(fault.done, 0)
+        happened = f"held ({passed} tests)" if passed else "not tried"
+        if self.failed.get(fault.done):
+            happened = f"DID NOT HOLD ({', '.join(self.failed[fault.done])})"
+        if skipped:
+            happened += f", {skipped} skipped"
+        lost = "; ".join(self.lost.get(fault.done, [])) or ("as it must be" if passed else "")
+        seconds = self.seconds.get(fault.done, 0.0)
+        return f"| {fault.done} | {fault.holds} | {happened} | {lost} | {seconds:.0f} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    is_quick = parser.parse_args().quick
+    files = sorted({test.partition("::")[0] for fault in FAULTS for test in fault.tests})
+    wanted = [test for fault in FAULTS for test in fault.tests]
+
+    class Choice:
+        """Keeps the tests of the rows."""
+
+        def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+            items[:] = [item for item in items if any(map(item.nodeid.startswith, wanted))]
+
+    began, seen = time.monotonic(), Seen()
+    options = ["-m", "not chaos"] if is_quick else []
+    pytest.main([*files, "-p", "no:cacheprovider", *options], plugins=[seen, Choice()])
+    print("\n| fault | what must hold | what happened | what was lost | s |")
+    print("| --- | --- | --- | --- | ---: |")
+    for fault in FAULTS:
+        print(seen.line(fault))
+    print(f"\n{time.monotonic() - began:.0f} s")
+    sys.exit(bool(seen.failed) or not seen.passed)
+
+
+if __name__ == "__main__":
+    main()

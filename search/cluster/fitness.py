@@ -1,0 +1,114 @@
+"""Which nodes of a cluster may train: each is looked at before its first trial."""
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import ray
+
+from mmm.version import VERSION
+from search.cluster.nodes import cause_of, describe_folders, on
+
+_ANSWER_S = 60.0  # a first task on a node starts a process
+_WAIT_S = 1.0
+_AGAIN_S = 60.0  # after which a node that was unfit is looked at again
+
+
+@dataclass(slots=True)
+class _Look:
+    """What is known of a node."""
+
+    reference: Any  # of a task that looks; None once it has answered
+    since: float
+    fault: str | None = None
+
+
+class Fitness:
+    """Looks at nodes of the cluster that is connected, in a `with` block."""
+
+    def __init__(self, folder: Path, readable: Sequence[str], tell: Callable[[str], None]) -> None:
+        """Trials write into `folder`, which is there, and read what is in `readable`. `tell` is
+        told of each node that is unfit, once for each reason.
+        """
+        self.folder, self.readable, self.tell = folder.resolve(), readable, tell
+        self._looks: dict[str, _Look] = {}
+        self._told: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        # Of this session: a copy of the folder on a node's own disk does not have it.
+        self._mark = tempfile.NamedTemporaryFile(dir=self.folder, prefix=".session.")
+        self._describe = ray.remote(num_cpus=0, max_retries=0)(describe_folders)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._mark.close()
+
+    def fit(self, nodes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """Those of these living nodes, as `ray.nodes` has them, that may train."""
+        found = []
+        living = {node["NodeID"] for node in nodes}
+        self._looks = {node: look for node, look in self._looks.items() if node in living}
+        for node in nodes:
+            look = self._looks.get(node["NodeID"])
+            if look is None:
+                look = self._looks[node["NodeID"]] = self._begin(node)
+            self._follow(look, node)
+            if look.reference is None and look.fault is None:
+                found.append(node)
+            elif look.reference is None and time.monotonic() - look.since > _AGAIN_S:
+                self._looks[node["NodeID"]] = self._begin(node)
+        return found
+
+    def wait(self) -> None:
+        """For the next answer, if one is awaited, but not for long."""
+        if awaited := [look.reference for look in self._looks.values() if look.reference]:
+            ray.wait(awaited, timeout=_WAIT_S)
+
+    @property
+    def is_looking(self) -> bool:
+        """Whether an answer is awaited."""
+        return any(look.reference is not None for look in self._looks.values())
+
+    @property
+    def faults(self) -> list[str]:
+        """Of every node that was ever unfit."""
+        return [f"node {address} {fault}" for address, fault in self._told.items()]
+
+    def _begin(self, node: Mapping[str, Any]) -> _Look:
+        here = self._describe.options(scheduling_strategy=on(node["NodeID"]))
+        reference = here.remote(self.readable, [str(self.folder)], self._mark.name)
+        return _Look(reference, time.monotonic())
+
+    def _follow(self, look: _Look, node: Mapping[str, Any]) -> None:
+        if look.reference is None:
+            return
+        ready, _ = ray.wait([look.reference], timeout=0)
+        if not ready and time.monotonic() - look.since < _ANSWER_S:
+            return
+        fault: str | None = f"did not answer within {_ANSWER_S:g} s"
+        if ready:
+            try:
+                fault = fault_in(ray.get(look.reference), self.folder)
+            except Exception as error:  # whatever its Python raises
+                fault = f"cannot train: {cause_of(error)}"
+        look.reference, look.since, look.fault = None, time.monotonic(), fault
+        address = node["NodeManagerAddress"]
+        if fault is not None and self._told.get(address) != fault:
+            self._told[address] = fault
+            self.tell(f"node {address} {fault}; it is not used")
+
+
+def fault_in(said: Mapping[str, Any], folder: Path) -> str | None:
+    """Why a node that said this of itself may not train; None where it may."""
+    if (theirs := said["mmm_search"]) != VERSION:
+        return f"has mmm-search {theirs}, here it is {VERSION}"
+    if unreadable := said["unreadable"]:
+        return f"cannot read {', '.join(unreadable)}"
+    if said["unwritable"]:
+        return f"cannot write into {folder}"
+    if said["lacks_mark"]:
+        return f"has another folder as {folder}"
+    return None

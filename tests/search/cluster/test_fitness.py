@@ -1,0 +1,27 @@
+"""What a node says of itself decides whether it is given trials."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmm.version import VERSION
+from search.cluster.fitness import fault_in
+
+WELL = {"mmm_search": VERSION, "unreadable": (), "unwritable": (), "lacks_mark": False}
+
+
+@pytest.mark.parametrize(
+    ("said", "fault"),
+    [
+        ({}, None),
+        ({"mmm_search": "0.0.1"}, f"has mmm-search 0.0.1, here it is {VERSION}"),
+        ({"unreadable": ("/a", "/b")}, "cannot read /a, /b"),
+        ({"unwritable": ("/runs/s",)}, "cannot write into /runs/s"),
+        ({"lacks_mark": True}, "has another folder as /runs/s"),
+    ],
+)
+def test_what_a_node_says_of_itself_decides_whether_it_may_train(
+    said: dict[str, Any], fault: str | None
+) -> None:
+    assert fault_in({**WELL, **said}, Path("/runs/s")) == fault

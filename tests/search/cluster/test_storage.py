@@ -1,0 +1,76 @@
+"""A folder that can only be read: what a sweep was is shown and exported all the same."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from search.ledger.events import LedgerError
+from tests.conftest import Corpus
+from tests.search.engine.test_controller import Sweep
+from tests.sweep_parts import call_inside, small_spec, train_serially
+
+
+def can_mount() -> bool:
+    tried = ["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /mnt"]
+    return (
+        bool(shutil.which("unshare"))
+        and not subprocess.run(tried, capture_output=True, check=False).returncode
+    )
+
+
+@pytest.mark.skipif(not can_mount(), reason="a folder cannot be mounted read-only")
+def test_a_finished_sweep_in_a_folder_that_can_only_be_read_is_shown_and_exported(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    Sweep(runs / "small", small_spec(corpus, trials=3)).run()
+    for bind in (["mount", "--bind", runs, runs], ["mount", "-o", "remount,ro,bind", runs]):
+        subprocess.run(bind, check=True)
+    try:
+        assert not os.access(runs, os.W_OK)
+        assert "trials" in call_inside("search", "status", "small", "--runs", runs).stdout
+        out = ["--out", tmp_path / "bundle"]
+        call_inside("search", "export", "small", "--runs", runs, *out)
+        assert (tmp_path / "bundle").is_dir()
+        said = call_inside("search", "report", "small", "--runs", runs, status=2).stderr
+        assert said.startswith("error: ")
+        assert said.endswith(": Read-only file system\n")
+        out = ["--out", tmp_path / "report"]
+        call_inside("search", "report", "small", "--runs", runs, *out)
+        assert (tmp_path / "report" / "report.html").is_file()
+    finally:
+        subprocess.run(["umount", runs], check=True)
+
+
+@pytest.mark.skipif(not can_mount(), reason="a small disk cannot be mounted")
+def test_a_sweep_whose_disk_is_full_says_what_to_free_and_goes_on(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", runs], check=True)
+    try:
+        sweep = Sweep(runs / "small", small_spec(corpus, trials=8, epochs=20, first_rung=18))
+        controller = sweep.controller()
+        reports = train_serially(controller)
+        next(reports)
+        with contextlib.suppress(OSError), open(runs / "ballast", "wb", buffering=0) as ballast:
+            while True:
+                ballast.write(bytes(4096))
+        with pytest.raises(LedgerError, match="free some space on its disk") as fault:
+            for _ in reports:
+                pass
+        assert f"mmm-search resume small --runs {runs}" in str(fault.value)
+        (runs / "ballast").unlink()
+        history = sweep.run()
+        assert len(history.trials) == 8
+        assert history.trials[0].epochs
+        assert history.last_close is not None
+        assert history.last_close.why == "done"
+    finally:
+        sweep._open.close()
+        subprocess.run(["umount", runs], check=True)
