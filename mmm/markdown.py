@@ -2,15 +2,21 @@
 
 import re
 
-# `_` too: a name between two of them would be set in italics.
-_MARKUP = re.compile(r"([^\w\s]|_)")
+# What means something within a line, and what does at its start.
+_MARKUP = re.compile(r"([\\`*_\[\]<>|~&$]|^(?:[#+=-]|[0-9]+(?=[.)])))")
 
 
 def as_markdown(text: str) -> str:
     """Text that Markdown shows as it is, on one line: a name from somebody's corpus or bundle must
     not fetch a picture.
     """
-    return _MARKUP.sub(r"\\\1", " ".join(text.split()))
+    return _MARKUP.sub(_escaped, " ".join(text.split()))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    sign = found[0]
+    # Of a number at the start it is the sign after it that makes a list.
+    return f"{sign}\\" if sign.isdigit() else f"\\{sign}"
 
 
 def as_code(text: str) -> str:

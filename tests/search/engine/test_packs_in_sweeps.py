@@ -16,6 +16,7 @@ from mmm.training.config import make_config
 from mmm.training.pack import pack_shape
 from search.cluster.actor import TrialActor
 from search.cluster.tune import SeatScheduler, SeatSearcher
+from search.cluster.watch import Silence
 from search.engine.controller import MAX_DEAD_WORKERS, Controller
 from search.engine.pack_sizes import PackSizes
 from search.ledger.events import create_sweep, open_sweep, read_history
@@ -357,7 +358,7 @@ def test_a_budget_that_is_used_up_by_one_of_a_pack_loses_none_of_the_others(
         seats: dict[str, list[int]] = {}
         searcher, scheduler = (
             SeatSearcher(controller, 1, seats),
-            SeatScheduler(controller, seats),
+            SeatScheduler(controller, seats, Silence()),
         )
         config = searcher.suggest("seat")
         assert isinstance(config, dict)
@@ -385,7 +386,7 @@ def test_while_a_worker_lives_the_search_is_not_over(corpus: Corpus, tmp_path: P
         seats: dict[str, list[int]] = {}
         searcher, scheduler = (
             SeatSearcher(controller, 1, seats),
-            SeatScheduler(controller, seats),
+            SeatScheduler(controller, seats, Silence()),
         )
         config = searcher.suggest("one")
         assert isinstance(config, dict)
@@ -406,7 +407,7 @@ def test_a_worker_that_has_lost_a_trial_is_given_up_and_what_it_had_goes_to_othe
         seats: dict[str, list[int]] = {}
         searcher, scheduler = (
             SeatSearcher(controller, 1, seats),
-            SeatScheduler(controller, seats),
+            SeatScheduler(controller, seats, Silence()),
         )
         config = searcher.suggest("one")
         assert isinstance(config, dict)

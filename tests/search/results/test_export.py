@@ -115,7 +115,7 @@ def test_the_best_trial_is_exported_with_a_card_and_reproduced_in_a_fresh_proces
     results = {result.metric_name: result.metric_value for result in card.data.eval_results}
     assert results["validation macro F1"] == pytest.approx(score, abs=1e-6)
     for part in (
-        r"Licence of the data: CC BY\-NC 4\.0.",
+        "Licence of the data: CC BY-NC 4.0.",
         sweep.corpus.manifest.sha256,
         f"| macro F1 | {score:.4f} | ",
         "10 utterances of 2 dialogues",
