@@ -57,7 +57,7 @@ class Cluster:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        found: dict[str, Any] = json.loads(text)
+        found = json.loads(text)
         nodes = tuple(Node(**node) for node in found.pop("nodes"))
         may_add = found.pop("may_add")
         return cls(nodes=nodes, may_add=None if may_add is None else tuple(may_add), **found)

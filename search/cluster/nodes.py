@@ -4,7 +4,7 @@ folders that trials need.
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,9 @@ class Answer:
     why: str = ""
 
 
-def describe_folders(readable: Sequence[str], writable: Sequence[str], mark: str) -> dict[str, Any]:
+def describe_folders(
+    readable: Sequence[str], writable: Sequence[str], mark: str
+) -> Mapping[str, Any]:
     """Runs on a node: the first and the last three of what a `NodeReport` has."""
     import tempfile
 
@@ -62,7 +64,7 @@ def describe_folders(readable: Sequence[str], writable: Sequence[str], mark: str
     }
 
 
-def _describe(readable: Sequence[str], writable: Sequence[str], mark: str) -> dict[str, Any]:
+def _describe(readable: Sequence[str], writable: Sequence[str], mark: str) -> Mapping[str, Any]:
     """Runs on a node."""
     import torch
 

@@ -3,7 +3,7 @@ searcher and no rungs, so that workers, ledger, MLflow and going on after a cras
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ def confirm(
     name: str,
     asked: Asked,
     console: Console,
-    changes: Params,
+    changes: Mapping[str, Any],
     *,
     serial: bool = False,
 ) -> Confirmation | None:
@@ -85,7 +85,7 @@ def confirm(
         finalists, why = _begun_with(confirmed_in, wanted), "done"
     else:
         finalists = wanted
-        spec = replace(_spec(history, confirmed_in, wanted, asked), **dict[str, Any](changes))
+        spec = replace(_spec(history, confirmed_in, wanted, asked), **changes)
         why = _why(start(spec, runs, console, serial=serial))
     sweeps = _Sweeps(history, folder, confirmed_in, finalists)
     more: dict[str, object] = dict(changes)
