@@ -102,5 +102,5 @@ def _remember(features: Path, entries: Iterable[bytes]) -> None:
     kept = list(_read(features) | new)[-_MOST_SEEN:]
     content = io.BytesIO()
     np.save(content, np.frombuffer(b"".join(kept), dtype=np.int64).reshape(-1, _COLUMNS))
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):  # ValueError: a folder or a device is there
         write_bytes(features / SEEN, content.getvalue())

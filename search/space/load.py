@@ -125,8 +125,11 @@ def telling(space: Space, tell: Callable[[str], None]) -> Space:
 
 def space_note(name: str) -> SpaceNote:
     """What the ledger keeps of the file that a space is in."""
-    file = Path(name.rpartition(":")[0]) if name not in SPACES else Path(spaces.__file__)
-    content = (file.parent / f"{name}.py" if name in SPACES else file).read_bytes()
+    if name in SPACES:
+        file = Path(spaces.__file__).with_name(f"{name}.py")
+    else:
+        file = Path(name if name.endswith(".json") else name.rpartition(":")[0])
+    content = file.read_bytes()
     return SpaceNote(name, hashlib.sha256(content).hexdigest(), content.decode(errors="replace"))
 
 

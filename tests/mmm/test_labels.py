@@ -317,7 +317,7 @@ def test_labels_are_text_in_tables_and_in_markdown() -> None:
     console = PlainConsole(width=140, file=io.StringIO())
     console.print(class_table(found))
     assert all(name in console.file.getvalue() for name in names)
-    assert as_markdown("[/red] a_b_ <img>") == r"\[\/red\] a\_b\_ \<img\>"
+    assert as_markdown("[/red] a_b_ <img>") == r"\[/red\] a\_b\_ \<img\>"
 
 
 def test_a_confusion_of_many_labels_is_numbered_where_names_take_too_much_room() -> None:
