@@ -71,7 +71,7 @@ def open_client(runs: Path, tracking_uri: str | None) -> tuple[Any, str]:
     with _store_lock(runs) if uri.startswith("sqlite") else contextlib.nullcontext():
         if uri.startswith("sqlite:///") and not Path(path).exists():
             _make_sqlite_store(Path(path))
-        client = MlflowClient(tracking_uri=uri)
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         found = client.get_experiment_by_name(EXPERIMENT)
         if found is None:
             location = (runs / "mlartifacts").resolve().as_uri() if tracking_uri is None else None

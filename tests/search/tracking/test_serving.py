@@ -67,6 +67,14 @@ def ask(port: int, body: dict[str, Any]) -> list[dict[str, float]]:
     return found
 
 
+def test_two_stores_in_one_process_have_a_registry_each(bundle: Path, tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        assert register(bundle, "emotion", tmp_path / name, None) == 1
+        client, _ = open_client(tmp_path / name, None)
+        assert client.get_model_version_by_alias("emotion", ALIAS).version == "1"
+
+
 @pytest.mark.slow  # MLflow's server takes ten seconds to start
 def test_the_registered_model_is_served_with_the_probabilities_of_mmm_predict(
     bundle: Path, corpus: Corpus, tmp_path: Path
