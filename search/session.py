@@ -223,7 +223,7 @@ def _run(
                     controller.close_session(why)
                     history = ledger.history
                     write_leaderboard(folder / "leaderboard.csv", history, spec.metric)
-            has_bundle = _write_results(folder, history, console)
+            has_bundle = _write_results(folder, history, console, is_hurried=stopping.is_asked)
             with console.status("sending the rest to MLflow"):
                 # Whoever sent a signal kills what has not ended some seconds later; the outbox goes
                 # on by itself.
@@ -258,8 +258,14 @@ def end_broken_off(runs: Path, name: str, why: str, console: Console) -> History
     return history
 
 
-def _write_results(folder: Path, history: History, console: Console) -> bool:
-    """The report, and the bundle of the best trial; whether there is one."""
+def _write_results(
+    folder: Path, history: History, console: Console, *, is_hurried: bool = False
+) -> bool:
+    """The report, and the bundle of the best trial; whether there is one.
+
+    `is_hurried`: whoever sent a signal kills what has not ended some seconds later, so that nothing
+    is trained any more.
+    """
     from search.results.report import write_report
 
     write_report(folder / "report.html", history)
@@ -267,6 +273,14 @@ def _write_results(folder: Path, history: History, console: Console) -> bool:
     if winner is None:
         return False
     if history.spec.folds:
+        if is_hurried:
+            say(
+                console,
+                f"trial {winner.number} is not trained on the rows of all folds now; for its"
+                f" bundle: mmm-search export {history.spec.name} -o best --runs"
+                f" {shlex.quote(str(folder.parent))}",
+            )
+            return False
         say(console, f"training trial {winner.number} on the rows of all folds")
     export_trial(history, folder, winner.number, folder / "bundle")
     return True

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mmm.bundle.read import Bundle, load_bundle_or_ensemble
+from mmm.console import console
 from mmm.manifest import Manifest
 from mmm.manifest_csv import read_manifest
 from mmm.metrics import value_of
@@ -26,6 +27,7 @@ from search.ledger.events import create_sweep, open_sweep, read_history
 from search.ledger.history import History, Trial
 from search.ledger.records import Epoch
 from search.ledger.spec import SweepSpec
+from search.session import _write_results
 from tests.conftest import HEADER, Corpus, encode, write_manifest, write_wav
 from tests.sweep_parts import (
     METRIC,
@@ -289,6 +291,21 @@ def test_the_commands_know_folds(
         "mmm", "baselines", sessions.manifest.path, "--features", sessions.features_dir, "--folds"
     )
     assert "mean over 5 folds" in told.stdout
+
+
+def test_after_a_signal_nothing_is_trained_any_more(
+    sessions: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "runs" / "small"
+    history = swept(sessions, folder, folds_spec(sessions, trials=2, epochs=2, first_rung=2))
+    assert history.best is not None
+    assert not _write_results(folder, history, console, is_hurried=True)
+    assert (folder / "report.html").is_file()
+    assert not (folder / "bundle").exists()
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"for its bundle: mmm-search export small -o best --runs {folder.parent}" in told
+    assert _write_results(folder, history, console)
+    assert (folder / "bundle").is_dir()
 
 
 @pytest.mark.slow
