@@ -447,6 +447,7 @@ def test_the_shared_sample_gives_285_utterances_and_an_account_of_its_defects(
         "user number out of sequence, kept: User081F in session 12": 20,
         "tied votes, kept as several emotions": 10,
         "clips of AI Hub added (45 train, 0 dev, 0 test)": 45,
+        "texts of 4 words or more that train has too, word for word": 1,
     }
     assert prepared.account.left_out == {
         "stray files": ["wav/Session03/.DS_Store", "wav/Session03/Thumbs.db"]
