@@ -3,7 +3,7 @@
 # make test     install, then all checks and tests
 # make quick    the same without the tests that take minutes
 # make fuzz     five thousand generated inputs through the commands, others each time
-# make chaos    faults done to running sweeps, and a table of what was lost: a quarter of an hour
+# make chaos    faults done to running sweeps, and a table of what was lost
 SHELL := bash
 .DELETE_ON_ERROR:
 PYTHON ?= python3

@@ -352,13 +352,12 @@ def _finish(trials: Sequence[Trial], folder: Path, data: _Data, options: Options
         bundle, manifest, data.features, manifest.rows("dev"), torch.device("cpu")
     )
     metrics = score(probabilities, rows)
-    expected = metrics
-    is_of_folds = trials[0].num_folds > 1
-    if is_of_folds:
-        pass  # dev was trained on: what the ledger says is of other models
+    expected = told = metrics
+    is_of_folds, best = trials[0].num_folds > 1, trials[0].best(metric)
+    assert best is not None
+    if is_of_folds:  # dev was trained on: what the ledger says is of other models
+        told = trials[0].metrics(best[0])
     elif isinstance(bundle, Bundle):
-        best = trials[0].best(metric)
-        assert best is not None
         expected = trials[0].metrics(best[0])
         check_reproduced(
             folder,
@@ -376,9 +375,6 @@ def _finish(trials: Sequence[Trial], folder: Path, data: _Data, options: Options
         write_bytes(folder / "model.onnx", export_onnx(bundle))
     dialogues = [manifest.utterances[row].dialogue_id for row in rows.indices.tolist()]
     intervals: dict[str, tuple[float, float]] = {}
-    told = (
-        trials[0].metrics(best[0]) if is_of_folds and (best := trials[0].best(metric)) else metrics
-    )
     if not is_of_folds:
         intervals = bootstrap_intervals(
             rows.truth.numpy(),

@@ -33,19 +33,11 @@ def trained_on_all_folds(
         precision=trial.precision or "float32",
         fold=ALL_FOLDS,
     )
-    path = trial_folder(sweep, trial.number) / "all-folds.safetensors"
-    # Of other data, or of another epoch's training: made anew.
+    path = trial_folder(sweep, trial.number) / f"all-folds-{epoch:05d}.safetensors"
+    # Of other data: made anew.
     with contextlib.suppress(FileNotFoundError, ValueError):
         load_checkpoint(run, path)
-    if run.epoch != epoch:
-        run = begin(
-            run.config,
-            features,
-            objective=metric,
-            device=run.device,
-            precision=trial.precision or "float32",
-            fold=ALL_FOLDS,
-        )
+    if not run.is_finished:
         for _ in fit(run):
             pass
         path.parent.mkdir(parents=True, exist_ok=True)
