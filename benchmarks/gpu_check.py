@@ -186,7 +186,7 @@ def packs(check: Check) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in SYSTEMS:
         changes: list[dict[str, Any]] = [
-            {"lr": 10 ** -(2 + i / 2), "seed": 10 + i, "dropout": 0.1 * i, "epochs": 3}
+            {"lr": 10 ** -(3 + i / 2), "seed": 10 + i, "dropout": 0.1 * i, "epochs": 3}
             for i in range(4)
         ]
         alone = [curve(start(check.demo(), name, check.device, **own)) for own in changes]

@@ -44,10 +44,16 @@ class Positions:
         table_PD = table_PD[: self.mask.shape[-1]]
         if self.rows is None:
             return table_PD
+        if table_PD.device.type != "cpu":  # adds up gradients in the same order every time
+            of_all = table_PD.expand(len(self.mask), -1, -1).flatten(0, 1)
+            return of_all.index_select(0, self.rows)
         return table_PD.index_select(0, self.rows % self.mask.shape[-1])
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean over the positions, (B, D)."""
+        if self.rows is not None and values.device.type != "cpu":
+            # index_add of a GPU adds in another order every time.
+            return masked_mean(self.spread(values), self.mask)
         if self.rows is not None:
             total_BD = values.new_zeros(len(self.mask), values.shape[-1])
             total_BD = total_BD.index_add(0, self.rows // self.mask.shape[-1], values)

@@ -17,6 +17,8 @@ def token_product(weight_QP: Tensor, bias_Q: Tensor, values_BPD: Tensor) -> Tens
     `functional.linear` would want positions last: a transposed copy on the way in, another on the
     way out, and both again in the backward pass.
     """
+    if values_BPD.device.type != "cpu" and not torch.compiler.is_compiling():
+        return token_product_in_one(weight_QP, bias_Q, values_BPD)
     if weight_QP.dim() == 3:
         return torch.stack(
             [token_product(*member) for member in zip(weight_QP, bias_Q, values_BPD, strict=True)]
@@ -28,6 +30,18 @@ def token_product(weight_QP: Tensor, bias_Q: Tensor, values_BPD: Tensor) -> Tens
         weight_QP, bias_Q, values_BPD = weight_QP.to(dtype), bias_Q.to(dtype), values_BPD.to(dtype)
     product: Tensor = _TokenProduct.apply(weight_QP, bias_Q, values_BPD)
     return product
+
+
+def token_product_in_one(weight_QP: Tensor, bias_Q: Tensor, values_BPD: Tensor) -> Tensor:
+    """One product for all members and utterances: on a GPU copies cost less than many small
+    products and their launches.
+    """
+    num_utterances, width = values_BPD.shape[-3], values_BPD.shape[-1]
+    side_by_side = values_BPD.transpose(-3, -2).flatten(-2)  # (..., P, B * D)
+    product: Tensor = torch.matmul(weight_QP, side_by_side)
+    product = product + bias_Q.unsqueeze(-1).to(product.dtype)
+    mixed: Tensor = product.unflatten(-1, (num_utterances, width)).transpose(-3, -2)
+    return mixed
 
 
 class _TokenProduct(torch.autograd.Function):

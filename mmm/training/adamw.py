@@ -11,6 +11,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+BETAS, EPS = (0.9, 0.999), 1e-8  # as in torch
+
 
 class Optimizer(Protocol):
     """What a run asks of its optimizer; torch's have it too."""
@@ -22,14 +24,14 @@ class Optimizer(Protocol):
 
 
 class AdamW:
-    """Weight decay is applied to every parameter; betas (0.9, 0.999) and eps 1e-8 as in torch."""
+    """Weight decay is applied to every parameter."""
 
     def __init__(
         self, parameters: Iterable[nn.Parameter], *, lr: float, weight_decay: float
     ) -> None:
         self.parameters, self.lr, self.weight_decay = list(parameters), lr, weight_decay
         # By the parameter's place, from its first gradient on.
-        self._state: dict[int, dict[str, Tensor]] = {}
+        self.states: dict[int, dict[str, Tensor]] = {}
 
     @torch.no_grad()
     def step(self) -> None:
@@ -40,14 +42,14 @@ class AdamW:
             if parameter.grad is not None
         }
         for place in gradients:
-            if place not in self._state:
+            if place not in self.states:
                 parameter = self.parameters[place]
-                self._state[place] = {
+                self.states[place] = {
                     "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
                     "exp_avg": torch.zeros_like(parameter),
                     "exp_avg_sq": torch.zeros_like(parameter),
                 }
-        states = [self._state[place] for place in gradients]
+        states = [self.states[place] for place in gradients]
         steps = [state["step"] for state in states]
         torch._foreach_add_(steps, 1)
         torch._fused_adamw_(
@@ -58,10 +60,10 @@ class AdamW:
             [],
             steps,
             lr=self.lr,
-            beta1=0.9,
-            beta2=0.999,
+            beta1=BETAS[0],
+            beta2=BETAS[1],
             weight_decay=self.weight_decay,
-            eps=1e-8,
+            eps=EPS,
             amsgrad=False,
             maximize=False,
         )
@@ -73,11 +75,11 @@ class AdamW:
 
     def state_dict(self) -> dict[str, dict[int, dict[str, Tensor]]]:
         """{"state": {place: {"step", "exp_avg", "exp_avg_sq"}}}, the tensors themselves."""
-        return {"state": self._state}
+        return {"state": self.states}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take copies of another's state, on the parameters' devices."""
-        self._state = {
+        self.states = {
             place: {
                 name: value.detach().to(self.parameters[place].device, copy=True)
                 for name, value in state.items()

@@ -139,7 +139,7 @@ def _deterministic(candidate: Candidate) -> None:
 
 def _drops_by_seed(candidate: Candidate) -> None:
     model, inputs = candidate.build(), candidate.ragged()
-    first, again, other = (model(*inputs, Dropout([_RATE], [seed], _CPU)) for seed in (1, 1, 2))
+    first, again, other = (model(*inputs, Dropout([_RATE], [seed])) for seed in (1, 1, 2))
     candidate.same(again, first, "the same dropout twice gives other logits")
     if torch.equal(first, other):
         raise Broken("`drop` is not used, so the setting `dropout` changes nothing")
@@ -254,13 +254,13 @@ def _packs(candidate: Candidate) -> None:
         for name, _ in models[0].named_parameters()
     }
     for rate in (0.0, _RATE):
-        drop = Dropout([rate] * 3, [1, 2, 3], _CPU) if rate else keep_all
+        drop = Dropout([rate] * 3, [1, 2, 3]) if rate else keep_all
         logits = functional_call(models[0], weights, (*together, drop))
         for value in weights.values():
             value.grad = None
         logits.logsumexp(dim=-1).sum().backward()
         for number, (model, batch) in enumerate(zip(models, batches, strict=True)):
-            alone_drop = Dropout([rate], [number + 1], _CPU) if rate else keep_all
+            alone_drop = Dropout([rate], [number + 1]) if rate else keep_all
             alone = model(*batch, alone_drop)
             candidate.same(logits[number], alone, "in a pack of three its logits are others")
             model.zero_grad()

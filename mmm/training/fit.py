@@ -16,7 +16,7 @@ from mmm.metrics import Metrics, value_of
 from mmm.training.batches import SplitData
 from mmm.training.class_weights import class_weights
 from mmm.training.config import TrainConfig
-from mmm.training.dropout import Dropout
+from mmm.training.dropout import dropout_on
 from mmm.training.evaluate import pack_probabilities, score
 from mmm.training.linear import fit_linear
 from mmm.training.pack import Pack
@@ -86,7 +86,8 @@ def train_epoch(
     weights_C = weights_C.unsqueeze(-2).to(device)
     smoothing = of_all([torch.tensor([[run.config.label_smoothing]]) for run in runs]).to(device)
     seeds = [epoch_seed(run.config.seed, run.epoch + 1, "dropout") for run in runs]
-    drop = Dropout([run.config.dropout for run in runs], seeds, device, is_stacked=pack.is_stacked)
+    rates = [run.config.dropout for run in runs]
+    drop = dropout_on(device, rates, seeds, is_stacked=pack.is_stacked)
     published = config.accumulation == "published"
     total_loss = torch.zeros(len(runs), device=device)
     total_weight = torch.zeros(len(runs), device=device)

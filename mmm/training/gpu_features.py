@@ -21,6 +21,9 @@ from mmm.features.store import FeatureStore
 _MARGIN_BYTES = 2 * 1024**3
 _SHARE = 0.5  # of what is free, at most
 
+# Of a device's memory, for each of the processes that share it: what CUDA itself takes.
+_CONTEXT_BYTES = 700 * 10**6
+
 _resident: dict[tuple[Path, str, torch.device], Tensor] = {}
 
 
@@ -29,6 +32,22 @@ class Made(NamedTuple):
 
     name: str
     array: npt.NDArray[np.float16]
+
+
+def share_memory(share: float) -> None:
+    """Let this process take so much of the GPU's memory and no more: what is too large for it is
+    out of memory alone, and not the processes beside it.
+    """
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(max(share - _CONTEXT_BYTES / total, 0.01))
+
+
+def free_bytes(device: torch.device) -> int:
+    """What this process may still take of a GPU."""
+    total = torch.cuda.get_device_properties(device).total_memory
+    allowed = torch.cuda.get_per_process_memory_fraction(device) * total
+    own = torch.cuda.memory_reserved(device)
+    return int(min(torch.cuda.mem_get_info(device)[0], allowed - own))
 
 
 def fits(needed_bytes: int, free_bytes: int) -> bool:
@@ -52,7 +71,7 @@ def source(
     key = (store.path, name if made is None else made.name, device)
     if key not in _resident:
         _resident[key] = host
-        if fits(array.nbytes, torch.cuda.mem_get_info(device)[0]):
+        if fits(array.nbytes, free_bytes(device)):
             if made is None:
                 store.check(name)
             with contextlib.suppress(torch.OutOfMemoryError):  # another process saw the same room

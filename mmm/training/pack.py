@@ -15,6 +15,7 @@ from torch.func import functional_call
 from mmm.models.layers import Drop, keep_all
 from mmm.training.batches import Batch
 from mmm.training.config import ParamValue, TrainConfig
+from mmm.training.pack_adamw import PackAdamW
 from mmm.training.run import Run
 
 # What members may differ in; all else decides shapes, the rows of a batch, or when the optimizer
@@ -45,7 +46,10 @@ class Pack:
     results are the same to the bit, however wild the learning rate.
     """
 
-    def __init__(self, runs: Sequence[Run]) -> None:
+    def __init__(self, runs: Sequence[Run], *, is_side_by_side: bool | None = None) -> None:
+        """`is_side_by_side`: one optimizer for all members, with their weights in one tensor
+        [on a GPU].
+        """
         first = set(pack_shape(runs[0].config))
         others = {pair for run in runs for pair in pack_shape(run.config)} - first
         if differing := sorted({name for name, _ in others}):
@@ -55,10 +59,17 @@ class Pack:
         self.runs = list(runs)
         self._model = runs[0].model
         self._stack: dict[str, Tensor] = {}
+        self._optimizer: PackAdamW | None = None  # of all members, where that is faster
         config = runs[0].config
         may_stack = config.system_sha256 is None or config.in_packs is True
         self.is_stacked = len(runs) > 1 or (config.is_pooled and may_stack)
         if not self.is_stacked:
+            return
+        if is_side_by_side is None:
+            is_side_by_side = runs[0].device.type != "cpu"
+        if is_side_by_side:
+            self._optimizer = PackAdamW(runs)
+            self._stack = self._optimizer.stack
             return
         for name, _ in self._model.named_parameters():
             parameters = [run.model.get_parameter(name) for run in runs]
@@ -79,6 +90,10 @@ class Pack:
 
     def step(self) -> None:
         """Each member's optimizer takes its share of the gradients."""
+        if self._optimizer is not None:
+            self._optimizer.step()
+            self.forget_gradients()
+            return
         for name, stacked in self._stack.items():
             assert stacked.grad is not None
             for run, gradient in zip(self.runs, stacked.grad, strict=True):
@@ -88,6 +103,9 @@ class Pack:
         self.forget_gradients()
 
     def forget_gradients(self) -> None:
+        if self._optimizer is not None:
+            self._optimizer.forget_gradients()
+            return
         for run in self.runs:
             run.optimizer.zero_grad()
         for stacked in self._stack.values():
@@ -97,8 +115,10 @@ class Pack:
         """Give the members memory of their own again, so that one that has left does not hold that
         of all.
         """
-        if self._stack:
+        if self._optimizer is not None:
+            self._optimizer.dissolve()
+        elif self._stack:
             for run in self.runs:
                 for parameter in run.model.parameters():
                     parameter.data = parameter.data.clone()
-            self._stack = {}
+        self._stack, self._optimizer = {}, None

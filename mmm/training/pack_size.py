@@ -14,6 +14,8 @@ from mmm.training.pack import Pack
 from mmm.training.run import Run, build_model, make_optimizer
 
 SIZES = (4, 16)
+# A GPU computes a pack of small heads hardly slower than one of them: what it costs are launches.
+GPU_SIZES = (4, 16, 64, 256)
 _NUM_BATCHES = 3
 _BUSY_S = 0.05  # a step this long is matrix products for the most part, which a pack does no faster
 _WORTH = 1.3  # a pack ties trials together and takes memory, so it has to win clearly
@@ -33,7 +35,8 @@ def measure_pack_sizes(run: Run, largest: int) -> PackTimes:
     machine busy.
     """
     seconds: dict[int, float] = {}
-    for size in sorted({1, *(min(size, largest) for size in SIZES)}):
+    sizes = SIZES if run.device.type == "cpu" else GPU_SIZES
+    for size in sorted({1, *(min(size, largest) for size in sizes)}):
         try:
             seconds[size] = _seconds_of_step([_twin(run, member) for member in range(size)])
         except RuntimeError:  # torch's, where memory does not suffice

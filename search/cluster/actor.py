@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from ray import tune
 
+from mmm.training.gpu_features import share_memory
 from mmm.training.malloc import keep_freed_memory
 from search.messages import as_json, orders_of
 from search.worker.training_thread import Ahead
@@ -24,6 +25,8 @@ class TrialActor(tune.Trainable):
         torch.set_num_threads(threads)
         os.environ["OMP_NUM_THREADS"] = str(threads)
         keep_freed_memory()
+        if 0 < config["gpu_share"] < 1:
+            share_memory(config["gpu_share"])
         self.trials = Ahead(orders_of(config["orders"]))
 
     def change(self, ended: Sequence[int], orders: str) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import os
 import signal
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 from mmm.training.malloc import reusing_holes
 from search.cluster.look import Cluster, look
 from search.cluster.room import check_room
-from search.ledger.spec import SweepSpec
+from search.ledger.spec import SweepSpec, trials_of_gpu
 
 # Ray reads some of these when it is imported, and its workers inherit all of them.
 _DEFAULTS = {
@@ -115,7 +116,7 @@ def connect(
                 ray.init(
                     address="local",
                     num_cpus=num_cpus,
-                    num_gpus=-(-num_gpus // 1) if num_gpus else 0,
+                    num_gpus=math.ceil(num_gpus),
                     include_dashboard=False,
                     _node_ip_address="127.0.0.1",
                     **quiet,
@@ -202,7 +203,10 @@ def start_ray(place: Place, spec: SweepSpec, threads: int) -> None:
     import ray
 
     if not ray.is_initialized():
-        num_cpus, num_gpus = max(spec.workers * threads, 1), spec.gpus_per_trial * spec.workers
+        num_cpus = max(spec.workers * threads, 1)
+        num_gpus = 0
+        if spec.gpus_per_trial > 0:  # whole ones, and as many as have room for the workers
+            num_gpus = math.ceil(spec.workers / trials_of_gpu(spec.gpus_per_trial))
         connect(place, num_cpus, num_gpus, reusing_holes(os.environ))
 
 

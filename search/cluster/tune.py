@@ -60,7 +60,12 @@ class SeatSearcher(_NeverRestored, TuneSearcher):
         if orders:
             self.seats[trial_id] = [order.number for order in orders]
             avoid = [] if self.growing is None else list(self.growing.unfit)
-            return {"orders": as_json(orders), "threads": self.threads, "avoid": avoid}
+            return {
+                "orders": as_json(orders),
+                "threads": self.threads,
+                "gpu_share": self.controller.spec.gpus_per_trial,
+                "avoid": avoid,
+            }
         return None if self._is_lived_in() else TuneSearcher.FINISHED
 
     def _has_work(self) -> bool:

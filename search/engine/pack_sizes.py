@@ -3,7 +3,7 @@
 from mmm.training.config import Params, ParamValue
 from search.ledger.spec import SweepSpec
 
-_LARGEST = 16
+_LARGEST, _LARGEST_ON_GPU = 16, 256
 _SHARE = 0.5  # of the trials still to come to a worker, at most
 # Of a sweep's trials that packs may give to one shape. Without a limit 56 of 60 trials had one
 # shape, for a pack is filled up again whenever a trial leaves it (docs/LOG.md, 2026-11-26).
@@ -15,14 +15,18 @@ class PackSizes:
     """`--packs`: so many, or as many as a worker has measured to be worth it, for each
     architecture, batch size and width.
 
-    Without an option a sweep of one worker trains one trial after the other: the next suggestion
-    then depends on everything before it. So does one that limits what a trial may take, which is
-    measured alone.
+    Without an option a sweep of one worker without a GPU trains one trial after the other: the next
+    suggestion then depends on everything before it. So does one that limits what a trial may take,
+    which is measured alone.
     """
 
     def __init__(self, spec: SweepSpec) -> None:
         self.spec = spec
-        self.is_measured = spec.packs is None and spec.workers > 1 and not spec.limits_cost
+        on_gpu = spec.gpus_per_trial > 0
+        # One worker on a GPU: alone, a small head leaves nearly all of it idle.
+        is_worth_it = spec.workers > 1 or on_gpu
+        self.is_measured = spec.packs is None and is_worth_it and not spec.limits_cost
+        self._largest = _LARGEST_ON_GPU if on_gpu else _LARGEST
         self._sizes: dict[_Key, int] = {}
         self._asked: set[_Key] = set()  # a worker is measuring
         self._failed: set[_Key] = set()
@@ -57,7 +61,7 @@ class PackSizes:
         measured, or another does.
         """
         key = self._key(settings)
-        largest = min(_LARGEST, self._allowed(num_left))
+        largest = min(self._largest, self._allowed(num_left))
         is_known = key in self._sizes or key in self._asked
         if not self.is_measured or largest == 1 or is_known or settings.get("in_packs") is False:
             return 1

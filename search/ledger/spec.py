@@ -43,6 +43,11 @@ class TextEncoderThere(TypedDict):
     contexts: list[int]
 
 
+def trials_of_gpu(gpus_per_trial: float) -> int:
+    """How many trials share one GPU: what is left over of two is of no use to a third."""
+    return max(1, int(1 / gpus_per_trial + 1e-6))  # a tenth ten times is one
+
+
 @dataclass(frozen=True)
 class SweepSpec:
     """All that decides what a sweep does. Paths are absolute, because workers run elsewhere."""

@@ -20,7 +20,7 @@ from mmm.manifest import Manifest
 from mmm.setting import option_faults
 from mmm.training.config import Params
 from search.ledger.files import check_name
-from search.ledger.spec import ANY_FOLDS, SweepSpec, check_tracking_uri
+from search.ledger.spec import ANY_FOLDS, SweepSpec, check_tracking_uri, trials_of_gpu
 from search.space.enqueue import Point, as_params
 from search.space.load import check_space, load_space, telling
 from search.space.settings import (
@@ -189,16 +189,23 @@ def check_spec(spec: SweepSpec) -> None:
         faults.append(
             "--gpu-hours without --gpus-per-trial would never be used up; use --compute-budget"
         )
-    if spec.gpus_per_trial > 1 and spec.gpus_per_trial != int(spec.gpus_per_trial):
+    if spec.gpus_per_trial > 1:
         faults.append(
-            f"--gpus-per-trial {spec.gpus_per_trial:g}: above 1 it must be a whole number"
+            f"--gpus-per-trial {spec.gpus_per_trial:g}: a trial computes on one GPU; give it 1, or"
+            " a share of one such as 0.25"
         )
-    if spec.gpus_per_trial > 0 and spec.address is None:
+    elif spec.gpus_per_trial > 0 and spec.address is None:
         there = torch.cuda.device_count()
         if spec.gpus_per_trial > there:
             faults.append(
                 f"--gpus-per-trial {spec.gpus_per_trial:g}: this machine has {there} usable GPUs;"
                 " leave it out, or name a cluster that has some with --address"
+            )
+        elif spec.workers > (room := there * trials_of_gpu(spec.gpus_per_trial)):
+            faults.append(
+                f"--workers {spec.workers} with --gpus-per-trial {spec.gpus_per_trial:g}: this"
+                f" machine's {there} GPUs have room for {room} such trials at a time; use"
+                f" --workers {room}"
             )
     if spec.packs is not None and spec.packs > 1 and spec.limits_cost:
         faults.append(
@@ -286,5 +293,5 @@ def _encode_what_lacks(
 def default_workers(gpus_per_trial: float) -> int:
     """As many trials at a time as this machine carries: its GPUs' worth, else one a core."""
     if gpus_per_trial > 0:
-        return max(1, int(torch.cuda.device_count() / gpus_per_trial))
+        return max(1, torch.cuda.device_count() * trials_of_gpu(gpus_per_trial))
     return cpus_here()

@@ -141,6 +141,7 @@ class Slices:
         """Start counting the peak anew: this process has trained other trials before."""
         give_back()
         if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()  # what a large trial took is of use to other processes
             torch.cuda.reset_peak_memory_stats()
         forget_peak()
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from mmm.models import ARCHITECTURES
+from mmm.models.token_product import token_product, token_product_in_one
 from mmm.training.checkpoint import load_checkpoint
-from mmm.training.dropout import Dropout
+from mmm.training.dropout import Dropout, HashedDropout
 from mmm.training.evaluate import pack_probabilities, probabilities
-from mmm.training.fit import Diverged, EpochResult, fit, fit_pack
+from mmm.training.fit import Diverged, EpochResult, fit, fit_pack, train_epoch
 from mmm.training.pack import Pack, pack_shape
 from mmm.training.run import Run
 from tests.conftest import Corpus, begin_small, save_checkpoint, small_config, trained
@@ -179,7 +180,7 @@ def test_predictions_of_a_pack_are_those_of_its_members(corpus: Corpus, architec
 
 def test_dropout_keeps_its_share_and_the_expectation() -> None:
     values = torch.ones(3, 40, 1000)
-    dropped = Dropout([0.0, 0.25, 0.6], [1, 2, 3], CPU)(values)
+    dropped = Dropout([0.0, 0.25, 0.6], [1, 2, 3])(values)
     assert torch.equal(dropped[0], values[0])
     for member, rate in ((1, 0.25), (2, 0.6)):
         kept = dropped[member] != 0
@@ -189,11 +190,87 @@ def test_dropout_keeps_its_share_and_the_expectation() -> None:
 
 def test_dropout_of_a_member_is_what_it_would_be_alone() -> None:
     values = torch.randn(2, 7, 11)
-    together = Dropout([0.5, 0.3], [8, 9], CPU)
+    together = Dropout([0.5, 0.3], [8, 9])
     for _ in range(2):
         dropped = together(values)
     for member, (rate, seed) in enumerate(((0.5, 8), (0.3, 9))):
-        alone = Dropout([rate], [seed], CPU)
+        alone = Dropout([rate], [seed])
         for _ in range(2):
             expected = alone(values[member])
         assert torch.equal(dropped[member], expected)
+
+
+# What a GPU computes in other ways than a CPU, computed on a CPU.
+
+
+def test_hashed_dropout_keeps_its_share_and_the_expectation() -> None:
+    values = torch.ones(3, 40, 1000)
+    drop = HashedDropout([0.0, 0.25, 0.6], [1, 2, 3], CPU)
+    first, second = drop(values), drop(values)
+    assert torch.equal(first[0], values[0])
+    for member, rate in ((1, 0.25), (2, 0.6)):
+        kept = first[member] != 0
+        assert abs(1 - kept.double().mean() - rate) < 0.01
+        assert torch.allclose(first[member][kept], torch.tensor(1 / (1 - rate)), rtol=1e-4)
+        # Neither a row, a column, a neighbour nor the next call tells of another.
+        assert (kept.double().mean(dim=0) - (1 - rate)).abs().max() < 0.45
+        assert (kept.double().mean(dim=1) - (1 - rate)).abs().max() < 0.1
+        both = (kept[:, 1:] & kept[:, :-1]).double().mean()
+        assert abs(both - (1 - rate) ** 2) < 0.01
+        both = (kept & (second[member] != 0)).double().mean()
+        assert abs(both - (1 - rate) ** 2) < 0.01
+
+
+def test_hashed_dropout_of_a_member_is_what_it_would_be_alone_however_it_is_padded() -> None:
+    lengths = torch.tensor([[3, 5, 1], [2, 4, 4]])
+    mask = torch.arange(7) < lengths.unsqueeze(-1)
+    values = torch.randn(2, 3, 7, 11) * mask.unsqueeze(-1)
+    together = HashedDropout([0.5, 0.3], [8, 9], CPU)
+    for _ in range(300):  # beyond the keys that are drawn at a time
+        dropped = together(values, mask)
+    for member, (rate, seed) in enumerate(((0.5, 8), (0.3, 9))):
+        alone = HashedDropout([rate], [seed], CPU)
+        for _ in range(300):  # as a single run has it: the real positions, side by side
+            expected = alone(values[member][mask[member]])
+        assert torch.equal(dropped[member][mask[member]], expected)
+
+
+def test_one_optimizer_for_all_members_does_what_theirs_would(corpus: Corpus) -> None:
+    def four() -> list[Run]:
+        runs = begin_members(corpus, "vanilla_concat", dropout=0.0, context=2, epochs=4)
+        next(fit(runs[2]))  # that one is an epoch ahead
+        return runs
+
+    theirs, ours = four(), four()
+    packs = Pack(theirs, is_side_by_side=False), Pack(ours, is_side_by_side=True)
+    for pack in packs:
+        for _ in range(2):
+            train_epoch(pack)
+        pack.dissolve()
+    for one, other in zip(theirs, ours, strict=True):
+        for expected, found in zip(one.model.parameters(), other.model.parameters(), strict=True):
+            torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
+            assert found.untyped_storage().nbytes() == found.nbytes
+        states = one.optimizer.state_dict()["state"], other.optimizer.state_dict()["state"]
+        assert states[0].keys() == states[1].keys()
+        for place, state in states[0].items():
+            assert state["step"] == states[1][place]["step"]
+            for name in ("exp_avg", "exp_avg_sq"):
+                torch.testing.assert_close(states[1][place][name], state[name], rtol=0, atol=1e-6)
+        assert list(fit(one))[-1].metrics["loss"] == pytest.approx(
+            list(fit(other))[-1].metrics["loss"], abs=1e-5
+        )
+
+
+@pytest.mark.parametrize("shape", [(), (3,)], ids=["alone", "pack"])
+def test_one_product_over_positions_is_what_many_small_ones_are(shape: tuple[int, ...]) -> None:
+    weight, bias = torch.randn(*shape, 5, 7), torch.randn(*shape, 5)
+    values = torch.randn(*shape, 4, 7, 6)
+    found = []
+    for product in (token_product, token_product_in_one):
+        leaves = [each.clone().requires_grad_() for each in (weight, bias, values)]
+        mixed = product(*leaves)
+        mixed.square().sum().backward()
+        found.append([mixed.detach(), *(leaf.grad for leaf in leaves)])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)

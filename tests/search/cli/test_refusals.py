@@ -274,8 +274,8 @@ def cases(corpus: Corpus, folder: Path) -> dict[str, tuple[str, list[str], str]]
     sweep("address", "--address without --workers", more="--address auto")
     sweep(
         "share of a GPU",
-        "--gpus-per-trial 1.5: above 1 it must be a whole number",
-        more="--gpus-per-trial 1.5",
+        "--gpus-per-trial 2: a trial computes on one GPU; give it 1, or a share of one such as",
+        more="--gpus-per-trial 2",
     )
     if not torch.cuda.is_available():
         sweep(
