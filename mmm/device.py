@@ -72,9 +72,13 @@ def cpu_has_bf16() -> bool:
 
 
 def autocast(precision: str, device: str) -> Any:
-    """The context to run a model in."""
+    """The context to run a model in. float32 is float32: cuDNN by itself computes convolutions in
+    TF32, a thousandth off.
+    """
     import torch
 
+    if precision == "float32" and torch.device(device).type == "cuda":
+        return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
     return torch.autocast(
         torch.device(device).type, dtype=dtype or torch.bfloat16, enabled=dtype is not None

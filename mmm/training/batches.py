@@ -259,10 +259,18 @@ def _sequences(
     starts = offsets[rows]
     lengths = (offsets[rows + 1] - starts).clamp(max=max_length)
     store.check("values", starts.flatten().numpy(), (starts + lengths).flatten().numpy())
-    position = torch.arange(int(lengths.max()))
+    longest, frames_of_all = int(lengths.max()), source(store, "values", device)
+    if frames_of_all.device.type != "cpu":  # where the frames are, nothing of their size is sent
+        starts, lengths = starts.to(device), lengths.to(device)
+        position = torch.arange(longest, device=device)
+        mask = position < lengths.unsqueeze(-1)
+        frames = starts.unsqueeze(-1) + torch.where(mask, position, 0)
+        values = gather(frames_of_all, frames.flatten(), device).view(*mask.shape, -1)
+        return values.mul_(mask.unsqueeze(-1)), mask
+    position = torch.arange(longest)
     mask = position < lengths.unsqueeze(-1)
     # Padding reads the utterance's first frame again, which is there and warm, and is then zeroed.
     frames = starts.unsqueeze(-1) + torch.where(mask, position, 0)
-    values = gather(source(store, "values", device), frames.flatten(), device)
+    values = gather(frames_of_all, frames.flatten(), device)
     values.index_fill_(0, (~mask).flatten().nonzero().squeeze(1).to(device, non_blocking=True), 0.0)
     return values.view(*mask.shape, -1), mask.to(device, non_blocking=True)

@@ -24,6 +24,8 @@ _SHARE = 0.5  # of what is free, at most
 # Of a device's memory, for each of the processes that share it: what CUDA itself takes.
 _CONTEXT_BYTES = 700 * 10**6
 
+_share = 1.0  # of a GPU's memory, this process's
+
 _resident: dict[tuple[Path, str, torch.device], Tensor] = {}
 
 
@@ -38,16 +40,17 @@ def share_memory(share: float) -> None:
     """Let this process take so much of the GPU's memory and no more: what is too large for it is
     out of memory alone, and not the processes beside it.
     """
+    global _share
     total = torch.cuda.get_device_properties(0).total_memory
-    torch.cuda.set_per_process_memory_fraction(max(share - _CONTEXT_BYTES / total, 0.01))
+    _share = max(share - _CONTEXT_BYTES / total, 0.01)
+    torch.cuda.set_per_process_memory_fraction(_share)
 
 
 def free_bytes(device: torch.device) -> int:
     """What this process may still take of a GPU."""
     total = torch.cuda.get_device_properties(device).total_memory
-    allowed = torch.cuda.get_per_process_memory_fraction(device) * total
-    own = torch.cuda.memory_reserved(device)
-    return int(min(torch.cuda.mem_get_info(device)[0], allowed - own))
+    left = _share * total - torch.cuda.memory_reserved(device)
+    return int(min(torch.cuda.mem_get_info(device)[0], left))
 
 
 def fits(needed_bytes: int, free_bytes: int) -> bool:
