@@ -124,12 +124,11 @@ def _left_out(counts: Array, units: Units, metric: str) -> tuple[Array, ...]:
 def spread_of(units: Units, *systems: Sampled) -> Spread:
     """Of one system's mean over its seeds, or of the difference of two."""
     signs = (1, -1)[: len(systems)]
-    rows = _of_units(
-        [
-            sum(sign * found.mean(axis=0) for sign, found in zip(signs, of_systems, strict=True))
-            for of_systems in zip(*(one.left_out for one in systems), strict=True)
-        ]
-    )
+    left_out = [
+        np.asarray(sum(sign * found.mean(axis=0) for sign, found in zip(signs, pair, strict=True)))
+        for pair in zip(*(one.left_out for one in systems), strict=True)
+    ]
+    rows = float(_of_units(left_out))
     of_seeds, shared, freedom = 0.0, 0.0, []
     for one in systems:
         runs = len(one.scores)
@@ -144,11 +143,19 @@ def spread_of(units: Units, *systems: Sampled) -> Spread:
         shared += float(apart.sum()) / (runs * (runs - 1))
     # As it comes, but for a variance below 0: taking the largest of several noisy figures, so that
     # none falls short, made intervals of few groups far too wide.
-    kept = max(0.0, float(rows) - shared)
-    freedom.append((kept, min(units.num_groups) - 1))
+    kept = max(0.0, rows - shared)
+    # Of two groupings that cross it is that of their sum, but not less than of the coarser one.
+    freedom.append((kept, max(min(units.num_groups) - 1, _freedom_of_units(units, left_out, rows))))
     variance = kept + of_seeds
     squares = sum(part**2 / number for part, number in freedom)
     return Spread(kept, of_seeds, variance**2 / squares if squares > 0 else math.inf)
+
+
+def _freedom_of_units(units: Units, left_out: Sequence[Array], variance: float) -> float:
+    """Degrees of freedom of the `variance` over groups (Satterthwaite 1946)."""
+    parts = zip(left_out, units.num_groups, strict=False)
+    squares = sum(float(_of_units([found])) ** 2 / (number - 1) for found, number in parts)
+    return variance**2 / squares if squares > 0 else 0.0
 
 
 def _of_units(left_out: Sequence[Array]) -> Array:
