@@ -16,6 +16,7 @@ import itertools
 import math
 import time
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import ndtr
@@ -24,7 +25,7 @@ from mmm.console import console
 from search.confirm.scores import Array, counts_of, scores_of
 from search.confirm.statistics import corrected, difference, mean_interval, p_seeds, sample
 from search.confirm.units import Units, choose_units
-from search.confirm.verdicts import verdict_of
+from search.confirm.verdicts import ALPHA, verdict_of
 
 METRIC = "macro_f1"
 SHARES = np.array([0.4, 0.25, 0.2, 0.15])  # of the classes
@@ -99,14 +100,22 @@ def level_of(score: float) -> float:
     return low
 
 
+class Shares(NamedTuple):
+    """Of repeats."""
+
+    in_mean: float  # the interval of a mean held the truth
+    in_difference: float  # that of the difference did
+    better: float  # the verdict
+    worse: float
+    told: float  # the difference was told from 0, by interval and p, however large P is
+
+
 def compared(
     groups: int, seeds: int, gain: float, repeats: int, resamples: int, own: float = 0.0
-) -> tuple[float, float, float, float]:
-    """Shares of repeats in which the interval of a mean held the truth, that of a difference did,
-    and the system that is `gain` above the other was found to be better, and worse.
-    """
+) -> Shares:
+    """Compare a system with one that it is `gain` above, again and again."""
     worse, better = level_of(0.55), level_of(0.55 + gain)
-    in_mean, in_difference, found_better, found_worse = 0, 0, 0, 0
+    found: list[tuple[bool, ...]] = []
     for repeat in range(repeats):
         rng = np.random.default_rng([groups, seeds, repeat])
         rows = rows_of(groups, rng)
@@ -116,14 +125,18 @@ def compared(
         apart = difference(rows.units, first, second, repeat)
         assert interval is not None
         assert apart is not None
-        verdict = verdict_of(apart, corrected([apart])[0])
-        in_mean += 0.55 + gain in interval
-        in_difference += gain in apart.interval
-        found_better += verdict == "better"
-        found_worse += verdict == "worse"
-    return tuple(  # type: ignore[return-value]
-        count / repeats for count in (in_mean, in_difference, found_better, found_worse)
-    )
+        (p,) = corrected([apart])
+        verdict = verdict_of(apart, p)
+        found.append(
+            (
+                0.55 + gain in interval,
+                gain in apart.interval,
+                verdict == "better",
+                verdict == "worse",
+                p <= ALPHA and 0 not in apart.interval,
+            )
+        )
+    return Shares(*np.mean(found, axis=0).tolist())
 
 
 def false_leaders(groups: int, seeds: int, equal: int, repeats: int, resamples: int) -> float:
@@ -157,16 +170,16 @@ def main() -> None:
     started = time.monotonic()
     off = 196 * math.sqrt(0.05 * 0.95 / options.repeats)
     console.say(f"{options.repeats} repeats; 95 % of them is +-{off:.1f} points")
-    console.say("groups seeds systems  gain  coverage: mean  difference  better  worse")
+    console.say("groups seeds systems  gain  coverage: mean  difference  better  worse   told")
     seeds = (5,) if options.quick else (5, 10, 20)
     for own, groups, number, gain in itertools.product(
         (0.0, OWN), (10, 40, 200), seeds, (0.0, 0.02)
     ):
         shares = compared(groups, number, gain, options.repeats, options.resamples, own)
-        mean, apart, better, worse = (f"{100 * share:.1f}" for share in shares)
+        mean, apart, better, worse, told = (f"{100 * share:.1f}" for share in shares)
         console.say(
             f"{groups:6} {number:5} {'apart' if own else 'alike':>7} {gain:5.2f} {mean:>15}"
-            f" {apart:>11} {better:>7} {worse:>6}"
+            f" {apart:>11} {better:>7} {worse:>6} {told:>6}"
         )
     console.say("groups seeds  equal systems  the leader is found to beat one of them")
     for groups, equal in itertools.product((10, 40, 200), (4, 8)):

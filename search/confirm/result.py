@@ -12,6 +12,7 @@ import numpy as np
 from mmm.metrics import LEVEL
 from search.confirm.answers import Validation
 from search.confirm.finalists import Finalist
+from search.confirm.opening import Opening, opening_of
 from search.confirm.scores import Array
 from search.confirm.statistics import (
     Sampled,
@@ -97,6 +98,7 @@ class Confirmation:
     to_leader: tuple[Compared, ...]  # the other finalists with the leader, in their order
     to_baseline: tuple[Compared, ...]  # every finalist with the baseline, in their order
     curse: Curse | None
+    opening: Opening | None  # of the test split; None: sealed
     failed: tuple[str, ...]  # finalists without a run, and runs that failed, in words
 
     @property
@@ -169,6 +171,7 @@ def confirmation_of(
         _compared([(pair, found[0]) for pair in found[1:]], validation.units, passed_over),
         _compared(to_baseline, validation.units),
         _curse(ordered, num_trials),
+        opening_of(history),
         tuple(failed),
     )
 

@@ -22,6 +22,7 @@ from search.confirm.finalists import (
     with_more,
     write_finalists,
 )
+from search.confirm.opening import check_may_open, named, open_for, opening_of
 from search.confirm.page import page_of
 from search.confirm.result import Confirmation, confirmation_of
 from search.ledger.data import data_changes
@@ -50,6 +51,7 @@ class Asked:
     budget_s: float | None = None  # of all sessions together; None: as it was, or without end
     confirm_as: str | None = None  # the name of the second sweep
     is_race: bool = False  # who is worse than the leader gets no more seeds
+    open_test: tuple[str, ...] = ()  # finalists for whom the test split is opened; none: sealed
 
 
 def confirm(
@@ -76,6 +78,8 @@ def confirm(
         )
     if is_held(folder / "lock"):
         raise ValueError(f"sweep {name!r} is running; confirm it when it has ended")
+    if asked.open_test:
+        check_may_open(history)
     second = asked.confirm_as or f"{name}-confirm"
     wanted = choose_finalists(
         history, asked.top, per_system=asked.per_system, include_default=asked.include_default
@@ -99,6 +103,11 @@ def confirm(
         return None
     with console.status("comparing the finalists"):
         found = sweeps.compared()
+    if asked.open_test:
+        names = named(asked.open_test, [one.name for one in found.finalists])
+        open_for(runs, confirmed_in, names, console)
+        found = replace(found, opening=opening_of(sweeps.trained()))
+    with console.status("writing it down"):
         write_json(folder / "confirm.json", found.as_json())
         write_text(folder / "confirm.html", page_of(found, history.spec.command, command_line()))
     return found

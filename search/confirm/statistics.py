@@ -129,7 +129,8 @@ def spread_of(units: Units, *systems: Sampled) -> Spread:
         for pair in zip(*(one.left_out for one in systems), strict=True)
     ]
     rows = float(_of_units(left_out))
-    of_seeds, shared, freedom = 0.0, 0.0, []
+    of_seeds, shared = 0.0, 0.0
+    freedom: list[tuple[float, float]] = []
     for one in systems:
         runs = len(one.scores)
         if runs < 2:
@@ -163,7 +164,7 @@ def _of_units(left_out: Sequence[Array]) -> Array:
     of one grouping; or of two that cross, and then without each cell.
     """
     found = [(of.shape[-1] - 1) * np.asarray(of.var(axis=-1)) for of in left_out]
-    return found[0] if len(found) == 1 else found[0] + found[1] - found[2]
+    return np.asarray(found[0] if len(found) == 1 else found[0] + found[1] - found[2])
 
 
 def _bca(

@@ -1,5 +1,6 @@
 """A confirmation in words and as a table, for terminal and page."""
 
+import itertools
 from collections.abc import Iterator
 
 from rich.table import Table
@@ -27,6 +28,11 @@ def cells(found: Confirmation) -> list[list[str]]:
     rows = [_cells_of(*pair) for pair in pairs]
     if found.baseline is not None:
         rows.append([*_cells_of(found.baseline, None)[:-1], ""])
+    if found.opening is not None:
+        by_name = {one.finalist: short(one.mean) for one in found.opening.finalists}
+        names = [one.name for one in found.finalists]
+        for row, name in itertools.zip_longest(rows, names):
+            row.append(by_name.get(name, ""))
     return rows
 
 
@@ -64,6 +70,7 @@ def columns(found: Confirmation) -> list[str]:
     percent = f"{100 * found.level:g} %"
     return [
         *("finalist", "n", "mean", "sd", percent, "to 1st", percent, "p", "P", "verdict"),
+        *(["test"] if found.opening else []),
     ]
 
 
@@ -88,6 +95,7 @@ def explained(found: Confirmation) -> str:
         f" {intervals}; the difference to the leader, its interval, p (sign flips over the same"
         " units or what counts seeds as well, the larger; Holm's correction), and P, how probably"
         " one of its runs scores above one of the leader's"
+        f"{'; test: mean on the test split' if found.opening else ''}"
     )
 
 
@@ -131,11 +139,27 @@ def sentences(found: Confirmation) -> Iterator[str]:
             f" by nothing but the noise of their seeds ({curse.seed_noise:.4f}) would be"
             f" {curse.predicted:.4f} above."
         )
+    yield from _opened(found)
     if found.limits:
         yield f"Limits: {'; '.join(found.limits)}."
     yield (
-        "All figures are of the validation rows, on which the finalists and each run's epoch were"
-        " chosen."
+        f"All {'other ' if found.opening else ''}figures are of the validation rows, on which the"
+        " finalists and each run's epoch were chosen."
+    )
+
+
+def _opened(found: Confirmation) -> Iterator[str]:
+    if (opening := found.opening) is None:
+        return
+    scores = [
+        f"{one.finalist} {one.mean:.4f}"
+        + ("" if one.deviation is None else f" (standard deviation {one.deviation:.4f})")
+        for one in opening.finalists
+    ]
+    times = "once" if opening.num_on_record == 1 else f"{opening.num_on_record} times"
+    yield (
+        f"On the test split ({opening.num_utterances} utterances, opened on {opening.when[:10]} by"
+        f" {opening.who}; on record it was opened {times}, each bundle counted): {_list(scores)}."
     )
 
 
