@@ -45,6 +45,12 @@ def confirm(
             "--race", help="After three seeds, no more of them for who is worse than the leader."
         ),
     ] = False,
+    folds: Annotated[
+        bool,
+        typer.Option(
+            "--folds", help="Over the manifest's folds, though the sweep was not \\[as it was]."
+        ),
+    ] = False,
     open_test: Annotated[
         list[str] | None,
         typer.Option(
@@ -81,6 +87,7 @@ def confirm(
         parse_duration(budget) if budget is not None else None,
         confirm_as,
         race,
+        folds,
         tuple(open_test or ()),
     )
     found = run_confirm(runs, name, asked, told, given, serial=serial)

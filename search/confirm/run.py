@@ -30,7 +30,7 @@ from search.ledger.events import read_history
 from search.ledger.files import existing_sweep, sweep_dir
 from search.ledger.history import History
 from search.ledger.lock import is_held
-from search.ledger.spec import SweepSpec
+from search.ledger.spec import ANY_FOLDS, SweepSpec
 from search.results.baseline import FOLDER, baseline_of
 from search.session import command_line, resume, start
 from search.space.settings import SettingsCheck
@@ -51,6 +51,7 @@ class Asked:
     budget_s: float | None = None  # of all sessions together; None: as it was, or without end
     confirm_as: str | None = None  # the name of the second sweep
     is_race: bool = False  # who is worse than the leader gets no more seeds
+    over_folds: bool = False  # the manifest's, though the sweep was not
     open_test: tuple[str, ...] = ()  # finalists for whom the test split is opened; none: sealed
 
 
@@ -71,11 +72,6 @@ def confirm(
     """
     folder = existing_sweep(runs, name)
     history = read_history(folder / "ledger.sqlite")
-    if history.spec.folds:
-        raise ValueError(
-            f"sweep {name!r} is over folds, and confirming such sweeps is not there yet: its scores"
-            f" are means over folds, see: mmm-search status {name}"
-        )
     if is_held(folder / "lock"):
         raise ValueError(f"sweep {name!r} is running; confirm it when it has ended")
     if asked.open_test:
@@ -145,6 +141,8 @@ def _spec(history: History, folder: Path, finalists: Sequence[Finalist], asked: 
         first_rung=spec.epochs,  # no trial is stopped early
         keep=_ALL,
         repeats="new-seed",
+        folds=ANY_FOLDS if asked.over_folds and spec.folds is None else spec.folds,
+        races_folds=False,
         time_budget_s=asked.budget_s,
         compute_budget_s=None,
         gpu_hours=None,
@@ -190,14 +188,15 @@ class _Sweeps:
 
     def compared(self) -> Confirmation:
         """What the second tells by now."""
-        trained, metric = self.trained(), self.history.spec.metric
+        trained = self.trained()
         validation = Validation(trained, self.confirmed_in)
         baseline = None
-        if baseline_of(self.history) is not None and (self.folder / FOLDER).is_dir():
-            baseline = validation.of_bundle(self.folder / FOLDER)
-        num_trials = sum(trial.best(metric) is not None for trial in self.history.trials.values())
-        name = self.history.spec.name
-        return confirmation_of(name, trained, validation, self.finalists, baseline, num_trials)
+        if (linear := baseline_of(self.history)) is not None:
+            if trained.spec.folds:  # its bundle was trained on all of them
+                baseline = validation.of_linear(linear.settings)
+            elif (self.folder / FOLDER).is_dir():
+                baseline = validation.of_bundle(self.folder / FOLDER)
+        return confirmation_of(self.history, trained, validation, self.finalists, baseline)
 
 
 def _queue(sweeps: _Sweeps, asked: Asked) -> list[Params] | None:
