@@ -145,8 +145,7 @@ def spread_of(units: Units, *systems: Sampled) -> Spread:
     # As it comes, but for a variance below 0: taking the largest of several noisy figures, so that
     # none falls short, made intervals of few groups far too wide.
     kept = max(0.0, rows - shared)
-    # Of two groupings that cross it is that of their sum, but not less than of the coarser one.
-    freedom.append((kept, max(min(units.num_groups) - 1, _freedom_of_units(units, left_out, rows))))
+    freedom.append((kept, max(1.0, _freedom_of_units(units, left_out, rows))))
     variance = kept + of_seeds
     squares = sum(part**2 / number for part, number in freedom)
     return Spread(kept, of_seeds, variance**2 / squares if squares > 0 else math.inf)
