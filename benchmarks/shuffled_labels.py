@@ -1,5 +1,5 @@
-"""Whether a sweep and its confirmation find what is there, and nothing where nothing is: on the demo
-corpus, where speech, text and the two turns before are needed by construction, and on the same
+"""Whether a sweep and its confirmation find what is there, and nothing where nothing is: on the
+demo corpus, where speech, text and the two turns before are needed by construction, and on the same
 corpus with its labels shuffled.
 
     OMP_NUM_THREADS=1 nice -n 10 python -m benchmarks.shuffled_labels
