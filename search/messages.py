@@ -102,6 +102,7 @@ class Cut:
     failure: Failure | None = None
     is_last: bool = False
     weights: Weights | None = None
+    answers: bytes | None = None  # of a fold: the file with what it answered so far
 
     def after(self, earlier: "Cut") -> "Cut":
         """Both in one."""
@@ -110,6 +111,7 @@ class Cut:
             epochs=earlier.epochs + self.epochs,
             warnings=earlier.warnings + self.warnings,
             weights=self.weights or earlier.weights,
+            answers=self.answers or earlier.answers,
         )
 
     def report(self, checkpoint: Checkpoint | None = None) -> Report:

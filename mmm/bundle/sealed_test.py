@@ -1,7 +1,10 @@
 """The one way to the test split: every opening is written down."""
 
 import csv
+import getpass
 import io
+import os
+import socket
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +28,23 @@ _OPENING_COLUMNS = (
     "macro_f1",
     "accuracy",
     "weights_sha256",
+    "who",
 )
+
+
+def opener() -> str:
+    """Who opens it: user and machine."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a user without a name, as in a container
+        user = f"user {os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
+
+
+def check_has_test(manifest: Manifest) -> None:
+    """Raise ValueError where there is nothing to open."""
+    if not manifest.sealed_test_rows():
+        raise ValueError(f"{manifest.path}: no test split (no row has split=test)")
 
 
 def open_test(
@@ -39,9 +58,8 @@ def open_test(
 
     Raises ValueError where the manifest has no test split or a bundle does not fit.
     """
-    indices = manifest.sealed_test_rows()
-    if not indices:
-        raise ValueError(f"{manifest.path}: no test split (no row has split=test)")
+    check_has_test(manifest)
+    indices, who = manifest.sealed_test_rows(), opener()
     for bundle in bundles:
         for member in bundle.members:
             check_bundle_fits(member, manifest, features_dir)
@@ -59,10 +77,10 @@ def open_test(
             str(len(indices)),
         ]
         # Written before it is read, so that an opening is on record even if the evaluation dies.
-        _write_rows(path, [*rows, [*opening, "", "", bundle.weights_sha256]])
+        _write_rows(path, [*rows, [*opening, "", "", bundle.weights_sha256, who]])
         metrics = evaluate_bundle(bundle, manifest, features_dir, indices, device)
         numbers = f"{metrics['macro_f1']:.6f}", f"{metrics['accuracy']:.6f}"
-        rows.append([*opening, *numbers, bundle.weights_sha256])
+        rows.append([*opening, *numbers, bundle.weights_sha256, who])
         _write_rows(path, rows)
         scores.append(metrics)
     return scores

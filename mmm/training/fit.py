@@ -42,6 +42,7 @@ class EpochResult:
     cpu_seconds: float
     is_best: bool  # by the objective, among the epochs so far
     eval_seconds: float  # of `seconds`, those of the validation
+    answers: Tensor  # (N,) class of each validation row, in the split's order
 
 
 def epoch_seed(seed: int, epoch: int, purpose: str) -> int:
@@ -149,16 +150,14 @@ def fit_pack(runs: list[Run]) -> Iterator[list[tuple[Run, EpochResult | Diverged
         else:
             losses = train_epoch(pack)
         eval_started = time.perf_counter()
-        scores = [
-            score(shares, runs[0].dev)
-            for shares in pack_probabilities(pack, runs[0].dev, runs[0].device)
-        ]
+        shares_MNC = pack_probabilities(pack, runs[0].dev, runs[0].device)
+        scores = [score(shares, runs[0].dev) for shares in shares_MNC]
         ended = time.perf_counter()
         taken = ended - started, cpu_time() - cpu_started, ended - eval_started
         shared = [seconds / len(runs) for seconds in taken]
         outcomes = [
-            (run, _close_epoch(run, loss, metrics, *shared))
-            for run, loss, metrics in zip(runs, losses, scores, strict=True)
+            (run, _close_epoch(run, loss, metrics, shares.argmax(dim=1), *shared))
+            for run, loss, metrics, shares in zip(runs, losses, scores, shares_MNC, strict=True)
         ]
         for run, outcome in outcomes:
             if isinstance(outcome, Diverged):
@@ -177,6 +176,7 @@ def _close_epoch(
     run: Run,
     train_loss: float,
     metrics: Metrics,
+    answers: Tensor,
     seconds: float,
     cpu_seconds: float,
     eval_seconds: float,
@@ -195,7 +195,9 @@ def _close_epoch(
             name: value.detach().cpu().clone() for name, value in run.model.state_dict().items()
         }
     run.epoch = epoch
-    return EpochResult(epoch, train_loss, metrics, seconds, cpu_seconds, is_best, eval_seconds)
+    return EpochResult(
+        epoch, train_loss, metrics, seconds, cpu_seconds, is_best, eval_seconds, answers
+    )
 
 
 def fit(run: Run) -> Iterator[EpochResult]:

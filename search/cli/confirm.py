@@ -45,6 +45,20 @@ def confirm(
             "--race", help="After three seeds, no more of them for who is worse than the leader."
         ),
     ] = False,
+    folds: Annotated[
+        bool,
+        typer.Option(
+            "--folds", help="Over the manifest's folds, though the sweep was not \\[as it was]."
+        ),
+    ] = False,
+    open_test: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WHO",
+            help="Open the test split, once, for this finalist: its number in the table,"
+            " leader or all; may be repeated.",
+        ),
+    ] = None,
     confirm_as: Annotated[
         str | None,
         typer.Option("--as", metavar="OTHER", help="Sweep that trains them \\[NAME-confirm]."),
@@ -73,6 +87,8 @@ def confirm(
         parse_duration(budget) if budget is not None else None,
         confirm_as,
         race,
+        folds,
+        tuple(open_test or ()),
     )
     found = run_confirm(runs, name, asked, told, given, serial=serial)
     if found is None:

@@ -34,9 +34,10 @@ def page_of(found: Confirmation, searched: str, command: str) -> str:
             one.verdict,
             "" if one.seeds_to_decide is None else one.seeds_to_decide,
         )
-        for one in (*found.to_leader, *found.to_baseline)
+        for one in (*found.to_leader, *found.to_baseline, *found.to_majority)
     ]
-    everyone = [*found.finalists, *([found.baseline] if found.baseline else [])]
+    baselines = [*([found.baseline] if found.baseline else []), found.majority]
+    everyone = [*found.finalists, *baselines]
     return render(
         Path(__file__).with_name("confirm.html.j2"),
         title=f"{found.sweep}, confirmed",
@@ -62,7 +63,7 @@ def _forest(found: Confirmation, everyone: list[Confirmed]) -> Picture:
 
     def draw(axes: Axes) -> None:
         for place, one in enumerate(everyone):
-            colour = _GREY if one is found.baseline else _BLUE
+            colour = _BLUE if one in found.finalists else _GREY
             if one.low is not None and one.high is not None:
                 axes.plot([one.low, one.high], [place, place], color=colour, linewidth=2)
             axes.plot(one.scores, [place] * len(one.scores), "|", color=colour, markersize=9)
@@ -72,7 +73,7 @@ def _forest(found: Confirmation, everyone: list[Confirmed]) -> Picture:
         axes.axvline(found.leader.mean, color="#bbb", linewidth=1, linestyle=":")
         axes.set_yticks(range(len(everyone)), [called(one) for one in everyone])
         axes.set_ylim(len(everyone) - 0.5, -0.5)
-        axes.set(xlabel=f"validation {found.metric}")
+        axes.set(xlabel=f"{found.metric} on {'all folds' if found.folds else 'validation'}")
 
     caption = (
         f"Mean over seeds (dot), {100 * found.level:g} % interval (line), each run (ticks), and the"

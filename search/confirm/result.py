@@ -12,6 +12,7 @@ import numpy as np
 from mmm.metrics import LEVEL
 from search.confirm.answers import Validation
 from search.confirm.finalists import Finalist
+from search.confirm.opening import Opening, opening_of
 from search.confirm.scores import Array
 from search.confirm.statistics import (
     Sampled,
@@ -28,12 +29,14 @@ from search.confirm.verdicts import MOST_WINS, Verdict, verdict_of
 from search.ledger.history import History, Trial
 from search.space.fixed import CHOICE
 
-BASELINE = "linear baseline"
+BASELINE, MAJORITY = "linear baseline", "majority class"
 
 
 @dataclass(frozen=True)
 class Confirmed:
-    """A finalist, or the linear baseline, on the validation rows."""
+    """A finalist, or a baseline, on the validation rows, or over folds on those of all of them: of
+    answers that are put together, not a mean over folds (Forman and Scholz 2010).
+    """
 
     name: str
     architecture: str
@@ -47,6 +50,7 @@ class Confirmed:
     deviation: float | None  # over seeds; None of one
     low: float | None  # of the interval; None: cannot be told
     high: float | None
+    searched_as: tuple[float, ...] = ()  # of each seed, as the search counts: over folds their mean
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class Curse:
 
     finalist: str
     search_score: float
-    mean: float
+    mean: float  # over seeds, of the score as the search counts it
     seed_noise: float  # standard deviation over seeds, pooled over finalists
     of_trials: int
     predicted: float  # of the best of so many, were all equal but for the seeds' noise
@@ -92,11 +96,15 @@ class Confirmation:
     units: str  # what was drawn; empty where there is too little of anything
     limits: tuple[str, ...]
     num_rows: int
+    folds: int | None  # None: the split of train and dev
     finalists: tuple[Confirmed, ...]
-    baseline: Confirmed | None
+    baseline: Confirmed | None  # the linear one
+    majority: Confirmed  # what always answers with the most frequent class
     to_leader: tuple[Compared, ...]  # the other finalists with the leader, in their order
-    to_baseline: tuple[Compared, ...]  # every finalist with the baseline, in their order
+    to_baseline: tuple[Compared, ...]  # every finalist with the linear one, in their order
+    to_majority: tuple[Compared, ...]  # and with the majority class
     curse: Curse | None
+    opening: Opening | None  # of the test split; None: sealed
     failed: tuple[str, ...]  # finalists without a run, and runs that failed, in words
 
     @property
@@ -108,17 +116,17 @@ class Confirmation:
 
 
 def confirmation_of(
-    sweep: str,
+    searched: History,
     history: History,
     validation: Validation,
     finalists: Sequence[Finalist],
     baseline: Array | None,
-    num_trials: int,
 ) -> Confirmation:
-    """What the ledger `history` of the sweep that trained the finalists, and their weights, tell.
-    `baseline`: (P, C, C) counts of the linear baseline of `sweep`, which had `num_trials` trials
-    with a score. Raises ValueError where no run has ended.
+    """What the ledger `history` of the sweep that trained the finalists of `searched`, and their
+    weights, tell. `baseline`: (P, C, C) counts of the linear baseline of `searched`. Raises
+    ValueError where no run has ended.
     """
+    sweep = searched.spec.name
     runs: dict[str, list[Trial]] = {finalist.name: [] for finalist in finalists}
     failed = []
     for trial in history.trials.values():
@@ -137,6 +145,7 @@ def confirmation_of(
         np.stack([validation.of_trial(trial) for trial in runs[finalist.name]])
         for finalist in there
     ]
+    counts.append(validation.of_majority()[None])
     if baseline is not None and baseline.shape == counts[0].shape[1:]:
         counts.append(baseline[None])
     metric = history.spec.metric
@@ -151,11 +160,17 @@ def confirmation_of(
     if validation.units.names:
         others = itertools.combinations([one for _, one in found[1:]], 2)
         passed_over = [p_seeds(validation.units, *pair) for pair in others]
-    of_baseline, to_baseline = None, []
-    if len(sampled) > len(there):
-        alone = Finalist(BASELINE, {"architecture": "linear"}, None, None, 1)
-        of_baseline = _confirmed(alone, [], sampled[-1], validation)
-        to_baseline = [(pair, (of_baseline, sampled[-1])) for pair in found]
+    named = [
+        Finalist(MAJORITY, {"architecture": "majority"}, None, None, 1),
+        Finalist(BASELINE, {"architecture": "linear"}, None, None, 1),
+    ]
+    baselines = [
+        (_confirmed(finalist, [], one, validation), one)
+        for finalist, one in zip(named, sampled[len(there) :], strict=False)
+    ]
+    to_majority, *to_linear = (
+        _compared([(pair, other) for pair in found], validation.units) for other in baselines
+    )
     return Confirmation(
         sweep,
         history.spec.name,
@@ -164,11 +179,15 @@ def confirmation_of(
         validation.units.words,
         validation.units.limits,
         len(validation.rows),
+        history.spec.folds,
         tuple(ordered),
-        of_baseline,
+        baselines[1][0] if to_linear else None,
+        baselines[0][0],
         _compared([(pair, found[0]) for pair in found[1:]], validation.units, passed_over),
-        _compared(to_baseline, validation.units),
-        _curse(ordered, num_trials),
+        to_linear[0] if to_linear else (),
+        to_majority,
+        _curse(ordered, searched) if searched.spec.folds == history.spec.folds else None,
+        opening_of(history),
         tuple(failed),
     )
 
@@ -190,6 +209,9 @@ def _confirmed(
         one.deviation,
         None if interval is None else interval.low,
         None if interval is None else interval.high,
+        tuple(
+            best[1] for trial in trials if (best := trial.best(validation.spec.metric)) is not None
+        ),
     )
 
 
@@ -224,21 +246,22 @@ def _compared(
     return tuple(compared)
 
 
-def _curse(ordered: Sequence[Confirmed], num_trials: int) -> Curse | None:
+def _curse(ordered: Sequence[Confirmed], searched: History) -> Curse | None:
     """Of the trial that the search ranked first; None where one seed tells nothing of noise."""
     scored = [one for one in ordered if one.search_score is not None]
-    several = [one for one in ordered if one.deviation is not None]
+    several = [one for one in ordered if len(one.searched_as) > 1]
     if not scored or not several:
         return None
     winner = max(scored, key=lambda one: one.search_score or 0.0)
-    freedom = sum(len(one.scores) - 1 for one in several)
-    squares = sum((one.deviation or 0.0) ** 2 * (len(one.scores) - 1) for one in several)
-    noise = math.sqrt(squares / freedom)
+    squares = sum(float(np.var(one.searched_as)) * len(one.searched_as) for one in several)
+    noise = math.sqrt(squares / sum(len(one.searched_as) - 1 for one in several))
+    metric = searched.spec.metric
+    num_trials = sum(trial.best(metric) is not None for trial in searched.trials.values())
     assert winner.search_score is not None
     return Curse(
         winner.name,
         winner.search_score,
-        winner.mean,
+        float(np.mean(winner.searched_as)),
         noise,
         num_trials,
         noise * expected_best_of(num_trials),

@@ -22,6 +22,7 @@ from search.confirm.finalists import (
     with_more,
     write_finalists,
 )
+from search.confirm.opening import check_may_open, named, open_for, opening_of
 from search.confirm.page import page_of
 from search.confirm.result import Confirmation, confirmation_of
 from search.ledger.data import data_changes
@@ -29,7 +30,7 @@ from search.ledger.events import read_history
 from search.ledger.files import existing_sweep, sweep_dir
 from search.ledger.history import History
 from search.ledger.lock import is_held
-from search.ledger.spec import SweepSpec
+from search.ledger.spec import ANY_FOLDS, SweepSpec
 from search.results.baseline import FOLDER, baseline_of
 from search.session import command_line, resume, start
 from search.space.settings import SettingsCheck
@@ -50,6 +51,8 @@ class Asked:
     budget_s: float | None = None  # of all sessions together; None: as it was, or without end
     confirm_as: str | None = None  # the name of the second sweep
     is_race: bool = False  # who is worse than the leader gets no more seeds
+    over_folds: bool = False  # the manifest's, though the sweep was not
+    open_test: tuple[str, ...] = ()  # finalists for whom the test split is opened; none: sealed
 
 
 def confirm(
@@ -69,13 +72,10 @@ def confirm(
     """
     folder = existing_sweep(runs, name)
     history = read_history(folder / "ledger.sqlite")
-    if history.spec.folds:
-        raise ValueError(
-            f"sweep {name!r} is over folds, and confirming such sweeps is not there yet: its scores"
-            f" are means over folds, see: mmm-search status {name}"
-        )
     if is_held(folder / "lock"):
         raise ValueError(f"sweep {name!r} is running; confirm it when it has ended")
+    if asked.open_test:
+        check_may_open(history)
     second = asked.confirm_as or f"{name}-confirm"
     wanted = choose_finalists(
         history, asked.top, per_system=asked.per_system, include_default=asked.include_default
@@ -99,6 +99,11 @@ def confirm(
         return None
     with console.status("comparing the finalists"):
         found = sweeps.compared()
+    if asked.open_test:
+        names = named(asked.open_test, [one.name for one in found.finalists])
+        open_for(runs, confirmed_in, names, console)
+        found = replace(found, opening=opening_of(sweeps.trained()))
+    with console.status("writing it down"):
         write_json(folder / "confirm.json", found.as_json())
         write_text(folder / "confirm.html", page_of(found, history.spec.command, command_line()))
     return found
@@ -136,6 +141,8 @@ def _spec(history: History, folder: Path, finalists: Sequence[Finalist], asked: 
         first_rung=spec.epochs,  # no trial is stopped early
         keep=_ALL,
         repeats="new-seed",
+        folds=ANY_FOLDS if asked.over_folds and spec.folds is None else spec.folds,
+        races_folds=False,
         time_budget_s=asked.budget_s,
         compute_budget_s=None,
         gpu_hours=None,
@@ -181,14 +188,15 @@ class _Sweeps:
 
     def compared(self) -> Confirmation:
         """What the second tells by now."""
-        trained, metric = self.trained(), self.history.spec.metric
+        trained = self.trained()
         validation = Validation(trained, self.confirmed_in)
         baseline = None
-        if baseline_of(self.history) is not None and (self.folder / FOLDER).is_dir():
-            baseline = validation.of_bundle(self.folder / FOLDER)
-        num_trials = sum(trial.best(metric) is not None for trial in self.history.trials.values())
-        name = self.history.spec.name
-        return confirmation_of(name, trained, validation, self.finalists, baseline, num_trials)
+        if (linear := baseline_of(self.history)) is not None:
+            if trained.spec.folds:  # its bundle was trained on all of them
+                baseline = validation.of_linear(linear.settings)
+            elif (self.folder / FOLDER).is_dir():
+                baseline = validation.of_bundle(self.folder / FOLDER)
+        return confirmation_of(self.history, trained, validation, self.finalists, baseline)
 
 
 def _queue(sweeps: _Sweeps, asked: Asked) -> list[Params] | None:

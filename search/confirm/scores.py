@@ -40,20 +40,20 @@ def counts_of(
     """(S, P, C, C) confusion matrices of each cell of rows, of S runs' predictions (S, N); `truth`
     and `cells` are (N,).
     """
-    counts = np.zeros((len(predicted), num_cells, num_classes, num_classes))
-    for run, said in enumerate(predicted):
-        np.add.at(counts[run], (cells, truth, said), 1)
-    return counts
+    places = (cells * num_classes + truth) * num_classes + predicted
+    size = num_cells * num_classes**2
+    counts = np.stack([np.bincount(of_run, minlength=size) for of_run in places])
+    return counts.reshape(-1, num_cells, num_classes, num_classes).astype(np.float64)
 
 
-def influence(counts: Array, metric: str) -> Array:
-    """(S, P): by how much a run's score would rise if a cell had twice the weight, to first order
-    (the infinitesimal jackknife, Efron and Tibshirani 1993, chapter 22). Each run's sum is 0.
-    """
-    runs, _, classes, _ = counts.shape
-    whole = counts.sum(axis=1)  # (S, C, C)
-    steps = _STEP * np.eye(classes * classes).reshape(-1, 1, classes, classes)
-    change = (scores_of(whole + steps, metric) - scores_of(whole - steps, metric)) / (2 * _STEP)
-    gradient = change.T.reshape(runs, classes * classes)
-    flat = counts.reshape(runs, -1, classes * classes)
-    return np.asarray(np.einsum("spc,sc->sp", flat, gradient))
+def of_groups(counts: Array, of_cells: npt.NDArray[np.int64], number: int) -> Array:
+    """(S, G, C, C) sums of (S, P, C, C) counts over each of `number` groups of cells."""
+    of_each = np.zeros((number, len(of_cells)))
+    of_each[of_cells, np.arange(len(of_cells))] = 1
+    flat = counts.reshape(len(counts), len(of_cells), -1)
+    return np.asarray((of_each @ flat).reshape(len(counts), number, *counts.shape[2:]))
+
+
+def left_out_scores(groups: Array, metric: str) -> Array:
+    """(S, G) scores of each run without each group, whose counts are (S, G, C, C)."""
+    return scores_of(groups.sum(axis=1, keepdims=True) - groups, metric)

@@ -6,7 +6,9 @@ resampled. A plain crossed bootstrap counts what they share several times and wo
 (Owen 2007, arXiv:0712.1111), and one of few groups or few seeds is too narrow. So the draws give
 the shape, and their width is that of the variance by inclusion and exclusion (Cameron, Gelbach and
 Miller 2011), at the level that Student's t has for so many groups and seeds (Hesterberg 2015,
-arXiv:1411.5279, section 5.3).
+arXiv:1411.5279, section 5.3). Each variance in it is that of a jackknife that leaves out whole
+groups (Efron and Stein 1981; MacKinnon, Nielsen and Webb 2023, doi:10.1002/jae.2947): influences to
+first order fall short where a class is in few groups.
 """
 
 import math
@@ -18,7 +20,7 @@ import numpy.typing as npt
 from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from mmm.metrics import LEVEL, RESAMPLES
-from search.confirm.scores import Array, influence, scores_of
+from search.confirm.scores import Array, left_out_scores, of_groups, scores_of
 from search.confirm.units import Units
 
 _CHUNK = 250  # resamples at a time: memory is a matter of these
@@ -55,7 +57,8 @@ class Sampled:
 
     counts: Array  # (S, P, C, C), of each cell of rows
     scores: Array  # (S,) on all rows
-    influence: Array  # (S, P)
+    # (S, G) without each group of a grouping, for each; of two that cross (S, P) without each cell
+    left_out: tuple[Array, ...]
     resampled: Array  # (R, S): the same draws of rows for every system
     metric: str
 
@@ -99,7 +102,7 @@ def sample(
         Sampled(
             counts,
             scores_of(counts.sum(axis=1), metric),
-            influence(counts, metric),
+            _left_out(counts, units, metric),
             np.concatenate(parts),
             metric,
         )
@@ -107,12 +110,27 @@ def sample(
     ]
 
 
+def _left_out(counts: Array, units: Units, metric: str) -> tuple[Array, ...]:
+    """What `Sampled.left_out` holds."""
+    found = [
+        left_out_scores(of_groups(counts, of_cells, number), metric)
+        for of_cells, number in zip(units.of_cells, units.num_groups, strict=True)
+    ]
+    if len(found) > 1:
+        found.append(left_out_scores(counts, metric))
+    return tuple(found)
+
+
 def spread_of(units: Units, *systems: Sampled) -> Spread:
     """Of one system's mean over its seeds, or of the difference of two."""
     signs = (1, -1)[: len(systems)]
-    whole = sum(sign * one.influence.mean(axis=0) for sign, one in zip(signs, systems, strict=True))
-    rows = _of_units(units, np.asarray(whole)[None])[0]
-    of_seeds, shared, freedom = 0.0, 0.0, []
+    left_out = [
+        np.asarray(sum(sign * found.mean(axis=0) for sign, found in zip(signs, pair, strict=True)))
+        for pair in zip(*(one.left_out for one in systems), strict=True)
+    ]
+    rows = float(_of_units(left_out))
+    of_seeds, shared = 0.0, 0.0
+    freedom: list[tuple[float, float]] = []
     for one in systems:
         runs = len(one.scores)
         if runs < 2:
@@ -122,28 +140,30 @@ def spread_of(units: Units, *systems: Sampled) -> Spread:
         freedom.append((own, runs - 1))
         # What is of a run on a unit is in both: of the rows' variance over S runs, and of the
         # seeds' over units.
-        apart = one.influence - one.influence.mean(axis=0)
-        shared += float(_of_units(units, apart).sum()) / (runs * (runs - 1))
+        apart = _of_units([found - found.mean(axis=0) for found in one.left_out])
+        shared += float(apart.sum()) / (runs * (runs - 1))
+    # As it comes, but for a variance below 0: taking the largest of several noisy figures, so that
+    # none falls short, made intervals of few groups far too wide.
     kept = max(0.0, rows - shared)
-    # Never less than either source by itself: their difference is noisy.
-    kept = max(kept, rows - of_seeds)
-    freedom.append((kept, min(units.num_groups) - 1))
+    freedom.append((kept, max(1.0, _freedom_of_units(units, left_out, rows))))
     variance = kept + of_seeds
     squares = sum(part**2 / number for part, number in freedom)
     return Spread(kept, of_seeds, variance**2 / squares if squares > 0 else math.inf)
 
 
-def _of_units(units: Units, values: Array) -> Array:
-    """(V,) variances of sums over cells of (V, P) `values`, whose groups are independent."""
-    by_grouping = []
-    for of_cells, number in zip(units.of_cells, units.num_groups, strict=True):
-        sums = np.zeros((len(values), number))
-        np.add.at(sums.T, of_cells, values.T)
-        by_grouping.append((sums**2).sum(axis=1) * number / (number - 1))
-    if len(by_grouping) == 1:
-        return np.asarray(by_grouping[0])
-    both = (values**2).sum(axis=1)  # a cell is what two groups have in common
-    return np.asarray(np.maximum(sum(by_grouping) - both, np.maximum(*by_grouping)))
+def _freedom_of_units(units: Units, left_out: Sequence[Array], variance: float) -> float:
+    """Degrees of freedom of the `variance` over groups (Satterthwaite 1946)."""
+    parts = zip(left_out, units.num_groups, strict=False)
+    squares = sum(float(_of_units([found])) ** 2 / (number - 1) for found, number in parts)
+    return variance**2 / squares if squares > 0 else 0.0
+
+
+def _of_units(left_out: Sequence[Array]) -> Array:
+    """(...) jackknife variances, by inclusion and exclusion, of scores (..., G) without each group
+    of one grouping; or of two that cross, and then without each cell.
+    """
+    found = [(of.shape[-1] - 1) * np.asarray(of.var(axis=-1)) for of in left_out]
+    return np.asarray(found[0] if len(found) == 1 else found[0] + found[1] - found[2])
 
 
 def _bca(
@@ -187,13 +207,12 @@ def _mean_draws(one: Sampled, rng: np.random.Generator) -> Array:
     return np.asarray((one.resampled * drawn).sum(axis=1) / runs)
 
 
-def _jackknife(units: Units, *systems: Sampled) -> Array:
+def _jackknife(*systems: Sampled) -> Array:
     """(G,) influences of the coarsest unit's groups on a mean or a difference."""
-    cells = systems[0].influence.mean(axis=0)
+    without = systems[0].left_out[0].mean(axis=0)
     if len(systems) > 1:
-        cells = cells - systems[1].influence.mean(axis=0)
-    sums = np.bincount(units.of_cells[0], weights=cells, minlength=units.num_groups[0])
-    return np.asarray(sums, dtype=np.float64)
+        without = without - systems[1].left_out[0].mean(axis=0)
+    return np.asarray(without.mean() - without)
 
 
 def mean_interval(units: Units, one: Sampled, seed: int = 0) -> Interval | None:
@@ -201,7 +220,7 @@ def mean_interval(units: Units, one: Sampled, seed: int = 0) -> Interval | None:
     if not units.names:
         return None
     draws = _mean_draws(one, np.random.default_rng(seed))
-    return _bca(one.mean, draws, _jackknife(units, one), spread_of(units, one))
+    return _bca(one.mean, draws, _jackknife(one), spread_of(units, one))
 
 
 @dataclass(frozen=True)
@@ -225,7 +244,7 @@ def difference(units: Units, first: Sampled, second: Sampled, seed: int = 0) -> 
     value = first.mean - second.mean
     spread = spread_of(units, first, second)
     draws = _mean_draws(first, rng) - _mean_draws(second, rng)
-    interval = _bca(value, draws, _jackknife(units, first, second), spread)
+    interval = _bca(value, draws, _jackknife(first, second), spread)
     p_units = max(
         sign_flip_p(units.of_cells[place], number, first, second, rng)
         for place, number in enumerate(units.num_groups)
@@ -279,10 +298,8 @@ def sign_flip_p(
         pairs = max(len(first.scores), len(second.scores))
     by_unit = []
     for one in (first, second):
-        counts = one.counts[np.arange(pairs) % len(one.scores)]
-        groups = np.zeros((number, *counts.shape[:1], *counts.shape[2:]))
-        np.add.at(groups, of_cells, counts.transpose(1, 0, 2, 3))
-        by_unit.append(groups)
+        groups = of_groups(one.counts, of_cells, number)
+        by_unit.append(groups[np.arange(pairs) % len(one.scores)].transpose(1, 0, 2, 3))
     total, apart = by_unit[0] + by_unit[1], by_unit[0] - by_unit[1]
     observed = abs(_flipped(np.ones((1, number)), total, apart, first.metric)[0])
     is_all = 2**number <= resamples

@@ -1,5 +1,6 @@
 """A confirmation in words and as a table, for terminal and page."""
 
+import itertools
 from collections.abc import Iterator
 
 from rich.table import Table
@@ -22,11 +23,17 @@ def called(one: Confirmed) -> str:
 
 
 def cells(found: Confirmation) -> list[list[str]]:
-    """The rows of the table: finalists best first, then the baseline."""
+    """The rows of the table: finalists best first, then the baselines."""
     pairs = zip(found.finalists, [None, *found.to_leader], strict=True)
     rows = [_cells_of(*pair) for pair in pairs]
     if found.baseline is not None:
         rows.append([*_cells_of(found.baseline, None)[:-1], ""])
+    rows.append([*_cells_of(found.majority, None)[:-1], ""])
+    if found.opening is not None:
+        by_name = {one.finalist: short(one.mean) for one in found.opening.finalists}
+        names = [one.name for one in found.finalists]
+        for row, name in itertools.zip_longest(rows, names):
+            row.append(by_name.get(name, ""))
     return rows
 
 
@@ -64,6 +71,7 @@ def columns(found: Confirmation) -> list[str]:
     percent = f"{100 * found.level:g} %"
     return [
         *("finalist", "n", "mean", "sd", percent, "to 1st", percent, "p", "P", "verdict"),
+        *(["test"] if found.opening else []),
     ]
 
 
@@ -84,11 +92,22 @@ def explained(found: Confirmation) -> str:
     if found.units:
         intervals = f"its interval by a bootstrap over {found.units}, crossed with seeds"
     return (
-        f"columns: seeds; mean and standard deviation of validation {found.metric} over them;"
+        f"columns: seeds; mean and standard deviation of {found.metric} over them, on"
+        f" {rows_of(found)};"
         f" {intervals}; the difference to the leader, its interval, p (sign flips over the same"
         " units or what counts seeds as well, the larger; Holm's correction), and P, how probably"
         " one of its runs scores above one of the leader's"
+        f"{'; test: mean on the test split' if found.opening else ''}"
     )
+
+
+def rows_of(found: Confirmation) -> str:
+    """What is scored."""
+    if found.folds:
+        return (
+            f"the rows of {found.folds} folds, each answered by what was trained without its fold"
+        )
+    return "the validation rows"
 
 
 def sentences(found: Confirmation) -> Iterator[str]:
@@ -107,7 +126,7 @@ def sentences(found: Confirmation) -> Iterator[str]:
     if not found.units:
         yield (
             f"Cannot be told: {called(leader)} has the highest mean, {score}, but the"
-            f" {found.num_rows} validation rows are of too few groups for an interval."
+            f" {found.num_rows} rows that are scored are of too few groups for an interval."
         )
     elif not others:
         yield f"Confirmed alone: {called(leader)} has {score}; there was no other finalist."
@@ -121,7 +140,7 @@ def sentences(found: Confirmation) -> Iterator[str]:
         if behind:
             yield f"It beats {_list(behind)}."
         yield from _to_decide(found)
-    yield from _against_baseline(found)
+    yield from _against_baselines(found)
     yield from _default(found)
     if (curse := found.curse) is not None:
         above = "above" if curse.excess >= 0 else "below"
@@ -131,11 +150,27 @@ def sentences(found: Confirmation) -> Iterator[str]:
             f" by nothing but the noise of their seeds ({curse.seed_noise:.4f}) would be"
             f" {curse.predicted:.4f} above."
         )
+    yield from _opened(found)
     if found.limits:
         yield f"Limits: {'; '.join(found.limits)}."
     yield (
-        "All figures are of the validation rows, on which the finalists and each run's epoch were"
-        " chosen."
+        f"All {'other ' if found.opening else ''}figures are of {rows_of(found)}, on which the"
+        " finalists and each run's epoch were chosen."
+    )
+
+
+def _opened(found: Confirmation) -> Iterator[str]:
+    if (opening := found.opening) is None:
+        return
+    scores = [
+        f"{one.finalist} {one.mean:.4f}"
+        + ("" if one.deviation is None else f" (standard deviation {one.deviation:.4f})")
+        for one in opening.finalists
+    ]
+    times = "once" if opening.num_on_record == 1 else f"{opening.num_on_record} times"
+    yield (
+        f"On the test split ({opening.num_utterances} utterances, opened on {opening.when[:10]} by"
+        f" {opening.who}; on record it was opened {times}, each bundle counted): {_list(scores)}."
     )
 
 
@@ -161,20 +196,29 @@ def _to_decide(found: Confirmation) -> Iterator[str]:
         yield "More seeds would not decide it: that takes more rows to score."
 
 
-def _against_baseline(found: Confirmation) -> Iterator[str]:
-    if found.baseline is None or not found.units:
+def _against_baselines(found: Confirmation) -> Iterator[str]:
+    if not found.units:
         return
-    what = f"the linear baseline ({found.baseline.mean:.4f})"
-    above = [pair.first for pair in found.to_baseline if pair.verdict == "better"]
-    below = [pair.first for pair in found.to_baseline if pair.verdict == "worse"]
-    if len(above) == len(found.finalists):
-        yield f"All finalists beat {what}."
-    elif above:
-        yield f"{what[0].upper()}{what[1:]} is beaten by {_list(above)}, and not by the others."
+    of_baselines = [found.to_majority, *([found.to_baseline] if found.to_baseline else [])]
+    baselines = [found.majority, *([found.baseline] if found.baseline else [])]
+    named = [f"the {one.name} ({one.mean:.4f})" for one in baselines]
+    above = [
+        of_one[0].first
+        for of_one in zip(*of_baselines, strict=True)
+        if all(pair.verdict == "better" for pair in of_one)
+    ]
+    if not above:
+        yield f"Nothing beats the baselines: {' or '.join(named)}."
+    elif len(above) == len(found.finalists):
+        yield f"All finalists beat the baselines: {_list(named)}."
     else:
-        yield f"Nothing beats {what}."
-    if below:
-        yield f"It beats {_list(below)}; its bundle is in baseline/."
+        yield (
+            f"The baselines, {_list(named)}, are beaten by {_list(above)}, and not by the others."
+        )
+    if below := [pair.first for pair in found.to_baseline if pair.verdict == "worse"]:
+        yield f"The linear one beats {_list(below)}; its bundle is in baseline/."
+    if below := [pair.first for pair in found.to_majority if pair.verdict == "worse"]:
+        yield f"The majority class beats {_list(below)}."
 
 
 def _default(found: Confirmation) -> Iterator[str]:

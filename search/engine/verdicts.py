@@ -5,7 +5,7 @@ before it is given.
 import contextlib
 from collections.abc import Sequence
 
-from search.engine.asha import decide, rivals
+from search.engine.asha import Decision, decide, rivals
 from search.engine.budgets import Budget, budgets, seconds_left, used_up
 from search.engine.failures import FailuresInARow
 from search.engine.fold_race import decide_after_fold
@@ -95,7 +95,9 @@ class Verdicts:
             of_folds = f" of {trial.num_folds} folds" if trial.num_folds > 1 else ""
             self.end(number, "complete", f"all {trial.epoch} epochs{of_folds}")
             return True
-        decision = decide_after_fold(self.trials, number, self.spec.metric)
+        decision = Decision(False, f"fold {trial.fold} of {trial.num_folds}: all are wanted")
+        if self.spec.races_folds:
+            decision = decide_after_fold(self.trials, number, self.spec.metric)
         record = FoldDecision(trial.fold, "stop" if decision.stop else "continue", decision.reason)
         if decision.stop:
             self.end(number, "pruned", decision.reason, before=[(number, record)])

@@ -28,6 +28,11 @@ def checkpoint_file(sweep: Path, number: int, epoch: int, fold: int = 1) -> Path
     return trial_folder(sweep, number) / f"checkpoint-{of_fold}{epoch:05d}.safetensors"
 
 
+def answers_file(sweep: Path, number: int, fold: int) -> Path:
+    """What a trial answered on a fold's held-out rows after each epoch: tensor `answers` (E, N)."""
+    return trial_folder(sweep, number) / f"answers-fold{fold:04d}.safetensors"
+
+
 def best_file(sweep: Path, number: int) -> Path:
     """Weights of the best epoch alone: what is left of a trial that has ended."""
     return trial_folder(sweep, number) / "best.safetensors"

@@ -21,9 +21,11 @@ from search.ledger.records import (
     EndState,
     Epoch,
     FoldDecision,
+    OpenedTest,
     Prior,
     Record,
     RungDecision,
+    ScoredOnTest,
     Session,
     SpaceNote,
     Suggestion,
@@ -233,6 +235,9 @@ class History:
     spaces: list[tuple[int, SpaceNote]] = field(
         default_factory=list
     )  # each other file of the space, and how many trials there were before it
+    # When the test split was opened for finalists, and for which.
+    opened_test: list[tuple[float, OpenedTest]] = field(default_factory=list)
+    test_scores: dict[int, Mapping[str, float]] = field(default_factory=dict)  # by trial
     _session_started: float | None = None
     _last_time: float = 0.0
 
@@ -296,6 +301,10 @@ class History:
                 self.baseline = body
             case DeadWorker():
                 self.trials[body.trial].dead_workers += 1
+            case OpenedTest():
+                self.opened_test.append((event.time, body))
+            case ScoredOnTest():
+                self.test_scores[body.trial] = body.metrics
             case SpaceNote():
                 self.spaces.append((len(self.trials), body))
             case ClockMoved():

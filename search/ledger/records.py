@@ -280,6 +280,31 @@ class SpaceNote:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenedTest:
+    """The test split was opened for finalists, before anything of it was read."""
+
+    kind: ClassVar[str] = "note"
+    about: ClassVar[str] = "test opening"
+    who: str
+    command: str
+    finalists: tuple[str, ...]
+    trials: tuple[int, ...]  # their runs
+    manifest_sha256: str
+    utterances: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredOnTest:
+    """What one of these runs scores there."""
+
+    kind: ClassVar[str] = "note"
+    about: ClassVar[str] = "test score"
+    trial: int
+    bundle_sha256: str
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class UnknownEvent:
     """What this version has no record for."""
 
@@ -300,6 +325,8 @@ SweepRecord = (
     | PackMeasured
     | DataNote
     | SpaceNote
+    | OpenedTest
+    | ScoredOnTest
     | UnknownEvent
 )
 TrialRecord = Suggestion | Epoch | Checkpoint | RungDecision | FoldDecision | End
@@ -331,6 +358,8 @@ _NOTES: dict[object, type[Record]] = {
         PackMeasured,
         DataNote,
         SpaceNote,
+        OpenedTest,
+        ScoredOnTest,
     )
 }
 
@@ -374,6 +403,8 @@ def record_of(kind: str, body: Mapping[str, Any]) -> Record:
         return Prior(body["source"], body["params"], scores)
     if cls is DataNote:
         return _data_note(body)
+    if cls is OpenedTest:
+        body = {**body, "finalists": tuple(body["finalists"]), "trials": tuple(body["trials"])}
     return _made(cls, body)
 
 

@@ -172,6 +172,8 @@ class SweepSpec:
             metavar="N",
         ),
     ] = 5
+    # Over folds: whether a trial is given up that falls behind the best one on those it has.
+    races_folds: bool = True
 
     @property
     def limits_cost(self) -> bool:

@@ -25,6 +25,8 @@ from search.ledger.records import (
     DataNote,
     End,
     Epoch,
+    OpenedTest,
+    ScoredOnTest,
     Session,
     StoreDigest,
     Suggestion,
@@ -177,6 +179,17 @@ class Projection:
                 self._epoch(self.runs[key], body, event.time)
             case End():
                 self._end(self.runs[key], body, event.time)
+            case OpenedTest():
+                self.change(SWEEP).tags |= {
+                    "mmm.test_opened_by": body.who,
+                    "mmm.test_opened_for": ", ".join(body.finalists)[:_LONGEST],
+                }
+            case ScoredOnTest():
+                # Apart from what is validated, and the one thing under its name.
+                for name in _METRICS:
+                    if (value := body.metrics.get(name)) is not None:
+                        point = Point(f"test/{name}", value, int(event.time * 1000), 0)
+                        self.change(str(body.trial)).points.append(point)
             case Close():
                 if body.efficiency is not None:
                     when = int(event.time * 1000)

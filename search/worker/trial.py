@@ -5,6 +5,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from mmm.device import resolve_device
 from mmm.files import write_bytes
 from mmm.manifest import Manifest
@@ -15,8 +18,8 @@ from mmm.training.features import Features, load_features
 from mmm.training.fit import EpochResult
 from mmm.training.own_system import load_recorded
 from mmm.training.run import Run, begin
-from mmm.training.tensor_file import checked_bytes
-from search.ledger.files import best_file, checkpoint_file, trial_folder
+from mmm.training.tensor_file import checked_bytes, load_checked
+from search.ledger.files import answers_file, best_file, checkpoint_file, trial_folder
 from search.ledger.records import Checkpoint, Epoch, split_tables
 from search.messages import Cut, Failure, Order, Report, Weights
 
@@ -80,6 +83,7 @@ class Member:
         self.fold = order.fold or 1
         self.warnings: list[str] = []
         self._kept = self._go_on()  # checkpoints that the driver knows, the newer first
+        self._answers = self._answers_so_far()  # (N,) of each epoch, where it trains a fold
         self.epochs: list[Epoch] = []  # since the last cut
         self._num_weights = sum(weight.numel() for weight in self.run.model.parameters())
         self._saved, self._save_s = time.monotonic(), _save_costs.get(self._num_weights, 0.0)
@@ -103,6 +107,17 @@ class Member:
                 return paths[place:]
         return []
 
+    def _answers_so_far(self) -> list[Tensor]:
+        """Nothing where they were not kept, as by an earlier version."""
+        if self.order.fold is None or self.run.epoch == 0:
+            return []
+        try:
+            content = answers_file(self.sweep, self.number, self.fold).read_bytes()
+            kept = load_checked(content)[0]["answers"]
+        except (FileNotFoundError, ValueError, KeyError):
+            return []
+        return [*kept[: self.run.epoch]] if len(kept) >= self.run.epoch else []
+
     def add(
         self,
         result: EpochResult,
@@ -114,6 +129,8 @@ class Member:
         """Take note of an epoch that took `elapsed_s` by the clock for all `together` that were
         trained in it.
         """
+        if self.order.fold is not None and len(self._answers) == result.epoch - 1:
+            self._answers.append(result.answers.to(torch.int16))
         ended = time.time()
         metrics, tables = split_tables(result.metrics)
         alone_s = min(result.seconds, result.cpu_seconds) if is_cpu_time else result.seconds
@@ -160,8 +177,10 @@ class Member:
         is_due = time.monotonic() - self._saved >= num_members * self._save_s / CHECKPOINT_SHARE
         if not (cut.is_last or self.is_at_rung or is_due):
             return cut
+        if self.order.fold is not None and len(self._answers) == run.epoch:
+            cut = replace(cut, answers=checked_bytes({"answers": torch.stack(self._answers)}))
         if cut.is_last and self.order.fold is not None:
-            return cut  # a fold's scores are what is wanted; what ships is trained on all of them
+            return cut  # its answers are what is wanted; what ships is trained on all folds
         started_cpu = time.thread_time()  # the clock would depend on what else runs
         if cut.is_last:
             content = checked_bytes(run.best_weights)
@@ -176,6 +195,8 @@ class Member:
         where they cannot be.
         """
         self._told = max(self._told, cut.epoch)
+        if cut.answers is not None:
+            write_bytes(answers_file(self.sweep, self.number, self.fold), cut.answers)
         if cut.weights is None:
             return cut.report()
         if cut.is_last:
@@ -195,7 +216,7 @@ class Member:
 
     def slim(self) -> None:
         """After the trial's end: keep the best weights, drop optimizer and last weights (a quarter
-        of the size stays). Of a fold nothing stays.
+        of the size stays). Of a fold its answers stay alone.
         """
         if self.order.fold is not None:
             self._remove_checkpoints(but=())

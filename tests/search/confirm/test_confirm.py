@@ -7,12 +7,17 @@ import subprocess
 from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from mmm.bundle.sealed_test import opener, read_openings
+from mmm.files import sha256_of_file
 from search.confirm.finalists import choose_finalists, with_more
+from search.confirm.scores import scores_of
 from search.ledger.events import create_sweep, read_history
 from search.tracking.store import open_client
 from tests.conftest import Corpus
+from tests.search.test_folds import same_words, write_sessions
 from tests.sweep_parts import (
     TIMEOUT_S,
     call_inside,
@@ -142,11 +147,87 @@ def test_other_finalists_than_it_began_with_are_refused(confirmed: Path) -> None
     assert "--as small-confirm-2" in told.stderr
 
 
-def test_a_sweep_over_folds_is_refused(corpus: Corpus, tmp_path: Path) -> None:
-    with create_sweep(tmp_path / "small", small_spec(corpus, folds=2)):
-        pass
-    told = call_inside("search", *ASKED, "--runs", tmp_path, status=2)
-    assert "is over folds, and confirming such sweeps is not there yet" in told.stderr
+@pytest.fixture(scope="module")
+def opened(confirmed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, with the test split opened for the leader."""
+    runs = tmp_path_factory.mktemp("opened") / "runs"
+    shutil.copytree(confirmed, runs)
+    call_inside("search", *ASKED, "--open-test", "leader", "--runs", runs)
+    return runs
+
+
+def test_the_test_split_is_opened_for_the_runs_of_who_is_named(
+    corpus: Corpus, confirmed: Path, opened: Path
+) -> None:
+    leader = result(confirmed)["finalists"][0]["name"]  # type: ignore[index]
+    assert result(confirmed)["opening"] is None
+    (scores,) = result(opened)["opening"]["finalists"]  # type: ignore[index]
+    history = read_history(opened / "small-confirm" / "ledger.sqlite")
+    ((_, event),) = history.opened_test
+    assert (scores["finalist"], event.finalists) == (leader, (leader,))
+    assert event.who == opener()
+    assert len(scores["scores"]) == SEEDS
+    assert scores["scores"] == [history.test_scores[n]["macro_f1"] for n in scores["trials"]]
+    digests = {sha256_of_file(path) for path in opened.glob("*/opened/*/model.safetensors")}
+    rows = [row for row in read_openings(corpus.features_dir) if row["weights_sha256"] in digests]
+    assert [row["who"] for row in rows] == [opener()] * SEEDS
+    # Nothing else has moved.
+    assert {**result(opened), "opening": None} == result(confirmed)
+
+
+def test_mlflow_has_the_test_scores_beside_the_runs(opened: Path) -> None:
+    history = read_history(opened / "small-confirm" / "ledger.sqlite")
+    client, experiment = open_client(opened, None)
+    runs = client.search_runs([experiment], max_results=1000)
+    found = {
+        int(run.data.tags["mmm.trial"]): run.data.metrics["test/macro_f1"]
+        for run in runs
+        if "test/macro_f1" in run.data.metrics
+    }
+    assert found == {n: one["macro_f1"] for n, one in history.test_scores.items()}
+    assert opener() in [run.data.tags.get("mmm.test_opened_by") for run in runs]
+
+
+def test_it_is_opened_once_and_for_nobody_else(opened: Path, corpus: Corpus) -> None:
+    before = read_openings(corpus.features_dir)
+    told = call_inside("search", *ASKED, "--open-test", "leader", "--runs", opened)
+    assert "On the test split" in told.stdout
+    assert read_openings(corpus.features_dir) == before
+    told = call_inside("search", *ASKED, "--open-test", "all", "--runs", opened, status=2)
+    assert "so that it is opened once" in told.stderr
+    told = call_inside("search", *ASKED, "--open-test", "99", "--runs", opened, status=2)
+    assert "no finalist with a run is called so" in told.stderr
+    assert read_openings(corpus.features_dir) == before
+
+
+@pytest.mark.slow
+def test_over_folds_the_rows_of_all_of_them_are_scored(empty_store: Path, tmp_path: Path) -> None:
+    sessions = write_sessions(tmp_path / "sessions", same_words)
+    (runs := tmp_path / "runs").mkdir()
+    shutil.copy(empty_store, runs)
+    space = write_space(tmp_path / "space.py", SPACE)
+    call_inside(
+        *("search", "run", space, sessions.manifest.path, "--features", sessions.features_dir),
+        *("--name", "small", "--trials", 2, "--epochs", 3, "--folds", "--serial", "--runs", runs),
+    )
+    told = call_inside(
+        *("search", "confirm", "small", "--top", 1, "--seeds", 2, "--serial", "--runs", runs)
+    )
+    assert "the rows of 5 folds, each answered by what was trained without it" in told.stdout
+    history = read_history(runs / "small-confirm" / "ledger.sqlite")
+    (one,) = result(runs)["finalists"]  # type: ignore[misc]
+    rows = sessions.manifest.rows_in_folds()
+    assert (result(runs)["folds"], result(runs)["num_rows"]) == (5, len(rows))
+    for trial, score, searched_as in zip(
+        history.trials.values(), one["scores"], one["searched_as"], strict=True
+    ):
+        assert len(trial.folds) == 5  # none of them was given up
+        epoch, mean = trial.best("macro_f1")  # type: ignore[misc]
+        assert searched_as == mean
+        # The ledger has a confusion matrix for each fold; together they are what is scored.
+        matrix = trial.metrics(epoch)["confusion_matrix"]
+        assert np.sum(matrix) == len(rows)
+        assert score == pytest.approx(float(scores_of(np.array(matrix, dtype=float), "macro_f1")))
 
 
 def test_a_sweep_without_a_score_is_refused(corpus: Corpus, tmp_path: Path) -> None:

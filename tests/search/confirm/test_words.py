@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from search.confirm.opening import Opening, TestScores
 from search.confirm.page import page_of
 from search.confirm.result import Compared, Confirmation, Confirmed, Curse
 from search.confirm.verdicts import Verdict
@@ -39,11 +40,15 @@ TIE = Confirmation(
     "40 dialogues x 82 audio files",
     ("4 speakers, fewer than 10: others may differ",),
     289,
+    None,
     (_one("trial 7", 0.6), _one("trial 3", 0.55)),
     _one("linear baseline", 0.5, None),
+    _one("majority class", 0.1, None),
     (_pair("trial 3", "trial 7", "tie", 12),),
     (_pair("trial 7", "linear baseline", "tie"), _pair("trial 3", "linear baseline", "tie")),
+    (_pair("trial 7", "majority class", "better"), _pair("trial 3", "majority class", "tie")),
     Curse("trial 7", 0.62, 0.6, 0.01, 40, 0.0216),
+    None,
     (),
 )
 
@@ -56,9 +61,22 @@ def test_a_tie_is_called_one_and_nothing_is_called_better() -> None:
     told = _told(TIE)
     assert told.startswith("Tie: trial 7, gated_fusion has the highest mean, macro_f1 0.6000")
     assert "About 12 seeds of each would decide it against trial 3" in told
-    assert "Nothing beats the linear baseline (0.5000)." in told
+    assert (
+        "Nothing beats the baselines: the majority class (0.1000) or the linear baseline (0.5000)."
+    ) in told
     assert "Limits: 4 speakers" in told
     assert "better" not in (told + explained(TIE)).lower()
+
+
+def test_test_scores_are_told_with_who_opened_it_and_how_often() -> None:
+    scores = TestScores("trial 7", (0, 2), (0.5, 0.52), 0.51, 0.0141)
+    opening = Opening("2026-11-27T09:00:00+00:00", "ann@box", 300, (scores,), 3)
+    found = replace(TIE, opening=opening)
+    assert (
+        "On the test split (300 utterances, opened on 2026-11-27 by ann@box; on record it was"
+        " opened 3 times, each bundle counted): trial 7 0.5100 (standard deviation 0.0141)."
+    ) in _told(found)
+    assert [row[-1] for row in cells(found)] == [".510", "", "", ""]
 
 
 def test_a_leader_that_beats_all_others_is_better() -> None:
@@ -72,7 +90,10 @@ def test_a_leader_that_beats_all_others_is_better() -> None:
     )
     told = _told(found)
     assert told.startswith("Better: trial 7, gated_fusion, macro_f1 0.6000")
-    assert "The linear baseline (0.5000) is beaten by trial 7, and not by the others." in told
+    assert (
+        "The baselines, the majority class (0.1000) and the linear baseline (0.5000), are beaten by"
+        " trial 7, and not by the others."
+    ) in told
 
 
 def test_too_few_groups_are_told_first_and_no_verdict_is_given() -> None:
