@@ -69,14 +69,14 @@ def report(
     from search.ledger.events import read_history
     from search.ledger.files import existing_sweep
     from search.results.leaderboard import write_leaderboard
-    from search.results.report import write_report
+    from search.results.report import read_confirmed, write_report
 
     folder = existing_sweep(runs, name)
     history = read_history(folder / "ledger.sqlite")
     into = folder if out is None else out
     into.mkdir(parents=True, exist_ok=True)
     write_leaderboard(into / "leaderboard.csv", history, history.spec.metric)
-    write_report(into / "report.html", history)
+    write_report(into / "report.html", history, read_confirmed(folder))
     console.say(f"wrote {into / 'report.html'} and {into / 'leaderboard.csv'}")
 
 

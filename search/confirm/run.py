@@ -24,6 +24,7 @@ from search.confirm.finalists import (
 )
 from search.confirm.page import page_of
 from search.confirm.result import Confirmation, confirmation_of
+from search.confirm.words import sentences
 from search.ledger.data import data_changes
 from search.ledger.events import read_history
 from search.ledger.files import existing_sweep, sweep_dir
@@ -31,6 +32,7 @@ from search.ledger.history import History
 from search.ledger.lock import is_held
 from search.ledger.spec import SweepSpec
 from search.results.baseline import FOLDER, baseline_of
+from search.results.report import read_confirmed, write_report
 from search.session import command_line, resume, start
 from search.space.settings import SettingsCheck
 
@@ -99,8 +101,10 @@ def confirm(
         return None
     with console.status("comparing the finalists"):
         found = sweeps.compared()
-        write_json(folder / "confirm.json", found.as_json())
+        told = {**found.as_json(), "sentences": list(sentences(found))}
+        write_json(folder / "confirm.json", told)
         write_text(folder / "confirm.html", page_of(found, history.spec.command, command_line()))
+        write_report(folder / "report.html", history, read_confirmed(folder))
     return found
 
 

@@ -233,6 +233,9 @@ class History:
     spaces: list[tuple[int, SpaceNote]] = field(
         default_factory=list
     )  # each other file of the space, and how many trials there were before it
+    sessions: list[tuple[float, Session]] = field(default_factory=list)  # with when they began
+    closes: list[tuple[float, Close]] = field(default_factory=list)  # of those that were not killed
+    dead: list[tuple[float, DeadWorker]] = field(default_factory=list)
     _session_started: float | None = None
     _last_time: float = 0.0
 
@@ -287,8 +290,10 @@ class History:
                 self.spec, self.last_close = body.spec, None
                 self._end_session(self._last_time)  # of a driver that died
                 self._session_started = event.time
+                self.sessions.append((event.time, body))
             case Close():
                 self.last_close = body
+                self.closes.append((event.time, body))
                 self._end_session(event.time)
             case Prior():
                 self.priors.append(body)
@@ -296,6 +301,7 @@ class History:
                 self.baseline = body
             case DeadWorker():
                 self.trials[body.trial].dead_workers += 1
+                self.dead.append((event.time, body))
             case SpaceNote():
                 self.spaces.append((len(self.trials), body))
             case ClockMoved():

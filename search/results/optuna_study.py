@@ -4,7 +4,7 @@ Optuna's storages, or in memory, for what Optuna says about its parameters.
 
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,40 @@ def importances(history: History) -> dict[str, float]:
         except (ValueError, RuntimeError, ZeroDivisionError):
             # Optuna refuses where all scores are equal or no parameter is common to all trials
             return {}
+
+
+def study_to_draw(
+    history: History, trials: Sequence[Trial], shown: Callable[[object], str]
+) -> optuna.Study:
+    """A study of trials that have a score, in memory, for Optuna's plots: they draw complete trials
+    alone, so that here every trial is complete, with its best score. `shown` makes of a name, and
+    of a choice that is text, what plotly shows as it is.
+    """
+    study = new_study()
+    metric = history.spec.metric
+    for frozen, trial in zip(_frozen(trials, metric), trials, strict=True):
+        best = trial.best(metric)
+        assert best is not None
+        frozen.state, frozen.values = TrialState.COMPLETE, [best[1]]
+        frozen.datetime_complete = frozen.datetime_complete or datetime.now()
+        frozen.intermediate_values, frozen.user_attrs = {}, {}
+        frozen.distributions = {
+            shown(name): _shown_choices(one, shown) for name, one in frozen.distributions.items()
+        }
+        frozen.params = {
+            shown(name): shown(value) if isinstance(value, str) else value
+            for name, value in frozen.params.items()
+        }
+        study.add_trial(frozen)
+    return study
+
+
+def _shown_choices(one: BaseDistribution, shown: Callable[[object], str]) -> BaseDistribution:
+    if not isinstance(one, CategoricalDistribution):
+        return one
+    return CategoricalDistribution(
+        [shown(choice) if isinstance(choice, str) else choice for choice in one.choices]
+    )
 
 
 def _frozen(trials: Sequence[Trial], metric: str) -> Iterator[FrozenTrial]:
