@@ -1,5 +1,5 @@
-"""The report of a sweep of 2,000 trials: seconds to write it, its size, and seconds until a headless
-Chromium has drawn it.
+"""The report of a sweep of 2,000 trials: seconds to write it, its size, and seconds until a
+headless Chromium has drawn it.
 
     python -m benchmarks.report_at_scale FOLDER --trials 2000
 
