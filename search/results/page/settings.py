@@ -58,7 +58,7 @@ def _parallel(history: History, ranked: list[Trial]) -> Plot:
         f"Settings and best score of {which} trials with a score, those that were stopped early"
         " among them; a parameter that a trial does not have is at the bottom, as None."
     )
-    return Plot("parallel", figure, caption, 460, is_wide=True, min_width=86 * (len(names) + 2))
+    return Plot("parallel", figure, caption, 460, is_wide=True, min_width=72 * (len(names) + 1))
 
 
 def _slices(history: History, ranked: list[Trial]) -> Plot:
