@@ -24,7 +24,7 @@ from search.confirm.finalists import (
 )
 from search.confirm.page import page_of
 from search.confirm.result import Confirmation, confirmation_of
-from search.confirm.words import sentences
+from search.confirm.words import as_json
 from search.ledger.data import data_changes
 from search.ledger.events import read_history
 from search.ledger.files import existing_sweep, sweep_dir
@@ -101,8 +101,7 @@ def confirm(
         return None
     with console.status("comparing the finalists"):
         found = sweeps.compared()
-        told = {**found.as_json(), "sentences": list(sentences(found))}
-        write_json(folder / "confirm.json", told)
+        write_json(folder / "confirm.json", as_json(found))
         write_text(folder / "confirm.html", page_of(found, history.spec.command, command_line()))
         write_report(folder / "report.html", history, read_confirmed(folder))
     return found

@@ -139,6 +139,11 @@ def sentences(found: Confirmation) -> Iterator[str]:
     )
 
 
+def as_json(found: Confirmation) -> dict[str, object]:
+    """Figures and sentences: what `confirm.json` holds and `--json` prints."""
+    return {**found.as_json(), "sentences": list(sentences(found))}
+
+
 _MOST_NAMED = 4
 
 
