@@ -67,7 +67,8 @@ def main() -> int:
     report = options.folder.resolve() / "runs" / "quickstart" / "report.html"
     with browser_page(chromium, 1400, 900) as page:
         page.goto(report.as_uri())
-        figures = page.locator(".figures").first.bounding_box()
+        page.wait_for_function("document.documentElement.dataset.drawn === 'yes'")
+        figures = page.locator(".figures").nth(1).bounding_box()  # with the learning curves
         assert figures is not None
         end = figures["y"] + figures["height"] + 20
         shown = {"x": 0, "y": 0, "width": 1400, "height": end}

@@ -266,9 +266,9 @@ def _write_results(
     `is_hurried`: whoever sent a signal kills what has not ended some seconds later, so that nothing
     is trained any more.
     """
-    from search.results.report import write_report
+    from search.results.report import read_confirmed, write_report
 
-    write_report(folder / "report.html", history)
+    write_report(folder / "report.html", history, read_confirmed(folder))
     winner = best_trial(history)
     if winner is None:
         return False

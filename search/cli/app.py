@@ -18,7 +18,7 @@ def main() -> None:
     try:
         run_app(app)
     except ModuleNotFoundError as error:
-        if error.name not in ("ray", "optuna", "mlflow", "scipy"):
+        if error.name not in ("ray", "optuna", "mlflow", "plotly", "scipy"):
             raise
         print(
             f"error: mmm-search needs {error.name}; install it with: pip install"

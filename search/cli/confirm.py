@@ -74,6 +74,7 @@ def confirm(
     """
     from search.confirm.run import Asked
     from search.confirm.run import confirm as run_confirm
+    from search.confirm.words import as_json as figures
     from search.confirm.words import explained, sentences, table_of
 
     if serial:
@@ -94,7 +95,7 @@ def confirm(
     if found is None:
         return
     if as_json:
-        print(json.dumps(found.as_json(), ensure_ascii=False))
+        print(json.dumps(figures(found), ensure_ascii=False))
         return
     console.print(table_of(found))
     console.say(explained(found))

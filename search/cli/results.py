@@ -2,6 +2,7 @@
 export, MLflow's pages.
 """
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,9 +11,13 @@ import typer
 from rich.progress import MofNCompleteColumn, Progress
 
 from mmm.console import console, progress_of
+from mmm.files import write_text
 
 Runs = Annotated[
     Path, typer.Option("--runs", help="Folder of all sweeps and of the MLflow store they share.")
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print it as JSON, all fields, and nothing else.")
 ]
 SweepName = Annotated[str, typer.Argument(metavar="NAME", help="The sweep.", show_default=False)]
 
@@ -21,15 +26,22 @@ def status(
     name: SweepName,
     runs: Runs = Path("runs"),
     rows: Annotated[int, typer.Option(help="Rows of the leaderboard.")] = 20,
+    as_json: AsJson = False,
 ) -> None:
-    """Trials by state and the leaderboard so far; also of a sweep that is running."""
+    """Trials by state, the verdict and the leaderboard so far; also of a sweep that is running."""
     from search.ledger.events import read_history
     from search.ledger.files import existing_sweep
-    from search.results.baseline import verdict
     from search.results.encoders import cross_table, crosses
     from search.results.leaderboard import counts, leaderboard_table
+    from search.results.page.forest import read_confirmed
+    from search.results.page.words import verdict_words
+    from search.results.summary import session_words, summary
 
-    history = read_history(existing_sweep(runs, name) / "ledger.sqlite")
+    folder = existing_sweep(runs, name)
+    history, confirmed = read_history(folder / "ledger.sqlite"), read_confirmed(folder)
+    if as_json:
+        _print_json(summary(history, confirmed, rows).as_json())
+        return
     console.print(
         leaderboard_table(
             history,
@@ -43,13 +55,11 @@ def status(
         console.say(cross.title)
         console.print(cross_table(cross))
     states = ", ".join(f"{number} {state}" for state, number in counts(history).items() if number)
-    ended = history.last_close.why if history.last_close else "running, or killed"
     console.say(
         f"{len(history.trials)} of {history.spec.trials} trials: {states or 'none yet'}; session:"
-        f" {ended}"
+        f" {session_words(history)}"
     )
-    if (sentence := verdict(history)) is not None:
-        console.say(sentence)
+    console.say(" ".join(verdict_words(history, confirmed)))
     for sentence in (*history.data_account(), *history.space_account()):
         console.say(sentence)
     for trial in history.trials.values():
@@ -64,20 +74,42 @@ def report(
         Path | None,
         typer.Option("--out", "-o", help="Folder to write them into, instead of the sweep's."),
     ] = None,
+    markdown: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The same for a paper's appendix, as Markdown, into this file."
+        ),
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Write report.html and leaderboard.csv again, from the ledger."""
+    """Write report.html and leaderboard.csv again, from the ledger, and say the verdict."""
     from search.ledger.events import read_history
     from search.ledger.files import existing_sweep
     from search.results.leaderboard import write_leaderboard
-    from search.results.report import write_report
+    from search.results.markdown import appendix
+    from search.results.page.words import verdict_words
+    from search.results.report import read_confirmed, write_report
+    from search.results.summary import summary
 
     folder = existing_sweep(runs, name)
-    history = read_history(folder / "ledger.sqlite")
+    history, confirmed = read_history(folder / "ledger.sqlite"), read_confirmed(folder)
     into = folder if out is None else out
     into.mkdir(parents=True, exist_ok=True)
     write_leaderboard(into / "leaderboard.csv", history, history.spec.metric)
-    write_report(into / "report.html", history)
-    console.say(f"wrote {into / 'report.html'} and {into / 'leaderboard.csv'}")
+    write_report(into / "report.html", history, confirmed)
+    if markdown is not None:
+        write_text(markdown, appendix(history, confirmed))
+    if as_json:
+        _print_json(summary(history, confirmed).as_json())
+        return
+    last = "" if markdown is None else f", and {markdown}"
+    console.say(f"wrote {into / 'report.html'} and {into / 'leaderboard.csv'}{last}")
+    console.say(" ".join(verdict_words(history, confirmed)))
+
+
+def _print_json(found: dict[str, object]) -> None:
+    """On standard output, and nothing else: halves of characters spelt out, as JSON does."""
+    print(json.dumps(found))
 
 
 def export(

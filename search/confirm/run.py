@@ -25,6 +25,7 @@ from search.confirm.finalists import (
 from search.confirm.opening import check_may_open, named, open_for, opening_of
 from search.confirm.page import page_of
 from search.confirm.result import Confirmation, confirmation_of
+from search.confirm.words import as_json
 from search.ledger.data import data_changes
 from search.ledger.events import read_history
 from search.ledger.files import existing_sweep, sweep_dir
@@ -32,6 +33,7 @@ from search.ledger.history import History
 from search.ledger.lock import is_held
 from search.ledger.spec import ANY_FOLDS, SweepSpec
 from search.results.baseline import FOLDER, baseline_of
+from search.results.report import read_confirmed, write_report
 from search.session import command_line, resume, start
 from search.space.settings import SettingsCheck
 
@@ -104,8 +106,9 @@ def confirm(
         open_for(runs, confirmed_in, names, console)
         found = replace(found, opening=opening_of(sweeps.trained()))
     with console.status("writing it down"):
-        write_json(folder / "confirm.json", found.as_json())
+        write_json(folder / "confirm.json", as_json(found))
         write_text(folder / "confirm.html", page_of(found, history.spec.command, command_line()))
+        write_report(folder / "report.html", history, read_confirmed(folder))
     return found
 
 

@@ -174,6 +174,11 @@ def _opened(found: Confirmation) -> Iterator[str]:
     )
 
 
+def as_json(found: Confirmation) -> dict[str, object]:
+    """Figures and sentences: what `confirm.json` holds and `--json` prints."""
+    return {**found.as_json(), "sentences": list(sentences(found))}
+
+
 _MOST_NAMED = 4
 
 

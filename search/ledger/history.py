@@ -238,6 +238,9 @@ class History:
     # When the test split was opened for finalists, and for which.
     opened_test: list[tuple[float, OpenedTest]] = field(default_factory=list)
     test_scores: dict[int, Mapping[str, float]] = field(default_factory=dict)  # by trial
+    sessions: list[tuple[float, Session]] = field(default_factory=list)  # with when they began
+    closes: list[tuple[float, Close]] = field(default_factory=list)  # of those that were not killed
+    dead: list[tuple[float, DeadWorker]] = field(default_factory=list)
     _session_started: float | None = None
     _last_time: float = 0.0
 
@@ -292,8 +295,10 @@ class History:
                 self.spec, self.last_close = body.spec, None
                 self._end_session(self._last_time)  # of a driver that died
                 self._session_started = event.time
+                self.sessions.append((event.time, body))
             case Close():
                 self.last_close = body
+                self.closes.append((event.time, body))
                 self._end_session(event.time)
             case Prior():
                 self.priors.append(body)
@@ -305,6 +310,7 @@ class History:
                 self.opened_test.append((event.time, body))
             case ScoredOnTest():
                 self.test_scores[body.trial] = body.metrics
+                self.dead.append((event.time, body))
             case SpaceNote():
                 self.spaces.append((len(self.trials), body))
             case ClockMoved():

@@ -4,7 +4,8 @@ Optuna's storages, or in memory, for what Optuna says about its parameters.
 
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from optuna.distributions import (
     BaseDistribution,
     CategoricalChoiceType,
     CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
     json_to_distribution,
 )
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
@@ -71,6 +74,90 @@ def importances(history: History) -> dict[str, float]:
         except (ValueError, RuntimeError, ZeroDivisionError):
             # Optuna refuses where all scores are equal or no parameter is common to all trials
             return {}
+
+
+@dataclass(frozen=True)
+class SearchedRange:
+    """What a parameter was searched over, all sessions together."""
+
+    name: str
+    kind: str  # float, int or choice
+    low: float | None = None
+    high: float | None = None
+    is_log: bool = False
+    choices: tuple[str, ...] = ()
+    num_trials: int = 0  # that have it
+
+    @property
+    def words(self) -> str:
+        """`0.0001 to 0.01, logarithmic`, or the choices."""
+        if self.kind == "choice":
+            return ", ".join(self.choices)
+        scale = ", logarithmic" if self.is_log else ""
+        return f"{self.low:g} to {self.high:g}{scale}"
+
+
+def searched_ranges(history: History) -> list[SearchedRange]:
+    """Of each parameter that a trial has, in the order in which the space asked for them."""
+    found: dict[str, SearchedRange] = {}
+    for trial in history.trials.values():
+        for name, text in trial.distributions.items():
+            one = _range_of(name, json_to_distribution(text))
+            found[name] = _joined(found[name], one) if name in found else one
+    return list(found.values())
+
+
+def _range_of(name: str, one: BaseDistribution) -> SearchedRange:
+    if isinstance(one, CategoricalDistribution):
+        return SearchedRange(name, "choice", choices=tuple(map(str, one.choices)), num_trials=1)
+    assert isinstance(one, FloatDistribution | IntDistribution)
+    kind = "int" if isinstance(one, IntDistribution) else "float"
+    return SearchedRange(name, kind, one.low, one.high, one.log, num_trials=1)
+
+
+def _joined(first: SearchedRange, second: SearchedRange) -> SearchedRange:
+    num_trials = first.num_trials + 1
+    if first.kind != second.kind or first.low is None or second.low is None:
+        choices = tuple(dict.fromkeys((*first.choices, *second.choices)))
+        return replace(first, choices=choices, num_trials=num_trials)
+    assert first.high is not None
+    assert second.high is not None
+    low, high = min(first.low, second.low), max(first.high, second.high)
+    return replace(first, low=low, high=high, num_trials=num_trials)
+
+
+def study_to_draw(
+    history: History, trials: Sequence[Trial], shown: Callable[[object], str]
+) -> optuna.Study:
+    """A study of trials that have a score, in memory, for Optuna's plots: they draw complete trials
+    alone, so that here every trial is complete, with its best score. `shown` makes of a name, and
+    of a choice that is text, what plotly shows as it is.
+    """
+    study = new_study()
+    metric = history.spec.metric
+    for frozen, trial in zip(_frozen(trials, metric), trials, strict=True):
+        best = trial.best(metric)
+        assert best is not None
+        frozen.state, frozen.values = TrialState.COMPLETE, [best[1]]
+        frozen.datetime_complete = frozen.datetime_complete or datetime.now()
+        frozen.intermediate_values, frozen.user_attrs = {}, {}
+        frozen.distributions = {
+            shown(name): _shown_choices(one, shown) for name, one in frozen.distributions.items()
+        }
+        frozen.params = {
+            shown(name): shown(value) if isinstance(value, str) else value
+            for name, value in frozen.params.items()
+        }
+        study.add_trial(frozen)
+    return study
+
+
+def _shown_choices(one: BaseDistribution, shown: Callable[[object], str]) -> BaseDistribution:
+    if not isinstance(one, CategoricalDistribution):
+        return one
+    return CategoricalDistribution(
+        [shown(choice) if isinstance(choice, str) else choice for choice in one.choices]
+    )
 
 
 def _frozen(trials: Sequence[Trial], metric: str) -> Iterator[FrozenTrial]:

@@ -146,7 +146,7 @@ def test_encoders_are_set_against_systems_with_empty_cells_said(swept: Path) -> 
     done = call_inside("search", "status", "choice", "--runs", swept)
     assert speech.title in done.stdout
     report = (swept / "choice" / "report.html").read_text(encoding="utf-8")
-    assert "Encoders and systems" in report
+    assert "Systems and encoders" in report
     empty = [cell for cross in (speech, text) for row in cross.rows for cell in row[1:]]
     assert all(cell == NO_TRIAL or cell.endswith(")") for cell in empty)
 

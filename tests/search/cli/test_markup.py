@@ -94,7 +94,9 @@ def test_a_sweep_with_markup_in_reasons_settings_and_paths_ends_well_and_can_be_
     assert (status, err) == (0, "")
     assert out.startswith(f"wrote {runs / 'first' / 'report.html'} and ")
     page = (runs / "first" / "report.html").read_text(encoding="utf-8")
-    assert f"<code>{space}</code>" in page
+    assert f"<code>{space.rpartition('/')[2]}</code>" in page
+    assert "[/red] [bold]x[/] :cat:" in page
+    assert str(runs) not in page  # whose machine it was concerns nobody
 
 
 def test_html_in_a_reason_is_text_in_the_report(corpus: Corpus, tmp_path: Path) -> None:
@@ -106,9 +108,10 @@ def test_html_in_a_reason_is_text_in_the_report(corpus: Corpus, tmp_path: Path) 
         controller.fail(order.number, "<script>alert(1)</script>", "")
         write_report(tmp_path / "report.html", ledger.history)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "<script" not in page
+    assert "<script>alert" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
-    assert "<code>&lt;b&gt;x&lt;/b&gt;</code>" in page
+    assert "\\u003cscript>alert(1)\\u003c/script>" in page  # in what the trial unfolds to
+    assert "<pre>&#39;&lt;b&gt;x&lt;/b&gt;&#39;</pre>" in page
 
 
 def call_mmm(

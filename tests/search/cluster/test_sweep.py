@@ -166,8 +166,8 @@ def test_leaderboard_and_report_are_written(sweep: Done) -> None:
     assert scores[0] == round(best[1], 6)
     page = (sweep.folder / "report.html").read_text(encoding="utf-8")
     assert page.count("<tr class=") == 8
-    assert "<svg " in page
-    assert "http" not in page.replace("http://www.w3.org", "")  # one file, nothing is fetched
+    assert 'data-plot="learning-curves"' in page
+    assert str(sweep.runs) not in page
 
 
 def test_mlflow_has_one_parent_and_one_child_a_trial_and_nothing_is_left_running(
@@ -412,10 +412,9 @@ def test_report_is_rebuilt_from_the_ledger_alone(
     (sweep.folder / "report.html").unlink()
     (sweep.folder / "leaderboard.csv").unlink()
     _, told, _ = call_here(capsys, monkeypatch, "report", "first", "--runs", sweep.runs)
-    assert (
-        told.strip()
-        == f"wrote {sweep.folder / 'report.html'} and {sweep.folder / 'leaderboard.csv'}"
-    )
+    wrote, words = told.splitlines()
+    assert wrote == f"wrote {sweep.folder / 'report.html'} and {sweep.folder / 'leaderboard.csv'}"
+    assert words.startswith("The winner is ")
     assert (sweep.folder / "leaderboard.csv").read_text() == leaderboard
     assert (sweep.folder / "report.html").read_text().count("<tr class=") == 8
 

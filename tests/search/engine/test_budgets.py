@@ -21,7 +21,8 @@ from search.ledger.records import Close, End, EndState, Suggestion
 from search.ledger.spec import SweepSpec
 from search.plan.checks import check
 from search.results.export import best_trial, export_trial
-from search.results.report import pareto_front, write_report
+from search.results.page.cost import pareto_front
+from search.results.report import write_report
 from search.space.enqueue import as_params, read_points
 from search.space.settings import SettingsCheck, trial_config
 from search.suggest.searcher import Searcher

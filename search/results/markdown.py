@@ -1,0 +1,198 @@
+"""A sweep as Markdown, for the appendix of a paper: what the responsible NLP checklist of ACL asks
+for (C1 to C4: parameters and compute, how settings were searched for and which were best, what
+scores are of, which packages), in its order.
+"""
+
+import os
+import platform
+import re
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+
+from mmm.markdown import as_code, as_code_block, as_markdown
+from mmm.metrics import value_of
+from search.ledger.durations import duration
+from search.ledger.history import History
+from search.results.baseline import baseline_of, words
+from search.results.optuna_study import searched_ranges
+from search.results.page.forest import Confirmed
+from search.results.page.paths import without_folders
+from search.results.page.tables import SYSTEM_COLUMNS, commands, data_facts, system_rows, versions
+from search.results.summary import Summary, summary
+
+
+def appendix(history: History, confirmed: Confirmed | None) -> str:
+    """The text of a file; names are shown as they are, whatever is in them."""
+    return "\n".join(_lines(history, summary(history, confirmed))) + "\n"
+
+
+def _lines(history: History, found: Summary) -> Iterator[str]:
+    yield f"# Hyperparameter search: {as_markdown(found.sweep)}"
+    yield ""
+    yield as_markdown(" ".join(found.verdict))
+    yield from _section("Search space")
+    ranges = [(one.name, one.kind, one.words, one.num_trials) for one in searched_ranges(history)]
+    yield from _table(("parameter", "kind", "searched over", "trials that have it"), ranges)
+    yield from _section("Search")
+    yield from _list(_search(history, found))
+    yield from _section("Best settings")
+    yield from _best(history, found)
+    yield from _section("Scores")
+    yield from _scores(history, found)
+    yield from _section("Systems")
+    yield from _table(SYSTEM_COLUMNS, system_rows(history))
+    yield from _section("Compute")
+    yield from _list(_compute(history, found))
+    yield from _section("Data and commands")
+    yield from _list(f"{as_markdown(name)}: {as_code(text)}" for name, text in data_facts(history))
+    yield ""
+    yield as_code_block("\n".join(commands(history)))
+    yield ""
+    yield as_markdown(
+        f"Written with {', '.join(f'{name} {one}' for name, one in versions().items())}."
+    )
+
+
+def _section(title: str) -> Iterator[str]:
+    yield from ("", f"## {title}", "")
+
+
+def _list(sentences: Iterable[str]) -> Iterator[str]:
+    return (f"* {sentence}" for sentence in sentences)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
+    yield f"| {' | '.join(header)} |"
+    yield f"|{' --- |' * len(header)}"
+    for row in rows:
+        yield f"| {' | '.join(map(_cell, row))} |"
+
+
+def _cell(cell: object) -> str:
+    # A number at the start of a line could begin a list; in a table it cannot.
+    text = str(cell)
+    return text if re.match(r"[\d.,]+(?: to [\d.,]+)?$", text) else as_markdown(text)
+
+
+def _search(history: History, found: Summary) -> Iterator[str]:
+    spec = history.spec
+    states = ", ".join(f"{number} {state}" for state, number in found.trials.items() if number)
+    yield f"{len(history.trials)} trials ({states or 'none yet'})."
+    given = sum(trial.queued is not None for trial in history.trials.values())
+    yield (
+        f"Settings: {given} given beforehand (known good or enqueued points), all others suggested"
+        " by a Gaussian process over learning curves."
+    )
+    if spec.rungs:
+        rungs = ", ".join(map(str, spec.rungs))
+        yield (
+            f"Early stopping: asynchronous successive halving (ASHA) at epochs {rungs}, where one"
+            f" in {spec.factor} goes on; at most {spec.epochs} epochs."
+        )
+    else:
+        yield f"No early stopping; {spec.epochs} epochs."
+    yield (
+        f"Method of choosing: the best {as_markdown(spec.score_name)} over trials and epochs; the"
+        " test split was not read."
+    )
+    seeds = sorted({int(trial.settings.get("seed") or 0) for trial in history.trials.values()})
+    of_trials = (
+        f"{len(seeds)} seeds" if len(seeds) > 8 else ", ".join(map(str, seeds)) or "none yet"
+    )
+    yield f"Seed of the sampler: {spec.seed}; seeds of the trials: {of_trials}."
+    for sentence in found.changes:
+        yield as_markdown(sentence)
+
+
+def _best(history: History, found: Summary) -> Iterator[str]:
+    if found.best is None:
+        yield "No trial has a score."
+        return
+    searched = history.trials[found.best.trial].params
+    yield (
+        f"Trial {found.best.trial}, {as_markdown(found.best.architecture)}, at epoch"
+        f" {found.best.epoch}; searched ones first."
+    )
+    yield ""
+    settings = {**searched, **found.best.settings}
+    yield from _table(
+        ("setting", "value", "searched"),
+        (
+            (name, _shown(value), "yes" if name in searched else "")
+            for name, value in settings.items()
+        ),
+    )
+
+
+def _shown(value: object) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else without_folders(str(value))
+
+
+def _scores(history: History, found: Summary) -> Iterator[str]:
+    name = as_markdown(found.score_name)
+    if found.best is not None:
+        yield f"* Best {name}: {found.best.score:.4f}."
+    if (baseline := baseline_of(history)) is not None:
+        score = value_of(baseline.metrics, found.metric)
+        yield (
+            f"* Linear baseline (logistic regression, {as_markdown(words(baseline))}): {score:.4f}."
+        )
+    if found.expected_best:
+        yield (
+            "* Expected best score after so many trials of this sweep (Dodge et al. 2019, unbiased:"
+            " arXiv 2004.13705):"
+        )
+        yield ""
+        yield from _table(
+            ("trials", f"expected {name}"),
+            ((one.trials, f"{one.score:.4f}") for one in found.expected_best),
+        )
+    if (confirmed := found.confirmed) is not None:
+        yield ""
+        yield as_markdown(f"With fresh seeds: {' '.join(confirmed.sentences)}")
+        yield ""
+        everyone = [*confirmed.finalists, *([confirmed.baseline] if confirmed.baseline else [])]
+        yield from _table(
+            ("finalist", "runs", "mean", f"{100 * confirmed.level:g} % interval", "verdict"),
+            (
+                (
+                    one.label,
+                    len(one.scores),
+                    f"{one.mean:.4f}",
+                    "" if one.low is None else f"{one.low:.4f} to {one.high:.4f}",
+                    one.verdict,
+                )
+                for one in everyone
+            ),
+        )
+
+
+def _compute(history: History, found: Summary) -> Iterator[str]:
+    spec = history.spec
+    yield f"Training, all workers together: {duration(found.trained_s)} ({found.trained_s:,.0f} s)."
+    yield f"Sessions, as the clock has it: {duration(found.used_s)}."
+    gpus = f", {spec.gpus_per_trial:g} GPU a trial" if spec.gpus_per_trial else ", no GPU"
+    yield f"Workers: {spec.workers}{gpus}."
+    sizes = [trial.num_parameters for trial in history.trials.values() if trial.num_parameters]
+    if sizes:
+        yield f"Parameters of the trained models: {min(sizes):,} to {max(sizes):,}."
+    if found.best is not None and found.best.num_parameters:
+        yield f"Parameters of the best one: {found.best.num_parameters:,}."
+    yield f"Machine: {as_markdown(_machine(history))}."
+
+
+def _machine(history: History) -> str:
+    """What this machine is, where the last session ran on it: the ledger has no more than names."""
+    hosts = [session.host for _, session in history.sessions if session.host]
+    if not hosts or hosts[-1] != socket.gethostname():
+        return "not the one that wrote this; fill it in"
+    return f"{_processor()}, {os.cpu_count()} cores, {platform.system()}"
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            models = [line.partition(":")[2].strip() for line in file if "model name" in line]
+    except OSError:
+        models = []
+    return models[0] if models else platform.processor() or platform.machine()
