@@ -60,11 +60,9 @@ def _spec(
     """What `run` and `plan` are asked for."""
     from search.plan.checks import default_workers
 
-    path, _, function = space.rpartition(":")
-    if path.endswith(".py"):
-        space = f"{Path(path).resolve()}:{function}"  # as workers elsewhere find it
+    space = _as_workers_find_it(space)
     data = {"manifest": str(manifest.resolve()), "features": str(features.resolve())}
-    asked: Any = {"name": "plan", "space": space, "workers": 1, **data, **given}
+    asked: Any = {"name": "plan", "space": space, "workers": 1, **data, **_with_url(given)}
     if folds:
         asked["folds"] = ANY_FOLDS
     spec = SweepSpec(**asked)
@@ -73,12 +71,26 @@ def _spec(
     return replace(spec, workers=default_workers(spec.gpus_per_trial))
 
 
+def _as_workers_find_it(space: str) -> str:
+    path, _, function = space.rpartition(":")
+    return f"{Path(path).resolve()}:{function}" if path.endswith(".py") else space
+
+
+def _with_url(given: Params) -> Params:
+    """What is given, with a storage that does not depend on the folder that this is run in."""
+    from search.storage.door import as_url
+
+    storage = given.get("storage")
+    return given if storage is None else {**given, "storage": as_url(str(storage))}
+
+
 @options_of(
     SweepSpec,
     *("trials", "epochs", "workers", "gpus_per_trial", "tracking_uri", "system_metrics", "metric"),
     *("time_budget_s", "compute_budget_s", "gpu_hours", "target", "patience"),
     *("max_equal_failures", "max_parameters", "max_ms_per_utterance", "max_memory_mb", "repeats"),
     *("seed", "first_rung", "factor", "keep", "address", "packs", "precision", "input_scaling"),
+    *("storage", "storage_interval_s"),
 )
 def run(
     space: SpaceName,
@@ -128,11 +140,12 @@ def in_this_process(given: Params) -> Params:
 @options_of(
     SweepSpec,
     *("trials", "workers", "time_budget_s", "compute_budget_s", "gpu_hours", "target", "patience"),
-    *("max_equal_failures", "address", "packs"),
+    *("max_equal_failures", "address", "packs", "storage", "storage_interval_s"),
     optional=True,
     trials="Settings to try in all, those before included.",
     workers="Trials at a time.",
     address="Ray cluster to join.",
+    storage="Copy the sweep there; where it is not on this machine, bring it from there.",
 )
 def resume(
     name: SweepName,
@@ -146,6 +159,18 @@ def resume(
             help="Go on where manifest or features are not those of the trials before.",
         ),
     ] = False,
+    manifest: Annotated[
+        Path | None, typer.Option(help="Where the manifest is now.", show_default=False)
+    ] = None,
+    features: Annotated[
+        Path | None, typer.Option(help="Where the features are now.", show_default=False)
+    ] = None,
+    space: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE:FUNCTION", help="Where a space of your own is now.", show_default=False
+        ),
+    ] = None,
     serial: Serial = False,
 ) -> None:
     """Go on with a sweep that was stopped or killed, or give it more trials or another budget."""
@@ -155,11 +180,16 @@ def resume(
     points = [point for file in enqueue or [] for point in read_points(file)]
     if serial:
         given = in_this_process(given)
+    moved = {
+        "manifest": manifest and str(manifest.resolve()),
+        "features": features and str(features.resolve()),
+        "space": space and _as_workers_find_it(space),
+    }
     finish(
         resume_sweep(
             runs,
             name,
-            dict(given),
+            {**_with_url(given), **{kind: where for kind, where in moved.items() if where}},
             console,
             points,
             accept_changed_data=accept_changed_data,

@@ -158,6 +158,15 @@ class SweepSpec:
     ] = "none"
     # Of the manifest when the sweep began; None: its split of train and dev.
     folds: int | None = None
+    # A URL, or an absolute path: the sweep's folder is copied there.
+    storage: Annotated[
+        str | None,
+        Setting("Copy the sweep there, a path or for example s3://bucket/sweeps.", metavar="URL"),
+    ] = None
+    storage_interval_s: Annotated[
+        float | None,
+        Setting("How often \\[60s].", 0, flag="--storage-interval", parse=parse_duration),
+    ] = None
     max_equal_failures: Annotated[
         int,
         Setting(
