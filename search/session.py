@@ -38,6 +38,7 @@ from search.space.settings import SettingsCheck, sweep_precisions, with_features
 from search.stopping import Stopping
 from search.storage.copies import Copies
 from search.storage.fetch import bring, check_storage, found_here
+from search.storage.stage import staged_here
 from search.tracking.outbox import Outbox
 from spaces import Space
 
@@ -116,6 +117,8 @@ def resume(
     history = read_history(folder / "ledger.sqlite")
     _load_systems(history)
     spec = replace(history.spec, **changes, command=command_line())
+    with console.status("bringing features"):
+        spec = staged_here(spec)
     if spec.storage is not None:
         spec = found_here(spec, folder, history, changes, spec.command)
     with lasting(console), Outbox() as outbox:

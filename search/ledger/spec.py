@@ -167,6 +167,17 @@ class SweepSpec:
         float | None,
         Setting("How often \\[60s].", 0, flag="--storage-interval", parse=parse_duration),
     ] = None
+    # Where manifest and features come from, which then lie in the cache of each machine; None: they
+    # are at their paths.
+    manifest_url: str | None = None
+    features_url: str | None = None
+    cache: Annotated[
+        str | None,
+        Setting(
+            "Where each machine keeps manifest and features of a URL \\[~/.cache/mmm-search].",
+            metavar="DIR",
+        ),
+    ] = None
     max_equal_failures: Annotated[
         int,
         Setting(

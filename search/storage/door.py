@@ -61,9 +61,11 @@ class Store:
                 found = self._files.find(self._root, detail=True)
             except FileNotFoundError:
                 return {}
+            names = {path: path.removeprefix(self._root).lstrip("/") for path in found}
             return {
-                path.removeprefix(self._root).lstrip("/"): Stored(info["size"], _version(info))
-                for path, info in found.items()
+                name: Stored(found[path]["size"], _version(found[path]))
+                for path, name in names.items()
+                if ".." not in name.split("/")  # an object may be called so; a file could not
             }
 
     def read(self, name: str) -> bytes:
@@ -167,9 +169,14 @@ def protocol_of(url: str) -> str:
     return protocol
 
 
+def is_url(given: str) -> bool:
+    """Whether it is one, and no path."""
+    return "://" in given
+
+
 def as_url(given: str) -> str:
     """A URL as it is, a path as an absolute one."""
-    return given.rstrip("/") if "://" in given else str(Path(given).resolve())
+    return given.rstrip("/") if is_url(given) else str(Path(given).resolve())
 
 
 def _version(info: Mapping[str, Any]) -> str:
