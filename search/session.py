@@ -37,6 +37,7 @@ from search.space.load import space_note
 from search.space.settings import SettingsCheck, sweep_precisions, with_features_there
 from search.stopping import Stopping
 from search.storage.copies import Copies
+from search.storage.disks import shared_disk_warning
 from search.storage.fetch import bring, check_storage, found_here
 from search.storage.stage import staged_here
 from search.tracking.outbox import Outbox
@@ -76,6 +77,8 @@ def start(
     Raises ValueError where one of this name is there.
     """
     check_new(runs, spec.name, is_tracked_here=spec.tracking_uri is None)
+    if (warning := shared_disk_warning(runs)) is not None:
+        say(console, warning)
     with lasting(console), Outbox() as outbox:
         checked = check(spec, points, tell=lambda text: say(console, text))
         priors: list[Prior] = []
