@@ -33,6 +33,8 @@ class Order:
     manifest_sha256: str = ""
     classes: Sequence[str] = ()
     checkpoints: Sequence[Checkpoint] = ()  # that are on the disk, the newer first
+    features_url: str | None = None  # where they come from, into the machine's `cache`
+    cache: str | None = None
     largest_pack: int = 1  # over 1: first measure how large a pack of such trials is worth it
 
 

@@ -36,6 +36,10 @@ from search.space.enqueue import Point
 from search.space.load import space_note
 from search.space.settings import SettingsCheck, sweep_precisions, with_features_there
 from search.stopping import Stopping
+from search.storage.copies import Copies
+from search.storage.disks import shared_disk_warning
+from search.storage.fetch import bring, check_storage, found_here
+from search.storage.stage import staged_here
 from search.tracking.outbox import Outbox
 from spaces import Space
 
@@ -73,6 +77,8 @@ def start(
     Raises ValueError where one of this name is there.
     """
     check_new(runs, spec.name, is_tracked_here=spec.tracking_uri is None)
+    if (warning := shared_disk_warning(runs)) is not None:
+        say(console, warning)
     with lasting(console), Outbox() as outbox:
         checked = check(spec, points, tell=lambda text: say(console, text))
         priors: list[Prior] = []
@@ -83,6 +89,9 @@ def start(
                 prior for source in warm_start for prior in load_priors(source, runs, spec.metric)
             ]
         data = checked.settings_check.data()
+        if spec.storage is not None:
+            with console.status("looking at the storage"):
+                check_storage(spec.storage, spec.name)
         return _run(checked, runs, console, outbox, data, priors, serial=serial)
 
 
@@ -102,10 +111,19 @@ def resume(
     Raises ValueError where the data are not those that its trials were trained on, unless that is
     accepted.
     """
+    if changes.get("storage") is not None:
+        with console.status("looking at the storage"):
+            brought = bring(changes["storage"], name, runs)
+        if brought is not None:
+            say(console, f"sweep {name} {brought}")
     folder = existing_sweep(runs, name)
     history = read_history(folder / "ledger.sqlite")
     _load_systems(history)
     spec = replace(history.spec, **changes, command=command_line())
+    with console.status("bringing features"):
+        spec = staged_here(spec)
+    if spec.storage is not None:
+        spec = found_here(spec, folder, history, changes, spec.command)
     with lasting(console), Outbox() as outbox:
         if Path(spec.features).is_dir():
             spec = with_features_there(spec)
@@ -180,7 +198,7 @@ def _run(
     for note in checked.settings_check.manifest.notes:
         say(console, f"note: {note}")
     opened = open_sweep(folder) if priors is None else create_sweep(folder, spec, priors)
-    with opened as ledger, view:
+    with opened as ledger, view, _copying(spec, folder, console) as copies:
         if ledger.lock.replaced is not None:
             say(console, f"took over the sweep from {ledger.lock.replaced}")
         controller = Controller(
@@ -190,7 +208,7 @@ def _run(
         controller.open_session(spec.command)
         ledger.append(data)
         source = space_note(spec.space)
-        if not ledger.history.spaces or source != ledger.history.spaces[-1][1]:
+        if not ledger.history.spaces or not source.is_same(ledger.history.spaces[-1][1]):
             ledger.append(source)
             for sentence in ledger.history.space_account()[-1:]:
                 say(console, f"warning: {sentence}")
@@ -198,6 +216,8 @@ def _run(
         for number in data.restarted:
             with contextlib.suppress(OSError):  # none were kept
                 drop_weights(folder, number)
+        if copies is not None:
+            copies.start()
         view.follow(controller)
         outbox.follow(runs, spec.name)
         why, has_work = "interrupted", True
@@ -228,10 +248,29 @@ def _run(
                 # Whoever sent a signal kills what has not ended some seconds later; the outbox goes
                 # on by itself.
                 trouble = outbox.close(_HURRIED_WAIT_S) if stopping.is_asked else outbox.close()
+            if copies is not None:
+                with console.status(f"copying to {copies.store.url}"):
+                    copies.finish(is_hurried=stopping.is_asked)
     _tell_results(history, console)
     for line in _account(controller, folder, why, has_work, trouble, outbox, has_bundle):
         say(console, line)
     return history
+
+
+@contextlib.contextmanager
+def _copying(spec: SweepSpec, folder: Path, console: Console) -> Iterator[Copies | None]:
+    """Copies of the sweep, where they are wanted. They are not begun yet."""
+    if spec.storage is None:
+        yield None
+        return
+    manifest = Path(spec.manifest)
+    copies = Copies(
+        folder, manifest, spec.storage, spec.storage_interval_s, lambda text: say(console, text)
+    )
+    try:
+        yield copies
+    finally:
+        copies.stop()
 
 
 def end_broken_off(runs: Path, name: str, why: str, console: Console) -> History:

@@ -19,6 +19,7 @@ DOORS = {
     "ray": {"search/cluster/"},
     "mlflow": {"search/tracking/"},
     "transformers": {"mmm/encoders/"},
+    "fsspec": {"search/storage/"},
     "gradio": {"mmm/predict/"},
     "onnxruntime": {"mmm/bundle/"},
     "optuna": {"search/space/", "search/suggest/", "search/results/", "spaces/"},

@@ -7,13 +7,24 @@ from typing import Annotated, Any
 
 import typer
 
-from mmm.cli.encode import FeaturesDir, ManifestPath
 from mmm.cli.options import options_of
 from mmm.console import console, printable
 from mmm.training.config import Params
 from search.cli.results import Runs, SweepName
 from search.ledger.spec import ANY_FOLDS, SweepSpec
 
+ManifestSource = Annotated[
+    str, typer.Argument(help="manifest.csv, or the URL of one", show_default=False)
+]
+FeaturesSource = Annotated[
+    str,
+    typer.Option(
+        "--features",
+        metavar="DIR",
+        help="Folder of features, or its URL.",
+        show_default=False,
+    ),
+]
 SpaceName = Annotated[
     str, typer.Argument(help="quick, full, paper, or path/to/file.py:function", show_default=False)
 ]
@@ -55,22 +66,42 @@ def quickstart(
 
 
 def _spec(
-    space: str, manifest: Path, features: Path, given: Params, folds: bool = False
+    space: str, manifest: str, features: str, given: Params, folds: bool = False
 ) -> SweepSpec:
     """What `run` and `plan` are asked for."""
     from search.plan.checks import default_workers
+    from search.storage.stage import staged_here
 
-    path, _, function = space.rpartition(":")
-    if path.endswith(".py"):
-        space = f"{Path(path).resolve()}:{function}"  # as workers elsewhere find it
-    data = {"manifest": str(manifest.resolve()), "features": str(features.resolve())}
-    asked: Any = {"name": "plan", "space": space, "workers": 1, **data, **given}
+    space = _as_workers_find_it(space)
+    data = {**_source("manifest", manifest), **_source("features", features)}
+    asked: Any = {"name": "plan", "space": space, "workers": 1, **data, **_absolute(given)}
     if folds:
         asked["folds"] = ANY_FOLDS
-    spec = SweepSpec(**asked)
+    with console.status("bringing features"):
+        spec = staged_here(SweepSpec(**asked))
     if "workers" in given:
         return spec
     return replace(spec, workers=default_workers(spec.gpus_per_trial))
+
+
+def _as_workers_find_it(space: str) -> str:
+    path, _, function = space.rpartition(":")
+    return f"{Path(path).resolve()}:{function}" if path.endswith(".py") else space
+
+
+def _source(kind: str, given: str) -> dict[str, str | None]:
+    """Where a manifest or features are, as a specification has it."""
+    from search.storage.door import as_url, is_url
+
+    return {kind: as_url(given), f"{kind}_url": as_url(given) if is_url(given) else None}
+
+
+def _absolute(given: Params) -> Params:
+    """What is given, with places that do not depend on the folder that this is run in."""
+    from search.storage.door import as_url
+
+    places = {name: given[name] for name in ("storage", "cache") if given.get(name) is not None}
+    return {**given, **{name: as_url(str(place)) for name, place in places.items()}}
 
 
 @options_of(
@@ -79,11 +110,12 @@ def _spec(
     *("time_budget_s", "compute_budget_s", "gpu_hours", "target", "patience"),
     *("max_equal_failures", "max_parameters", "max_ms_per_utterance", "max_memory_mb", "repeats"),
     *("seed", "first_rung", "factor", "keep", "address", "packs", "precision", "input_scaling"),
+    *("storage", "storage_interval_s", "cache"),
 )
 def run(
     space: SpaceName,
-    manifest: ManifestPath,
-    features: FeaturesDir,
+    manifest: ManifestSource,
+    features: FeaturesSource,
     name: Annotated[str, typer.Option(help="Name of the sweep.", show_default=False)],
     given: Params,
     runs: Runs = Path("runs"),
@@ -128,11 +160,12 @@ def in_this_process(given: Params) -> Params:
 @options_of(
     SweepSpec,
     *("trials", "workers", "time_budget_s", "compute_budget_s", "gpu_hours", "target", "patience"),
-    *("max_equal_failures", "address", "packs"),
+    *("max_equal_failures", "address", "packs", "storage", "storage_interval_s", "cache"),
     optional=True,
     trials="Settings to try in all, those before included.",
     workers="Trials at a time.",
     address="Ray cluster to join.",
+    storage="Copy the sweep there; where it is not on this machine, bring it from there.",
 )
 def resume(
     name: SweepName,
@@ -146,6 +179,20 @@ def resume(
             help="Go on where manifest or features are not those of the trials before.",
         ),
     ] = False,
+    manifest: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Where the manifest is now.", show_default=False),
+    ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Where the features are now.", show_default=False),
+    ] = None,
+    space: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE:FUNCTION", help="Where a space of your own is now.", show_default=False
+        ),
+    ] = None,
     serial: Serial = False,
 ) -> None:
     """Go on with a sweep that was stopped or killed, or give it more trials or another budget."""
@@ -155,11 +202,18 @@ def resume(
     points = [point for file in enqueue or [] for point in read_points(file)]
     if serial:
         given = in_this_process(given)
+    moved: dict[str, str | None] = {}
+    if manifest is not None:
+        moved |= _source("manifest", manifest)
+    if features is not None:
+        moved |= _source("features", features)
+    if space is not None:
+        moved["space"] = _as_workers_find_it(space)
     finish(
         resume_sweep(
             runs,
             name,
-            dict(given),
+            {**_absolute(given), **moved},
             console,
             points,
             accept_changed_data=accept_changed_data,
@@ -186,12 +240,12 @@ def finish(history: Any) -> None:
 @options_of(
     SweepSpec,
     *("trials", "epochs", "workers", "gpus_per_trial", "metric", "seed", "first_rung", "factor"),
-    *("keep", "input_scaling"),
+    *("keep", "input_scaling", "cache"),
 )
 def plan(
     space: SpaceName,
-    manifest: ManifestPath,
-    features: FeaturesDir,
+    manifest: ManifestSource,
+    features: FeaturesSource,
     given: Params,
     folds: Folds = False,
     json_file: Annotated[

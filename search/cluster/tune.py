@@ -150,7 +150,9 @@ def train_on_ray(
     silence, folder = Silence(), controller.ledger.folder
 
     # What the manifest is to trials, once it is there, lies in the folder.
-    readable = [spec.features, *([] if (folder / SEALED).is_file() else [spec.manifest])]
+    readable = [] if (folder / SEALED).is_file() else [spec.manifest]
+    if spec.features_url is None:  # else each node brings them to its own disk
+        readable.append(spec.features)
 
     def request(config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
         if not config["avoid"]:

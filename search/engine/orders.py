@@ -247,6 +247,8 @@ class Orders:
             settings=trial.settings,
             manifest=spec.manifest,
             features=spec.features,
+            features_url=spec.features_url,
+            cache=spec.cache,
             metric=spec.metric,
             device=self.device,
             rungs=spec.rungs if trial.fold == 1 else (),

@@ -11,7 +11,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field
-from typing import Any, ClassVar, Literal, TypeVar, cast
+from typing import Any, ClassVar, Literal, Self, TypeVar, cast
 
 from mmm.features.recipe import Recipe
 from mmm.metrics import Metrics
@@ -277,6 +277,11 @@ class SpaceNote:
     space: str  # as the specification names it
     sha256: str
     text: str
+
+    def is_same(self, other: Self) -> bool:
+        """Whether both are one function of one text, wherever its file lies."""
+        names = (one.space.rpartition(":")[2] for one in (self, other))
+        return self.sha256 == other.sha256 and len(set(names)) == 1
 
 
 @dataclass(frozen=True, slots=True)

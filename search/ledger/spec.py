@@ -163,6 +163,26 @@ class SweepSpec:
     ] = "none"
     # Of the manifest when the sweep began; None: its split of train and dev.
     folds: int | None = None
+    # A URL, or an absolute path: the sweep's folder is copied there.
+    storage: Annotated[
+        str | None,
+        Setting("Copy the sweep there, a path or for example s3://bucket/sweeps.", metavar="URL"),
+    ] = None
+    storage_interval_s: Annotated[
+        float | None,
+        Setting("How often \\[60s].", 0, flag="--storage-interval", parse=parse_duration),
+    ] = None
+    # Where manifest and features come from, which then lie in the cache of each machine; None: they
+    # are at their paths.
+    manifest_url: str | None = None
+    features_url: str | None = None
+    cache: Annotated[
+        str | None,
+        Setting(
+            "Where each machine keeps manifest and features of a URL \\[~/.cache/mmm-search].",
+            metavar="DIR",
+        ),
+    ] = None
     max_equal_failures: Annotated[
         int,
         Setting(

@@ -30,6 +30,7 @@ from search.space.settings import (
     trial_config,
     with_features_there,
 )
+from search.storage.door import StorageError, Store
 from spaces import Space
 
 _OPTIONS: Mapping[Kind, str] = {"text": "context", "audio": "audio-feature"}
@@ -216,6 +217,11 @@ def check_spec(spec: SweepSpec) -> None:
         sweep_precisions(spec)
     except ValueError as error:
         faults.append(str(error))
+    if spec.storage is not None:
+        try:
+            Store(spec.storage)
+        except StorageError as error:
+            faults.append(f"--storage {error}")
     if spec.tracking_uri is not None:
         try:
             check_tracking_uri(spec.tracking_uri)

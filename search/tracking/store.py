@@ -1,6 +1,7 @@
 """An MLflow store: its client, and MLflow's own server over it, on loopback."""
 
 import contextlib
+import importlib.util
 import logging
 import os
 import shutil
@@ -105,31 +106,19 @@ def count_runs(runs: Path, tracking_uri: str | None) -> int | None:
     return len(client.search_runs([experiment.experiment_id], max_results=1000))
 
 
-def server_command(store: str, port: int, artifacts: Path | None = None) -> list[str]:
+def server_command(store: str | None, port: int, artifacts: str | Path | None = None) -> list[str]:
     """MLflow's server on loopback. It has no authentication: it answers only requests that name
-    this machine.
+    this machine. `store` None: as its environment says.
     """
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "mlflow",
-        "server",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--allowed-hosts",
-        f"127.0.0.1:{port},localhost:{port}",
-        "--backend-store-uri",
-        store,
-        "--workers",
-        "1",
-    ]
+    command = [sys.executable, "-P", "-m", "mlflow", "server", "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--allowed-hosts", f"127.0.0.1:{port},localhost:{port}"]
+    command += ["--workers", "1"]
+    if store is not None:
+        command += ["--backend-store-uri", store]
     return command if artifacts is None else [*command, "--artifacts-destination", str(artifacts)]
 
 
-def server_environment() -> Mapping[str, str]:
+def server_environment() -> dict[str, str]:
     # Its job runners (seven processes) are for judging language models.
     return {
         **os.environ,
@@ -142,8 +131,22 @@ def server_environment() -> Mapping[str, str]:
 
 def serve(runs: Path, port: int) -> int:
     """Run MLflow's server on loopback until it is interrupted; returns its exit status."""
+    return _run(server_command(default_tracking_uri(runs), port), server_environment())
+
+
+def serve_backend(uri: str, artifacts: str, port: int) -> int:
+    """The same over any store of MLflow's, with artifacts nowhere but in one place. A password in
+    `uri` is on no command line.
+    """
+    # SQLAlchemy 2.1 takes psycopg by itself, of which many have the older one.
+    if uri.startswith("postgresql://") and importlib.util.find_spec("psycopg") is None:
+        uri = uri.replace("postgresql", "postgresql+psycopg2", 1)
+    where = {"MLFLOW_BACKEND_STORE_URI": uri}
+    return _run(server_command(None, port, artifacts), {**server_environment(), **where})
+
+
+def _run(command: list[str], environment: Mapping[str, str]) -> int:
     try:
-        command = server_command(default_tracking_uri(runs), port)
-        return subprocess.run(command, env=server_environment(), check=False).returncode
+        return subprocess.run(command, env=environment, check=False).returncode
     except KeyboardInterrupt:
         return 0

@@ -22,6 +22,7 @@ from mmm.training.tensor_file import checked_bytes, load_checked
 from search.ledger.files import answers_file, best_file, checkpoint_file, trial_folder
 from search.ledger.records import Checkpoint, Epoch, split_tables
 from search.messages import Cut, Failure, Order, Report, Weights
+from search.storage.stage import Features as StagedFeatures
 
 # of a trial's time at most: where one costs less than 10 ms, each report has its checkpoint
 CHECKPOINT_SHARE = 0.01
@@ -29,6 +30,7 @@ CHECKPOINT_SHARE = 0.01
 # One worker process serves many trials; another session may find other data.
 _cache: dict[tuple[str, str, FeaturesKey], Features] = {}
 _manifests: dict[str, Manifest] = {}
+_staged_features: dict[str, StagedFeatures] = {}
 # Seconds of the last checkpoint of a model with so many weights: what a trial's first one will cost
 # is known before.
 _save_costs: dict[int, float] = {}
@@ -37,6 +39,7 @@ _save_costs: dict[int, float] = {}
 def forget_data() -> None:
     """Before a session: manifest and features are read anew."""
     _manifests.clear()
+    _staged_features.clear()
     _cache.clear()
 
 
@@ -46,8 +49,17 @@ def _features(order: Order, config: TrainConfig) -> Features:
     wanted = config.features_key._replace(speech=order.speech, text=order.text)
     key = order.manifest, order.features, wanted
     if key not in _cache:
-        _cache[key] = load_features(_manifests[order.manifest], Path(order.features), *wanted)
+        folder = Path(order.features)
+        if order.features_url is not None:
+            folder = _staged(order.features_url, order.cache).bring_for(wanted)
+        _cache[key] = load_features(_manifests[order.manifest], folder, *wanted)
     return _cache[key]
+
+
+def _staged(url: str, cache: str | None) -> StagedFeatures:
+    if url not in _staged_features:
+        _staged_features[url] = StagedFeatures(url, None if cache is None else Path(cache))
+    return _staged_features[url]
 
 
 def _manifest(order: Order) -> Manifest:

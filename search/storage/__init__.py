@@ -1,0 +1,1 @@
+"""Storage at a URL: copies of sweeps, and features that nodes bring to their own disks."""
