@@ -21,9 +21,13 @@ from search.cluster.connect import Place, wanted_by
 from search.cluster.fitness import Fitness
 from search.cluster.growing import Growing
 from search.cluster.watch import HeadWatch, Silence, Watch
-from search.engine.controller import Controller
+from search.engine.controller import Controller, Death
 from search.ledger.files import SEALED
 from search.messages import as_json, reports_of
+
+# In Ray's accounts of what died.
+_OUT_OF_MEMORY = ("low on memory", "memory usage threshold")
+_NODE_DIED = ("its node has died", "the actor's node was")
 
 
 class _NeverRestored:
@@ -111,8 +115,15 @@ class SeatScheduler(_NeverRestored, FIFOScheduler):
             self.controller.give_back(list(numbers), cause_of_death(text))
         else:
             why = self.silence.ended.pop(trial.trial_id, None) or cause_of_death(text)
-            self.controller.lose(list(numbers), why, text)
+            self.controller.lose(list(numbers), why, text, death_of(text))
         numbers.clear()
+
+
+def death_of(text: str) -> Death:
+    """Which kind of death Ray's account of a dead worker tells of."""
+    if any(words in text for words in _OUT_OF_MEMORY):
+        return "memory"
+    return "node" if any(words in text for words in _NODE_DIED) else "unknown"
 
 
 def cause_of_death(text: str) -> str:
@@ -123,8 +134,7 @@ def cause_of_death(text: str) -> str:
     if not lines:
         return "no trace was left"
     last = next(
-        (line for line in lines if "low on memory" in line or "memory usage threshold" in line),
-        lines[-1],
+        (line for line in lines if any(words in line for words in _OUT_OF_MEMORY)), lines[-1]
     )
     said = last.split("Worker exit detail: ")[-1]
     for advice in (" Some common causes include", " There are some potential root causes"):
