@@ -18,16 +18,13 @@ from ray.tune.search import Searcher as TuneSearcher
 
 from search.cluster.actor import TrialActor
 from search.cluster.connect import Place, wanted_by
+from search.cluster.deaths import cause_of_death, death_of
 from search.cluster.fitness import Fitness
 from search.cluster.growing import Growing
 from search.cluster.watch import HeadWatch, Silence, Watch
-from search.engine.controller import Controller, Death
+from search.engine.controller import Controller
 from search.ledger.files import SEALED
 from search.messages import as_json, reports_of
-
-# In Ray's accounts of what died.
-_OUT_OF_MEMORY = ("low on memory", "memory usage threshold")
-_NODE_DIED = ("its node has died", "the actor's node was")
 
 
 class _NeverRestored:
@@ -117,29 +114,6 @@ class SeatScheduler(_NeverRestored, FIFOScheduler):
             why = self.silence.ended.pop(trial.trial_id, None) or cause_of_death(text)
             self.controller.lose(list(numbers), why, text, death_of(text))
         numbers.clear()
-
-
-def death_of(text: str) -> Death:
-    """Which kind of death Ray's account of a dead worker tells of."""
-    if any(words in text for words in _OUT_OF_MEMORY):
-        return "memory"
-    return "node" if any(words in text for words in _NODE_DIED) else "unknown"
-
-
-def cause_of_death(text: str) -> str:
-    """What Ray's account of a dead worker says in one sentence: the advice that it adds is as long
-    for every one of them.
-    """
-    lines = text.strip().splitlines()
-    if not lines:
-        return "no trace was left"
-    last = next(
-        (line for line in lines if any(words in line for words in _OUT_OF_MEMORY)), lines[-1]
-    )
-    said = last.split("Worker exit detail: ")[-1]
-    for advice in (" Some common causes include", " There are some potential root causes"):
-        said = said.split(advice)[0]
-    return said.strip()[:300]
 
 
 def train_on_ray(

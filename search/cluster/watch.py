@@ -4,7 +4,6 @@ more, Ray's death on this machine, the death of the cluster's head.
 
 import contextlib
 import os
-import socket
 import sys
 import threading
 import time
@@ -16,6 +15,7 @@ import ray
 from ray import tune
 
 from search.cluster.connect import is_connected
+from search.cluster.deaths import answers
 from search.engine.controller import Controller
 
 _LOOK_S = 5.0  # between looks at the workers, and whether Ray is there
@@ -137,11 +137,7 @@ class HeadWatch:
 
     def _answers(self) -> bool:
         host, _, port = self.address.rpartition(":")
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), _HEAD_S).close()
-        except OSError:
-            return False
-        return True
+        return answers(host.strip("[]"), int(port), _HEAD_S)
 
     def _replace(self) -> None:
         why = f"the head of the Ray cluster at {self.address} does not answer any more"

@@ -9,13 +9,12 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 
 from search.ledger.events import read_events, read_history
-from search.ledger.records import DeadWorker
+from search.ledger.records import DeadWorker, OutOfMemory
 from search.tracking.store import EXPERIMENT, default_tracking_uri
 from tests.conftest import Corpus
 from tests.sweep_parts import TIMEOUT_S, call_inside, command, environment, write_space
@@ -176,7 +175,7 @@ def test_the_trial_of_a_killed_worker_goes_on_in_another_from_its_checkpoint(
     assert set(found.values()) <= {"FINISHED", "KILLED"}
 
 
-def test_a_trial_whose_workers_are_all_killed_for_memory_fails_after_three_and_says_so(
+def test_a_trial_whose_workers_are_all_killed_for_memory_is_tried_with_less_and_fails_for_memory(
     corpus: Corpus, empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "runs").mkdir()
@@ -189,9 +188,17 @@ def test_a_trial_whose_workers_are_all_killed_for_memory_fails_after_three_and_s
         told, _ = driver.communicate(timeout=TIMEOUT_S)
         assert driver.returncode == 1, told
     (trial,) = read_history(tmp_path / "runs" / "first" / "ledger.sqlite").trials.values()
-    assert (trial.state, trial.is_lost, trial.dead_workers) == ("failed", True, 3)
-    assert trial.reason.startswith("3 workers that trained it alone have died, the last one: ")
+    assert (trial.state, trial.is_lost, trial.dead_workers) == ("failed", True, 0)
+    assert trial.reason.startswith("out of memory even alone, each batch in two halves: ")
     assert "low on memory" in trial.reason
+    attempts = [
+        event.body.attempt
+        for event in read_events(tmp_path / "runs" / "first" / "ledger.sqlite")
+        if isinstance(event.body, OutOfMemory)
+    ]
+    assert attempts == ["alone", "half"]  # there was none beside it
+    for words in ("alone", "alone, each batch in two halves"):
+        assert f"trial 0: out of memory; it goes on {words} (" in told
     assert f"trial 0 failed ({trial.reason}): " in told
     assert (
         tmp_path / "stderr"
@@ -230,71 +237,3 @@ def test_a_sweep_whose_ray_dies_breaks_off_and_goes_on_in_another_session(
     trials = read_history(runs / "first" / "ledger.sqlite").trials
     assert {trial.state for trial in trials.values()} <= {"complete", "pruned"}
     assert "RUNNING" not in statuses(runs).values()
-
-
-@pytest.fixture
-def cluster() -> Iterator[Any]:
-    """Three nodes of one machine: the first without a core, where the driver is."""
-    from ray.cluster_utils import Cluster
-
-    found = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
-    )
-    try:
-        yield found
-    finally:
-        found.shutdown()
-
-
-def test_trials_of_a_node_that_is_killed_go_on_on_another(
-    corpus: Corpus, empty_store: Path, tmp_path: Path, cluster: Any
-) -> None:
-    runs = tmp_path / "runs"
-    runs.mkdir()
-    shutil.copy(empty_store, runs)
-    first = cluster.add_node(num_cpus=1)
-    space = write_space(tmp_path / "long.py", SPACE)
-    arguments = command(
-        "search",
-        "run",
-        space,
-        corpus.manifest.path,
-        "--features",
-        corpus.features_dir,
-        "--name",
-        "first",
-        "--trials",
-        1,
-        "--epochs",
-        2000,
-        "--first-rung",
-        1999,
-        "--workers",
-        1,
-        "--packs",
-        "off",
-        "--runs",
-        runs,
-        "--address",
-        cluster.address,
-    )
-    ledger = runs / "first" / "ledger.sqlite"
-    with subprocess.Popen(
-        arguments, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as driver:
-        try:
-            while not (
-                ledger.is_file()
-                and any(event.kind == "checkpoint" for event in read_events(ledger))
-            ):
-                assert driver.poll() is None, driver.communicate()
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    driver.wait(0.2)
-            cluster.add_node(num_cpus=1)
-            cluster.remove_node(first, allow_graceful=False)
-            told, _ = driver.communicate(timeout=TIMEOUT_S)
-        finally:
-            driver.kill()
-    assert driver.returncode == 0, told
-    (trial,) = read_history(ledger).trials.values()
-    assert (trial.state, trial.dead_workers, len(trial.epochs)) == ("complete", 1, 2000)
