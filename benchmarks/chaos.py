@@ -52,8 +52,8 @@ FAULTS = (
     ),
     Fault(
         "Ray dies on this machine",
-        "a clean stop, and resume goes on",
-        (f"{_CLUSTER}/test_worker_death.py::test_a_sweep_whose_ray_dies",),
+        "the session is closed, and it goes on by itself with another Ray",
+        (f"{_CLUSTER}/test_worker_death.py::test_a_sweep_whose_own_ray_dies",),
     ),
     Fault(
         "the cluster's head dies",

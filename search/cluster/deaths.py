@@ -1,12 +1,12 @@
 """What Ray says of a worker that died: why, in a sentence, and whether memory or a node was it."""
 
 import re
-import socket
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import ray
 
+from search.cluster.again import answers
 from search.engine.controller import Death
 
 _OUT_OF_MEMORY = ("low on memory", "memory usage threshold")
@@ -39,15 +39,6 @@ def death_of(text: str) -> Death:
 def _answers(node: Mapping[str, Any]) -> bool:
     """Whether a node's raylet does: the head takes one that died for alive for some seconds."""
     return answers(node["NodeManagerAddress"], node["NodeManagerPort"], _ANSWER_S)
-
-
-def answers(host: str, port: int, timeout_s: float) -> bool:
-    """Whether anything listens there."""
-    try:
-        socket.create_connection((host, port), timeout_s).close()
-    except OSError:
-        return False
-    return True
 
 
 def leaving(nodes: Collection[Any]) -> set[str]:

@@ -67,7 +67,14 @@ def preempt(cluster: Any, node: Any) -> None:
     cluster.remove_node(node, allow_graceful=False)
 
 
-@pytest.mark.parametrize("leave", [kill, remove, preempt])
+@pytest.mark.parametrize(
+    "leave",
+    [
+        pytest.param(kill, marks=pytest.mark.chaos),
+        pytest.param(remove, marks=pytest.mark.chaos),
+        preempt,
+    ],
+)
 def test_trials_of_a_node_that_goes_go_on_on_another_and_it_is_no_failure_of_theirs(
     corpus: Corpus,
     empty_store: Path,
