@@ -33,9 +33,9 @@ FAULTS = (
         (f"{_CLUSTER}/test_worker_death.py::test_the_trial_of_a_killed_worker",),
     ),
     Fault(
-        "a node is killed",
-        "its trials go on on another",
-        (f"{_CLUSTER}/test_worker_death.py::test_trials_of_a_node_that_is_killed",),
+        "a node is killed, removed, or preempted after a notice",
+        "its trials go on on another, and it is no failure of theirs",
+        (f"{_CLUSTER}/test_nodes_that_go.py",),
     ),
     Fault(
         "workers of one trial die again and again",
@@ -44,13 +44,16 @@ FAULTS = (
     ),
     Fault(
         "Ray's memory monitor kills workers",
-        "one line; the trial fails after three, and says so",
-        (f"{_CLUSTER}/test_worker_death.py::test_a_trial_whose_workers_are_all_killed",),
+        "the trial goes on with fewer beside it, alone, in half batches, then fails for memory",
+        (
+            f"{_CLUSTER}/test_worker_death.py::test_a_trial_whose_workers_are_all_killed",
+            "tests/search/engine/test_memory.py",
+        ),
     ),
     Fault(
         "Ray dies on this machine",
-        "a clean stop, and resume goes on",
-        (f"{_CLUSTER}/test_worker_death.py::test_a_sweep_whose_ray_dies",),
+        "the session is closed, and it goes on by itself with another Ray",
+        (f"{_CLUSTER}/test_worker_death.py::test_a_sweep_whose_own_ray_dies",),
     ),
     Fault(
         "the cluster's head dies",

@@ -36,6 +36,7 @@ class Order:
     features_url: str | None = None  # where they come from, into the machine's `cache`
     cache: str | None = None
     largest_pack: int = 1  # over 1: first measure how large a pack of such trials is worth it
+    batch_parts: int = 1  # that each batch is computed in, for less memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,12 @@ class Failure:
     traceback: str
     is_diverged: bool = False  # that is what its settings are like
     is_together: bool = False  # it is the whole pack's: nobody can tell whose
+    is_memory: bool = False  # of the machine or the GPU there was not enough
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the trial may be trained on elsewhere, from its checkpoint."""
+        return self.is_together or self.is_memory
 
 
 @dataclass(frozen=True, slots=True)

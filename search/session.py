@@ -202,7 +202,9 @@ def _run(
         if ledger.lock.replaced is not None:
             say(console, f"took over the sweep from {ledger.lock.replaced}")
         controller = Controller(
-            ledger, spec, space, device, view.changed, count_parameters=checked.settings_check
+            *(ledger, spec, space, device, view.changed),
+            count_parameters=checked.settings_check,
+            tell=lambda text: say(console, text),
         )
         controller.stopwatch.command_started = command_started()
         controller.open_session(spec.command)

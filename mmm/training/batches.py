@@ -169,13 +169,16 @@ class SplitData:
         part.lengths = self.lengths[rows]
         return part
 
-    def parts(self, rows: Tensor, device: torch.device, times: float = 1) -> Sequence[Tensor]:
+    def parts(
+        self, rows: Tensor, device: torch.device, times: float = 1, at_least: int = 1
+    ) -> Sequence[Tensor]:
         """Rows (B,) or (M, B) cut into parts to be computed one after the other, so that memory
         does not grow with the batch.
 
         Rows of like length share a part: less padding. How many go into one is decided by the
         longest that there could be, not by these rows, so that each member of a pack is cut as it
-        would be alone. `times`: how many times as much fits.
+        would be alone. `times`: how many times as much fits; `at_least` so many parts, where there
+        are as many rows.
         """
         at_once = times * (_CPU_POSITIONS if device.type == "cpu" else _GPU_POSITIONS)
         if not self.config.masked:
@@ -184,8 +187,8 @@ class SplitData:
         if self.config.is_pooled:
             positions = self.config.context * self.dims.speech_positions
         size = max(1, int(at_once / positions))
-        number = -(-rows.shape[-1] // size)
-        if number == 1 or not self.config.takes_frames:
+        number = max(-(-rows.shape[-1] // size) if self.config.takes_frames else 1, at_least)
+        if number == 1:
             return [rows]
         order = self.lengths[rows].argsort(dim=-1, descending=True, stable=True)
         return rows.gather(-1, order).chunk(number, dim=-1)

@@ -103,7 +103,7 @@ def train_epoch(
         for rows, weight in zip(batches, weights, strict=True):
             # Exact: k batches of b weigh as one of k * b. Published: each batch's mean, over k.
             divisor = weight * config.accumulate if published else group_weight
-            for rows_at_once in train.parts(rows, device):
+            for rows_at_once in train.parts(rows, device, at_least=first.batch_parts):
                 with part("reading"):
                     batch = train.batch(rows_at_once, device)
                 with part("forward"):

@@ -50,6 +50,9 @@ class Run:
     objective: str
     # Of the training step; validation is always in float32, as predictions are.
     precision: str = "float32"
+    # That each batch is computed in, at least, their gradients added up: less memory, and but for
+    # dropout's draws the same step.
+    batch_parts: int = 1
     epoch: int = 0
     best_epoch: int = 0
     best_metrics: Metrics = field(default_factory=Metrics)
@@ -104,12 +107,13 @@ def begin(
     device: torch.device | None = None,
     precision: str = "float32",
     fold: int | None = None,
+    batch_parts: int = 1,
 ) -> Run:
     """A run before its first epoch. Raises ValueError where settings and features do not fit.
 
     `fold`: train without the rows of this fold of the manifest and validate on them; ALL_FOLDS:
     train on the rows of all folds, where a validation is of rows that were trained on; None: the
-    split of train and dev.
+    split of train and dev. `batch_parts`: how many each batch is computed in, at least.
     """
     device = device or torch.device("cpu")
     if device.type == "cuda":
@@ -133,8 +137,10 @@ def begin(
     if isinstance(model, Scaled):
         model.load_state_dict(train.statistics(), strict=False)
     model.to(device)
+    optimizer = make_optimizer(config, model)
     return Run(
-        config, dims, model, make_optimizer(config, model), train, dev, device, objective, precision
+        *(config, dims, model, optimizer, train, dev, device, objective, precision),
+        batch_parts=batch_parts,
     )
 
 

@@ -14,7 +14,7 @@ def main() -> None:
     console.show_cursor()  # it was hidden where a table was shown
     from search.session import end_broken_off
 
-    finish(end_broken_off(Path(runs), name, why, console))
+    finish(end_broken_off(Path(runs), name, why, console), Path(runs))
 
 
 if __name__ == "__main__":

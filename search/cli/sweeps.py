@@ -144,7 +144,7 @@ def run(
     spec = _spec(space, manifest, features, given, folds)
     spec = replace(spec, name=name, command=command_line())
     points = [point for file in enqueue or [] for point in read_points(file)]
-    finish(start(spec, runs, console, points, warm_start or [], serial=serial))
+    finish(start(spec, runs, console, points, warm_start or [], serial=serial), runs)
 
 
 def in_this_process(given: Params) -> Params:
@@ -218,14 +218,20 @@ def resume(
             points,
             accept_changed_data=accept_changed_data,
             serial=serial,
-        )
+        ),
+        runs,
     )
 
 
-def finish(history: Any) -> None:
-    """Exit status 1 where nothing came of it or it ended by itself, so that scripts notice."""
+def finish(history: Any, runs: Path) -> None:
+    """Exit status 1 where nothing came of it or it ended by itself, so that scripts notice. Where
+    Ray died and can be had again, the sweep goes on in this process's place.
+    """
     why = history.last_close.why if history.last_close else ""
     if why.startswith("broken off"):
+        from search.cluster.again import go_on
+
+        go_on(runs, history.spec.name, why)
         print(f"error: {printable(why)}", file=sys.stderr)
         sys.exit(1)
     if all(trial.state == "failed" for trial in history.trials.values()) and history.trials:

@@ -26,6 +26,8 @@ _DEFAULTS = {
     # No CSV, JSON and TensorBoard copy of every result, and no snapshots: they are never restored.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    # Otherwise Tune itself begins a seat of a preempted node again, with the trials it began with.
+    "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 # As Ray names them; the system takes names of so many bytes (sockaddr_un, without its last zero).

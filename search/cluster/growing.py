@@ -9,6 +9,7 @@ from typing import Any
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 
+from search.cluster.deaths import leaving
 from search.cluster.fitness import Fitness
 from search.cluster.room import Resources, all_slots, slots
 
@@ -87,8 +88,12 @@ class Growing:
         return bool(self.unfit and not self._fit and not self.grows and not self.fitness.is_looking)
 
     def _look_at_nodes(self) -> None:
+        nodes = ray.nodes()
+        gone = leaving(nodes)
         nodes = [
-            node for node in ray.nodes() if node["Alive"] and slots(node["Resources"], self.wanted)
+            node
+            for node in nodes
+            if node["NodeID"] not in gone and slots(node["Resources"], self.wanted)
         ]
         fit = self.fitness.fit(nodes)
         self._fit = {node["NodeID"] for node in fit}

@@ -18,6 +18,7 @@ from ray.tune.search import Searcher as TuneSearcher
 
 from search.cluster.actor import TrialActor
 from search.cluster.connect import Place, wanted_by
+from search.cluster.deaths import cause_of_death, death_of
 from search.cluster.fitness import Fitness
 from search.cluster.growing import Growing
 from search.cluster.watch import HeadWatch, Silence, Watch
@@ -116,25 +117,8 @@ class SeatScheduler(_NeverRestored, FIFOScheduler):
             self.controller.give_back(list(numbers), cause_of_death(text))
         else:
             why = self.silence.ended.pop(trial.trial_id, None) or cause_of_death(text)
-            self.controller.lose(list(numbers), why, text)
+            self.controller.lose(list(numbers), why, text, death_of(text))
         numbers.clear()
-
-
-def cause_of_death(text: str) -> str:
-    """What Ray's account of a dead worker says in one sentence: the advice that it adds is as long
-    for every one of them.
-    """
-    lines = text.strip().splitlines()
-    if not lines:
-        return "no trace was left"
-    last = next(
-        (line for line in lines if "low on memory" in line or "memory usage threshold" in line),
-        lines[-1],
-    )
-    said = last.split("Worker exit detail: ")[-1]
-    for advice in (" Some common causes include", " There are some potential root causes"):
-        said = said.split(advice)[0]
-    return said.strip()[:300]
 
 
 def train_on_ray(

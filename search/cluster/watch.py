@@ -4,7 +4,6 @@ more, Ray's death on this machine, the death of the cluster's head.
 
 import contextlib
 import os
-import socket
 import sys
 import threading
 import time
@@ -15,6 +14,7 @@ from typing import Any
 import ray
 from ray import tune
 
+from search.cluster.again import HEAD_DIED, OWN_DIED, answers
 from search.cluster.connect import is_connected
 from search.engine.controller import Controller
 
@@ -89,9 +89,7 @@ class Watch(tune.Callback):
             return
         self._looked = time.monotonic()
         if not is_connected():
-            self.controller.verdicts.break_off(
-                "Ray has died on this machine (its raylet does not live any more)"
-            )
+            self.controller.verdicts.break_off(f"{OWN_DIED} (its raylet does not live any more)")
             raise KeyboardInterrupt  # Tune's own end would wait for the workers
         running = {
             trial.trial_id: trial
@@ -137,16 +135,12 @@ class HeadWatch:
 
     def _answers(self) -> bool:
         host, _, port = self.address.rpartition(":")
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), _HEAD_S).close()
-        except OSError:
-            return False
-        return True
+        return answers(host.strip("[]"), int(port), _HEAD_S)
 
     def _replace(self) -> None:
-        why = f"the head of the Ray cluster at {self.address} does not answer any more"
+        why = f"{HEAD_DIED} {self.address} does not answer any more"
         if self.is_own:
-            why = "Ray has died on this machine (its head does not answer any more)"
+            why = f"{OWN_DIED} (its head does not answer any more)"
             with contextlib.suppress(Exception):
                 ray._private.worker._global_node.kill_all_processes(
                     check_alive=False, allow_graceful=False

@@ -4,20 +4,32 @@ next. Without Ray.
 
 import socket
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from mmm.training.config import Params
 from search.engine.budgets import broken_constraint
+from search.engine.memory import WORDS, next_attempt, num_in_training
 from search.engine.orders import Orders, waiting_points
 from search.engine.stopwatch import Stopwatch, steady
 from search.engine.verdicts import Verdicts
 from search.ledger.events import Entry, Ledger
-from search.ledger.records import Close, DeadWorker, GoesOnAlone, Session, Warned
+from search.ledger.records import (
+    Close,
+    DeadWorker,
+    GoesOnAlone,
+    LostNode,
+    OutOfMemory,
+    Session,
+    Warned,
+)
 from search.ledger.spec import SweepSpec
 from search.messages import Order, Report
 from search.suggest.searcher import Searcher
 from spaces import Space
 
 MAX_DEAD_WORKERS = 3  # of a trial that each of them trained alone; after that it fails
+# Why a worker died: memory, its node, or anything else, which may be what it trained.
+Death = Literal["memory", "node", "unknown"]
 MAX_NEVER_RAN = 20  # workers one after the other; after that the sweep ends
 
 
@@ -36,10 +48,12 @@ class Controller:
         clock: Callable[[], float] = steady,
         count_parameters: Callable[[Params], int] | None = None,
         searcher: Searcher | None = None,
+        tell: Callable[[str], None] = lambda text: None,
     ) -> None:
         """A replay has its own `clock` and `searcher`, and no models whose parameters could be
-        counted.
+        counted. `tell` is told of trials that are tried again with less.
         """
+        self.tell = tell
         self.ledger, self.spec, self.on_change = ledger, spec, on_change
         self.trials = ledger.history.trials
         queue = waiting_points(spec, space, self.trials)
@@ -116,6 +130,8 @@ class Controller:
         if (failure := report.failure) is not None:
             if failure.is_together:
                 self._retry_alone(number, failure.reason)
+            elif failure.is_memory:
+                self._retry_with_less(number, failure.reason, failure.traceback, is_lost=False)
             else:
                 self.fail(number, failure.reason, failure.traceback, is_finding=failure.is_diverged)
             return True
@@ -132,19 +148,29 @@ class Controller:
         self.on_change()
         return stop
 
-    def lose(self, numbers: Sequence[int], reason: str, trace: str) -> None:
+    def lose(
+        self, numbers: Sequence[int], reason: str, trace: str, death: Death = "unknown"
+    ) -> None:
         """The worker that trained these trials has died.
 
-        Nobody can tell whether one of them was why: each goes on from its last checkpoint in
-        another worker, alone. One that was alone in MAX_DEAD_WORKERS of them fails, of which the
-        searcher is told nothing.
+        With its node: they go on elsewhere from their last checkpoints. For memory: one that was
+        alone in it is tried again with less (search/engine/memory.py). Otherwise nobody can tell
+        whether one of them was why: each goes on in another worker, alone. One that was alone in
+        MAX_DEAD_WORKERS of them fails, of which the searcher is told nothing.
         """
         if self.verdicts.is_interrupted:  # the workers were sent away with the sweep
             return
         self.dead_workers.append(reason)
         for number in numbers:
-            if len(numbers) > 1:
+            if death == "node" and self._is_in_training(number):
+                self.orders.packs.not_measured(self.trials[number].settings)
+                self.ledger.append(LostNode(number, reason))
+                self.orders.unfinished.append(number)
+                self.on_change()
+            elif len(numbers) > 1:
                 self._retry_alone(number, reason)
+            elif death == "memory" and self._is_in_training(number):
+                self._retry_with_less(number, reason, trace, is_lost=True)
             elif self._is_in_training(number):
                 trial = self.trials[number]
                 self.orders.packs.not_measured(trial.settings)
@@ -176,6 +202,22 @@ class Controller:
             self.orders.retry_alone(number, GoesOnAlone(number, reason))
             self.orders.packs.failed(self.trials[number].settings)
             self.on_change()
+
+    def _retry_with_less(self, number: int, reason: str, trace: str, *, is_lost: bool) -> None:
+        trial, waiting = self.trials[number], self.orders.unfinished
+        self.orders.packs.not_measured(trial.settings)
+        beside = num_in_training(self.trials, waiting) - 1
+        attempt = next_attempt(trial.memory_attempt, beside, trial.settings)
+        if attempt is None:
+            tried = "" if trial.memory_attempt is None else f" even {WORDS[trial.memory_attempt]}"
+            why = f"out of memory{tried}: {reason}"
+            self.verdicts.end(number, "failed", why, trace, is_lost=is_lost)
+        else:
+            self.orders.retry_with_less(number, OutOfMemory(number, reason, attempt))
+            text = f"out of memory; it goes on {WORDS[attempt]} ({reason})"
+            self.warnings.append(f"trial {number}: {text}")
+            self.tell(f"trial {number}: {text}")
+        self.on_change()
 
     def _is_in_training(self, number: int) -> bool:
         return self.trials[number].state == "running" and number not in self.orders.unfinished

@@ -11,13 +11,14 @@ from dataclasses import replace
 from mmm.training.config import Params, make_config
 from mmm.training.pack import pack_shape
 from search.engine.budgets import broken_constraint
+from search.engine.memory import Sparing, batch_parts
 from search.engine.pack_sizes import PackSizes
 from search.engine.verdicts import Verdicts
 from search.ledger.data import classes_in
 from search.ledger.events import Entry, Ledger
 from search.ledger.files import SEALED
 from search.ledger.history import Trial
-from search.ledger.records import Suggestion
+from search.ledger.records import OutOfMemory, Suggestion
 from search.ledger.spec import SweepSpec
 from search.messages import Order
 from search.space.load import SpaceError, point_settings
@@ -71,7 +72,12 @@ class Orders:
         self._queued_shapes: dict[str, Hashable] = {}
         self._fixed: dict[int, Params | None] = {}
         # Trials that are not packed any more: what killed a worker must not take others with it.
-        self._alone = {trial.number for trial in self.trials.values() if trial.dead_workers}
+        self._alone = {
+            trial.number
+            for trial in self.trials.values()
+            if trial.dead_workers or trial.memory_attempt
+        }
+        self.sparing = Sparing(self.trials)
 
     @property
     def has_work(self) -> bool:
@@ -111,8 +117,11 @@ class Orders:
         """
         if not self.verdicts.may_order():
             return None
+        chosen = self.sparing.may_begin(self.unfinished)
+        if chosen is not None and (like is not None or not chosen):
+            return None
         shape = None if like is None else _shape_of(like)
-        for number in list(self.unfinished):
+        for number in list(self.unfinished) if chosen is None else chosen:
             if like is not None and (
                 number in self._alone or _shape_of(self.trials[number]) != shape
             ):
@@ -124,6 +133,8 @@ class Orders:
             if self.trials[number].has_trained_fold and self.verdicts.ends_fold(number):
                 continue
             return self._order(self.trials[number])
+        if chosen is not None:  # it had ended already
+            return self.next_one(may_suggest=may_suggest)
         if not may_suggest or (like is not None and like.fold > 1):
             return None  # a new trial begins with the first fold
         while (number := len(self.trials)) < self.spec.trials and self.verdicts.may_order():
@@ -260,11 +271,17 @@ class Orders:
             manifest_sha256=data.sha256 if data else "",
             classes=classes_in(data) if data else (),
             checkpoints=trial.checkpoints,
+            batch_parts=batch_parts(trial.memory_attempt),
         )
 
     def _precision(self, architecture: str) -> str:
         precisions = self.spec.precisions or sweep_precisions(self.spec)
         return precision_of(precisions, architecture)
+
+    def retry_with_less(self, number: int, note: OutOfMemory) -> None:
+        """A trial that ran out of memory goes on from its checkpoint, as the note says."""
+        self.retry_alone(number, note)
+        self.sparing.add(number)
 
     def retry_alone(self, number: int, note: Entry) -> None:
         """A trial whose worker died or whose pack went wrong goes on from its checkpoint, without

@@ -21,7 +21,10 @@ from search.ledger.records import (
     EndState,
     Epoch,
     FoldDecision,
+    LostNode,
+    MemoryAttempt,
     OpenedTest,
+    OutOfMemory,
     Prior,
     Record,
     RungDecision,
@@ -70,6 +73,8 @@ class Trial:
     queued: str | None = None  # which known good or enqueued point it was
     precision: str | None = None  # that it is trained in; None in ledgers that do not say
     dead_workers: int = 0  # that trained it and nothing else when they died
+    lost_nodes: int = 0  # that trained it when they died or were taken away
+    memory_attempt: MemoryAttempt | None = None  # how it is tried since it ran out of memory
     is_lost: bool = (
         False  # it failed because its workers died, and nothing is known of its settings
     )
@@ -306,11 +311,15 @@ class History:
                 self.baseline = body
             case DeadWorker():
                 self.trials[body.trial].dead_workers += 1
+                self.dead.append((event.time, body))
             case OpenedTest():
                 self.opened_test.append((event.time, body))
             case ScoredOnTest():
                 self.test_scores[body.trial] = body.metrics
-                self.dead.append((event.time, body))
+            case LostNode():
+                self.trials[body.trial].lost_nodes += 1
+            case OutOfMemory():
+                self.trials[body.trial].memory_attempt = body.attempt
             case SpaceNote():
                 self.spaces.append((len(self.trials), body))
             case ClockMoved():

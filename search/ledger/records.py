@@ -22,6 +22,8 @@ from search.ledger.spec import SweepSpec
 _ALWAYS = {"is_always_written": True}
 
 EndState = Literal["complete", "pruned", "failed"]
+# How a trial is tried again that ran out of memory (search/engine/memory.py).
+MemoryAttempt = Literal["fewer", "alone", "half"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +196,27 @@ class DeadWorker:
 
 
 @dataclass(frozen=True, slots=True)
+class OutOfMemory:
+    """A trial that ran out of memory, and how it is tried again."""
+
+    kind: ClassVar[str] = "note"
+    about: ClassVar[str] = "memory"
+    trial: int
+    reason: str
+    attempt: MemoryAttempt
+
+
+@dataclass(frozen=True, slots=True)
+class LostNode:
+    """A node that died or was taken away while it trained this trial, which is no fault of it."""
+
+    kind: ClassVar[str] = "note"
+    about: ClassVar[str] = "lost node"
+    trial: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ClockMoved:
     """Since the event before, the machine's clock has gone on by so many seconds more than have
     passed: it was set, or the machine slept.
@@ -326,6 +349,8 @@ SweepRecord = (
     | Warned
     | GoesOnAlone
     | DeadWorker
+    | OutOfMemory
+    | LostNode
     | ClockMoved
     | PackMeasured
     | DataNote
@@ -359,6 +384,8 @@ _NOTES: dict[object, type[Record]] = {
         Warned,
         GoesOnAlone,
         DeadWorker,
+        OutOfMemory,
+        LostNode,
         ClockMoved,
         PackMeasured,
         DataNote,

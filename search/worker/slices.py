@@ -22,6 +22,7 @@ from search.messages import Cut, Failure, Order, Report
 from search.worker.trial import Member
 
 SLICE_S = 1.0  # short epochs are reported together
+_NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"  # a RuntimeError of torch on a CPU
 
 
 class Slices:
@@ -54,12 +55,14 @@ class Slices:
 
     def leave(self, numbers: Sequence[int]) -> None:
         """Trials that the driver has ended, or that failed."""
-        leaving = [self.members.pop(number) for number in numbers if number in self.members]
-        gone = {id(member.run) for member in leaving}
-        self._runs[:] = [run for run in self._runs if id(run) not in gone]
-        for member in leaving:
+        for member in filter(None, map(self._forget, numbers)):
             with contextlib.suppress(OSError):  # a full disk, or the driver just drops its weights
                 member.slim()
+
+    def _forget(self, number: int) -> Member | None:
+        if (member := self.members.pop(number, None)) is not None:
+            self._runs[:] = [run for run in self._runs if run is not member.run]
+        return member
 
     def train(self) -> list[Cut]:
         """Train for about a second, at least one epoch, at most to the next rung or end of one; a
@@ -119,9 +122,9 @@ class Slices:
             except Exception as error:  # a full disk
                 reports.append(Cut(cut.number, 0, failure=_failure(error)).report())
         for report in reports:
-            # They go on elsewhere, each alone, from their checkpoints.
-            if report.failure is not None and report.failure.is_together:
-                del self.members[report.number]
+            # They go on elsewhere, each alone, from their checkpoints, which are to stay.
+            if report.failure is not None and report.failure.goes_on:
+                self._forget(report.number)
         if reports and self._packs is not None:
             reports[0], self._packs = replace(reports[0], packs=self._packs), None
         return reports
@@ -158,7 +161,8 @@ class Slices:
 def _failure(error: Exception, is_together: bool = False) -> Failure:
     reason = str(error) if isinstance(error, Diverged) else f"{type(error).__name__}: {error}"
     trace = "".join(traceback.format_exception(error))
-    return Failure(reason, trace, isinstance(error, Diverged), is_together)
+    is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or _NO_MEMORY in reason
+    return Failure(reason, trace, isinstance(error, Diverged), is_together, is_memory)
 
 
 def _measured(member: Member, largest: int) -> PackMeasured:

@@ -91,6 +91,7 @@ class Member:
             device=device,
             precision=order.precision,
             fold=order.fold,
+            batch_parts=order.batch_parts,
         )
         self.fold = order.fold or 1
         self.warnings: list[str] = []

@@ -182,6 +182,29 @@ def test_a_batch_cut_into_parts_steps_as_the_whole(
             torch.testing.assert_close(other[name], weights[name], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("accumulation", ["exact", "published"])
+@pytest.mark.parametrize("architecture", ["vanilla_concat", "mlp_mixer"])
+def test_batches_in_two_halves_have_the_loss_curve_of_whole_ones(
+    corpus: Corpus, architecture: str, accumulation: str
+) -> None:
+    curves = []
+    for batch_parts in (1, 2):
+        config = small_config(
+            architecture,
+            batch_size=5,
+            accumulate=2,
+            accumulation=accumulation,
+            dropout=0.0,
+            class_weight="inverse",
+            epochs=4,
+        )
+        run = begin(config, corpus.features(*config.features_key), batch_parts=batch_parts)
+        assert len(run.train.parts(torch.arange(5), CPU, at_least=batch_parts)) == batch_parts
+        curves.append([(result.train_loss, result.metrics["loss"]) for result in fit(run)])
+    assert len(curves[0]) == 4
+    torch.testing.assert_close(*map(torch.tensor, curves), rtol=0, atol=1e-5)
+
+
 def test_the_parts_of_a_batch_are_its_rows_longest_first(
     corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:

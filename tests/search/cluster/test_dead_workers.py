@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from search.cluster.tune import cause_of_death
+from search.cluster.deaths import cause_of_death
 from search.engine.controller import MAX_DEAD_WORKERS, MAX_NEVER_RAN, Controller
 from search.ledger.events import read_events, read_history
 from search.ledger.records import DeadWorker
