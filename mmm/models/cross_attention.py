@@ -4,6 +4,7 @@ After MulT (Tsai et al. 2019, arXiv:1906.00295, section 3.2), with one layer of 
 """
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -62,10 +63,24 @@ class Attention(nn.Module):
             for x in (query_BQD, key_BSD, value_BSD)
         )
         mask = others.mask.flatten(0, -2)[:, None, None, :] if others.masked else None
-        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        with _kernels(query):
+            mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         mixed_BQD = mixed.transpose(1, 2).reshape(query_BQD.shape)
         projected: Tensor = self.out_projection(own.take(mixed_BQD))
         return projected
+
+
+def _kernels(query: Tensor) -> AbstractContextManager[None]:
+    """cuDNN plans its attention anew for every pair of lengths: the first epoch on a GPU took 10 s
+    with it, 0.3 s with the others (docs/LOG.md, 2026-11-27).
+    """
+    if query.device.type != "cuda" or torch.compiler.is_compiling():
+        return nullcontext()
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    return sdpa_kernel(
+        [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    )
 
 
 class FeedForward(nn.ModuleList):

@@ -94,7 +94,7 @@ def resident_bytes(device: torch.device) -> int:
     return sum(
         tensor.nbytes
         for (_, _, where), tensor in _resident.items()
-        if where == device == tensor.device
+        if where == device and tensor.device.type == device.type
     )
 
 
