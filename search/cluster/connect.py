@@ -85,6 +85,15 @@ def set_defaults() -> None:
     """Before Ray is imported."""
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
+    if "PYTHONPATH" in os.environ:
+        os.environ["PYTHONPATH"] = absolute(os.environ["PYTHONPATH"])
+
+
+def absolute(search_path: str) -> str:
+    """PYTHONPATH as it is meant in this folder: Ray's workers start in another."""
+    return os.pathsep.join(
+        str(Path(entry).absolute()) if entry else entry for entry in search_path.split(os.pathsep)
+    )
 
 
 def connect(

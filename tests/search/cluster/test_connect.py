@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from search.cluster.connect import absolute
 from tests.conftest import Corpus, names_in
 from tests.encode_parts import contents
 from tests.mmm.cli.test_encode_command import SMALL
@@ -100,3 +101,11 @@ def test_a_signal_is_ours_to_handle_once_ray_is_there() -> None:
     assert told.splitlines()[-1] == "interrupted", (told, errors)
     assert process.returncode == 0
     assert "SIGTERM" not in errors
+
+
+def test_workers_find_what_pythonpath_names_from_this_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert absolute("lib:/opt/lib::.") == f"{tmp_path}/lib:/opt/lib::{tmp_path}"
+    assert absolute("") == ""
