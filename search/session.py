@@ -20,6 +20,7 @@ from mmm.manifest_csv import manifest_text
 from mmm.metrics import value_of
 from mmm.training.own_system import load_recorded
 from search.engine.controller import Controller
+from search.engine.verdicts import INTERRUPTED
 from search.ledger.data import Changes, data_changes, restarts, with_classes_of
 from search.ledger.events import create_sweep, open_sweep, read_history
 from search.ledger.files import SEALED, check_new, drop_weights, existing_sweep, sweep_dir
@@ -222,7 +223,7 @@ def _run(
             copies.start()
         view.follow(controller)
         outbox.follow(runs, spec.name)
-        why, has_work = "interrupted", True
+        why, has_work = INTERRUPTED, True
         with Stopping(controller.verdicts.interrupt) as stopping:
             try:
                 has_work = controller.orders.has_work and not controller.verdicts.check_budgets()
@@ -286,12 +287,16 @@ def end_broken_off(runs: Path, name: str, why: str, console: Console) -> History
         controller.stopwatch.started = controller.stopwatch.command_started = (
             history.session_started or controller.stopwatch.started
         )
-        controller.verdicts.break_off(why)
+        is_asked = why == INTERRUPTED
+        if is_asked:
+            controller.verdicts.interrupt()
+        else:
+            controller.verdicts.break_off(why)
+            why = f"broken off: {why}"
         outbox.follow(runs, name)
-        why = f"broken off: {why}"
         controller.close_session(why)
         write_leaderboard(folder / "leaderboard.csv", history, spec.metric)
-        has_bundle = _write_results(folder, history, console)
+        has_bundle = _write_results(folder, history, console, is_hurried=is_asked)
         trouble = outbox.close(_HURRIED_WAIT_S)
     _tell_results(history, console)
     for line in _account(controller, folder, why, True, trouble, outbox, has_bundle):

@@ -4,6 +4,7 @@ more, Ray's death on this machine, the death of the cluster's head.
 
 import contextlib
 import os
+import signal
 import sys
 import threading
 import time
@@ -17,6 +18,7 @@ from ray import tune
 from search.cluster.again import HEAD_DIED, OWN_DIED, answers
 from search.cluster.connect import is_connected
 from search.engine.controller import Controller
+from search.engine.verdicts import INTERRUPTED
 
 _LOOK_S = 5.0  # between looks at the workers, and whether Ray is there
 _LONGEST_LOOK_S = 10.0  # what is longer was a driver that stood still itself
@@ -26,6 +28,8 @@ _FIRST_S = 1800.0  # until it tells of a trial for the first time: it reads the 
 _HEAD_S = 2.0  # between looks at the head
 # Without an answer of the head. After 60 s Ray's C++ ends the process.
 _HEAD_DEAD_S = 20.0
+_ASKED_S = 3.0  # the same, where a signal asked for the end
+_STOPPING = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 
 
 class Silence:
@@ -109,29 +113,52 @@ class HeadWatch:
     thread may be inside of Ray, and would not come out of it again.
 
     What replaces it ends the session of the sweep in `folder` (search/cli/ending.py): its ledger
-    has everything.
+    has everything. Where a signal asked this process to stop, that is why it ends: who sends one to
+    all processes of a sweep (`timeout`, a batch system) ends Ray first, and Python hears of signals
+    only where the main thread comes out of Ray.
     """
 
     def __init__(self, folder: Path, *, is_own: bool) -> None:
         """`is_own`: a Ray that this process started."""
+        self._reading, self._writing = -1, -1  # a pipe with the number of each signal
+        self._before = -1
+        self._is_asked = False
         self.folder, self.is_own = folder, is_own
         self.address: str = ray.get_runtime_context().gcs_address
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="head", daemon=True)
 
     def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self._reading, self._writing = os.pipe()
+            os.set_blocking(self._reading, False)
+            os.set_blocking(self._writing, False)
+            # Written by the C handler, whatever the main thread does.
+            self._before = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
         self._thread.start()
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
+        if self._writing >= 0:
+            signal.set_wakeup_fd(self._before)
+            self._thread.join()
+            os.close(self._reading)
+            os.close(self._writing)
 
     def _watch(self) -> None:
         heard = time.monotonic()
         while not self._ended.wait(_HEAD_S):
+            self._is_asked = self._is_asked or self._has_signal()
             if self._answers():
                 heard = time.monotonic()
-            elif time.monotonic() - heard > _HEAD_DEAD_S:
+            elif time.monotonic() - heard > (_ASKED_S if self._is_asked else _HEAD_DEAD_S):
                 self._replace()
+
+    def _has_signal(self) -> bool:
+        seen = b""
+        with contextlib.suppress(OSError):
+            seen = os.read(self._reading, 1000)
+        return any(number in seen for number in _STOPPING)
 
     def _answers(self) -> bool:
         host, _, port = self.address.rpartition(":")
@@ -145,6 +172,8 @@ class HeadWatch:
                 ray._private.worker._global_node.kill_all_processes(
                     check_alive=False, allow_graceful=False
                 )
+        if self._is_asked:
+            why = INTERRUPTED
         with contextlib.suppress(Exception):
             sys.stdout.flush()
         runs, name = str(self.folder.parent), self.folder.name

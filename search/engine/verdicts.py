@@ -16,6 +16,8 @@ from search.ledger.records import End, EndState, FoldDecision, RungDecision
 from search.ledger.spec import SweepSpec
 from search.suggest.searcher import Searcher
 
+INTERRUPTED = "interrupted"  # why a session ended that somebody stopped
+
 
 class Verdicts:
     """Of one session."""
@@ -36,8 +38,11 @@ class Verdicts:
         self.is_interrupted = True
 
     def break_off(self, why: str) -> None:
-        """As `interrupt`, because going on would make it worse; the first reason counts."""
-        self.broken_off = self.broken_off or why
+        """As `interrupt`, because going on would make it worse; the first reason counts, and that
+        somebody asked for the end is one.
+        """
+        if not self.is_interrupted:
+            self.broken_off = self.broken_off or why
 
     @property
     def is_stopping(self) -> bool:
