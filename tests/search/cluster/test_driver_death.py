@@ -254,6 +254,7 @@ def train_undisturbed(spec: SweepSpec, folder: Path) -> History:
         torch.set_num_threads(num_threads)
 
 
+@pytest.mark.chaos
 def test_a_serial_sweep_killed_ten_times_suggests_what_an_undisturbed_one_does(
     corpus: Corpus, empty_store: Path, tmp_path: Path
 ) -> None:

@@ -146,6 +146,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.chaos
 def test_what_others_have_is_waited_for_without_a_trial_that_only_waits_and_told(
     corpus: Corpus, empty_store: Path, tmp_path: Path, cluster: Any
 ) -> None:
@@ -207,6 +208,7 @@ def autoscaling(folder: Path) -> Path:
     return file
 
 
+@pytest.mark.chaos
 def test_a_cluster_that_has_nothing_yet_is_asked_for_what_is_needed(
     corpus: Corpus, empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -201,8 +201,11 @@ def check_ended_in_good_order(folder: Path) -> None:
 )
 @pytest.mark.parametrize(
     ("driver_option", "send"),
-    [([], os.kill), ([], os.killpg), (["--serial"], os.kill)],
-    ids=["Ray", "Ray with all its processes", "serial"],
+    [
+        pytest.param([], os.kill, id="Ray", marks=pytest.mark.chaos),
+        pytest.param([], os.killpg, id="Ray with all its processes"),
+        pytest.param(["--serial"], os.kill, id="serial"),
+    ],
 )
 def test_a_sweep_that_is_terminated_closes_as_with_ctrl_c_whatever_comes_after_the_first_signal(
     corpus: Corpus,
