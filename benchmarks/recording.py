@@ -8,7 +8,7 @@ mean.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -202,6 +202,32 @@ class Seconds:
         return float(np.exp(self.models[architecture].predict(self._terms(features[None]))[0]))
 
 
+class _OfRecorded:
+    """An Optuna trial for which there are no other systems than the recorded ones."""
+
+    def __init__(self, trial: Any, architectures: list[str]) -> None:
+        self._trial, self._architectures = trial, architectures
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._trial, name)
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        if name == "architecture":
+            choices = [choice for choice in choices if choice in self._architectures]
+        return self._trial.suggest_categorical(name, choices)
+
+
+def _space_of(recording: "Recording") -> Space:
+    """The recorded space; systems that joined it since are left out."""
+    space = SPACES[recording.about["space"]]
+    names = sorted(set(recording.architectures.tolist()))
+    return replace(
+        space,
+        suggest=lambda trial: space.suggest(_OfRecorded(trial, names)),
+        known_good=tuple(point for point in space.known_good if point["architecture"] in names),
+    )
+
+
 class SurrogateTask:
     """Answers every setting from the surrogate, with the deviation of a recorded seed of its
     architecture.
@@ -212,7 +238,7 @@ class SurrogateTask:
 
     def __init__(self, recording: Recording) -> None:
         self.recording, self.name, self.epochs = recording, recording.name, recording.epochs
-        self.space = SPACES[recording.about["space"]]
+        self.space = _space_of(recording)
         self._curves = Trees().fit(recording.features, recording.curves, recording.architectures)
         self._seconds = Seconds().fit(recording)
 
@@ -239,7 +265,7 @@ class NearestTask:
             f"{recording.name} nearest",
             recording.epochs,
         )
-        self.space = SPACES[recording.about["space"]]
+        self.space = _space_of(recording)
         self.restart()
 
     def restart(self) -> None:

@@ -28,6 +28,9 @@ _NUM_CANDIDATES = 150
 _NUM_BEST = 8  # settings near which half of the candidates are drawn
 _MAX_BEST_OF = 400  # trials among which they are looked for
 _MAX_TIMED = 400  # trials that predict seconds
+# Running trials, the newest, that are believed: those before them have mostly been seen at a rung,
+# and a thousand would cost half a second a suggestion.
+_MAX_BELIEVED = 200
 
 
 class Proposer:
@@ -73,7 +76,8 @@ class Proposer:
         near = draws(self.space, [around[place] for place in places], rng, fixed)
         candidates = [draw.params for draw in anywhere + near]
         if running := [trial for trial in trials.values() if trial.state == "running"]:
-            rows = [(belief.row(trial), 1.0, -trial.number - 2, 0, 0.0) for trial in running]
+            newest = running[-_MAX_BELIEVED:]
+            rows = [(belief.row(trial), 1.0, -trial.number - 2, 0, 0.0) for trial in newest]
             process = process.with_more(
                 Observations.of(rows, belief.encoding.width), as_expected=True
             )
