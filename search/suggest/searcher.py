@@ -9,6 +9,7 @@ import numpy as np
 import optuna
 from optuna.distributions import json_to_distribution
 from optuna.trial import TrialState, create_trial
+from threadpoolctl import ThreadpoolController
 
 from mmm.training.config import Params
 from search.ledger.history import Trial
@@ -70,6 +71,9 @@ class Searcher:
         self.proposer = (
             Proposer(space, self.belief, cost_weight) if self.belief is not None else None
         )
+        # One thread: these matrices are too small for several, which would take the processor from
+        # the workers, and another machine's number of them would round in another way.
+        self._blas = ThreadpoolController()
         self.study = new_study()
         self._running: dict[int, optuna.Trial] = {}
         for number in sorted(trials):
@@ -125,7 +129,8 @@ class Searcher:
         else:
             point = None
             if self.proposer is not None:
-                point = self.proposer.propose(self.trials, np.random.default_rng(seed), fixed)
+                with self._blas.limit(limits=1, user_api="blas"):
+                    point = self.proposer.propose(self.trials, np.random.default_rng(seed), fixed)
             if point is None and fixed is not None:
                 point = {**fixed}  # the sampler draws the rest
             if point is not None:
@@ -140,7 +145,10 @@ class Searcher:
         """Final scores expected of trials that reached a rung; None while there is too little to go
         by.
         """
-        found = None if self.belief is None else self.belief.expected(self.trials, numbers)
+        if self.belief is None:
+            return None
+        with self._blas.limit(limits=1, user_api="blas"):
+            found = self.belief.expected(self.trials, numbers)
         return None if found is None else dict(zip(numbers, found.tolist(), strict=True))
 
     def tell(self, trial: Trial) -> None:
