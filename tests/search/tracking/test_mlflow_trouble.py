@@ -22,6 +22,8 @@ from tests.sweep_parts import METRIC, epoch_entry
 
 pytestmark = pytest.mark.slow
 EPOCHS = 6
+BATCH = 2  # trials between two troubles
+NUM_TRIALS = 5 * BATCH
 PATIENCE_S = 120.0
 
 
@@ -76,7 +78,7 @@ def test_a_server_in_trouble_holds_up_nobody_and_misses_nothing(
             one.start()
         killed.wait()
         spec = SweepSpec(
-            "first", "quick", "m", "f", trials=20, epochs=EPOCHS, workers=1, tracking_uri=proxy.uri
+            "first", "quick", "m", "f", trials=NUM_TRIALS, epochs=EPOCHS, workers=1, tracking_uri=proxy.uri
         )
         ledger = servers.enter_context(create_sweep(tmp_path / "first", spec))
         ledger.append(Session(spec, "here", ""))
@@ -87,27 +89,27 @@ def test_a_server_in_trouble_holds_up_nobody_and_misses_nothing(
             for entries in trials(first, count):
                 ledger.append(*entries)
 
-        go_on(0, 4)
-        until(lambda: num_ended(server) == 4, "the first trials have arrived")
+        go_on(0, BATCH)
+        until(lambda: num_ended(server) == BATCH, "the first trials have arrived")
 
         killed.kill()
-        go_on(4, 4)
+        go_on(BATCH, BATCH)
         until(lambda: "502" in log.read_text(), "the outbox has noticed that the server is gone")
         server.wait()
         proxy.target = server
-        until(lambda: num_ended(server) == 8, "what happened meanwhile has arrived")
+        until(lambda: num_ended(server) == 2 * BATCH, "what happened meanwhile has arrived")
 
         server.freeze()
-        go_on(8, 4)
+        go_on(2 * BATCH, BATCH)
         until(lambda: "timed out" in log.read_text(), "the outbox has given up a request")
         server.thaw()
-        until(lambda: num_ended(server) == 12, "what happened meanwhile has arrived")
+        until(lambda: num_ended(server) == 3 * BATCH, "what happened meanwhile has arrived")
 
         with failing(proxy):
-            go_on(12, 4)
+            go_on(3 * BATCH, BATCH)
             # Some of what failed was carried out all the same, the making of runs among it.
             until(lambda: proxy.carried_out >= 2, "requests were answered 500")
-        go_on(16, 4)
+        go_on(4 * BATCH, BATCH)
         ledger.append(Close("done", 1.0, None))
         assert outbox.close() == ""
 
@@ -117,7 +119,7 @@ def test_a_server_in_trouble_holds_up_nobody_and_misses_nothing(
         " 'mmm.trial' WHERE r.lifecycle_stage = 'active'",
     )
     assert sorted(keys) == sorted(
-        [("sweep", "FINISHED"), *((str(number), "FINISHED") for number in range(20))]
+        [("sweep", "FINISHED"), *((str(number), "FINISHED") for number in range(NUM_TRIALS))]
     )
     points = rows(
         server,
@@ -127,13 +129,13 @@ def test_a_server_in_trouble_holds_up_nobody_and_misses_nothing(
     )
     expected = [
         (str(number), METRIC, epoch, number + epoch / 10)
-        for number in range(20)
+        for number in range(NUM_TRIALS)
         for epoch in range(1, EPOCHS + 1)
     ]
     assert sorted(point for point in points if point[1] == METRIC) == sorted(expected)
     names = {METRIC, "train_loss", "epoch_seconds"}
     assert (
-        len(points) == 20 * (EPOCHS * len(names) + 4) + 2
+        len(points) == NUM_TRIALS * (EPOCHS * len(names) + 4) + 2
     )  # best and final of each trial, best of the sweep
     assert len(set(points)) == len(points)
 
