@@ -19,7 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Self
 
-from search.tracking.store import server_command, server_environment
+from search.tracking.server import server_command, server_environment
 
 
 def free_port() -> int:

@@ -152,7 +152,6 @@ def _open_ui(folder: Path) -> int:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,
     )
     with server:
         try:
@@ -165,7 +164,7 @@ def _open_ui(folder: Path) -> int:
                         return int(page.status)
             raise AssertionError("".join(said))
         finally:
-            os.killpg(server.pid, 9)
+            server.terminate()
 
 
 def _fill(folder: Path, empty_store: Path) -> None:

@@ -46,7 +46,7 @@ def mlflow_server(
         raise ValueError(
             f"--backend {uri!r} is no URI; expected for example sqlite:////data/mlflow.db"
         )
-    from search.tracking.store import serve_backend
+    from search.tracking.server import serve_backend
 
     console.say(f"http://127.0.0.1:{port}  (this machine only; Ctrl-C ends it)")
     sys.exit(serve_backend(uri, artifacts, port))

@@ -19,6 +19,7 @@ Runs = Annotated[
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print it as JSON, all fields, and nothing else.")
 ]
+_SWEEPS_NAMED = 3  # by `ui`, the newest
 SweepName = Annotated[str, typer.Argument(metavar="NAME", help="The sweep.", show_default=False)]
 
 
@@ -315,17 +316,29 @@ def mlflow_sync(
 def ui(
     runs: Runs = Path("runs"),
     port: Annotated[int, typer.Option(help="Port on this machine alone (127.0.0.1).")] = 5000,
+    opens: Annotated[
+        bool, typer.Option("--open", help="Show the newest sweep's trials in the browser.")
+    ] = False,
 ) -> None:
-    """Open MLflow's pages over all sweeps of a runs folder."""
+    """Serve MLflow's pages over all sweeps of a runs folder, until it is told to end."""
     if not (runs / "mlflow.db").is_file():
         raise FileNotFoundError(
             f"{runs}/mlflow.db: no MLflow store yet; run a sweep first, for example: mmm-search"
             f" quickstart --runs {runs}"
         )
-    from search.tracking.pages import list_of_sweeps, page_base
-    from search.tracking.store import open_client, serve
+    from search.tracking.pages import Pages, list_of_sweeps, page_base
+    from search.tracking.server import open_once_served, serve
+    from search.tracking.store import newest_sweeps, open_client
 
-    _, experiment = open_client(runs, None)
-    page = list_of_sweeps(page_base(None, port), experiment)
+    client, experiment = open_client(runs, None)
+    base = page_base(None, port)
+    page = list_of_sweeps(base, experiment)
     console.say(f"{page}  (this machine only; Ctrl-C ends it)")
+    for name, sweep_id in reversed(newest_sweeps(client, experiment, _SWEEPS_NAMED)):
+        pages = Pages(experiment, sweep_id, "", [])
+        page = pages.ranking(base)
+        console.say(f"{name}, best first: {page}")
+        console.say(f"{name}, learning curves: {pages.chart(base)}")
+    if opens:
+        open_once_served(page, port)
     sys.exit(serve(runs, port))

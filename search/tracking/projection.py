@@ -34,7 +34,9 @@ from search.ledger.records import (
 )
 
 SWEEP = "sweep"  # the key of the sweep's own run; a trial's is its number
-STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
+# A trial that was stopped early has done what it was for: MLflow shows KILLED as it shows FAILED.
+# The tag `mmm.state` tells it from one that trained to its end.
+STATUS = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
 LEVELS = ("seed", "fold")  # settings that repeat a trial instead of making another one
 _ALWAYS = ("architecture", "context", "seed")  # said of every trial, whether they vary or not
 _SWEEP_PARAMS = (

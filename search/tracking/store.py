@@ -1,13 +1,10 @@
-"""An MLflow store: its client, and MLflow's own server over it, on loopback."""
+"""An MLflow store and its client."""
 
 import contextlib
-import importlib.util
 import logging
 import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +87,17 @@ def open_client(runs: Path, tracking_uri: str | None) -> tuple[Any, str]:
     return client, str(found.experiment_id)
 
 
+def newest_sweeps(client: Any, experiment: str, count: int) -> list[tuple[str, str]]:
+    """Name and id of the sweeps that were begun last, the newest first."""
+    runs = client.search_runs(
+        [experiment],
+        "tags.`mmm.trial` = 'sweep'",
+        max_results=count,
+        order_by=["attributes.start_time DESC"],
+    )
+    return [(run.data.tags["mmm.sweep"], run.data.tags["mmm.sweep_id"]) for run in runs]
+
+
 def count_runs(runs: Path, tracking_uri: str | None) -> int | None:
     """How many runs of ours a store has, as far as a thousand; None where nothing was kept there
     yet. Changes nothing, and raises what MLflow does where it does not answer.
@@ -104,49 +112,3 @@ def count_runs(runs: Path, tracking_uri: str | None) -> int | None:
     if experiment is None:
         return None
     return len(client.search_runs([experiment.experiment_id], max_results=1000))
-
-
-def server_command(store: str | None, port: int, artifacts: str | Path | None = None) -> list[str]:
-    """MLflow's server on loopback. It has no authentication: it answers only requests that name
-    this machine. `store` None: as its environment says.
-    """
-    command = [sys.executable, "-P", "-m", "mlflow", "server", "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--allowed-hosts", f"127.0.0.1:{port},localhost:{port}"]
-    command += ["--workers", "1"]
-    if store is not None:
-        command += ["--backend-store-uri", store]
-    return command if artifacts is None else [*command, "--artifacts-destination", str(artifacts)]
-
-
-def server_environment() -> dict[str, str]:
-    # Its job runners (seven processes) are for judging language models.
-    return {
-        **os.environ,
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "DO_NOT_TRACK": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "PYTHONSAFEPATH": "1",  # it starts Python again: uvicorn's, not the user's folder's
-    }
-
-
-def serve(runs: Path, port: int) -> int:
-    """Run MLflow's server on loopback until it is interrupted; returns its exit status."""
-    return _run(server_command(default_tracking_uri(runs), port), server_environment())
-
-
-def serve_backend(uri: str, artifacts: str, port: int) -> int:
-    """The same over any store of MLflow's, with artifacts nowhere but in one place. A password in
-    `uri` is on no command line.
-    """
-    # SQLAlchemy 2.1 takes psycopg by itself, of which many have the older one.
-    if uri.startswith("postgresql://") and importlib.util.find_spec("psycopg") is None:
-        uri = uri.replace("postgresql", "postgresql+psycopg2", 1)
-    where = {"MLFLOW_BACKEND_STORE_URI": uri}
-    return _run(server_command(None, port, artifacts), {**server_environment(), **where})
-
-
-def _run(command: list[str], environment: Mapping[str, str]) -> int:
-    try:
-        return subprocess.run(command, env=environment, check=False).returncode
-    except KeyboardInterrupt:
-        return 0

@@ -40,7 +40,7 @@ def suggest(trial):
     settings = quick.suggest(trial)
     return {**settings, "lr": 1e30} if trial.suggest_int("blast", 0, 1000) == 1000 else settings
 """
-STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
+STATUS = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,14 @@ def test_a_server_in_trouble_holds_up_nobody_and_misses_nothing(
             one.start()
         killed.wait()
         spec = SweepSpec(
-            "first", "quick", "m", "f", trials=NUM_TRIALS, epochs=EPOCHS, workers=1, tracking_uri=proxy.uri
+            "first",
+            "quick",
+            "m",
+            "f",
+            trials=NUM_TRIALS,
+            epochs=EPOCHS,
+            workers=1,
+            tracking_uri=proxy.uri,
         )
         ledger = servers.enter_context(create_sweep(tmp_path / "first", spec))
         ledger.append(Session(spec, "here", ""))

@@ -172,7 +172,7 @@ def test_a_resumed_session_goes_on_in_the_same_runs(ledger: Ledger, tmp_path: Pa
     deliver(tmp_path)
     after = runs_by_trial(tmp_path)
     assert {key: run.info.run_id for key, run in after.items()} == before
-    assert after["3"].info.status == "KILLED"
+    assert after["3"].info.status == "FINISHED"
     assert after["3"].data.tags["mmm.state"] == "pruned"
     assert points(tmp_path, "3") == [(1, 0.3), (2, 0.35)]
     assert points(tmp_path, "3", "f1/sad") == [(1, 0.15), (2, 0.175)]
