@@ -97,9 +97,7 @@ def open_chart(page: Page, delivery: Delivery, base: str, metric: str) -> None:
     page.goto(delivery.pages.chart(base))
     for run in delivery.projection.best_of_each_architecture():
         expect(page.get_by_role("link", name=run.name, exact=True)).to_be_visible()
-    page.get_by_placeholder("Search metric charts").fill(
-        f"^({metric}|accuracy|loss|train_loss|weighted_f1|unweighted_recall)$"
-    )
+    expect(page.get_by_text(f"best_{metric}", exact=True).first).to_be_visible()
     drawn = (
         "wanted => [...document.querySelectorAll('.js-plotly-plot')].some(plot => (plot.data ||"
         " []).length >= wanted)"

@@ -309,8 +309,8 @@ def mlflow_sync(
     )
     base = page_base(uri, 5000)
     console.say(f"all trials, best first: {done.pages.ranking(base)}")
-    if (page := done.pages.comparison(base)) is not None:
-        console.say(f"compare the best of each architecture: {page}")
+    if len(done.pages.best) > 1:
+        console.say(f"compare the best of each architecture: {done.pages.chart(base)}")
 
 
 def ui(

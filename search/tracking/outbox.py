@@ -194,7 +194,8 @@ def follow(runs: Path, name: str) -> int:
                 delivery.finish()
                 base = page_base(uri, 5000)
                 pages = delivery.pages
-                _say(Outcome("", pages.ranking(base), pages.comparison(base)))
+                chart = pages.chart(base) if len(pages.best) > 1 else None
+                _say(Outcome("", pages.ranking(base), chart))
                 return 0
             pause_s = pause_s_after(used_s, os.getloadavg()[0], cpus_here())
             trouble, last_success = "", time.monotonic()

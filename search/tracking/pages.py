@@ -65,8 +65,48 @@ class Pages:
             "selectedColumns": columns,
         }
         return {
-            key: json.dumps({**view, "searchFilter": wanted, "orderByKey": order})
+            key: json.dumps({**view, **self._charts(), "searchFilter": wanted, "orderByKey": order})
             for key, (wanted, order) in found.items()
+        }
+
+    def _charts(self) -> dict[str, object]:
+        """The metric that is searched for before all others, where runs are compared; MLflow adds
+        the others, by name.
+        """
+        section = "objective"
+        line = {
+            "type": "LINE",
+            "metricKey": self.metric,
+            "selectedMetricKeys": [self.metric],
+            "xAxisKey": "step",
+            "xAxisScaleType": "linear",
+            "scaleType": "linear",
+            "yAxisKey": "metric",
+            "yAxisExpressions": [],
+            "selectedXAxisMetricKey": "",
+            "lineSmoothness": 0,
+            "range": {},
+            "ignoreOutliers": False,
+            "useGlobalXaxisKey": True,
+            "useGlobalLineSmoothing": True,
+        }
+        bar = {"type": "BAR", "metricKey": f"best_{self.metric}"}
+        charts = [
+            {
+                "uuid": f"{section}-{place}",
+                "metricSectionId": section,
+                "deleted": False,
+                "isGenerated": False,
+                "runsCountToCompare": 10,
+                **chart,
+            }
+            for place, chart in enumerate((line, bar))
+        ]
+        shown = {"uuid": section, "name": self.metric, "display": True, "isReordered": True}
+        return {
+            "compareRunCharts": charts,
+            "compareRunSections": [shown],
+            "isAccordionReordered": True,  # or sections are sorted by name
         }
 
     def tree(self, base: str) -> str:
@@ -78,7 +118,7 @@ class Pages:
         return f"{self.tree(base)}-ranking"
 
     def chart(self, base: str) -> str:
-        """The address of the page with the learning curves of the best trial of each
+        """The address of the page with the scores and the learning curves of the best trial of each
         architecture.
         """
         return f"{self.tree(base)}-best&compareRunsMode=CHART"

@@ -118,6 +118,12 @@ def test_the_chart_has_a_learning_curve_of_each_architecture_against_the_epoch(
     assert [1, 2, 3] in curves
 
 
+def test_the_chart_opens_with_the_metric_that_is_searched_for(shown: Shown) -> None:
+    pictures.open_chart(shown.page, shown.delivery, shown.server.uri, METRIC)
+    text = shown.page.inner_text("body")
+    assert -1 < text.find(f"{METRIC}\n(2)") < text.find("Model metrics")
+
+
 def test_nothing_in_a_page_is_fetched_from_elsewhere(shown: Shown) -> None:
     asked: list[str] = []
     shown.page.on("request", lambda request: asked.append(request.url))
