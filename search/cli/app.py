@@ -3,6 +3,7 @@
 import sys
 
 from mmm.console import add_commands, new_app, run_app
+from search.cli.compare import compare
 from search.cli.confirm import confirm
 from search.cli.doctor import doctor
 from search.cli.encode import encode
@@ -11,7 +12,7 @@ from search.cli.results import export, export_study, mlflow_sync, report, status
 from search.cli.sweeps import plan, quickstart, resume, run
 
 app = new_app("Search over speech-and-text emotion recognisers with Ray, Optuna and MLflow.")
-add_commands(app, quickstart, plan, run, resume, confirm, status, report, encode)
+add_commands(app, quickstart, plan, run, resume, confirm, status, report, compare, encode)
 add_commands(app, export, export_study, mlflow_sync, mlflow_server, ui, doctor)
 
 
