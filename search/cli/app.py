@@ -8,12 +8,16 @@ from search.cli.confirm import confirm
 from search.cli.doctor import doctor
 from search.cli.encode import encode
 from search.cli.mlflow_server import mlflow_server
+from search.cli.reproduce import reproduce
 from search.cli.results import export, export_study, mlflow_sync, report, status, ui
 from search.cli.sweeps import plan, quickstart, resume, run
 
 app = new_app("Search over speech-and-text emotion recognisers with Ray, Optuna and MLflow.")
-add_commands(app, quickstart, plan, run, resume, confirm, status, report, compare, encode)
-add_commands(app, export, export_study, mlflow_sync, mlflow_server, ui, doctor)
+add_commands(
+    app, quickstart, plan, run, resume, confirm, status, report, compare, reproduce, encode
+)
+add_commands(app, quickstart, plan, run, resume, confirm, status, report, compare, reproduce)
+add_commands(app, encode, export, export_study, mlflow_sync, mlflow_server, ui, doctor)
 
 
 def main() -> None:
