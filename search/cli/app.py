@@ -8,6 +8,7 @@ from search.cli.confirm import confirm
 from search.cli.doctor import doctor
 from search.cli.encode import encode
 from search.cli.mlflow_server import mlflow_server
+from search.cli.paper import paper
 from search.cli.reproduce import reproduce
 from search.cli.results import export, export_study, mlflow_sync, report, status, ui
 from search.cli.sweeps import plan, quickstart, resume, run
@@ -17,7 +18,7 @@ add_commands(
     app, quickstart, plan, run, resume, confirm, status, report, compare, reproduce, encode
 )
 add_commands(app, quickstart, plan, run, resume, confirm, status, report, compare, reproduce)
-add_commands(app, encode, export, export_study, mlflow_sync, mlflow_server, ui, doctor)
+add_commands(app, paper, encode, export, export_study, mlflow_sync, mlflow_server, ui, doctor)
 
 
 def main() -> None:
