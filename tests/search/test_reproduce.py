@@ -19,6 +19,7 @@ from search.ledger.spec import SweepSpec
 from search.reproduce import Reproduction, reproduce, sentences
 from search.space.settings import SettingsCheck, trial_config
 from tests.conftest import Corpus
+from tests.search.test_folds import folds_spec, same_words, swept, write_sessions
 from tests.sweep_parts import SMALL_SPACE, call_here, small_spec, train_serially
 
 
@@ -58,6 +59,16 @@ def test_every_trial_is_reproduced_to_the_bit(place: Path) -> None:
         found = again(history, number)
         assert (found.is_equal, found.expects_equal, found.holds) == (True, True, True)
         assert (found.num_epochs, found.changed, found.first) == (len(trial.epochs), (), None)
+
+
+def test_every_fold_is_reproduced_of_a_sweep_that_was_killed_meanwhile(tmp_path: Path) -> None:
+    (tmp_path / "sessions").mkdir()
+    corpus = write_sessions(tmp_path / "sessions", same_words)
+    history = swept(corpus, tmp_path / "folds", folds_spec(corpus, trials=1), reports_each=2)
+    assert len(history.sessions) > 1
+    found = again(history, 0)
+    assert (found.is_equal, found.num_epochs) == (True, len(history.trials[0].all_epochs))
+    assert found.num_epochs > len(history.trials[0].epochs)
 
 
 def test_a_record_that_training_does_not_give_is_not_reproduced(place: Path) -> None:
