@@ -1,7 +1,9 @@
 """The commands `mmm train`, `mmm test` and `mmm baselines`."""
 
 import dataclasses
+import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,7 +24,9 @@ from mmm.training.config import (
 )
 
 if TYPE_CHECKING:
+    from mmm.bundle.read import Bundle, Ensemble
     from mmm.manifest import Manifest
+    from mmm.metrics import Metrics
 
 TrainingPrecision = Annotated[
     str, typer.Option(help="float32, bf16, or auto: bf16 where it is faster on this device.")
@@ -208,6 +212,9 @@ def test(
     ] = None,
     system: Systems = None,
     device: DeviceName = "cpu",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the scores as JSON, and nothing else.")
+    ] = False,
 ) -> None:
     """Open the sealed test split for named bundles, and write down that it was opened."""
     *bundle_paths, manifest = paths or [Path()]
@@ -238,6 +245,9 @@ def test(
         )
         for bundle in bundles
     ]
+    if as_json:
+        print(json.dumps(_scores_as_json(checked, features / OPENINGS, bundles, found)))
+        return
     console.print(metrics_table("test", list(zip(labels, found, strict=True))))
     for label, metrics in zip(labels, found, strict=True):
         console.say(f"\n{label}")
@@ -245,6 +255,33 @@ def test(
     for note in notes_of_test(checked):
         console.say(f"note: {note}")
     console.say(f"the opening is on record in {features / OPENINGS}")
+
+
+def _scores_as_json(
+    manifest: "Manifest",
+    openings: Path,
+    bundles: "Sequence[Bundle | Ensemble]",
+    found: "Sequence[Metrics]",
+) -> dict[str, object]:
+    """What `mmm test --json` prints: a record a bundle, in the order they were named."""
+    from mmm.labels import notes_of_test
+
+    return {
+        "manifest": str(manifest.path),
+        "manifest_sha256": manifest.sha256,
+        "utterances": len(manifest.sealed_test_rows()),
+        "openings": str(openings),
+        "bundles": [
+            {
+                "name": bundle.name,
+                "path": str(bundle.path),
+                "sha256": bundle.sha256,
+                "metrics": metrics,
+            }
+            for bundle, metrics in zip(bundles, found, strict=True)
+        ],
+        "notes": list(notes_of_test(manifest)),
+    }
 
 
 def baselines(

@@ -57,6 +57,15 @@ def export_study(history: History, path: Path) -> None:
     sync(path.parent)
 
 
+def study_of(history: History) -> optuna.Study:
+    """The same in memory."""
+    study = new_study()
+    study.set_metric_names([history.spec.metric])
+    trials = [history.trials[number] for number in sorted(history.trials)]
+    study.add_trials(_frozen(trials, history.spec.metric))
+    return study
+
+
 def importances(history: History) -> dict[str, float]:
     """How much each parameter decided the score of complete trials, most first, by fANOVA (Hutter
     et al. 2014); of those that all complete trials have. Empty where there is too little to tell.

@@ -4,6 +4,7 @@ opened on record.
 
 import csv
 import dataclasses
+import json
 import math
 from datetime import datetime
 from pathlib import Path
@@ -33,6 +34,7 @@ from tests.conftest import (
     trained,
     write_corpus,
 )
+from tests.sweep_parts import call_inside
 
 CPU = torch.device("cpu")
 POOLED = ("vanilla_concat", "three_way_concat", "gated_fusion", "late_fusion")
@@ -177,6 +179,19 @@ def test_opening_the_test_split_is_on_record_with_its_results(own: Corpus, tmp_p
     open_test(bundles[:1], own.manifest, own.features_dir, CPU)
     assert openings(own)[:2] == rows
     assert len(openings(own)) == 3
+
+
+def test_scores_on_test_are_printed_as_json_and_nothing_else(own: Corpus, tmp_path: Path) -> None:
+    bundle = make(own, tmp_path / "bundle")[1]
+    arguments = [bundle.path, own.manifest.path, "--features", own.features_dir, "--json"]
+    told = json.loads(call_inside("mmm", "test", *arguments).stdout)
+    test = own.manifest.sealed_test_rows()
+    metrics = evaluate_bundle(bundle, own.manifest, own.features_dir, test, CPU)
+    of_it = {"name": "vanilla_concat", "path": str(bundle.path), "sha256": bundle.sha256}
+    assert told["bundles"] == [{**of_it, "metrics": metrics}]
+    assert (told["utterances"], told["openings"]) == (len(test), str(own.features_dir / OPENINGS))
+    assert "disgust" in told["notes"][0]  # which no model can answer
+    assert len(openings(own)) == 1
 
 
 def test_an_opening_is_on_record_even_when_the_evaluation_dies(own: Corpus, tmp_path: Path) -> None:
