@@ -74,7 +74,7 @@ class Pages:
         the others, by name.
         """
         section = "objective"
-        line = {
+        line: dict[str, object] = {
             "type": "LINE",
             "metricKey": self.metric,
             "selectedMetricKeys": [self.metric],
@@ -90,7 +90,7 @@ class Pages:
             "useGlobalXaxisKey": True,
             "useGlobalLineSmoothing": True,
         }
-        bar = {"type": "BAR", "metricKey": f"best_{self.metric}"}
+        bar: dict[str, object] = {"type": "BAR", "metricKey": f"best_{self.metric}"}
         charts = [
             {
                 "uuid": f"{section}-{place}",
