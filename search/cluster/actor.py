@@ -25,7 +25,8 @@ class TrialActor(tune.Trainable):
         torch.set_num_threads(threads)
         os.environ["OMP_NUM_THREADS"] = str(threads)
         keep_freed_memory()
-        if 0 < config["gpu_share"] < 1:
+        # Where Ray counts a GPU that PyTorch does not see, each trial says so by itself.
+        if 0 < config["gpu_share"] < 1 and torch.cuda.is_available():
             share_memory(config["gpu_share"])
         self.trials = Ahead(orders_of(config["orders"]))
 
