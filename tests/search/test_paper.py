@@ -23,11 +23,11 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def kemdy20(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    """Sessions 1 to 3: train, dev, test."""
+    """Sessions 1 to 4: train, dev, train, test."""
     folder = tmp_path_factory.mktemp("kemdy20")
-    corpus = Kemdy20(folder / "corpus")
+    corpus = Kemdy20(folder / "corpus", num_sessions=4)
     corpus.rows[1][1][4] = corpus.rows[3][1][4] = "happy;neutral"
-    prepared = prepare_kemdy20(corpus.write(), dev_sessions="2", test_sessions="3")
+    prepared = prepare_kemdy20(corpus.write(), dev_sessions="2", test_sessions="4")
     path = folder / "corpus" / "manifest.csv"
     write_prepared(prepared, path)
     manifest = read_manifest(path)
@@ -79,11 +79,19 @@ def test_both_protocols_stand_beside_the_published_figures_and_test_is_opened_on
 def test_sessions_to_test_on_are_all_that_is_sealed_at_least(
     kemdy20: Corpus, tmp_path: Path
 ) -> None:
+    before = read_openings(kemdy20.features_dir)
     asked = Asked(kemdy20.manifest.path, kemdy20.features_dir, tmp_path / "out", seeds=1, epochs=1)
     for sessions, said in (
-        ("2", "Sess03 of the sealed test split would be trained on"),
-        ("3,9", "no session 9"),
-        ("2-3", "no labelled row is left in dev"),
+        ("3", "Sess04 of the sealed test split would be trained on"),
+        ("4,9", "no session 9"),
+        ("2,4", "no labelled row is left in dev"),
     ):
         with pytest.raises(ValueError, match=said):
             next(make_again(replace(asked, test_sessions=sessions), lambda _: None))
+    next(make_again(replace(asked, test_sessions="3-4"), lambda _: None))
+    dealt = read_manifest(tmp_path / "out" / "manifest.csv", check_audio=False)
+    assert {dealt.utterances[row].session for row in dealt.sealed_test_rows()} == {
+        "Sess03",
+        "Sess04",
+    }
+    assert read_openings(kemdy20.features_dir) == before

@@ -105,7 +105,9 @@ def test_the_notebook_runs_from_its_first_cell_to_its_last(
     monkeypatch.setenv("PYTHONPATH", str(root))
     notebook = nbformat.read(_NOTEBOOK, as_version=4)
     assert all(not cell.get("outputs") for cell in notebook.cells), "it is kept without outputs"
-    resources = {"metadata": {"path": str(sweep.folder.parents[1])}}
+    docs = sweep.folder.parents[1] / "docs"
+    docs.mkdir()
+    resources = {"metadata": {"path": str(docs)}}
     NotebookClient(notebook, timeout=120, kernel_name="python3", resources=resources).execute()
     shown = json.dumps(notebook.cells)
     assert "image/png" in shown  # the curves
