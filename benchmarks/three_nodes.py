@@ -105,8 +105,8 @@ def utilisation(sweep: Sweep, slots: int, begin: float, end: float) -> float:
 
 
 def losses(sweep: Sweep) -> list[dict[str, Any]]:
-    """Of each trial that lost its node: the epochs that were reported and trained again, their
-    seconds, and how long it stood still.
+    """Of each trial that lost its node: the epochs that were reported and trained again, and their
+    seconds.
     """
     found = []
     all_events = list(read_events(sweep.ledger))
@@ -127,7 +127,6 @@ def losses(sweep: Sweep) -> list[dict[str, Any]]:
                 "trial": number,
                 "epochs_again": len(again),
                 "seconds_again": sum(epoch.seconds for epoch in again),
-                "stood_still_s": (after[0].started or 0.0) - before[-1].ended if after else None,
             }
         )
     return found

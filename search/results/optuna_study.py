@@ -3,7 +3,6 @@ Optuna's storages, or in memory, for what Optuna says about its parameters.
 """
 
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -19,7 +18,6 @@ from optuna.distributions import (
     IntDistribution,
     json_to_distribution,
 )
-from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
 from mmm.files import sync
@@ -32,7 +30,6 @@ _STATES = {
     "pruned": TrialState.PRUNED,
     "failed": TrialState.FAIL,
 }
-_ENOUGH = 4  # complete trials, before which importances are noise
 
 
 def export_study(history: History, path: Path) -> None:
@@ -50,7 +47,7 @@ def export_study(history: History, path: Path) -> None:
         study = new_study(storage, spec.name)
         study.set_metric_names([spec.metric])
         trials = [history.trials[number] for number in sorted(history.trials)]
-        study.add_trials(_frozen(trials, spec.metric))
+        study.add_trials(frozen_trials(trials, spec.metric))
         storage.engine.dispose()
         sync(made)
         made.rename(path)
@@ -62,27 +59,8 @@ def study_of(history: History) -> optuna.Study:
     study = new_study()
     study.set_metric_names([history.spec.metric])
     trials = [history.trials[number] for number in sorted(history.trials)]
-    study.add_trials(_frozen(trials, history.spec.metric))
+    study.add_trials(frozen_trials(trials, history.spec.metric))
     return study
-
-
-def importances(history: History) -> dict[str, float]:
-    """How much each parameter decided the score of complete trials, most first, by fANOVA (Hutter
-    et al. 2014); of those that all complete trials have. Empty where there is too little to tell.
-    """
-    complete = [trial for trial in history.trials.values() if trial.state == "complete"]
-    if len(complete) < _ENOUGH:
-        return {}
-    study = new_study()
-    study.add_trials(_frozen(complete, history.spec.metric))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            evaluator = FanovaImportanceEvaluator(seed=history.spec.seed)
-            return dict(get_param_importances(study, evaluator=evaluator))
-        except (ValueError, RuntimeError, ZeroDivisionError):
-            # Optuna refuses where all scores are equal or no parameter is common to all trials
-            return {}
 
 
 @dataclass(frozen=True)
@@ -144,7 +122,7 @@ def study_to_draw(
     """
     study = new_study()
     metric = history.spec.metric
-    for frozen, trial in zip(_frozen(trials, metric), trials, strict=True):
+    for frozen, trial in zip(frozen_trials(trials, metric), trials, strict=True):
         best = trial.best(metric)
         assert best is not None
         frozen.state, frozen.values = TrialState.COMPLETE, [best[1]]
@@ -169,7 +147,7 @@ def _shown_choices(one: BaseDistribution, shown: Callable[[object], str]) -> Bas
     )
 
 
-def _frozen(trials: Sequence[Trial], metric: str) -> Iterator[FrozenTrial]:
+def frozen_trials(trials: Sequence[Trial], metric: str) -> Iterator[FrozenTrial]:
     """Trials of the ledger, with one set of choices for a parameter where later sessions had others
     (a version with more systems, a space that was changed): Optuna takes no other.
     """

@@ -15,14 +15,15 @@ from search.ledger.durations import duration
 from search.ledger.history import History
 from search.results.baseline import baseline_of
 from search.results.encoders import crosses
+from search.results.importance import Expected, ablation_of, importances
 from search.results.leaderboard import counts, leaderboard
-from search.results.optuna_study import importances
 from search.results.page import cost, tables
 from search.results.page.board import board, details
 from search.results.page.forest import Confirmed, forest, read_confirmed
+from search.results.page.importance import ablation_plot, importance_plot
 from search.results.page.plots import Plot, as_json, text
 from search.results.page.progress import best_by_compute, best_by_trials, learning_curves
-from search.results.page.settings import importance_plot, settings_plots
+from search.results.page.settings import settings_plots
 from search.results.page.timeline import timeline
 from search.results.page.words import changes, verdict_words
 
@@ -34,12 +35,16 @@ def write_report(path: Path, history: History, confirmed: Confirmed | None = Non
     spec, trials = history.spec, history.trials
     sentences = list(verdict_words(history, confirmed))
     last = max((trial.ended or trial.suggested for trial in trials.values()), default=None)
-    pareto = cost.pareto(history)
+    pareto, expected = cost.pareto(history), Expected(history)
     sections: dict[str, list[Plot | None]] = {
         "progress": [best_by_trials(history), best_by_compute(history)],
         "curves": [learning_curves(history)],
         "settings": [*settings_plots(history)],
-        "importances": [_importances(history), _confusion(history)],
+        "importances": [
+            importance_plot(importances(expected)),
+            ablation_plot(ablation_of(expected)),
+            _confusion(history),
+        ],
         "confirmation": [forest(confirmed)] if confirmed else [],
         "cost": [pareto[0]] if pareto else [],
         "timeline": [timeline(history)],
@@ -93,14 +98,6 @@ def _plotly() -> str:
 def _baseline_score(history: History) -> float | None:
     found = baseline_of(history)
     return None if found is None else value_of(found.metrics, history.spec.metric)
-
-
-def _importances(history: History) -> Plot | None:
-    complete = [trial for trial in history.trials.values() if trial.state == "complete"]
-    found = importances(history)
-    return importance_plot(
-        found, {name: sum(name in trial.params for trial in complete) for name in found}
-    )
 
 
 def _confusion(history: History) -> Plot | None:

@@ -6,14 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from optuna.distributions import BaseDistribution
 
 from mmm.training.config import Params
 from search.ledger.history import Trial
 from search.ledger.records import Prior
-from search.space.sampling import parameters_of
 from search.suggest.gaussian_process import Array, CurveProcess, Observations, fitted
 from search.suggest.parameter_vectors import Encoding
-from spaces import Space
 
 NUM_FIRST = 8  # ended trials, before which nothing is expected
 _GROWTH = 1.4  # the hyperparameters are fitted again when there are so many times more ended trials
@@ -30,20 +29,21 @@ class Belief:
 
     def __init__(
         self,
-        space: Space,
+        parameters: Mapping[str, BaseDistribution],
         metric: str,
         rungs: Sequence[int],
         priors: Sequence[Prior] = (),
         num_folds: int = 1,
     ) -> None:
-        """`rungs` end with the last epoch. Over folds they are of the first one, and the mean over
-        all is one more rung, as far from the last epoch as that is from the rung before it.
+        """`parameters` are all that settings may have; `rungs` end with the last epoch. Over folds
+        they are of the first one, and the mean over all is one more rung, as far from the last
+        epoch as that is from the rung before it.
         """
         self.metric, self.rungs = metric, list(rungs)
         self._last: float = self.rungs[-1]
         if num_folds > 1:
             self._last *= self.rungs[-1] / self.rungs[-2] if len(self.rungs) > 1 else 3
-        self.encoding = Encoding(parameters_of(space))
+        self.encoding = Encoding(parameters)
         self._rows: dict[int, list[float]] = {}
         # Settings of other sweeps, as rows and as parameters.
         self.priors: list[tuple[list[float], Params]] = []

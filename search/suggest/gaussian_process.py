@@ -176,6 +176,23 @@ class CurveProcess:
             np.sqrt(np.maximum(variance, 1e-10)) * self.scale,
         )
 
+    def expected_steps(self, features: Array) -> tuple[Array, Array]:
+        """Mean and standard deviation (M - 1,) of the final score of each of these settings (M, D)
+        less that of the one before it, luck left out.
+        """
+        count = len(features)
+        points = Observations(
+            features, np.ones(count), np.full(count, -1.0), np.zeros(count), np.zeros(count)
+        )
+        cross = self._kernel(points, self.seen)
+        half = solve_triangular(self._lower, cross.T, lower=True)
+        # The luck that these points have in common, being one trial, is in no difference.
+        covariance = self._kernel(points, points) - half.T @ half
+        variance = np.diag(covariance)
+        of_steps = variance[1:] + variance[:-1] - 2 * np.diag(covariance, 1)
+        means = cross @ self._weights * self.scale
+        return np.diff(means), np.sqrt(np.maximum(of_steps, 1e-12)) * self.scale
+
 
 def _units_of(seen: Observations) -> dict[int, tuple[float, float]]:
     """Source -> centre and spread of its scores; this sweep has the spread of the others while it

@@ -15,6 +15,7 @@ from mmm.training.config import Params
 from search.ledger.history import Trial
 from search.ledger.records import Prior
 from search.space.load import as_texts, ask
+from search.space.sampling import parameters_of
 from search.space.study import new_study
 from search.suggest.acquisition import Proposer
 from search.suggest.curve_model import Belief
@@ -64,7 +65,7 @@ class Searcher:
         )
         self.queue = list(space.known_good[len(trials) :] if queue is None else queue)
         self.belief = (
-            Belief(space, metric, rungs, priors, num_folds)
+            Belief(parameters_of(space), metric, rungs, priors, num_folds)
             if sampler == "model" and rungs
             else None
         )
@@ -73,7 +74,7 @@ class Searcher:
         )
         # One thread: these matrices are too small for several, which would take the processor from
         # the workers, and another machine's number of them would round in another way.
-        self._blas = ThreadpoolController()
+        self._threads = ThreadpoolController()
         self.study = new_study()
         self._running: dict[int, optuna.Trial] = {}
         for number in sorted(trials):
@@ -129,7 +130,7 @@ class Searcher:
         else:
             point = None
             if self.proposer is not None:
-                with self._blas.limit(limits=1, user_api="blas"):
+                with self._threads.limit(limits=1):
                     point = self.proposer.propose(self.trials, np.random.default_rng(seed), fixed)
             if point is None and fixed is not None:
                 point = {**fixed}  # the sampler draws the rest
@@ -147,7 +148,7 @@ class Searcher:
         """
         if self.belief is None:
             return None
-        with self._blas.limit(limits=1, user_api="blas"):
+        with self._threads.limit(limits=1):
             found = self.belief.expected(self.trials, numbers)
         return None if found is None else dict(zip(numbers, found.tolist(), strict=True))
 

@@ -1,15 +1,15 @@
 """What the settings have to do with the score: Optuna's own plots of parallel coordinates and
-slices, and importances with the number of trials behind each.
+slices.
 """
 
 import math
 
 from plotly.colors import sample_colorscale
-from plotly.graph_objects import Bar, Figure
+from plotly.graph_objects import Figure
 
 from search.ledger.history import History, Trial
 from search.results.optuna_study import study_to_draw
-from search.results.page.plots import BLUE, Plot, text
+from search.results.page.plots import Plot, text
 
 _MOST_LINES = 200  # each is a path of its own, and more are one grey mass
 _MOST_POINTS = 1000  # of a slice, each drawn once a parameter
@@ -128,35 +128,3 @@ def _choice(shown: str) -> str:
     is_quoted = len(shown) > 1 and shown[0] == shown[-1] and shown[0] in "'\""
     bare = shown[1:-1] if is_quoted else shown
     return bare if len(bare) <= _LONGEST else f"{bare[: _LONGEST - 1]}…"
-
-
-def importance_plot(found: dict[str, float], num_trials: dict[str, int]) -> Plot | None:
-    """Bars, most first, with how many trials each rests on."""
-    if not found:
-        return None
-    names = [f"{text(name)} ({num_trials[name]})" for name in found]
-    figure = Figure(
-        Bar(
-            x=list(found.values()),
-            y=names,
-            orientation="h",
-            marker={"color": BLUE},
-            text=[f"{share:.2f}" for share in found.values()],
-            textposition="outside",
-            cliponaxis=False,
-            hoverinfo="skip",
-        )
-    )
-    figure.update_layout(
-        xaxis={
-            "title": {"text": "share of the score's variance"},
-            "range": (0, 1.15 * max(found.values())),
-        },
-        yaxis={"autorange": "reversed"},
-    )
-    caption = (
-        "Which parameters, of those that all complete trials have, decided the score (fANOVA), and"
-        " of how many complete trials that is known. Those that were stopped early have no part in"
-        " it: what was decided before them does not show."
-    )
-    return Plot("importances", figure, caption, 120 + 26 * len(found))

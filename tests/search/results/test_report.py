@@ -14,7 +14,7 @@ from mmm.markdown import as_markdown
 from search.ledger.events import read_history
 from search.ledger.history import History
 from search.results.markdown import appendix
-from search.results.optuna_study import importances, searched_ranges
+from search.results.optuna_study import searched_ranges
 from search.results.page.paths import without_folders
 from search.results.report import read_confirmed, write_report
 from search.results.summary import expected_best
@@ -36,7 +36,7 @@ def test_a_report_has_a_plot_of_each_kind_and_a_row_a_trial(tmp_path: Path) -> N
     plots = re.findall('data-plot="(.*?)"', page)
     assert plots == [
         *("best-by-trials", "best-by-compute", "learning-curves", "parallel", "slices"),
-        *("confusion", "pareto", "timeline"),
+        *("importances", "confusion", "pareto", "timeline"),
     ]
     written = re.search('id="plots">(.*?)</script>', page, re.DOTALL)
     assert written is not None
@@ -44,21 +44,6 @@ def test_a_report_has_a_plot_of_each_kind_and_a_row_a_trial(tmp_path: Path) -> N
     assert page.count("<tr class=") == len(history.trials)
     markup, _, _ = page.partition("<script>")
     assert re.findall('(?:src|href)="(.*?)"', markup) == ["data:,"]  # one file, nothing is fetched
-
-
-def test_importances_are_shares_of_what_all_complete_trials_have_most_first(
-    tmp_path: Path,
-) -> None:
-    history = history_in(tmp_path)
-    assert importances(history) == {}  # of three complete trials
-    complete = [trial for trial in history.trials.values() if trial.epochs]
-    for trial in complete:
-        trial.state, trial.ended = "complete", trial.suggested
-    found = importances(history)
-    assert found
-    assert all(found.keys() <= trial.params.keys() for trial in complete)
-    assert list(found.values()) == sorted(found.values(), reverse=True)
-    assert sum(found.values()) == pytest.approx(1.0)
 
 
 def test_importing_what_opens_optuna_and_draws_changes_nothing_in_the_process() -> None:

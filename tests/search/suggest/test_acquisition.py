@@ -17,7 +17,7 @@ from optuna.distributions import (
 
 from search.ledger.history import Trial
 from search.ledger.records import Prior
-from search.space.sampling import Draw
+from search.space.sampling import Draw, parameters_of
 from search.suggest.acquisition import NUM_LED, NUM_STARTUP, Proposer, log_expected_improvement
 from search.suggest.curve_model import Belief
 from spaces import SPACES, Space
@@ -77,7 +77,7 @@ def peaked(number: int, rng: np.random.Generator, cost: float = 1.0, gain: float
 
 
 def proposer_of(cost_weight: float = 0.0, priors: Sequence[Prior] = ()) -> Proposer:
-    return Proposer(SPACE, Belief(SPACE, METRIC, RUNGS, priors), cost_weight)
+    return Proposer(SPACE, Belief(parameters_of(SPACE), METRIC, RUNGS, priors), cost_weight)
 
 
 def proposed(proposer: Proposer, trials: dict[int, Trial], count: int) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ import pytest
 
 from search.engine.asha import decide, rivals
 from search.ledger.history import Trial
-from search.space.sampling import Draw
+from search.space.sampling import Draw, parameters_of
 from search.suggest.curve_model import NUM_FIRST, Belief, _best_and_others, _levels
 from tests.search.suggest.test_acquisition import SPACE, ended, suggest_two
 from tests.sweep_parts import METRIC, epoch_entry
@@ -40,7 +40,7 @@ def sweep(count: int) -> dict[int, Trial]:
 
 def test_nothing_is_expected_of_the_first_trials() -> None:
     trials = sweep(NUM_FIRST - 1)
-    assert Belief(SPACE, METRIC, RUNGS).expected(trials, [0, 1]) is None
+    assert Belief(parameters_of(SPACE), METRIC, RUNGS).expected(trials, [0, 1]) is None
 
 
 def test_what_learns_slowly_and_ends_best_goes_on_where_its_score_alone_would_stop_it() -> None:
@@ -51,7 +51,7 @@ def test_what_learns_slowly_and_ends_best_goes_on_where_its_score_alone_would_st
         if one.params["kind"] == "deep" and len(one.epochs) == 3
     )
     numbers = rivals(trials, slow, 3)
-    found = Belief(SPACE, METRIC, RUNGS).expected(trials, numbers)
+    found = Belief(parameters_of(SPACE), METRIC, RUNGS).expected(trials, numbers)
     assert found is not None
     expected = dict(zip(numbers, found.tolist(), strict=True))
     assert expected[slow] == pytest.approx(0.52, abs=0.06)  # 0.6 (1 - 2^-3) at the last epoch
@@ -63,7 +63,7 @@ def test_what_learns_slowly_and_ends_best_goes_on_where_its_score_alone_would_st
 
 @pytest.mark.slow
 def test_a_belief_that_lived_through_a_history_is_a_fresh_one() -> None:
-    lived = Belief(SPACE, METRIC, RUNGS)
+    lived = Belief(parameters_of(SPACE), METRIC, RUNGS)
     whole = sweep(60)
     trials: dict[int, Trial] = {}
     for number, one in whole.items():
@@ -75,7 +75,7 @@ def test_a_belief_that_lived_through_a_history_is_a_fresh_one() -> None:
         trials[number] = one
         found, fresh = (
             lived.expected(trials, list(trials)),
-            Belief(SPACE, METRIC, RUNGS).expected(trials, list(trials)),
+            Belief(parameters_of(SPACE), METRIC, RUNGS).expected(trials, list(trials)),
         )
         assert (found is None) == (fresh is None) == (number < NUM_FIRST - 1)
         if found is not None:
@@ -87,9 +87,9 @@ def test_failed_trials_count_as_the_worst() -> None:
     for one in trials.values():
         if one.params["kind"] == "deep":
             one.state, one.epochs = "failed", []
-    process = Belief(SPACE, METRIC, RUNGS).process(trials)
+    process = Belief(parameters_of(SPACE), METRIC, RUNGS).process(trials)
     assert process is not None
-    belief = Belief(SPACE, METRIC, RUNGS)
+    belief = Belief(parameters_of(SPACE), METRIC, RUNGS)
     rows = np.array(
         [belief.encoding({"kind": kind, "rate": 1e-2, "blocks": 2}) for kind in ("plain", "deep")]
     )
@@ -101,11 +101,11 @@ def test_failed_trials_count_as_the_worst() -> None:
 def test_of_a_lost_trial_its_scores_count_and_its_end_does_not(num_epochs: int) -> None:
     trials = sweep(30)
     trials[11] = trial(11, num_epochs, state="running")
-    running = Belief(SPACE, METRIC, RUNGS).expected(trials, list(trials))
+    running = Belief(parameters_of(SPACE), METRIC, RUNGS).expected(trials, list(trials))
     trials[11].state, trials[11].is_lost, trials[11].end_order = "failed", True, 30
-    lost = Belief(SPACE, METRIC, RUNGS).expected(trials, list(trials))
+    lost = Belief(parameters_of(SPACE), METRIC, RUNGS).expected(trials, list(trials))
     trials[11].is_lost = False
-    failed = Belief(SPACE, METRIC, RUNGS).expected(trials, list(trials))
+    failed = Belief(parameters_of(SPACE), METRIC, RUNGS).expected(trials, list(trials))
     assert running is not None
     assert lost is not None
     assert failed is not None
