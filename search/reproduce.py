@@ -32,14 +32,16 @@ _LOSSES = ("train_loss", "loss")
 
 @dataclass(frozen=True)
 class Difference:
-    """A figure that is another one now. `size` is relative for losses, NaN where one is missing."""
+    """A figure that is another one now; `size` is relative for losses. None where it is missing, as
+    when training diverges.
+    """
 
     fold: int
     epoch: int
     metric: str
     recorded: float
-    found: float
-    size: float
+    found: float | None
+    size: float | None
 
     @property
     def words(self) -> str:
@@ -90,8 +92,8 @@ def reproduce(history: History, number: int, device: str | None = None) -> Itera
     threads = next((one.threads for one in sessions if one.threads), 1)
     reason = _no_equality(history, trial, config, where)
     expectation = (
-        f"other than to the bit ({reason}): scores may differ by {SCORE_TOLERANCE:g}, losses by"
-        f" {LOSS_TOLERANCE:g} of their value"
+        f"equal within a tolerance (scores {SCORE_TOLERANCE:g}, losses {LOSS_TOLERANCE:g} of their"
+        f" value), because {reason}"
         if reason
         else "equal to the bit, on this kind of processor and with as many threads"
     )
@@ -104,8 +106,7 @@ def reproduce(history: History, number: int, device: str | None = None) -> Itera
     for num_epochs, (recorded, found) in enumerate(pairs, start=1):
         here = list(_differences(recorded, found))
         differences += here
-        is_other_table = recorded.all_metrics != found.metrics if found else True
-        tables_differ = tables_differ or is_other_table
+        tables_differ = tables_differ or not _has_all(found, recorded)
         if first is None:
             first = next((one for one in here if not reason or _is_over(one)), None)
         yield Reproduction(
@@ -191,7 +192,7 @@ def _no_equality(history: History, trial: Trial, config: TrainConfig, device: st
     spec = history.spec
     sessions = _sessions_of(history, trial)
     if device != ("cuda" if spec.gpus_per_trial > 0 else "cpu"):
-        return f"on another device, {device}"
+        return f"the device is another one, {device}"
     if spec.address is not None:
         return "the ledger does not say on which machine of the cluster it was trained"
     if any(not one.processor or one.threads is None for one in sessions) or not sessions:
@@ -244,21 +245,31 @@ def _differences(recorded: Epoch, found: EpochResult | None) -> Iterator[Differe
     then = {"train_loss": recorded.train_loss, **recorded.metrics}
     for name, value in then.items():
         other = now.get(name)
-        here = float(other) if isinstance(other, int | float) else math.nan
-        if here != value:
-            size = abs(here - value)
-            if name in _LOSSES:
-                size /= max(abs(value), 1e-12)
-            yield Difference(recorded.fold, recorded.epoch, name, value, here, size)
+        if other == value:
+            continue
+        here = float(other) if isinstance(other, int | float) else None
+        size = None if here is None else abs(here - value)
+        if size is not None and name in _LOSSES:
+            size /= max(abs(value), 1e-12)
+        yield Difference(recorded.fold, recorded.epoch, name, value, here, size)
+
+
+def _has_all(found: EpochResult | None, recorded: Epoch) -> bool:
+    """Whether all recorded metrics, tables among them, are the same now; a later version may have
+    more.
+    """
+    now: dict[str, object] = {} if found is None else dict(found.metrics)
+    return all(now.get(name) == value for name, value in recorded.all_metrics.items())
 
 
 def _is_over(one: Difference) -> bool:
-    """Whether it is more than the tolerance; so is what is no number."""
-    return not one.size <= (LOSS_TOLERANCE if one.metric in _LOSSES else SCORE_TOLERANCE)
+    """Whether it is more than the tolerance."""
+    tolerance = LOSS_TOLERANCE if one.metric in _LOSSES else SCORE_TOLERANCE
+    return one.size is None or one.size > tolerance
 
 
 def _order(one: Difference) -> float:
-    return math.inf if math.isnan(one.size) else one.size
+    return math.inf if one.size is None else one.size
 
 
 def sentences(found: Reproduction) -> Iterator[str]:
@@ -269,7 +280,7 @@ def sentences(found: Reproduction) -> Iterator[str]:
     elif found.holds and found.largest is not None:
         yield (
             f"Reproduced to the tolerance: {what}, {found.num_epochs} epochs; the largest"
-            f" difference is {found.largest.size:.2g} ({found.largest.words})."
+            f" difference is of {found.largest.words}."
         )
     elif found.holds:
         yield f"Reproduced to the tolerance: {what}, but for tables of single classes."

@@ -93,7 +93,10 @@ def test_elsewhere_a_tolerance_holds(place: Path) -> None:
     trial.epochs[0] = replace(first, train_loss=first.train_loss * 1.0005)
     found = again(history, 0)
     assert (found.is_equal, found.expects_equal, found.holds) == (False, False, True)
-    assert "scores may differ by 0.01, losses by 0.001" in " ".join(sentences(found))
+    assert (
+        "(scores 0.01, losses 0.001 of their value), because it was trained on another kind"
+        in " ".join(sentences(found))
+    )
     trial.epochs[0] = replace(first, train_loss=first.train_loss * 1.005)
     assert not again(history, 0).holds
 
