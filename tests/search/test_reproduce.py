@@ -101,6 +101,7 @@ def test_elsewhere_a_tolerance_holds(place: Path) -> None:
     assert not again(history, 0).holds
 
 
+@pytest.mark.filterwarnings("ignore:.*no checksums")
 def test_features_that_were_changed_are_named(place: Path, tmp_path: Path) -> None:
     shutil.copytree(place, tmp_path / "moved")
     ledger = tmp_path / "moved" / "runs" / "small" / "ledger.sqlite"
