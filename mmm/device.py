@@ -1,6 +1,7 @@
 """Where and how exactly numbers are computed: cores, the device, and float32 or bf16 on it."""
 
 import os
+import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,16 @@ def cpus_here() -> int:
     """Cores that this process may use; where the system does not say (macOS), all of them."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def processor_here() -> str:
+    """The processor's name; empty where nothing says it."""
+    try:
+        with open(_CPUINFO, encoding="utf-8") as file:
+            models = [line.partition(":")[2].strip() for line in file if "model name" in line]
+    except OSError:
+        models = []
+    return models[0] if models else platform.processor() or platform.machine()
 
 
 def cpu_has_bf16() -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from mmm.device import cpus_here, resolve_device
+from mmm.device import processor_here, resolve_device
 from mmm.training.config import TrainConfig, make_config
 from mmm.training.features import Features, load_features
 from mmm.training.fit import Diverged, EpochResult, fit
@@ -20,7 +20,7 @@ from mmm.training.run import begin
 from search.engine.memory import batch_parts
 from search.ledger.data import Changes, describe, with_classes_of
 from search.ledger.history import History, Trial
-from search.ledger.records import DataNote, Epoch
+from search.ledger.records import DataNote, Epoch, Session
 from search.space.settings import SettingsCheck, precision_of, sweep_precisions
 
 # Where equality is not expected, as in the check of what is exported: another processor, number of
@@ -32,14 +32,16 @@ _LOSSES = ("train_loss", "loss")
 
 @dataclass(frozen=True)
 class Difference:
-    """A figure that is another one now. `size` is relative for losses, NaN where one is missing."""
+    """A figure that is another one now; `size` is relative for losses. None where it is missing, as
+    when training diverges.
+    """
 
     fold: int
     epoch: int
     metric: str
     recorded: float
-    found: float
-    size: float
+    found: float | None
+    size: float | None
 
     @property
     def words(self) -> str:
@@ -86,13 +88,14 @@ def reproduce(history: History, number: int, device: str | None = None) -> Itera
     where = device or ("cuda" if spec.gpus_per_trial > 0 else "cpu")
     precisions = spec.precisions or sweep_precisions(spec)
     precision = trial.precision or precision_of(precisions, trial.architecture)
-    threads = max(1, cpus_here() // spec.workers) if spec.address is None else 1
+    sessions = _sessions_of(history, trial)
+    threads = next((one.threads for one in sessions if one.threads), 1)
     reason = _no_equality(history, trial, config, where)
     expectation = (
-        f"other than to the bit ({reason}): scores may differ by {SCORE_TOLERANCE:g}, losses by"
-        f" {LOSS_TOLERANCE:g} of their value"
+        f"equal within a tolerance (scores {SCORE_TOLERANCE:g}, losses {LOSS_TOLERANCE:g} of their"
+        f" value), because {reason}"
         if reason
-        else "equal to the bit: the machine, the device and the code path of then"
+        else "equal to the bit, on this kind of processor and with as many threads"
     )
     torch.set_num_threads(threads)
     started = time.monotonic()
@@ -103,8 +106,7 @@ def reproduce(history: History, number: int, device: str | None = None) -> Itera
     for num_epochs, (recorded, found) in enumerate(pairs, start=1):
         here = list(_differences(recorded, found))
         differences += here
-        is_other_table = recorded.all_metrics != found.metrics if found else True
-        tables_differ = tables_differ or is_other_table
+        tables_differ = tables_differ or not _has_all(found, recorded)
         if first is None:
             first = next((one for one in here if not reason or _is_over(one)), None)
         yield Reproduction(
@@ -173,17 +175,37 @@ def _data_of(history: History, number: int) -> DataNote | None:
     return found
 
 
+def _sessions_of(history: History, trial: Trial) -> list[Session]:
+    """Those that it may have been trained in."""
+    starts = [when for when, _ in history.sessions]
+    ends = [*starts[1:], math.inf]
+    ended = math.inf if trial.ended is None else trial.ended
+    return [
+        session
+        for (start, session), end in zip(history.sessions, ends, strict=True)
+        if start <= ended and end >= trial.suggested
+    ]
+
+
 def _no_equality(history: History, trial: Trial, config: TrainConfig, device: str) -> str:
     """Why figures are not expected to be equal to the bit; empty where they are."""
     spec = history.spec
-    hosts = {session.host for _, session in history.sessions}
+    sessions = _sessions_of(history, trial)
     if device != ("cuda" if spec.gpus_per_trial > 0 else "cpu"):
-        return f"on another device, {device}"
+        return f"the device is another one, {device}"
     if spec.address is not None:
         return "the ledger does not say on which machine of the cluster it was trained"
-    if hosts != {socket.gethostname()}:
-        return "the sweep ran on another machine"
-    if not config.is_pooled and any((one.together or 1) > 1 for one in trial.all_epochs):
+    if any(not one.processor or one.threads is None for one in sessions) or not sessions:
+        return "the ledger does not say on what kind of processor, or with how many threads"
+    if others := {one.processor for one in sessions} - {processor_here()}:
+        return f"it was trained on another kind of processor, {', '.join(sorted(others))}"
+    if device == "cuda" and {one.host for one in sessions} != {socket.gethostname()}:
+        return "it was trained on another machine's GPU"
+    if len({one.threads for one in sessions}) > 1:
+        return "it was trained in sessions with different numbers of threads"
+    # Pooled systems round in a pack as they do alone, in one thread.
+    is_alike = config.is_pooled and sessions[0].threads == 1
+    if not is_alike and any((one.together or 1) > 1 for one in trial.all_epochs):
         return "it was trained in a pack with others"
     return ""
 
@@ -223,21 +245,31 @@ def _differences(recorded: Epoch, found: EpochResult | None) -> Iterator[Differe
     then = {"train_loss": recorded.train_loss, **recorded.metrics}
     for name, value in then.items():
         other = now.get(name)
-        here = float(other) if isinstance(other, int | float) else math.nan
-        if here != value:
-            size = abs(here - value)
-            if name in _LOSSES:
-                size /= max(abs(value), 1e-12)
-            yield Difference(recorded.fold, recorded.epoch, name, value, here, size)
+        if other == value:
+            continue
+        here = float(other) if isinstance(other, int | float) else None
+        size = None if here is None else abs(here - value)
+        if size is not None and name in _LOSSES:
+            size /= max(abs(value), 1e-12)
+        yield Difference(recorded.fold, recorded.epoch, name, value, here, size)
+
+
+def _has_all(found: EpochResult | None, recorded: Epoch) -> bool:
+    """Whether all recorded metrics, tables among them, are the same now; a later version may have
+    more.
+    """
+    now: dict[str, object] = {} if found is None else dict(found.metrics)
+    return all(now.get(name) == value for name, value in recorded.all_metrics.items())
 
 
 def _is_over(one: Difference) -> bool:
-    """Whether it is more than the tolerance; so is what is no number."""
-    return not one.size <= (LOSS_TOLERANCE if one.metric in _LOSSES else SCORE_TOLERANCE)
+    """Whether it is more than the tolerance."""
+    tolerance = LOSS_TOLERANCE if one.metric in _LOSSES else SCORE_TOLERANCE
+    return one.size is None or one.size > tolerance
 
 
 def _order(one: Difference) -> float:
-    return math.inf if math.isnan(one.size) else one.size
+    return math.inf if one.size is None else one.size
 
 
 def sentences(found: Reproduction) -> Iterator[str]:
@@ -248,7 +280,7 @@ def sentences(found: Reproduction) -> Iterator[str]:
     elif found.holds and found.largest is not None:
         yield (
             f"Reproduced to the tolerance: {what}, {found.num_epochs} epochs; the largest"
-            f" difference is {found.largest.size:.2g} ({found.largest.words})."
+            f" difference is of {found.largest.words}."
         )
     elif found.holds:
         yield f"Reproduced to the tolerance: {what}, but for tables of single classes."

@@ -208,7 +208,7 @@ def _run(
             tell=lambda text: say(console, text),
         )
         controller.stopwatch.command_started = command_started()
-        controller.open_session(spec.command)
+        controller.open_session(spec.command, threads)
         ledger.append(data)
         source = space_note(spec.space)
         if not ledger.history.spaces or not source.is_same(ledger.history.spaces[-1][1]):

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+from mmm.device import processor_here
 from mmm.training.config import Params
 from search.engine.budgets import broken_constraint
 from search.engine.memory import WORDS, next_attempt, num_in_training
@@ -229,8 +230,10 @@ class Controller:
             self.verdicts.end(number, "failed", reason, trace, is_finding=is_finding)
             self.on_change()
 
-    def open_session(self, command: str) -> None:
-        self.ledger.append(Session(self.spec, socket.gethostname(), command))
+    def open_session(self, command: str, threads: int | None = None) -> None:
+        """`threads`: of each worker."""
+        here = socket.gethostname(), command, processor_here(), threads
+        self.ledger.append(Session(self.spec, *here))
         self.stopwatch.earlier_s = self.ledger.history.used_s
         self.verdicts.budgets_before = self.verdicts.budgets()
 

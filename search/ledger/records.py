@@ -45,6 +45,8 @@ class Session:
     spec: SweepSpec
     host: str
     command: str
+    processor: str = ""  # of the driver's machine; empty in ledgers that do not say
+    threads: int | None = None  # of torch in each worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -429,7 +431,13 @@ def record_of(kind: str, body: Mapping[str, Any]) -> Record:
     if cls is Sweep:
         return Sweep(SweepSpec.from_json(body["spec"]), as_json(body))
     if cls is Session:
-        return Session(SweepSpec.from_json(body["spec"]), body.get("host", ""), body["command"])
+        return Session(
+            SweepSpec.from_json(body["spec"]),
+            body.get("host", ""),
+            body["command"],
+            body.get("processor", ""),
+            body.get("threads"),
+        )
     if cls is Prior:
         scores = {int(epoch): score for epoch, score in body["scores"].items()}
         return Prior(body["source"], body["params"], scores)

@@ -141,6 +141,8 @@ def _sentences(sides: Sequence[Side], known: bool) -> Iterator[str]:
     if len({side.score_name for side in sides}) > 1:
         named = "; ".join(f"{side.sweep}: {side.score_name}" for side in sides)
         yield f"They were scored differently ({named}), so best scores do not compare."
+    else:
+        yield f"Scores are {sides[0].score_name}, higher is better."
     if missing := [side.sweep for side in sides if side.leader is None]:
         yield (
             "A best score is the best of many trials and promises more than new data will keep, the"
@@ -251,4 +253,4 @@ def _figure(found: Comparison) -> Picture:
         "Best score of the search (cross), linear baseline (tick), mean of the confirmed leader"
         f" over fresh seeds (dot){line}."
     )
-    return picture(draw, caption, (8.6, 1.2 + _ROW * len(found.sweeps)))
+    return picture(draw, caption, (6.4, 1.2 + _ROW * len(found.sweeps)))

@@ -9,6 +9,7 @@ import re
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 
+from mmm.device import processor_here
 from mmm.markdown import as_code, as_code_block, as_markdown
 from mmm.metrics import value_of
 from search.ledger.durations import duration
@@ -186,13 +187,4 @@ def _machine(history: History) -> str:
     hosts = [session.host for _, session in history.sessions if session.host]
     if not hosts or hosts[-1] != socket.gethostname():
         return "not the one that wrote this; fill it in"
-    return f"{_processor()}, {os.cpu_count()} cores, {platform.system()}"
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            models = [line.partition(":")[2].strip() for line in file if "model name" in line]
-    except OSError:
-        models = []
-    return models[0] if models else platform.processor() or platform.machine()
+    return f"{processor_here()}, {os.cpu_count()} cores, {platform.system()}"

@@ -2,6 +2,7 @@
 split read by none of them unless it is opened, on record.
 """
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from mmm.bundle.sealed_test import read_openings
 from mmm.corpora.kemdy20 import prepare_kemdy20
 from mmm.corpora.write import write_prepared
-from mmm.manifest_csv import read_manifest
+from mmm.manifest_csv import manifest_text, read_manifest
 from mmm.models import PUBLISHED as SYSTEMS
 from search.paper import PUBLISHED, Asked, make_again
 from tests.conftest import Corpus, encode
@@ -74,6 +75,22 @@ def test_both_protocols_stand_beside_the_published_figures_and_test_is_opened_on
     status, _, errors = call_here(capsys, monkeypatch, *arguments[:-1], 3)
     assert status == 2
     assert "epochs 1 instead of 3" in errors
+
+
+def test_the_honest_half_does_not_know_the_labels_of_test(kemdy20: Corpus, tmp_path: Path) -> None:
+    manifest, found = kemdy20.manifest, []
+    utterances = tuple(
+        replace(one, emotions=("happy",), votes=()) if one.split == "test" else one
+        for one in manifest.utterances
+    )
+    other = manifest.path.with_name("other.csv")
+    other.write_text(manifest_text(replace(manifest, utterances=utterances)), encoding="utf-8")
+    for path in (manifest.path, other):
+        asked = Asked(path, kemdy20.features_dir, tmp_path / path.stem, seeds=1, epochs=1)
+        _, first, *_ = itertools.islice(make_again(asked, lambda _: None), 2)
+        found.append(first.runs)
+    assert found[0] == found[1]
+    assert manifest.sealed_test_rows()
 
 
 def test_sessions_to_test_on_are_all_that_is_sealed_at_least(
