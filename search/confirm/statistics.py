@@ -24,6 +24,7 @@ from search.confirm.scores import Array, left_out_scores, of_groups, scores_of
 from search.confirm.units import Units
 
 _CHUNK = 250  # resamples at a time: memory is a matter of these
+_ROUNDING = 1e-12  # scores that are no further apart are equal
 _MOST_SEEDS = 1000  # beyond it a tie is for more data to decide, not for more seeds
 
 
@@ -216,11 +217,14 @@ def _jackknife(*systems: Sampled) -> Array:
 
 
 def mean_interval(units: Units, one: Sampled, seed: int = 0) -> Interval | None:
-    """Interval of a system's mean over seeds; None where the units are too few to tell."""
+    """Interval of a system's mean over seeds, within the range of scores, 0 to 1; None where the
+    units are too few to tell.
+    """
     if not units.names:
         return None
     draws = _mean_draws(one, np.random.default_rng(seed))
-    return _bca(one.mean, draws, _jackknife(one), spread_of(units, one))
+    found = _bca(one.mean, draws, _jackknife(one), spread_of(units, one))
+    return Interval(max(0.0, found.low), min(1.0, found.high))
 
 
 @dataclass(frozen=True)
@@ -241,7 +245,7 @@ def difference(units: Units, first: Sampled, second: Sampled, seed: int = 0) -> 
     if not units.names:
         return None
     rng = np.random.default_rng(seed)
-    value = first.mean - second.mean
+    value = _apart(first, second)
     spread = spread_of(units, first, second)
     draws = _mean_draws(first, rng) - _mean_draws(second, rng)
     interval = _bca(value, draws, _jackknife(first, second), spread)
@@ -260,8 +264,14 @@ def difference(units: Units, first: Sampled, second: Sampled, seed: int = 0) -> 
     )
 
 
+def _apart(first: Sampled, second: Sampled) -> float:
+    """The difference of two means; that of equal scores is 0 however it was rounded."""
+    value = first.mean - second.mean
+    return value if abs(value) > _ROUNDING else 0.0
+
+
 def _p_of(value: float, spread: Spread) -> float:
-    if spread.variance == 0:
+    if spread.variance <= _ROUNDING**2:
         return 1.0 if value == 0 else 0.0
     t = abs(value) / math.sqrt(spread.variance)
     return 2 * float(stdtr(max(1.0, spread.freedom), -t))
@@ -269,7 +279,7 @@ def _p_of(value: float, spread: Spread) -> float:
 
 def p_seeds(units: Units, first: Sampled, second: Sampled) -> float:
     """That of `difference`, alone."""
-    return _p_of(first.mean - second.mean, spread_of(units, first, second))
+    return _p_of(_apart(first, second), spread_of(units, first, second))
 
 
 def probability_of_winning(first: Sampled, second: Sampled) -> float:
@@ -277,7 +287,7 @@ def probability_of_winning(first: Sampled, second: Sampled) -> float:
     anew; a draw is half of it (Bouthillier et al. 2021, arXiv:2103.03098).
     """
     pairs = first.resampled[:, :, None] - second.resampled[:, None, :]
-    return float((pairs > 0).mean() + (pairs == 0).mean() / 2)
+    return float((pairs > _ROUNDING).mean() + (np.abs(pairs) <= _ROUNDING).mean() / 2)
 
 
 def sign_flip_p(

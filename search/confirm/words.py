@@ -1,7 +1,7 @@
 """A confirmation in words and as a table, for terminal and page."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 
@@ -201,6 +201,31 @@ def _to_decide(found: Confirmation) -> Iterator[str]:
         yield "More seeds would not decide it: that takes more rows to score."
 
 
+def _against_each(
+    found: Confirmation,
+    baselines: Sequence[Confirmed],
+    of_baselines: Sequence[Sequence[Compared]],
+) -> str:
+    """Where nobody beats all of them."""
+    unbeaten, beaten = [], []
+    for one, pairs in zip(baselines, of_baselines, strict=True):
+        name = f"the {one.name} ({one.mean:.4f})"
+        by = [pair.first for pair in pairs if pair.verdict == "better"]
+        if not by:
+            unbeaten.append(name)
+        elif len(by) == len(found.finalists):
+            beaten.append(f"{name} is beaten by all finalists")
+        else:
+            beaten.append(f"{name} is beaten by {_list(by)}")
+    if not beaten:
+        return f"Nothing beats the baselines: {' or '.join(unbeaten)}."
+    if not unbeaten:
+        return f"No finalist beats both baselines: {_list(beaten)}."
+    return (
+        f"Nothing beats the baselines, for nothing beats {' or '.join(unbeaten)}; {_list(beaten)}."
+    )
+
+
 def _against_baselines(found: Confirmation) -> Iterator[str]:
     if not found.units:
         return
@@ -213,7 +238,7 @@ def _against_baselines(found: Confirmation) -> Iterator[str]:
         if all(pair.verdict == "better" for pair in of_one)
     ]
     if not above:
-        yield f"Nothing beats the baselines: {' or '.join(named)}."
+        yield _against_each(found, baselines, of_baselines)
     elif len(above) == len(found.finalists):
         yield f"All finalists beat the baselines: {_list(named)}."
     else:

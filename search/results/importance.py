@@ -82,7 +82,7 @@ class Expected:
         self._belief = Belief(
             _parameters(history.trials.values()),
             spec.metric,
-            spec.rungs,
+            [*spec.rungs, spec.epochs],
             num_folds=max((trial.num_folds for trial in history.trials.values()), default=1),
         )
         with threadpool_limits(limits=1):  # as the sweep's searcher does

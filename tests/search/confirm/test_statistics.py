@@ -86,6 +86,26 @@ def test_fewer_than_ten_groups_of_any_cannot_be_told() -> None:
     assert verdict_of(None, None) == "cannot be told"
 
 
+def test_no_interval_of_a_score_goes_beyond_what_scores_can_be() -> None:
+    units = _units(40)
+    for wrong in (1, 39):  # almost all right, almost all wrong
+        answers = [1] * wrong + [0] * (40 - wrong)
+        (one,) = sample([_counts([0] * 40, answers, units=units)], units, "accuracy", resamples=200)
+        found = mean_interval(units, one)
+        assert found is not None
+        assert 0 <= found.low < one.mean < found.high <= 1
+
+
+def test_equal_answers_differ_by_nothing_however_their_means_are_rounded() -> None:
+    units = _units(40)
+    answers = [0] * 37 + [1] * 3
+    counts = _counts([0] * 40, *[answers] * 7, units=units)
+    one, other = sample([counts[:6], counts[6:]], units, "macro_f1", resamples=50)
+    found = difference(units, one, other)
+    assert found is not None
+    assert (found.value, found.p_units, found.p_seeds, found.wins) == (0.0, 1.0, 1.0, 0.5)
+
+
 def test_a_grouping_that_nobody_knows_is_not_drawn_and_is_told() -> None:
     units = choose_units({"speaker": [""] * 20, "dialogue": [f"d{i}" for i in range(20)]})
     assert units.names == ("dialogue",)

@@ -62,10 +62,27 @@ def test_a_tie_is_called_one_and_nothing_is_called_better() -> None:
     assert told.startswith("Tie: trial 7, gated_fusion has the highest mean, macro_f1 0.6000")
     assert "About 12 seeds of each would decide it against trial 3" in told
     assert (
-        "Nothing beats the baselines: the majority class (0.1000) or the linear baseline (0.5000)."
+        "Nothing beats the baselines, for nothing beats the linear baseline (0.5000); the majority"
+        " class (0.1000) is beaten by trial 7."
     ) in told
     assert "Limits: 4 speakers" in told
     assert "better" not in (told + explained(TIE)).lower()
+
+
+def test_where_no_baseline_is_beaten_all_are_named_at_once() -> None:
+    pairs = tuple(replace(pair, verdict="tie") for pair in TIE.to_majority)
+    told = _told(replace(TIE, to_majority=pairs))
+    assert (
+        "Nothing beats the baselines: the majority class (0.1000) or the linear baseline (0.5000)."
+    ) in told
+
+
+def test_where_each_baseline_is_beaten_by_another_that_is_said() -> None:
+    worse, better = (
+        _pair(f"trial {n}", "linear baseline", v) for n, v in ((7, "tie"), (3, "better"))
+    )
+    told = _told(replace(TIE, to_baseline=(worse, better)))
+    assert "No finalist beats both baselines: the majority class (0.1000) is beaten by" in told
 
 
 def test_test_scores_are_told_with_who_opened_it_and_how_often() -> None:
