@@ -191,6 +191,7 @@ def measure(folder: Path) -> dict[str, Any]:
             "lost": losses(sweep),
             "failed": sum(trial.state == "failed" for trial in history.trials.values()),
             "exit_status": driver.returncode,
+            "last_line": sweep.log.read_text().splitlines()[-1],
             "said_of_nodes": [
                 line for line in sweep.log.read_text().splitlines() if "node 10." in line
             ],
@@ -217,7 +218,7 @@ def main() -> int:
             f"  trial {row['trial']}: {row['epochs_again']} epochs ({row['seconds_again']:.2f} s)"
             " trained again"
         )
-    print(f"SIGTERM: exit status {found['exit_status']}")
+    print(f"SIGTERM: exit status {found['exit_status']}; {found['last_line']}")
     if options.json is not None:
         options.json.write_text(json.dumps(found, indent=1))
     return 0
