@@ -21,7 +21,9 @@ from mmm.bundle.write import (
     write_bundle,
     write_ensemble,
     write_provenance,
+    write_temperature,
 )
+from mmm.calibration import fitted_temperature
 from mmm.files import new_directory, sha256_of_file, write_bytes, write_text
 from mmm.manifest import Manifest
 from mmm.manifest_csv import read_manifest
@@ -369,6 +371,10 @@ def _finish(trials: Sequence[Trial], folder: Path, data: _Data, options: Options
         )
     else:
         write_provenance(folder, replace(bundle.provenance, validation_metrics=metrics))
+    temperature = fitted_temperature(probabilities.numpy(), rows.truth.numpy())
+    if temperature is not None and not is_of_folds:
+        bundle = replace(bundle, temperature=round(temperature, 4))
+        write_temperature(folder, round(temperature, 4))
     if options.onnx and isinstance(bundle, Bundle):
         from mmm.bundle.onnx_head import export_onnx
 
