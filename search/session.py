@@ -312,9 +312,14 @@ def _write_results(
     `is_hurried`: whoever sent a signal kills what has not ended some seconds later, so that nothing
     is trained any more.
     """
-    from search.results.report import read_confirmed, write_report
+    from search.results.report import read_confirmed, read_winner, write_report
 
-    write_report(folder / "report.html", history, read_confirmed(folder))
+    write_report(
+        folder / "report.html",
+        history,
+        read_confirmed(folder),
+        None if is_hurried else read_winner(history, folder),
+    )
     winner = best_trial(history)
     if winner is None:
         return False

@@ -3,6 +3,7 @@ export, MLflow's pages.
 """
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -80,23 +81,42 @@ def report(
             metavar="FILE", help="The same for a paper's appendix, as Markdown, into this file."
         ),
     ] = None,
+    with_audio: Annotated[
+        bool,
+        typer.Option(
+            "--with-audio", help="Write errors.html too: the winner's errors with their clips."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write report.html and leaderboard.csv again, from the ledger, and say the verdict."""
+    """Write report.html and leaderboard.csv again, from the ledger and the winner's answers, and
+    say the verdict.
+    """
     from search.ledger.events import read_history
     from search.ledger.files import existing_sweep
+    from search.results.errors_page import write_errors
     from search.results.leaderboard import write_leaderboard
     from search.results.markdown import appendix
     from search.results.page.words import verdict_words
-    from search.results.report import read_confirmed, write_report
+    from search.results.report import read_confirmed, read_winner, write_report
     from search.results.summary import summary
+    from search.results.winner import Winner
 
     folder = existing_sweep(runs, name)
     history, confirmed = read_history(folder / "ledger.sqlite"), read_confirmed(folder)
     into = folder if out is None else out
+    winner = read_winner(history, folder)
+    if with_audio and not isinstance(winner, Winner):
+        raise ValueError(
+            f"--with-audio: the winner's errors are not known: {winner or 'no trial has a score'};"
+            " for the report without them: mmm-search report"
+            f" {name} --runs {shlex.quote(str(runs))}"
+        )
     into.mkdir(parents=True, exist_ok=True)
     write_leaderboard(into / "leaderboard.csv", history, history.spec.metric)
-    write_report(into / "report.html", history, confirmed)
+    write_report(into / "report.html", history, confirmed, winner)
+    if with_audio and isinstance(winner, Winner):
+        write_errors(into / "errors.html", name, winner)
     if markdown is not None:
         write_text(markdown, appendix(history, confirmed))
     if as_json:
@@ -104,6 +124,8 @@ def report(
         return
     last = "" if markdown is None else f", and {markdown}"
     console.say(f"wrote {into / 'report.html'} and {into / 'leaderboard.csv'}{last}")
+    if with_audio:
+        console.say(f"wrote {into / 'errors.html'}; it holds audio of the corpus")
     console.say(" ".join(verdict_words(history, confirmed)))
 
 

@@ -26,21 +26,19 @@ from mmm.bundle.write import (
 from mmm.calibration import fitted_temperature
 from mmm.files import new_directory, sha256_of_file, write_bytes, write_text
 from mmm.manifest import Manifest
-from mmm.manifest_csv import read_manifest
 from mmm.metrics import Metrics, bootstrap_intervals, value_of
 from mmm.training.config import make_config
 from mmm.training.evaluate import score
 from mmm.training.features import dims_of, load_features
 from mmm.training.own_system import load_recorded
-from search.ledger.data import data_changes, describe, with_classes_of
-from search.ledger.files import best_file, best_weights, trial_folder
+from search.ledger.files import best_file, trial_folder
 from search.ledger.history import History, Trial
+from search.results.answers import CHANGED, SweepData, weights_of
 from search.results.refit import trained_on_all_folds
 
 # Another number of threads, or a GPU, adds in another order; a validation row on the edge between
 # two classes may flip.
 _SCORE_TOLERANCE = 0.01
-_CHANGED = "were the manifest, the features or the weights changed since the sweep?"
 _LOSS_TOLERANCE = (
     1e-3  # of the cross-entropy, relative: it moves smoothly, so other weights or data show in it
 )
@@ -100,17 +98,22 @@ def top_trials(history: History, folder: Path, count: int) -> list[int]:
 
     Raises ValueError where there are not so many.
     """
-    found = [
-        trial.number
-        for trial in _exportable(history)
-        if trial.copied_from is None and (history.spec.folds or _has_weights(folder, trial.number))
-    ]
+    found = kept_trials(history, folder)
     if count < 1 or len(found) < count:
         raise ValueError(
             f"--top {count}: sweep {history.spec.name!r} has {len(found)} trials with weights; the"
             f" best {history.spec.keep} are kept (--keep of mmm-search run)"
         )
     return found[:count]
+
+
+def kept_trials(history: History, folder: Path) -> list[int]:
+    """Numbers of all trials that can be exported, best first, answers from the ledger aside."""
+    return [
+        trial.number
+        for trial in _exportable(history)
+        if trial.copied_from is None and (history.spec.folds or _has_weights(folder, trial.number))
+    ]
 
 
 def check_scores_ensembles(history: History) -> None:
@@ -139,7 +142,7 @@ def export_trial(
     """
     trial = _chosen(history, number)
     check_destination(out)
-    data = _Data(history)
+    data = SweepData(history)
     with new_directory(out, keep="epoch-*") as scratch, _made_in(scratch, out):
         _write(history, folder, trial, data.manifest, scratch)
         _finish([trial], scratch, data, options)
@@ -166,7 +169,7 @@ def export_several(
     if ensemble:
         check_scores_ensembles(history)
     check_destination(out, beside=None if ensemble else "trial-*")
-    data = _Data(history)
+    data = SweepData(history)
     with new_directory(out) as scratch, _made_in(scratch, out):
         members = [
             f"members/{trial.number:05d}" if ensemble else f"trial-{trial.number:05d}"
@@ -198,32 +201,6 @@ def export_several(
             )
             _finish(trials, scratch, data, options)
     return sha256_of_file(out / "checksums.json") if ensemble else ""
-
-
-class _Data:
-    """What a sweep was run on."""
-
-    def __init__(self, history: History) -> None:
-        self.spec = history.spec
-        self.history = history
-        self.whole = with_classes_of(history, read_manifest(self.spec.manifest, check_audio=False))
-        self.manifest = self.whole.without_test()
-        self.features = Path(self.spec.features)
-
-    def changes_since(self, trial: Trial) -> str:
-        """What has changed since a trial was trained, as far as the ledger tells."""
-        config = make_config(dict(trial.settings))
-        now = describe(
-            self.manifest,
-            self.features,
-            [load_features(self.manifest, self.features, *self.spec.features_key(config))],
-        )
-        accepted = self.history.data_changes[self.history.data_of(trial.number) - 1 :]
-        found = [
-            *(what for _, note in accepted for what in note.changed),
-            *data_changes(self.history, now).what,
-        ]
-        return f"since then the data were changed: {'; '.join(found)}." if found else _CHANGED
 
 
 @contextlib.contextmanager
@@ -301,11 +278,7 @@ def _write(history: History, sweep: Path, trial: Trial, manifest: Manifest, out:
             f" compares; choose another, see: mmm-search status {spec.name}"
         )
     trained = trial if trial.copied_from is None else history.trials[trial.copied_from]
-    weights = None
-    if best is not None and trial.num_folds == 1:
-        weights = best_weights(
-            sweep, trained.number, trained.checkpoints, is_unfinished=trial.state == "running"
-        )
+    weights = weights_of(history, sweep, trial) if best is not None else None
     if best is None or not (weights or trial.num_folds > 1):
         raise ValueError(
             f"trial {trial.number} of sweep {spec.name!r} has no weights to export ({trial.state}:"
@@ -342,7 +315,7 @@ def _write(history: History, sweep: Path, trial: Trial, manifest: Manifest, out:
     write_bundle(out, head, weights, provenance)
 
 
-def _finish(trials: Sequence[Trial], folder: Path, data: _Data, options: Options) -> None:
+def _finish(trials: Sequence[Trial], folder: Path, data: SweepData, options: Options) -> None:
     """Evaluate what is in a folder, hold it against the ledger, add card and ONNX, seal it and
     check the whole.
 
@@ -409,7 +382,7 @@ def check_reproduced(
     found: Metrics,
     expected: Metrics,
     who: str,
-    changes: Callable[[], str] = lambda: _CHANGED,
+    changes: Callable[[], str] = lambda: CHANGED,
 ) -> None:
     """Raise ValueError where a bundle does not score what it did when it was trained; `changes`
     says why that may be.
