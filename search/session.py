@@ -31,7 +31,8 @@ from search.live import View, lasting
 from search.plan.checks import Checked, check
 from search.results.baseline import baseline_of, fit_baseline, verdict, words
 from search.results.encoders import cross_table, crosses
-from search.results.export import best_trial, export_trial
+from search.results.export import export_trial
+from search.results.kept import best_trial
 from search.results.leaderboard import counts, leaderboard_table, write_leaderboard
 from search.space.enqueue import Point
 from search.space.load import space_note

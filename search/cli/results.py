@@ -152,6 +152,14 @@ def export(
             "--ensemble", help="The --top K trials (3) as one: the mean of their probabilities."
         ),
     ] = False,
+    greedy: Annotated[
+        bool,
+        typer.Option(
+            "--greedy",
+            help="An ensemble chosen greedily of all trials with weights, each as often as it"
+            " helps.",
+        ),
+    ] = False,
     onnx: Annotated[
         bool, typer.Option("--onnx", help="Write the head as ONNX too, checked against torch.")
     ] = False,
@@ -184,13 +192,16 @@ def export(
         raise ValueError("--out is missing: the folder to write, for example -o best")
     if (name is None) == (run_id is None):
         raise ValueError("expected the NAME of a sweep, or --run-id and no name")
-    if trial is not None and (top is not None or ensemble):
-        raise ValueError("--trial names one trial; --top and --ensemble take the best ones")
+    if greedy and top is not None:
+        raise ValueError("--top takes the best trials, --greedy chooses among all; take one")
+    if trial is not None and (top is not None or ensemble or greedy):
+        raise ValueError("--trial names one trial; --top, --ensemble and --greedy take several")
     if run_id is not None:
         taken = (
             ("--trial", trial is not None),
             ("--top", top is not None),
             ("--ensemble", ensemble),
+            ("--greedy", greedy),
             ("--onnx", onnx),
             ("--data-licence", data_licence is not None),
         )
@@ -218,8 +229,9 @@ def export(
             check_scores_ensembles,
             export_several,
             export_trial,
-            top_trials,
         )
+        from search.results.greedy import select_greedily
+        from search.results.kept import kept_trials, top_trials
 
         assert name is not None
         folder = existing_sweep(runs, name)
@@ -232,6 +244,8 @@ def export(
                 f"trained on the rows of all {history.spec.folds} folds; a fresh process computes"
                 " the same with it"
             )
+        ensemble = ensemble or greedy
+        selection = None
         if ensemble:
             check_scores_ensembles(history)
         with console.status("writing and checking") as status:
@@ -239,7 +253,18 @@ def export(
                 digest = export_trial(history, folder, trial, out, options)
                 said = f"bundle {out} (sha256 {digest[:16]}): {checked}"
             else:
-                numbers = top_trials(history, folder, top if top is not None else 3)
+                if greedy:
+                    top_trials(history, folder, 1)
+                    selection = select_greedily(
+                        history,
+                        folder,
+                        kept_trials(history, folder),
+                        3,
+                        lambda number: status.update(f"trial {number} has answered"),
+                    )
+                    numbers = list(selection.greedy.trials)
+                else:
+                    numbers = top_trials(history, folder, top if top is not None else 3)
                 digest = export_several(
                     history,
                     folder,
@@ -248,6 +273,7 @@ def export(
                     options,
                     ensemble=ensemble,
                     done=lambda number: status.update(f"trial {number} is written"),
+                    selection=None if selection is None else selection.as_facts(),
                 )
                 which = f"trials {', '.join(map(str, numbers))}"
                 said = (
@@ -255,6 +281,8 @@ def export(
                     if ensemble
                     else f"bundles in {out}: {which}"
                 )
+        for line in selection.lines() if selection is not None else ():
+            console.say(line)
         console.say(said)
     if register is not None:
         from search.tracking.registry import ALIAS

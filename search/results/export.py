@@ -4,7 +4,7 @@ before it appears.
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,9 +31,9 @@ from mmm.training.config import make_config
 from mmm.training.evaluate import score
 from mmm.training.features import dims_of, load_features
 from mmm.training.own_system import load_recorded
-from search.ledger.files import best_file, trial_folder
 from search.ledger.history import History, Trial
 from search.results.answers import CHANGED, SweepData, weights_of
+from search.results.kept import best_trial
 from search.results.refit import trained_on_all_folds
 
 # Another number of threads, or a GPU, adds in another order; a validation row on the edge between
@@ -61,61 +61,6 @@ class Options:
 _PLAIN = Options()
 
 
-def best_trial(history: History) -> Trial | None:
-    """The trial with the best score that still has weights to export; one that an ended session
-    left running may be it.
-
-    Trials on data that were changed since do not count, unless labels of train were all that was.
-    """
-    return next(iter(_exportable(history)), None)
-
-
-def _exportable(history: History) -> list[Trial]:
-    return [
-        trial
-        for trial in history.ranked(history.spec.metric)
-        if history.may_win(trial.number)
-        and (
-            trial.state in ("complete", "pruned")
-            or (history.last_close is not None and _has_saved_its_best(trial, history.spec.metric))
-        )
-    ]
-
-
-def _has_saved_its_best(trial: Trial, metric: str) -> bool:
-    best = trial.best(metric)
-    return (
-        trial.state == "running"
-        and best is not None
-        and trial.checkpoint is not None
-        and best[0] <= trial.checkpoint.epoch
-    )
-
-
-def top_trials(history: History, folder: Path, count: int) -> list[int]:
-    """Numbers of the `count` best trials that have weights, best first, answers from the ledger
-    (--repeats reuse) aside.
-
-    Raises ValueError where there are not so many.
-    """
-    found = kept_trials(history, folder)
-    if count < 1 or len(found) < count:
-        raise ValueError(
-            f"--top {count}: sweep {history.spec.name!r} has {len(found)} trials with weights; the"
-            f" best {history.spec.keep} are kept (--keep of mmm-search run)"
-        )
-    return found[:count]
-
-
-def kept_trials(history: History, folder: Path) -> list[int]:
-    """Numbers of all trials that can be exported, best first, answers from the ledger aside."""
-    return [
-        trial.number
-        for trial in _exportable(history)
-        if trial.copied_from is None and (history.spec.folds or _has_weights(folder, trial.number))
-    ]
-
-
 def check_scores_ensembles(history: History) -> None:
     """Raise ValueError where no row is left to score an ensemble on."""
     if history.spec.folds:
@@ -123,12 +68,6 @@ def check_scores_ensembles(history: History) -> None:
             f"sweep {history.spec.name!r} is over folds: its models ship trained on all of them, so"
             " nothing is left to score an ensemble on; export them one by one, without --ensemble"
         )
-
-
-def _has_weights(folder: Path, number: int) -> bool:
-    return best_file(folder, number).is_file() or any(
-        trial_folder(folder, number).glob("checkpoint-*.safetensors")
-    )
 
 
 def export_trial(
@@ -158,14 +97,17 @@ def export_several(
     *,
     ensemble: bool = False,
     done: Callable[[int], None] = lambda _: None,
+    selection: Mapping[str, str] | None = None,
 ) -> str:
     """A bundle a trial in `out/trial-NNNNN`, or, with `ensemble`, one folder with them as members;
     all or none of them.
 
-    `done` is called with the number of each trial that is written. Returns the ensemble's hash, ""
-    without. Raises as `export_trial`, and BundleError where trials cannot be one ensemble.
+    A trial that is named several times counts as often in the ensemble; `selection` is what the
+    card says of how the trials were chosen. `done` is called with the number of each trial that is
+    written. Returns the ensemble's hash, "" without. Raises as `export_trial`, and BundleError
+    where trials cannot be one ensemble.
     """
-    trials = [_chosen(history, number) for number in numbers]
+    trials = [_chosen(history, number) for number in dict.fromkeys(numbers)]
     if ensemble:
         check_scores_ensembles(history)
     check_destination(out, beside=None if ensemble else "trial-*")
@@ -191,12 +133,13 @@ def export_several(
             write_ensemble(
                 scratch,
                 name=f"{data.spec.name} ensemble of {len(trials)}",
-                members=tuple(members),
+                members=tuple(f"members/{number:05d}" for number in numbers),
                 provenance=replace(
-                    _provenance(history, trials[0], data.manifest),
+                    own := _provenance(history, trials[0], data.manifest),
                     trial=None,
                     trial_state=None,
-                    trials=[trial.number for trial in trials],
+                    trials=list(numbers),
+                    search={**(own.search or {}), **(selection or {})},
                 ),
             )
             _finish(trials, scratch, data, options)

@@ -16,7 +16,7 @@ import soundfile
 from mmm.manifest import Manifest, Utterance
 from search.ledger.files import trial_folder
 from search.results.errors_page import write_errors
-from search.results.export import best_trial
+from search.results.kept import best_trial
 from search.results.report import write_report
 from search.results.winner import Winner, look_at, read_winner
 from tests.conftest import Corpus, encode, write_corpus
