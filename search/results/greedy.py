@@ -165,7 +165,7 @@ def choose(
         for number in range(num_parts):
             held_out = np.flatnonzero(part == number)
             members = choose_on(np.flatnonzero(part != number))
-            answers[held_out] = probabilities[np.ix_(members, held_out)].mean(axis=0)
+            answers[held_out] = probabilities[members][:, held_out].mean(axis=0)
         return score(answers, everyone)
 
     def choice(name: str, choose_on: Callable[[Integers], list[int]]) -> Choice:

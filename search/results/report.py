@@ -55,9 +55,9 @@ def write_report(
         "curves": [learning_curves(history)],
         "settings": [*settings_plots(history)],
         "importances": [_importances(history), _confusion(history)],
+        "winner": [reliability_plot(winner)] if isinstance(winner, Winner) else [],
         "confirmation": [forest(confirmed)] if confirmed else [],
         "cost": [pareto[0]] if pareto else [],
-        "winner": [reliability_plot(winner)] if isinstance(winner, Winner) else [],
         "timeline": [timeline(history)],
     }
     there = {name: [one for one in some if one] for name, some in sections.items()}

@@ -29,6 +29,7 @@ from search.ledger.history import History
 from search.results.answers import CHANGED, SweepData, answers_of
 
 NUM_ERRORS = 50
+MIN_DIALOGUES = 10  # as of a confirmation: intervals over fewer groups are much too narrow
 _MOST_GROUPS = 12  # of sessions and of speakers, the largest
 _SCORE_TOLERANCE = 0.01  # as where a bundle is exported
 _LENGTHS = ((1, 3), (4, 7), (8, 15), (16, None))  # words
@@ -40,18 +41,17 @@ Integers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class OfClass:
-    """One class, with a 95 % interval of its F1 over resampled dialogues."""
+    """One class, with a 95 % interval of its F1 where there are enough dialogues."""
 
     name: str
     scores: ClassScores
-    low: float
-    high: float
+    interval: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Rows that have something in common, with a 95 % interval of the accuracy; of one dialogue
-    alone there is none.
+    """Rows that have something in common, with a 95 % interval of the accuracy where they are of
+    enough dialogues.
     """
 
     kind: str  # what they have in common, as "speaker"
@@ -146,17 +146,20 @@ def look_at(
     predicted = probabilities.argmax(axis=1)
     dialogues = np.array([manifest.utterances[row].dialogue_id for row in rows])
     of_classes = classification_metrics(truth, predicted, names)["per_class"]
-    intervals = class_f1_intervals(truth, predicted, dialogues.tolist(), len(names))
+    num_dialogues = len(set(dialogues.tolist()))
+    intervals: Sequence[tuple[float, float] | None] = [None] * len(names)
+    if num_dialogues >= MIN_DIALOGUES:
+        intervals = class_f1_intervals(truth, predicted, dialogues.tolist(), len(names))
     errors = _errors(manifest, rows, truth, names, probabilities)
     return Winner(
         trial,
         manifest.path,
         len(rows),
-        len(set(dialogues.tolist())),
+        num_dialogues,
         len(errors),
         tuple(
-            OfClass(name, of_classes[name], low, high)
-            for name, (low, high) in zip(names, intervals, strict=True)
+            OfClass(name, of_classes[name], interval)
+            for name, interval in zip(names, intervals, strict=True)
         ),
         tuple(_slices(manifest, rows, truth, names, predicted, dialogues)),
         _calibration(truth, probabilities, dialogues),
@@ -199,7 +202,7 @@ def _slices(
             metrics = classification_metrics(truth[mine], predicted[mine], names)
             own = dialogues[mine].tolist()
             interval = None
-            if len(set(own)) > 1:
+            if len(set(own)) >= MIN_DIALOGUES:
                 interval = bootstrap_intervals(truth[mine], predicted[mine], own, len(names))[
                     "accuracy"
                 ]

@@ -9,14 +9,22 @@ from mmm.calibration import NUM_BINS
 from mmm.metrics import LEVEL
 from search.results.page.paths import without_folders
 from search.results.page.plots import BLUE, INK, Plot, floats
-from search.results.winner import ConfidentError, Winner
+from search.results.winner import MIN_DIALOGUES, ConfidentError, Winner
 
 CLASS_COLUMNS = ("class", "utterances", "precision", "recall", "F1", f"{LEVEL:.0%} interval of F1")
 SLICE_COLUMNS = (
     *("by", "rows", "utterances", "dialogues", "accuracy"),
     *(f"{LEVEL:.0%} interval of accuracy", "UAR"),
 )
-ERROR_COLUMNS = ("confidence", "answered", "true", "its probability", "speaker", "text", "clip")
+ERROR_COLUMNS = (
+    "confidence",
+    "answered",
+    "true",
+    "probability of the true",
+    "speaker",
+    "text",
+    "clip",
+)
 ERROR_TEXTS = (1, 2, 4, 5, 6)
 _LONGEST_TEXT = 300  # characters
 
@@ -41,7 +49,7 @@ def winner_tables(found: Winner) -> WinnerTables:
                 f"{one.scores['precision']:.3f}",
                 f"{one.scores['recall']:.3f}",
                 f"{one.scores['f1']:.3f}",
-                f"{one.low:.3f} to {one.high:.3f}",
+                _span(one.interval),
             )
             for one in found.classes
         ],
@@ -52,15 +60,19 @@ def winner_tables(found: Winner) -> WinnerTables:
                 one.num_utterances,
                 one.num_dialogues,
                 f"{one.accuracy:.3f}",
-                "one dialogue"
-                if one.interval is None
-                else f"{one.interval[0]:.3f} to {one.interval[1]:.3f}",
+                _span(one.interval),
                 f"{one.recall:.3f}",
             )
             for one in found.slices
         ],
         [error_row(one) for one in found.errors],
     )
+
+
+def _span(interval: tuple[float, float] | None) -> str:
+    if interval is None:
+        return f"below {MIN_DIALOGUES} dialogues"
+    return f"{interval[0]:.3f} to {interval[1]:.3f}"
 
 
 def error_row(error: ConfidentError) -> tuple[object, ...]:
@@ -81,8 +93,9 @@ def _sentences(found: Winner) -> Iterator[str]:
     own = found.calibration
     yield (
         f"Trial {found.trial} on the {found.num_utterances:,} validation rows of"
-        f" {found.num_dialogues:,} dialogues; {found.num_errors:,} utterances are answered wrongly."
-        " Intervals are of resampled whole dialogues. The model was chosen on these rows, so that"
+        f" {found.num_dialogues:,} dialogues; {found.num_errors:,} utterances are answered with"
+        " none of their labels. Intervals are of resampled whole dialogues, and of fewer than"
+        f" {MIN_DIALOGUES} none can be told. The model was chosen on these rows, so that"
         " all of it looks better than on new ones."
     )
     if own.temperature is None:
