@@ -203,7 +203,8 @@ def test_the_verdict_comes_first_and_says_whether_the_winner_holds(page: Any, re
     headings = page.eval_on_selector_all("h2", "all => all.map(one => one.textContent)")
     assert headings == [
         *("Best so far", "Learning curves", "Settings", "What decided the score"),
-        *("Systems and encoders", "Confirmation", "Score against cost", "Failures", "Workers"),
+        *("Errors of the winner", "Systems and encoders", "Confirmation", "Score against cost"),
+        *("Failures", "Workers"),
         *("To reproduce it", "Leaderboard"),
     ]
     assert "no such file: a 9.wav" in page.inner_text("body")
