@@ -276,6 +276,8 @@ def export(
                     selection=None if selection is None else selection.as_facts(),
                 )
                 which = f"trials {', '.join(map(str, numbers))}"
+                if selection is not None:
+                    which = selection.greedy.said
                 said = (
                     f"ensemble {out} (sha256 {digest[:16]}) of {which}: {checked}"
                     if ensemble

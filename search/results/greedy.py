@@ -38,12 +38,13 @@ class Choice:
 
     @property
     def said(self) -> str:
-        """Its trials, as `3 (2 times), 1`."""
+        """Its trials, as `trials 3 (2 times), 1`."""
         counts = Counter(self.trials)
-        return ", ".join(
+        named = ", ".join(
             f"{number} ({times} times)" if times > 1 else f"{number}"
             for number, times in counts.items()
         )
+        return f"trial{'s' if len(counts) > 1 else ''} {named}"
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Selection:
         found = []
         for one in (self.single, self.top, self.greedy):
             nested = "" if one.nested is None else f", nested {one.nested:.4f}"
-            found.append(f"{one.name} (trials {one.said}): {self.metric} {one.score:.4f}{nested}")
+            found.append(f"{one.name} ({one.said}): {self.metric} {one.score:.4f}{nested}")
         return [
             *found,
             f"chosen among {self.num_candidates} trials with weights by {self.num_utterances:,}"

@@ -60,7 +60,7 @@ def test_a_trial_counts_as_often_as_it_helps() -> None:
     found = choose(
         METRIC, [7, 4], np.stack([first, second]), truth, NAMES[:2], ["a", "a", "b", "b"], 2
     )
-    assert (found.greedy.trials, found.greedy.said) == ((7, 7, 4), "7 (2 times), 4")
+    assert (found.greedy.trials, found.greedy.said) == ((7, 7, 4), "trials 7 (2 times), 4")
     assert found.greedy.score == 1
     assert found.top.score < 1
 
@@ -94,7 +94,7 @@ def test_the_score_of_the_selection_is_that_of_the_ensemble_it_is_exported_as(
     )
     assert validation(sweep, tmp_path / "one")[METRIC] == pytest.approx(found.greedy.score)
     card = (tmp_path / "one" / "README.md").read_text(encoding="utf-8")
-    assert "greedy selection (trials " in card
+    assert f"greedy selection ({found.greedy.said}): " in card
 
 
 def test_a_member_that_counts_twice_has_twice_the_weight_and_is_there_once(
@@ -136,6 +136,6 @@ def test_the_command_says_what_was_chosen_and_what_it_is_held_against(
 ) -> None:
     status, told = export(sweep, capsys, monkeypatch, "small", "-o", tmp_path / "one", "--greedy")
     assert status == 0, told
-    for said in ("the best single trial (trials ", "mean of the best 3 (", "greedy selection ("):
+    for said in ("the best single trial (trial ", "mean of the best 3 (", "greedy selection ("):
         assert said in told
     assert "a fresh process reproduced its validation macro_f1" in told
