@@ -20,14 +20,15 @@ def load(
     audio_encoder: str | Path | None = None,
     text_encoder: str | Path | None = None,
     system: str | None = None,
+    calibrated: bool = False,
 ) -> "Predictor":
     """A bundle (or an ensemble of bundles) ready to predict; its encoders are loaded once.
 
     `audio_encoder` and `text_encoder` say where the folder of an encoder lies now, when it moved
     since the features were made. `system` names the file of a system of its author's own,
-    `path/to/file.py:Class`, which is run; without it such a bundle is refused. Raises
-    FileNotFoundError, BundleError for a damaged bundle, ValueError where an encoder is not on this
-    machine.
+    `path/to/file.py:Class`, which is run; without it such a bundle is refused. `calibrated`
+    applies the bundle's temperature to every answer. Raises FileNotFoundError, BundleError for a
+    damaged bundle, ValueError where an encoder is not on this machine or there is no temperature.
     """
     # torch takes a second to import, which `import mmm` must not cost.
     from mmm.bundle.read import load_bundle_or_ensemble
@@ -39,5 +40,8 @@ def load(
         load_system(system)
     folders = [None if folder is None else Path(folder) for folder in (audio_encoder, text_encoder)]
     return Predictor(
-        load_bundle_or_ensemble(Path(bundle)), audio_encoder=folders[0], text_encoder=folders[1]
+        load_bundle_or_ensemble(Path(bundle)),
+        audio_encoder=folders[0],
+        text_encoder=folders[1],
+        calibrated=calibrated,
     )

@@ -140,15 +140,7 @@ def bootstrap_intervals(
     Whole dialogues are drawn, because the rows of one are alike (Efron and Tibshirani 1993,
     chapter 8). The same input gives the same intervals.
     """
-    _, group = np.unique(np.asarray(dialogues), return_inverse=True)
-    num_groups = int(group.max()) + 1
-    cells = np.zeros((num_groups, num_classes * num_classes))
-    np.add.at(cells, (group, true * num_classes + predicted), 1)
-    drawn = np.random.default_rng(0).multinomial(
-        num_groups, np.full(num_groups, 1 / num_groups), size=RESAMPLES
-    )
-    # A confusion matrix of each resample.
-    matrix = (drawn @ cells).reshape(RESAMPLES, num_classes, num_classes)
+    matrix = _resampled(true, predicted, dialogues, num_classes)
     right, support, chosen = matrix.diagonal(axis1=1, axis2=2), matrix.sum(axis=2), matrix.sum(1)
     f1 = 2 * right / np.maximum(support + chosen, 1)
     recall = right / np.maximum(support, 1)
@@ -165,3 +157,42 @@ def bootstrap_intervals(
         for name, values in resampled.items()
         for low, high in [np.quantile(values, edges)]
     }
+
+
+def class_f1_intervals(
+    true: npt.NDArray[np.int64],
+    predicted: npt.NDArray[np.int64],
+    dialogues: Sequence[str],
+    num_classes: int,
+) -> list[tuple[float, float]]:
+    """The same of each class' F1, over the resamples in which the class occurs or is predicted;
+    (0, 0) where there is none.
+    """
+    matrix = _resampled(true, predicted, dialogues, num_classes)
+    right = matrix.diagonal(axis1=1, axis2=2)
+    either = matrix.sum(axis=2) + matrix.sum(axis=1)
+    found = []
+    for own_right, own_either in zip(right.T, either.T, strict=True):
+        there = own_either > 0
+        f1 = 2 * own_right[there] / own_either[there] if there.any() else np.zeros(1)
+        low, high = np.quantile(f1, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        found.append((float(low), float(high)))
+    return found
+
+
+def _resampled(
+    true: npt.NDArray[np.int64],
+    predicted: npt.NDArray[np.int64],
+    dialogues: Sequence[str],
+    num_classes: int,
+) -> npt.NDArray[np.float64]:
+    """(RESAMPLES, C, C) the confusion matrix of each resample of whole dialogues."""
+    _, group = np.unique(np.asarray(dialogues), return_inverse=True)
+    num_groups = int(group.max()) + 1
+    cells = np.zeros((num_groups, num_classes * num_classes))
+    np.add.at(cells, (group, true * num_classes + predicted), 1)
+    drawn = np.random.default_rng(0).multinomial(
+        num_groups, np.full(num_groups, 1 / num_groups), size=RESAMPLES
+    )
+    found: npt.NDArray[np.float64] = drawn @ cells
+    return found.reshape(RESAMPLES, num_classes, num_classes)

@@ -31,7 +31,8 @@ from search.live import View, lasting
 from search.plan.checks import Checked, check
 from search.results.baseline import baseline_of, fit_baseline, verdict, words
 from search.results.encoders import cross_table, crosses
-from search.results.export import best_trial, export_trial
+from search.results.export import export_trial
+from search.results.kept import best_trial
 from search.results.leaderboard import counts, leaderboard_table, write_leaderboard
 from search.space.enqueue import Point
 from search.space.load import space_note
@@ -312,9 +313,14 @@ def _write_results(
     `is_hurried`: whoever sent a signal kills what has not ended some seconds later, so that nothing
     is trained any more.
     """
-    from search.results.report import read_confirmed, write_report
+    from search.results.report import read_confirmed, read_winner, write_report
 
-    write_report(folder / "report.html", history, read_confirmed(folder))
+    write_report(
+        folder / "report.html",
+        history,
+        read_confirmed(folder),
+        None if is_hurried else read_winner(history, folder),
+    )
     winner = best_trial(history)
     if winner is None:
         return False

@@ -12,7 +12,13 @@ from pathlib import Path
 
 import torch
 
-from mmm.bundle.read import Bundle, BundleError, Ensemble, load_bundle_or_ensemble
+from mmm.bundle.read import (
+    Bundle,
+    BundleError,
+    Ensemble,
+    load_bundle_or_ensemble,
+    mean_answer,
+)
 from mmm.features.named import OtherFeatures
 from mmm.manifest import Manifest
 from mmm.manifest_csv import read_manifest
@@ -92,7 +98,7 @@ def predict_rows(
         data = SplitData(features, member.config, member.dims, indices, policy)
         # A copy, because a bundle that moved to a GPU would no longer predict on the CPU.
         found.append(probabilities(copy.deepcopy(member.model).to(device), data, device))
-    return data, found[0] if len(found) == 1 else torch.stack(found).mean(dim=0)
+    return data, mean_answer(bundle, found)
 
 
 def evaluate_bundle(

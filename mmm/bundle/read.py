@@ -15,6 +15,7 @@ checksums cover theirs.
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,22 +60,33 @@ class Bundle(Head):
         """Itself alone: a bundle is an ensemble of one."""
         return (self,)
 
+    @property
+    def repeats(self) -> tuple[int, ...]:
+        return (1,)
+
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Several bundles over the same classes; their answer is the mean of their probabilities."""
+    """Several bundles over the same classes; their answer is the mean of their probabilities, in
+    which a member counts as often as `repeats` has it.
+    """
 
     path: Path
     name: str
     sha256: str
     labels: tuple[str, ...]
     provenance: Provenance
-    members: tuple[Bundle, ...]
+    members: tuple[Bundle, ...]  # each once
+    repeats: tuple[int, ...]
+    temperature: float | None = None
 
     @property
     def weights_sha256(self) -> str:
-        """One hash over the weights of all members."""
-        return sha256_of_json([member.weights_sha256 for member in self.members])
+        """One hash over the weights of all members, as often as they count."""
+        counted = zip(self.members, self.repeats, strict=True)
+        return sha256_of_json(
+            [member.weights_sha256 for member, repeats in counted for _ in range(repeats)]
+        )
 
 
 def load_bundle(path: Path) -> Bundle:
@@ -101,10 +113,20 @@ def load_bundle_or_ensemble(path: Path) -> Bundle | Ensemble:
         digest = sha256_of_file(path / "checksums.json")
         if "members" in content:
             ensemble = EnsembleHead.from_json(content)
-            members = _load_members(path, ensemble.members, checksums)
+            counts = Counter(ensemble.members)
+            members = _load_members(path, tuple(counts), checksums)
             if any(member.labels != ensemble.labels for member in members):
                 raise ValueError("members that answer with other labels")
-            return Ensemble(path, ensemble.name, digest, ensemble.labels, provenance, members)
+            return Ensemble(
+                path,
+                ensemble.name,
+                digest,
+                ensemble.labels,
+                provenance,
+                members,
+                tuple(counts.values()),
+                ensemble.temperature,
+            )
         head = Head.from_json(content)
         model = _model(head, load_tensors((path / "model.safetensors").read_bytes()))
         return Bundle(
@@ -157,6 +179,14 @@ def _load_members(
             f"{path}/config.json: names members that are not in this folder; {COPY_AGAIN}"
         )
     return tuple(load_bundle(path / name) for name in names)
+
+
+def mean_answer(bundle: Bundle | Ensemble, answers: Sequence[Tensor]) -> Tensor:
+    """Of the (N, C) probabilities of each member, by how often it counts."""
+    if len(answers) == 1:
+        return answers[0]
+    counted = zip(answers, bundle.repeats, strict=True)
+    return torch.stack([one for one, repeats in counted for _ in range(repeats)]).mean(dim=0)
 
 
 def files_in(folder: Path) -> set[str]:

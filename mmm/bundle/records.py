@@ -1,8 +1,9 @@
 """What a bundle's config.json and provenance.json say, each written and read here alone."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Self
 
 from mmm.features.recipe import Recipe, checked_recipe
@@ -26,6 +27,9 @@ class Head:
     labels: tuple[str, ...]
     audio_recipe: Recipe
     text_recipe: Recipe
+    _: KW_ONLY
+    # That validation answers were calibrated with, where the answers were looked at.
+    temperature: float | None = None
 
     def as_json(self) -> Mapping[str, object]:
         return {
@@ -41,6 +45,7 @@ class Head:
             "labels": self.labels,
             "audio_recipe": self.audio_recipe,
             "text_recipe": self.text_recipe,
+            **({} if self.temperature is None else {"temperature": self.temperature}),
         }
 
     @classmethod
@@ -57,19 +62,24 @@ class Head:
             labels=labels,
             audio_recipe=recipes[0],
             text_recipe=recipes[1],
+            temperature=_temperature(content),
         )
 
 
 @dataclass(frozen=True)
 class EnsembleHead:
-    """config.json of an ensemble, whose members are bundles in folders below it."""
+    """config.json of an ensemble, whose members are bundles in folders below it. A member that is
+    named several times counts as often.
+    """
 
     name: str
     labels: tuple[str, ...]
     members: tuple[str, ...]
+    temperature: float | None = None  # of the mean of their probabilities
 
     def as_json(self) -> Mapping[str, object]:
-        return {"format": FORMAT, **dataclasses.asdict(self)}
+        known = {name: value for name, value in vars(self).items() if value is not None}
+        return {"format": FORMAT, **known}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
@@ -77,7 +87,21 @@ class EnsembleHead:
         members = content["members"]
         if not isinstance(members, list) or not members:
             raise ValueError("no members are named")
-        return cls(_name(content["name"]), _labels(content["labels"]), tuple(members))
+        return cls(
+            _name(content["name"]),
+            _labels(content["labels"]),
+            tuple(members),
+            _temperature(content),
+        )
+
+
+def _temperature(content: Mapping[str, Any]) -> float | None:
+    given = content.get("temperature")
+    if given is None:
+        return None
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given < math.inf:
+        raise ValueError(f"temperature is {given!r:.40}, no number above 0")
+    return float(given)
 
 
 def _name(given: object) -> str:

@@ -86,10 +86,10 @@ def write_ensemble(
 ) -> None:
     """Make an ensemble of a folder with bundles in its subfolders `members`.
 
-    Raises BundleError where they do not answer the same question: other classes or counting of
-    labels.
+    A member that is named several times counts as often. Raises BundleError where they do not
+    answer the same question: other classes or counting of labels.
     """
-    bundles = [load_bundle(folder / member) for member in members]
+    bundles = [load_bundle(folder / member) for member in dict.fromkeys(members)]
     for bundle in bundles[1:]:
         if _question(bundle) != _question(bundles[0]):
             raise BundleError(
@@ -116,6 +116,14 @@ def write_provenance(folder: Path, provenance: Provenance) -> None:
         made=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     write_json(folder / "provenance.json", now.as_json())
+
+
+def write_temperature(folder: Path, temperature: float) -> None:
+    """Keep the temperature of its answers in a bundle or an ensemble, which has to be sealed
+    again.
+    """
+    content = parse_json((folder / "config.json").read_text(encoding="utf-8"))
+    write_json(folder / "config.json", {**content, "temperature": temperature})
 
 
 def save_run_bundle(

@@ -67,6 +67,12 @@ def predict(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="CSV to write, with --dialogue or --folder.")
     ] = None,
+    calibrated: Annotated[
+        bool,
+        typer.Option(
+            "--calibrated", help="Divide the logits by the temperature fitted on validation."
+        ),
+    ] = False,
     audio_encoder: AudioEncoderFolder = None,
     text_encoder: TextEncoderFolder = None,
     system: Systems = None,
@@ -123,7 +129,9 @@ def predict(
     elif folder is not None:
         utterances = read_folder(folder, text, speaker)
     name_systems(system)
-    predictor = mmm.load(bundle, audio_encoder=audio_encoder, text_encoder=text_encoder)
+    predictor = mmm.load(
+        bundle, audio_encoder=audio_encoder, text_encoder=text_encoder, calibrated=calibrated
+    )
     if predictor.is_light:
         import torch
 

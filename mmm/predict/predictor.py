@@ -11,7 +11,8 @@ import numpy.typing as npt
 import torch
 
 from mmm.audio.speech import decode_speech, read_speech
-from mmm.bundle.read import COPY_AGAIN, Bundle, BundleError, Ensemble
+from mmm.bundle.read import COPY_AGAIN, Bundle, BundleError, Ensemble, mean_answer
+from mmm.calibration import with_temperature
 from mmm.encoders import Floats, SpeechEncoder, TextEncoder
 from mmm.encoders.make import speech_encoder_of, text_encoder_of
 from mmm.features.recipe import identity_of, recipe_hash
@@ -47,9 +48,10 @@ Utterance = (
 class Predictor:
     """A bundle or an ensemble with its encoders, loaded once.
 
-    `audio_encoder` and `text_encoder` are the folders of encoders that moved. Raises
-    FileNotFoundError or ValueError where an encoder is not on this machine, with how to get it;
-    nothing is downloaded.
+    `audio_encoder` and `text_encoder` are the folders of encoders that moved. `calibrated` applies
+    the temperature that was fitted on validation. Raises FileNotFoundError or ValueError where an
+    encoder is not on this machine, with how to get it, or there is no temperature; nothing is
+    downloaded.
     """
 
     def __init__(
@@ -58,8 +60,16 @@ class Predictor:
         *,
         audio_encoder: Path | None = None,
         text_encoder: Path | None = None,
+        calibrated: bool = False,
     ) -> None:
         self.bundle = bundle
+        if calibrated and bundle.temperature is None:
+            raise ValueError(
+                f"{bundle.path}: has no temperature to calibrate with; a bundle has one that"
+                " mmm-search export made of a sweep with a validation split: export it again, or"
+                " leave --calibrated (calibrated=) out"
+            )
+        self._temperature = bundle.temperature if calibrated else None
         # Members of an ensemble that have encoders in common share them.
         self._heard = [member.audio_recipe for member in bundle.members]
         self._speech: dict[str, SpeechEncoder] = {}
@@ -212,8 +222,11 @@ class Predictor:
                 forward(member.model, self._inputs(member, utterances, hear)).softmax(dim=-1)
                 for member in self.bundle.members
             ]
-            mean = found[0] if len(found) == 1 else torch.stack(found).mean(dim=0)
-        return [dict(zip(self.labels, row, strict=True)) for row in mean.tolist()]
+            mean = mean_answer(self.bundle, found)
+        rows = mean.tolist()
+        if self._temperature is not None:
+            rows = with_temperature(mean.numpy(), self._temperature).tolist()
+        return [dict(zip(self.labels, row, strict=True)) for row in rows]
 
     def _inputs(
         self, member: Bundle, utterances: Sequence[Utterance], hear: Callable[[Audio], Speech]

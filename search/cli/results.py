@@ -3,6 +3,7 @@ export, MLflow's pages.
 """
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -81,23 +82,42 @@ def report(
             metavar="FILE", help="The same for a paper's appendix, as Markdown, into this file."
         ),
     ] = None,
+    with_audio: Annotated[
+        bool,
+        typer.Option(
+            "--with-audio", help="Write errors.html too: the winner's errors with their clips."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write report.html and leaderboard.csv again, from the ledger, and say the verdict."""
+    """Write report.html and leaderboard.csv again, from the ledger and the winner's answers, and
+    say the verdict.
+    """
     from search.ledger.events import read_history
     from search.ledger.files import existing_sweep
+    from search.results.errors_page import write_errors
     from search.results.leaderboard import write_leaderboard
     from search.results.markdown import appendix
     from search.results.page.words import verdict_words
-    from search.results.report import read_confirmed, write_report
+    from search.results.report import read_confirmed, read_winner, write_report
     from search.results.summary import summary
+    from search.results.winner import Winner
 
     folder = existing_sweep(runs, name)
     history, confirmed = read_history(folder / "ledger.sqlite"), read_confirmed(folder)
     into = folder if out is None else out
+    winner = read_winner(history, folder)
+    if with_audio and not isinstance(winner, Winner):
+        raise ValueError(
+            f"--with-audio: the winner's errors are not known: {winner or 'no trial has a score'};"
+            " for the report without them: mmm-search report"
+            f" {name} --runs {shlex.quote(str(runs))}"
+        )
     into.mkdir(parents=True, exist_ok=True)
     write_leaderboard(into / "leaderboard.csv", history, history.spec.metric)
-    write_report(into / "report.html", history, confirmed)
+    write_report(into / "report.html", history, confirmed, winner)
+    if with_audio and isinstance(winner, Winner):
+        write_errors(into / "errors.html", name, winner)
     if markdown is not None:
         write_text(markdown, appendix(history, confirmed))
     if as_json:
@@ -105,6 +125,8 @@ def report(
         return
     last = "" if markdown is None else f", and {markdown}"
     console.say(f"wrote {into / 'report.html'} and {into / 'leaderboard.csv'}{last}")
+    if with_audio:
+        console.say(f"wrote {into / 'errors.html'}; it holds audio of the corpus")
     console.say(" ".join(verdict_words(history, confirmed)))
 
 
@@ -129,6 +151,14 @@ def export(
         bool,
         typer.Option(
             "--ensemble", help="The --top K trials (3) as one: the mean of their probabilities."
+        ),
+    ] = False,
+    greedy: Annotated[
+        bool,
+        typer.Option(
+            "--greedy",
+            help="An ensemble chosen greedily of all trials with weights, each as often as it"
+            " helps.",
         ),
     ] = False,
     onnx: Annotated[
@@ -163,13 +193,16 @@ def export(
         raise ValueError("--out is missing: the folder to write, for example -o best")
     if (name is None) == (run_id is None):
         raise ValueError("expected the NAME of a sweep, or --run-id and no name")
-    if trial is not None and (top is not None or ensemble):
-        raise ValueError("--trial names one trial; --top and --ensemble take the best ones")
+    if greedy and top is not None:
+        raise ValueError("--top takes the best trials, --greedy chooses among all; take one")
+    if trial is not None and (top is not None or ensemble or greedy):
+        raise ValueError("--trial names one trial; --top, --ensemble and --greedy take several")
     if run_id is not None:
         taken = (
             ("--trial", trial is not None),
             ("--top", top is not None),
             ("--ensemble", ensemble),
+            ("--greedy", greedy),
             ("--onnx", onnx),
             ("--data-licence", data_licence is not None),
         )
@@ -197,8 +230,9 @@ def export(
             check_scores_ensembles,
             export_several,
             export_trial,
-            top_trials,
         )
+        from search.results.greedy import select_greedily
+        from search.results.kept import kept_trials, top_trials
 
         assert name is not None
         folder = existing_sweep(runs, name)
@@ -211,6 +245,8 @@ def export(
                 f"trained on the rows of all {history.spec.folds} folds; a fresh process computes"
                 " the same with it"
             )
+        ensemble = ensemble or greedy
+        selection = None
         if ensemble:
             check_scores_ensembles(history)
         with console.status("writing and checking") as status:
@@ -218,7 +254,18 @@ def export(
                 digest = export_trial(history, folder, trial, out, options)
                 said = f"bundle {out} (sha256 {digest[:16]}): {checked}"
             else:
-                numbers = top_trials(history, folder, top if top is not None else 3)
+                if greedy:
+                    top_trials(history, folder, 1)
+                    selection = select_greedily(
+                        history,
+                        folder,
+                        kept_trials(history, folder),
+                        3,
+                        lambda number: status.update(f"trial {number} has answered"),
+                    )
+                    numbers = list(selection.greedy.trials)
+                else:
+                    numbers = top_trials(history, folder, top if top is not None else 3)
                 digest = export_several(
                     history,
                     folder,
@@ -227,13 +274,18 @@ def export(
                     options,
                     ensemble=ensemble,
                     done=lambda number: status.update(f"trial {number} is written"),
+                    selection=None if selection is None else selection.as_facts(),
                 )
                 which = f"trials {', '.join(map(str, numbers))}"
+                if selection is not None:
+                    which = selection.greedy.said
                 said = (
                     f"ensemble {out} (sha256 {digest[:16]}) of {which}: {checked}"
                     if ensemble
                     else f"bundles in {out}: {which}"
                 )
+        for line in selection.lines() if selection is not None else ():
+            console.say(line)
         console.say(said)
     if register is not None:
         from search.tracking.registry import ALIAS

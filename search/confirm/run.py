@@ -33,7 +33,7 @@ from search.ledger.history import History
 from search.ledger.lock import is_held
 from search.ledger.spec import ANY_FOLDS, SweepSpec
 from search.results.baseline import FOLDER, baseline_of
-from search.results.report import read_confirmed, write_report
+from search.results.report import read_confirmed, read_winner, write_report
 from search.session import command_line, resume, start
 from search.space.settings import SettingsCheck
 
@@ -108,7 +108,9 @@ def confirm(
     with console.status("writing it down"):
         write_json(folder / "confirm.json", as_json(found))
         write_text(folder / "confirm.html", page_of(found, history.spec.command, command_line()))
-        write_report(folder / "report.html", history, read_confirmed(folder))
+        write_report(
+            folder / "report.html", history, read_confirmed(folder), read_winner(history, folder)
+        )
     return found
 
 

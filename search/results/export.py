@@ -4,7 +4,7 @@ before it appears.
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,24 +21,24 @@ from mmm.bundle.write import (
     write_bundle,
     write_ensemble,
     write_provenance,
+    write_temperature,
 )
+from mmm.calibration import fitted_temperature
 from mmm.files import new_directory, sha256_of_file, write_bytes, write_text
 from mmm.manifest import Manifest
-from mmm.manifest_csv import read_manifest
 from mmm.metrics import Metrics, bootstrap_intervals, value_of
 from mmm.training.config import make_config
 from mmm.training.evaluate import score
 from mmm.training.features import dims_of, load_features
 from mmm.training.own_system import load_recorded
-from search.ledger.data import data_changes, describe, with_classes_of
-from search.ledger.files import best_file, best_weights, trial_folder
 from search.ledger.history import History, Trial
+from search.results.answers import CHANGED, SweepData, weights_of
+from search.results.kept import best_trial
 from search.results.refit import trained_on_all_folds
 
 # Another number of threads, or a GPU, adds in another order; a validation row on the edge between
 # two classes may flip.
 _SCORE_TOLERANCE = 0.01
-_CHANGED = "were the manifest, the features or the weights changed since the sweep?"
 _LOSS_TOLERANCE = (
     1e-3  # of the cross-entropy, relative: it moves smoothly, so other weights or data show in it
 )
@@ -61,56 +61,6 @@ class Options:
 _PLAIN = Options()
 
 
-def best_trial(history: History) -> Trial | None:
-    """The trial with the best score that still has weights to export; one that an ended session
-    left running may be it.
-
-    Trials on data that were changed since do not count, unless labels of train were all that was.
-    """
-    return next(iter(_exportable(history)), None)
-
-
-def _exportable(history: History) -> list[Trial]:
-    return [
-        trial
-        for trial in history.ranked(history.spec.metric)
-        if history.may_win(trial.number)
-        and (
-            trial.state in ("complete", "pruned")
-            or (history.last_close is not None and _has_saved_its_best(trial, history.spec.metric))
-        )
-    ]
-
-
-def _has_saved_its_best(trial: Trial, metric: str) -> bool:
-    best = trial.best(metric)
-    return (
-        trial.state == "running"
-        and best is not None
-        and trial.checkpoint is not None
-        and best[0] <= trial.checkpoint.epoch
-    )
-
-
-def top_trials(history: History, folder: Path, count: int) -> list[int]:
-    """Numbers of the `count` best trials that have weights, best first, answers from the ledger
-    (--repeats reuse) aside.
-
-    Raises ValueError where there are not so many.
-    """
-    found = [
-        trial.number
-        for trial in _exportable(history)
-        if trial.copied_from is None and (history.spec.folds or _has_weights(folder, trial.number))
-    ]
-    if count < 1 or len(found) < count:
-        raise ValueError(
-            f"--top {count}: sweep {history.spec.name!r} has {len(found)} trials with weights; the"
-            f" best {history.spec.keep} are kept (--keep of mmm-search run)"
-        )
-    return found[:count]
-
-
 def check_scores_ensembles(history: History) -> None:
     """Raise ValueError where no row is left to score an ensemble on."""
     if history.spec.folds:
@@ -118,12 +68,6 @@ def check_scores_ensembles(history: History) -> None:
             f"sweep {history.spec.name!r} is over folds: its models ship trained on all of them, so"
             " nothing is left to score an ensemble on; export them one by one, without --ensemble"
         )
-
-
-def _has_weights(folder: Path, number: int) -> bool:
-    return best_file(folder, number).is_file() or any(
-        trial_folder(folder, number).glob("checkpoint-*.safetensors")
-    )
 
 
 def export_trial(
@@ -137,7 +81,7 @@ def export_trial(
     """
     trial = _chosen(history, number)
     check_destination(out)
-    data = _Data(history)
+    data = SweepData(history)
     with new_directory(out, keep="epoch-*") as scratch, _made_in(scratch, out):
         _write(history, folder, trial, data.manifest, scratch)
         _finish([trial], scratch, data, options)
@@ -153,18 +97,21 @@ def export_several(
     *,
     ensemble: bool = False,
     done: Callable[[int], None] = lambda _: None,
+    selection: Mapping[str, str] | None = None,
 ) -> str:
     """A bundle a trial in `out/trial-NNNNN`, or, with `ensemble`, one folder with them as members;
     all or none of them.
 
-    `done` is called with the number of each trial that is written. Returns the ensemble's hash, ""
-    without. Raises as `export_trial`, and BundleError where trials cannot be one ensemble.
+    A trial that is named several times counts as often in the ensemble; `selection` is what the
+    card says of how the trials were chosen. `done` is called with the number of each trial that is
+    written. Returns the ensemble's hash, "" without. Raises as `export_trial`, and BundleError
+    where trials cannot be one ensemble.
     """
-    trials = [_chosen(history, number) for number in numbers]
+    trials = [_chosen(history, number) for number in dict.fromkeys(numbers)]
     if ensemble:
         check_scores_ensembles(history)
     check_destination(out, beside=None if ensemble else "trial-*")
-    data = _Data(history)
+    data = SweepData(history)
     with new_directory(out) as scratch, _made_in(scratch, out):
         members = [
             f"members/{trial.number:05d}" if ensemble else f"trial-{trial.number:05d}"
@@ -186,42 +133,17 @@ def export_several(
             write_ensemble(
                 scratch,
                 name=f"{data.spec.name} ensemble of {len(trials)}",
-                members=tuple(members),
+                members=tuple(f"members/{number:05d}" for number in numbers),
                 provenance=replace(
-                    _provenance(history, trials[0], data.manifest),
+                    own := _provenance(history, trials[0], data.manifest),
                     trial=None,
                     trial_state=None,
-                    trials=[trial.number for trial in trials],
+                    trials=list(numbers),
+                    search={**(own.search or {}), **(selection or {})},
                 ),
             )
             _finish(trials, scratch, data, options)
     return sha256_of_file(out / "checksums.json") if ensemble else ""
-
-
-class _Data:
-    """What a sweep was run on."""
-
-    def __init__(self, history: History) -> None:
-        self.spec = history.spec
-        self.history = history
-        self.whole = with_classes_of(history, read_manifest(self.spec.manifest, check_audio=False))
-        self.manifest = self.whole.without_test()
-        self.features = Path(self.spec.features)
-
-    def changes_since(self, trial: Trial) -> str:
-        """What has changed since a trial was trained, as far as the ledger tells."""
-        config = make_config(dict(trial.settings))
-        now = describe(
-            self.manifest,
-            self.features,
-            [load_features(self.manifest, self.features, *self.spec.features_key(config))],
-        )
-        accepted = self.history.data_changes[self.history.data_of(trial.number) - 1 :]
-        found = [
-            *(what for _, note in accepted for what in note.changed),
-            *data_changes(self.history, now).what,
-        ]
-        return f"since then the data were changed: {'; '.join(found)}." if found else _CHANGED
 
 
 @contextlib.contextmanager
@@ -299,11 +221,7 @@ def _write(history: History, sweep: Path, trial: Trial, manifest: Manifest, out:
             f" compares; choose another, see: mmm-search status {spec.name}"
         )
     trained = trial if trial.copied_from is None else history.trials[trial.copied_from]
-    weights = None
-    if best is not None and trial.num_folds == 1:
-        weights = best_weights(
-            sweep, trained.number, trained.checkpoints, is_unfinished=trial.state == "running"
-        )
+    weights = weights_of(history, sweep, trial) if best is not None else None
     if best is None or not (weights or trial.num_folds > 1):
         raise ValueError(
             f"trial {trial.number} of sweep {spec.name!r} has no weights to export ({trial.state}:"
@@ -340,7 +258,7 @@ def _write(history: History, sweep: Path, trial: Trial, manifest: Manifest, out:
     write_bundle(out, head, weights, provenance)
 
 
-def _finish(trials: Sequence[Trial], folder: Path, data: _Data, options: Options) -> None:
+def _finish(trials: Sequence[Trial], folder: Path, data: SweepData, options: Options) -> None:
     """Evaluate what is in a folder, hold it against the ledger, add card and ONNX, seal it and
     check the whole.
 
@@ -369,6 +287,10 @@ def _finish(trials: Sequence[Trial], folder: Path, data: _Data, options: Options
         )
     else:
         write_provenance(folder, replace(bundle.provenance, validation_metrics=metrics))
+    temperature = fitted_temperature(probabilities.numpy(), rows.truth.numpy())
+    if temperature is not None and not is_of_folds:
+        bundle = replace(bundle, temperature=round(temperature, 4))
+        write_temperature(folder, round(temperature, 4))
     if options.onnx and isinstance(bundle, Bundle):
         from mmm.bundle.onnx_head import export_onnx
 
@@ -403,7 +325,7 @@ def check_reproduced(
     found: Metrics,
     expected: Metrics,
     who: str,
-    changes: Callable[[], str] = lambda: _CHANGED,
+    changes: Callable[[], str] = lambda: CHANGED,
 ) -> None:
     """Raise ValueError where a bundle does not score what it did when it was trained; `changes`
     says why that may be.

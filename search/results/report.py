@@ -1,5 +1,5 @@
-"""`report.html`: one interactive file, made from the ledger alone and, where there is one, from the
-confirmation beside it.
+"""`report.html`: one interactive file, made from the ledger and, where they are at hand, from the
+confirmation beside it and the winner's weights and features.
 """
 
 from functools import cache
@@ -21,17 +21,32 @@ from search.results.page import cost, tables
 from search.results.page.board import board, details
 from search.results.page.forest import Confirmed, forest, read_confirmed
 from search.results.page.importance import ablation_plot, importance_plot
+from search.results.page.paths import without_folders
 from search.results.page.plots import Plot, as_json, text
 from search.results.page.progress import best_by_compute, best_by_trials, learning_curves
 from search.results.page.settings import settings_plots
 from search.results.page.timeline import timeline
+from search.results.page.winner import (
+    CLASS_COLUMNS,
+    ERROR_COLUMNS,
+    ERROR_TEXTS,
+    SLICE_COLUMNS,
+    reliability_plot,
+    winner_tables,
+)
 from search.results.page.words import changes, verdict_words
+from search.results.winner import Winner, read_winner
 
 _PAGE = Path(__file__).parent / "page"
 
 
-def write_report(path: Path, history: History, confirmed: Confirmed | None = None) -> None:
-    """Write the report of a sweep, finished or not."""
+def write_report(
+    path: Path,
+    history: History,
+    confirmed: Confirmed | None = None,
+    winner: Winner | str | None = None,
+) -> None:
+    """Write the report of a sweep, finished or not; `winner` as `read_winner` has it."""
     spec, trials = history.spec, history.trials
     sentences = list(verdict_words(history, confirmed))
     last = max((trial.ended or trial.suggested for trial in trials.values()), default=None)
@@ -45,6 +60,7 @@ def write_report(path: Path, history: History, confirmed: Confirmed | None = Non
             ablation_plot(ablation_of(expected)),
             _confusion(history),
         ],
+        "winner": [reliability_plot(winner)] if isinstance(winner, Winner) else [],
         "confirmation": [forest(confirmed)] if confirmed else [],
         "cost": [pareto[0]] if pareto else [],
         "timeline": [timeline(history)],
@@ -67,6 +83,12 @@ def write_report(path: Path, history: History, confirmed: Confirmed | None = Non
             confirmed=confirmed,
             changes=changes(history),
             sections=there,
+            winner=winner_tables(winner) if isinstance(winner, Winner) else None,
+            no_winner=without_folders(winner) if isinstance(winner, str) else None,
+            class_columns=CLASS_COLUMNS,
+            slice_columns=SLICE_COLUMNS,
+            error_columns=ERROR_COLUMNS,
+            error_texts=ERROR_TEXTS,
             pareto_columns=cost.COLUMNS,
             pareto_rows=pareto[1] if pareto else [],
             system_columns=tables.SYSTEM_COLUMNS,
@@ -135,4 +157,4 @@ def _confusion(history: History) -> Plot | None:
     return Plot("confusion", figure, caption, 420)
 
 
-__all__ = ["read_confirmed", "write_report"]
+__all__ = ["read_confirmed", "read_winner", "write_report"]

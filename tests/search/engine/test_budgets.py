@@ -20,7 +20,8 @@ from search.ledger.history import Event
 from search.ledger.records import Close, End, EndState, Suggestion
 from search.ledger.spec import SweepSpec
 from search.plan.checks import check
-from search.results.export import best_trial, export_trial
+from search.results.export import export_trial
+from search.results.kept import best_trial
 from search.results.page.cost import pareto_front
 from search.results.report import write_report
 from search.space.enqueue import as_params, read_points

@@ -23,7 +23,8 @@ from search.engine.controller import Controller
 from search.ledger.events import create_sweep, read_history
 from search.ledger.files import best_file
 from search.ledger.history import History
-from search.results.export import Options, best_trial, export_several, export_trial, top_trials
+from search.results.export import Options, export_several, export_trial
+from search.results.kept import best_trial, top_trials
 from search.tracking.store import open_client
 from tests.conftest import Corpus, encode, names_in, write_corpus
 from tests.sweep_parts import METRIC, SMALL_SPACE, call_here, small_spec, train_serially
@@ -384,7 +385,7 @@ def parent_without(client: MlflowClient, experiment: str, run: str) -> str:
         ),
         (
             ("small", "--trial", "1", "--top", "2", "-o", "x"),
-            "--trial names one trial; --top and --ensemble take the best ones",
+            "--trial names one trial; --top, --ensemble and --greedy take several",
         ),
         (("--run-id", "1", "--onnx", "-o", "x"), "--onnx: --run-id takes a bundle as it is"),
         (("small", "--top", "2", "--register", "m", "-o", "x"), "--register takes one model"),

@@ -26,6 +26,7 @@ from search.ledger.records import (
 )
 from search.ledger.spec import SweepSpec
 from search.results.report import read_confirmed, write_report
+from tests.search.results.test_winner import FOUND
 from tests.sweep_parts import METRIC, history_of
 
 pictures = pytest.importorskip(
@@ -120,7 +121,7 @@ def sweep() -> History:
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     (folder / "confirm.json").write_text(json.dumps(CONFIRMED))
-    write_report(folder / "report.html", sweep(), read_confirmed(folder))
+    write_report(folder / "report.html", sweep(), read_confirmed(folder), FOUND)
     return folder / "report.html"
 
 
@@ -169,7 +170,7 @@ def test_every_plot_is_drawn_without_a_fault_or_a_fetch_and_no_wider_than_the_wi
         [name, True]
         for name in (
             *("best-by-trials", "best-by-compute", "learning-curves", "parallel", "slices"),
-            *("importances", "confusion", "forest", "pareto", "timeline"),
+            *("importances", "confusion", "reliability", "forest", "pareto", "timeline"),
         )
     ]
     assert page.faults == [report.as_uri()]
@@ -202,7 +203,8 @@ def test_the_verdict_comes_first_and_says_whether_the_winner_holds(page: Any, re
     headings = page.eval_on_selector_all("h2", "all => all.map(one => one.textContent)")
     assert headings == [
         *("Best so far", "Learning curves", "Settings", "What decided the score"),
-        *("Systems and encoders", "Confirmation", "Score against cost", "Failures", "Workers"),
+        *("Errors of the winner", "Systems and encoders", "Confirmation", "Score against cost"),
+        *("Failures", "Workers"),
         *("To reproduce it", "Leaderboard"),
     ]
     assert "no such file: a 9.wav" in page.inner_text("body")
