@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.sweep_efficiency import ROOT
-from benchmarks.three_nodes import SLOTS_A_NODE, Sweep, at_work, losses
+from benchmarks.three_nodes import SLOTS_A_NODE, Sweep, at_work, losses, lost_somewhere
 
 _PREFIX = "mmm-ns"
 _NETWORK, _HEAD, _PORT = "10.213.77", "10.213.77.1", 6391
@@ -169,9 +169,13 @@ def measure(folder: Path) -> dict[str, Any]:
             pulled = time.time()
             noticed, lost = sweep.until(
                 driver,
-                lambda history: sum(t.lost_nodes for t in history.trials.values()) == SLOTS_A_NODE,
+                lambda history: lost_somewhere(history) >= SLOTS_A_NODE,
             )
-            numbers = [trial.number for trial in lost.trials.values() if trial.lost_nodes]
+            numbers = [
+                trial.number
+                for trial in lost.trials.values()
+                if trial.lost_nodes + trial.dead_workers
+            ]
             resumed, history = sweep.until(
                 driver,
                 lambda history: all(
@@ -189,6 +193,7 @@ def measure(folder: Path) -> dict[str, Any]:
             "noticed_s": noticed - pulled,
             "trained_on_s": resumed - pulled,
             "lost": losses(sweep),
+            "dead_workers": sum(trial.dead_workers for trial in history.trials.values()),
             "failed": sum(trial.state == "failed" for trial in history.trials.values()),
             "exit_status": driver.returncode,
             "last_line": sweep.log.read_text().splitlines()[-1],

@@ -1,7 +1,7 @@
 """Three Ray nodes of two slots: how busy these are, how soon a node that is added is used, and what
 one that dies costs.
 
-    python -m benchmarks.three_nodes [--steady-s 60] [--json FILE]
+    python -m benchmarks.three_nodes [--steady-s 60] [--width 32] [--json FILE]
 
 The nodes are processes of this machine and share its cores (a slot is a logical CPU), so that an
 epoch takes longer than alone; what is counted is whether a slot has a trial in training, from the
@@ -28,7 +28,7 @@ from search.ledger.records import Epoch, LostNode
 
 SPACE = """
 def suggest(trial):
-    return {"architecture": "mlp_mixer", "width": 32, "num_blocks": 1, "batch_size": 32,
+    return {"architecture": "mlp_mixer", "width": WIDTH, "num_blocks": 1, "batch_size": 32,
             "lr": trial.suggest_float("lr", 1e-4, 1e-2, log=True)}
 """
 SLOTS_A_NODE = 2
@@ -39,9 +39,11 @@ _PATIENCE_S = 240.0
 class Sweep:
     """One that runs on a cluster, and what its ledger says."""
 
-    def __init__(self, folder: Path, address: str, trials: int, workers: int) -> None:
+    def __init__(
+        self, folder: Path, address: str, trials: int, workers: int, width: int = 32
+    ) -> None:
         manifest, features = make_data(folder)
-        (folder / "space.py").write_text(SPACE)
+        (folder / "space.py").write_text(SPACE.replace("WIDTH", str(width)))
         self.log, self.ledger = folder / "log", folder / "runs" / "nodes" / "ledger.sqlite"
         self.command = [
             *(sys.executable, "-m", "search", "run", f"{folder / 'space.py'}:suggest"),
@@ -95,6 +97,11 @@ def at_work(history: History, since: float = 0.0) -> int:
     )
 
 
+def lost_somewhere(history: History) -> int:
+    """How often a node or a worker died while it trained a trial."""
+    return sum(trial.lost_nodes + trial.dead_workers for trial in history.trials.values())
+
+
 def utilisation(sweep: Sweep, slots: int, begin: float, end: float) -> float:
     """Time in training / slots / time."""
     trained = sum(
@@ -132,7 +139,7 @@ def losses(sweep: Sweep) -> list[dict[str, Any]]:
     return found
 
 
-def measure(folder: Path, steady_s: float) -> dict[str, Any]:
+def measure(folder: Path, steady_s: float, width: int) -> dict[str, Any]:
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(
@@ -141,7 +148,7 @@ def measure(folder: Path, steady_s: float) -> dict[str, Any]:
     try:
         nodes = [cluster.add_node(num_cpus=SLOTS_A_NODE) for _ in range(3)]
         slots = 3 * SLOTS_A_NODE
-        sweep = Sweep(folder, cluster.address, 10_000, slots + SLOTS_A_NODE)
+        sweep = Sweep(folder, cluster.address, 10_000, slots + SLOTS_A_NODE, width)
         with sweep.running() as driver:
             begin, _ = sweep.until(driver, lambda history: at_work(history) == slots)
             end, _ = sweep.until(driver, lambda _: time.time() >= begin + steady_s)
@@ -164,9 +171,13 @@ def measure(folder: Path, steady_s: float) -> dict[str, Any]:
             cluster.remove_node(nodes[0], allow_graceful=False)
             _, lost = sweep.until(
                 driver,
-                lambda history: sum(t.lost_nodes for t in history.trials.values()) == SLOTS_A_NODE,
+                lambda history: lost_somewhere(history) >= SLOTS_A_NODE,
             )
-            numbers = [trial.number for trial in lost.trials.values() if trial.lost_nodes]
+            numbers = [
+                trial.number
+                for trial in lost.trials.values()
+                if trial.lost_nodes + trial.dead_workers
+            ]
             resumed, history = sweep.until(
                 driver,
                 lambda history: all(
@@ -187,6 +198,7 @@ def measure(folder: Path, steady_s: float) -> dict[str, Any]:
             "in_training_s": used - joined,
             "killed_to_trained_on_s": resumed - killed,
             "lost": losses(sweep),
+            "dead_workers": sum(trial.dead_workers for trial in history.trials.values()),
             "failed": sum(trial.state == "failed" for trial in history.trials.values()),
             "exit_status": driver.returncode,
         }
@@ -197,10 +209,11 @@ def measure(folder: Path, steady_s: float) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steady-s", type=float, default=60.0)
+    parser.add_argument("--width", type=int, default=32, help="of the mixer: how long a trial is")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        found = measure(Path(folder), options.steady_s)
+    with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder:
+        found = measure(Path(folder), options.steady_s, options.width)
     print(
         f"{found['slots']} slots for {found['steady_s']:.0f} s, {found['trials']} trials begun:"
         f" utilisation {found['utilisation']:.3f}\n"
