@@ -11,6 +11,7 @@ time a fourth node is added, then one of the first three is killed with everythi
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import subprocess
@@ -111,6 +112,25 @@ def utilisation(sweep: Sweep, slots: int, begin: float, end: float) -> float:
     return trained / slots / (end - begin)
 
 
+def idle(sweep: Sweep, slots: int, begin: float, end: float) -> dict[str, float]:
+    """Shares of all slots' time: at a rung, between other epochs, and between trials."""
+    rungs = set(sweep.history.spec.rungs)
+    at_rungs = elsewhere = 0.0
+    by_trial: dict[int, list[Epoch]] = {}
+    for number, epoch in sweep.epochs():
+        by_trial.setdefault(number, []).append(epoch)
+    for epochs in by_trial.values():
+        for first, then in itertools.pairwise(epochs):
+            gap = min(then.started or then.ended, end) - max(first.ended, begin)
+            if gap > 0 and first.epoch in rungs:
+                at_rungs += gap
+            elif gap > 0:
+                elsewhere += gap
+    whole = slots * (end - begin)
+    between = 1 - utilisation(sweep, slots, begin, end) - (at_rungs + elsewhere) / whole
+    return {"rungs": at_rungs / whole, "epochs": elsewhere / whole, "trials": between}
+
+
 def losses(sweep: Sweep) -> list[dict[str, Any]]:
     """Of each trial that lost its node: the epochs that were reported and trained again, and their
     seconds.
@@ -153,6 +173,7 @@ def measure(folder: Path, steady_s: float, width: int) -> dict[str, Any]:
             begin, _ = sweep.until(driver, lambda history: at_work(history) == slots)
             end, _ = sweep.until(driver, lambda _: time.time() >= begin + steady_s)
             steady = utilisation(sweep, slots, begin, end)
+            idled = idle(sweep, slots, begin, end)
 
             before = len(sweep.history.trials)
             started = time.time()
@@ -193,6 +214,7 @@ def measure(folder: Path, steady_s: float, width: int) -> dict[str, Any]:
             "steady_s": end - begin,
             "trials": before,
             "utilisation": steady,
+            "idle": idled,
             "node_started_s": joined - started,
             "given_s": given - joined,
             "in_training_s": used - joined,
@@ -216,7 +238,9 @@ def main() -> None:
         found = measure(Path(folder), options.steady_s, options.width)
     print(
         f"{found['slots']} slots for {found['steady_s']:.0f} s, {found['trials']} trials begun:"
-        f" utilisation {found['utilisation']:.3f}\n"
+        f" utilisation {found['utilisation']:.3f}; idle at rungs {found['idle']['rungs']:.3f},"
+        f" between other epochs {found['idle']['epochs']:.3f},"
+        f" between trials {found['idle']['trials']:.3f}\n"
         f"a node added (its start took {found['node_started_s']:.1f} s): trials given to it"
         f" {found['given_s']:.1f} s later, all in training {found['in_training_s']:.1f} s later\n"
         f"a node killed: {found['failed']} trials failed; both trained on after"
