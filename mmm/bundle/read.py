@@ -113,8 +113,7 @@ def load_bundle_or_ensemble(path: Path) -> Bundle | Ensemble:
         digest = sha256_of_file(path / "checksums.json")
         if "members" in content:
             ensemble = EnsembleHead.from_json(content)
-            counts = Counter(ensemble.members)
-            members = _load_members(path, tuple(counts), checksums)
+            members = _load_members(path, ensemble.members, checksums)
             if any(member.labels != ensemble.labels for member in members):
                 raise ValueError("members that answer with other labels")
             return Ensemble(
@@ -124,7 +123,7 @@ def load_bundle_or_ensemble(path: Path) -> Bundle | Ensemble:
                 ensemble.labels,
                 provenance,
                 members,
-                tuple(counts.values()),
+                tuple(Counter(ensemble.members).values()),
                 ensemble.temperature,
             )
         head = Head.from_json(content)
@@ -178,7 +177,7 @@ def _load_members(
         raise BundleError(
             f"{path}/config.json: names members that are not in this folder; {COPY_AGAIN}"
         )
-    return tuple(load_bundle(path / name) for name in names)
+    return tuple(load_bundle(path / name) for name in dict.fromkeys(names))
 
 
 def mean_answer(bundle: Bundle | Ensemble, answers: Sequence[Tensor]) -> Tensor:

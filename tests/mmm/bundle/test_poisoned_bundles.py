@@ -103,6 +103,8 @@ def test_what_no_bundle_says_is_refused_by_name(
     [
         ({"members": []}, "no members are named"),
         ({"members": 5}, "no members are named"),
+        ({"temperature": 0}, "temperature is 0, no number above 0"),
+        ({"temperature": "1"}, "temperature is '1', no number above 0"),
         ({"members": [[]]}, "names members that are not in this folder"),
         ({"members": ["../good"]}, "names members that are not in this folder"),
         ({"labels": ["a", "b", "c", "d"]}, "members that answer with other labels"),

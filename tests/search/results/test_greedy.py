@@ -2,13 +2,16 @@
 counts a trial several times.
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import mmm
 from mmm.bundle.read import Ensemble, load_bundle_or_ensemble
+from mmm.cli.app import app
 from search.results.export import export_several
 from search.results.greedy import choose, select_greedily
 from search.results.kept import kept_trials
@@ -115,8 +118,9 @@ def test_a_member_that_counts_twice_has_twice_the_weight_and_is_there_once(
     assert one.temperature is not None
     shares = {label: value ** (1 / one.temperature) for label, value in expected.items()}
     calibrated = {label: value / sum(shares.values()) for label, value in shares.items()}
-    found = mmm.load(tmp_path / "one", calibrated=True).predict(audio, "great")
-    assert found == pytest.approx(calibrated, abs=1e-5)
+    words = ["predict", str(tmp_path / "one"), "--audio", str(audio), "--text", "great"]
+    done = CliRunner().invoke(app, [*words, "--json", "--calibrated"])
+    assert json.loads(done.stdout) == pytest.approx(calibrated, abs=1e-5)
 
 
 def test_a_bundle_without_a_temperature_says_where_one_comes_from(
