@@ -194,6 +194,10 @@ class SweepSpec:
     ] = 5
     # Over folds: whether a trial is given up that falls behind the best one on those it has.
     races_folds: bool = True
+    min_per_system: Annotated[
+        int | None,
+        Setting("Trials that each system gets before the search may leave it out.", 1, metavar="N"),
+    ] = None
 
     @property
     def limits_cost(self) -> bool:

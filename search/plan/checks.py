@@ -31,6 +31,7 @@ from search.space.settings import (
     with_features_there,
 )
 from search.storage.door import StorageError, Store
+from search.suggest.fair_share import SYSTEM, systems_of_space
 from spaces import Space
 
 _OPTIONS: Mapping[Kind, str] = {"text": "context", "audio": "audio-feature"}
@@ -100,6 +101,9 @@ def check(
             drawn.append(settings)
             return trial_config(settings, spec).params()
 
+        if not found and spec.min_per_system is not None:
+            with listed():
+                _check_shares(space, spec.min_per_system, spec.trials)
         for point in () if found else points:
             with listed():
                 queue.append(dict(as_params(space, *point, complete)))
@@ -180,6 +184,20 @@ def _drawn_settings(space: Space, spec: SweepSpec) -> tuple[list[Params], list[s
             if len(told) == num_told:
                 break  # the space itself fails, and would again
     return drawn, faults
+
+
+def _check_shares(space: Space, least: int, num_trials: int) -> None:
+    """Raises ValueError where a space's systems cannot each get so many trials."""
+    if not (systems := systems_of_space(space)):
+        raise ValueError(
+            f"--min-per-system {least}: the space has no choice named {SYSTEM!r}; name the one"
+            " that chooses the system so, or leave the option out"
+        )
+    if (needed := least * len(systems)) > num_trials:
+        raise ValueError(
+            f"--min-per-system {least}: {len(systems)} systems need {needed} trials, and there are"
+            f" {num_trials}; give --trials {needed}"
+        )
 
 
 def check_spec(spec: SweepSpec) -> None:
