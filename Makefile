@@ -10,8 +10,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# Two processes, of which the one that has nothing left takes over half of what the other has.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+# Three processes for two cores, since many tests wait for Ray or for a server; the one that has
+# nothing left takes over half of what another has.
+PYTEST := $(BIN)/python -m pytest -n 3 --dist worksteal
 # Some set it: every process that a test starts would then compile all modules again.
 unexport PYTHONDONTWRITEBYTECODE
 # Of what pip says, a line a package.

@@ -429,7 +429,7 @@ def _account(
         yield f"nothing was left to train; try more settings with: {more}"
     elif budget is not None and why == budget.why:
         ended = "ended" if had_work else "nothing was trained, for what was given is used up"
-        yield f"{ended}: {why} ({budget.text}); go on with more: {go_on} {budget.option} ..."
+        yield f"{ended}: {why} ({budget.text}); go on with more: {go_on} {budget.more}"
     elif controller.verdicts.broken_off is not None:
         yield f"ended: {why}; once that is mended, go on with: {go_on}"
     elif why != "done":

@@ -108,7 +108,7 @@ def _absolute(given: Params) -> Params:
     SweepSpec,
     *("trials", "epochs", "workers", "gpus_per_trial", "tracking_uri", "system_metrics", "metric"),
     *("time_budget_s", "compute_budget_s", "gpu_hours", "target", "patience"),
-    *("min_per_system",),
+    *("until_noise", "min_per_system"),
     *("max_equal_failures", "max_parameters", "max_ms_per_utterance", "max_memory_mb", "repeats"),
     *("seed", "first_rung", "factor", "keep", "address", "packs", "precision", "input_scaling"),
     *("storage", "storage_interval_s", "cache"),
@@ -161,6 +161,7 @@ def in_this_process(given: Params) -> Params:
 @options_of(
     SweepSpec,
     *("trials", "workers", "time_budget_s", "compute_budget_s", "gpu_hours", "target", "patience"),
+    *("until_noise",),
     *("max_equal_failures", "address", "packs", "storage", "storage_interval_s", "cache"),
     optional=True,
     trials="Settings to try in all, those before included.",

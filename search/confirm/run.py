@@ -153,6 +153,7 @@ def _spec(history: History, folder: Path, finalists: Sequence[Finalist], asked: 
         gpu_hours=None,
         target=None,
         patience=None,
+        until_noise=False,
         min_per_system=None,
         max_parameters=None,
         max_ms_per_utterance=None,

@@ -9,6 +9,7 @@ from search.ledger.durations import duration
 from search.ledger.history import History
 from search.ledger.records import Epoch
 from search.ledger.spec import SweepSpec
+from search.suggest.outlook import Outlook
 
 # These are used up at a rate, so that their end can be predicted.
 _STEADY = ("--trials", "--compute-budget", "--gpu-hours")
@@ -25,13 +26,20 @@ class Budget:
     why: str = ""  # the session ends when it is used up
 
     @property
+    def more(self) -> str:
+        """What is added to `resume` to go on all the same."""
+        return self.option if self.option.startswith("--no-") else f"{self.option} ..."
+
+    @property
     def share(self) -> float:
         return min(1.0, max(0.0, self.used / self.given))
 
 
-def budgets(spec: SweepSpec, history: History, used_s: float) -> list[Budget]:
+def budgets(
+    spec: SweepSpec, history: History, used_s: float, outlook: Outlook | None = None
+) -> list[Budget]:
     """Every budget that the sweep was given, that of trials first. `used_s`: wall time of all
-    sessions.
+    sessions; `outlook`: where the sweep is to end at the seeds' noise, once that can be told.
     """
     ended, trained_s = history.num_ended, history.trained_s
     found = [Budget("--trials", ended, spec.trials, f"{ended} of {spec.trials} trials")]
@@ -53,6 +61,12 @@ def budgets(spec: SweepSpec, history: History, used_s: float) -> list[Budget]:
         text = f"{since} of {patience} trials since the best"
         why = f"no improvement for {patience} trials"
         found.append(Budget("--patience", since, patience, text, why))
+    if outlook is not None:
+        gain, noise = outlook.gain, outlook.noise
+        text = f"expected further gain {gain:.4f}, seeds' noise {noise:.4f}"
+        why = f"expected further gain {gain:.4f} below the seeds' noise {noise:.4f}"
+        # Used up where the gain is no longer the larger of the two.
+        found.append(Budget("--no-until-noise", noise, max(gain, 1e-12), text, why))
     return found
 
 

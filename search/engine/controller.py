@@ -25,6 +25,7 @@ from search.ledger.records import (
 )
 from search.ledger.spec import SweepSpec
 from search.messages import Order, Report
+from search.suggest.fair_share import FairShare
 from search.suggest.searcher import Searcher
 from spaces import Space
 
@@ -69,7 +70,10 @@ class Controller:
             num_folds=spec.folds or 1,
         )
         self.stopwatch = Stopwatch(clock, spec.workers)
-        self.verdicts = Verdicts(ledger, spec, searcher, self.stopwatch)
+        self.verdicts = Verdicts(
+            *(ledger, spec, searcher, self.stopwatch),
+            FairShare(space, spec.min_per_system),
+        )
         self.orders = Orders(
             ledger, spec, space, device, self.verdicts, searcher, list(queue), count_parameters
         )

@@ -24,7 +24,6 @@ from search.messages import Order
 from search.space.load import SpaceError, point_settings
 from search.space.sampling import fixing
 from search.space.settings import precision_of, sweep_precisions, trial_config
-from search.suggest.fair_share import FairShare
 from search.suggest.searcher import Searcher
 from spaces import Space
 
@@ -70,7 +69,6 @@ class Orders:
         )
         self.unfinished = [n for n, trial in self.trials.items() if trial.state == "running"]
         self.packs = PackSizes(spec)
-        self.fair_share = FairShare(space, spec.min_per_system)
         self._queued_shapes: dict[str, Hashable] = {}
         self._fixed: dict[int, Params | None] = {}
         # Trials that are not packed any more: what killed a worker must not take others with it.
@@ -158,7 +156,7 @@ class Orders:
         `like` has in common with it, or the system whose turn it is; None where there is none.
         """
         if like is None:
-            return 0, None if self.queued else self.fair_share.next(self.trials)
+            return 0, None if self.queued else self.verdicts.fair_share.next(self.trials)
         for place, name in enumerate(self.queued):
             if (self._queued_shape(name, place), 1) == shape:
                 return place, None
@@ -167,7 +165,7 @@ class Orders:
         if self.queued and any(like.settings.get(name) for name in ("speech", "text")):
             # Its companions would be on the same encoders, before others were ever tried.
             return None
-        if not self.fair_share.is_owed(like.params, self.trials):
+        if not self.verdicts.fair_share.is_owed(like.params, self.trials):
             return None
         fixed = self._fixed_by(like)
         return None if fixed is None else (0, fixed)

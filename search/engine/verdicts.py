@@ -14,8 +14,13 @@ from search.ledger.events import Entry, Ledger
 from search.ledger.files import drop_weights
 from search.ledger.records import End, EndState, FoldDecision, RungDecision
 from search.ledger.spec import SweepSpec
+from search.suggest.fair_share import FairShare
+from search.suggest.outlook import Outlook
 from search.suggest.searcher import Searcher
 
+# Ended trials, after which the further gain is told anew: at fixed ones, so that a sweep that was
+# killed ends where it would have ended.
+_LOOKS_EVERY = 5
 INTERRUPTED = "interrupted"  # why a session ended that somebody stopped
 
 
@@ -23,14 +28,21 @@ class Verdicts:
     """Of one session."""
 
     def __init__(
-        self, ledger: Ledger, spec: SweepSpec, searcher: Searcher, stopwatch: Stopwatch
+        self,
+        ledger: Ledger,
+        spec: SweepSpec,
+        searcher: Searcher,
+        stopwatch: Stopwatch,
+        fair_share: FairShare,
     ) -> None:
         self.ledger, self.spec, self.searcher, self.stopwatch = ledger, spec, searcher, stopwatch
+        self.fair_share = fair_share
         self.trials = ledger.history.trials
         self.budgets_before: list[Budget] = []  # as the session found them
         self.used_up: Budget | None = None
         self.is_interrupted = False
         self.broken_off: str | None = None  # why the sweep ends though nobody wanted it to
+        self._outlook: tuple[int, Outlook | None] = -1, None  # after so many ended trials
         self._failures = FailuresInARow(spec.max_equal_failures)
 
     def interrupt(self) -> None:
@@ -55,7 +67,12 @@ class Verdicts:
 
     def budgets(self) -> list[Budget]:
         """Every budget of the sweep and how much of it is used, over all sessions."""
-        return budgets(self.spec, self.ledger.history, self.stopwatch.used_s())
+        history = self.ledger.history
+        is_due = self.spec.until_noise and history.num_ended % _LOOKS_EVERY == 0
+        if is_due and self._outlook[0] != history.num_ended:
+            may_end = self.fair_share.next(self.trials) is None
+            self._outlook = history.num_ended, self.searcher.outlook() if may_end else None
+        return budgets(self.spec, history, self.stopwatch.used_s(), self._outlook[1])
 
     def check_budgets(self) -> bool:
         """Whether a budget is used up, or was before: trials that run stop after their slices."""

@@ -194,6 +194,13 @@ class SweepSpec:
     ] = 5
     # Over folds: whether a trial is given up that falls behind the best one on those it has.
     races_folds: bool = True
+    until_noise: Annotated[
+        bool,
+        Setting(
+            "Stop where less further gain is expected than seeds differ by.",
+            flag="--until-noise/--no-until-noise",
+        ),
+    ] = False
     min_per_system: Annotated[
         int | None,
         Setting("Trials that each system gets before the search may leave it out.", 1, metavar="N"),

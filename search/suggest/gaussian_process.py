@@ -180,18 +180,38 @@ class CurveProcess:
         """Mean and standard deviation (M - 1,) of the final score of each of these settings (M, D)
         less that of the one before it, luck left out.
         """
+        means, covariance = self._joint(features)
+        variance = np.diag(covariance)
+        of_steps = variance[1:] + variance[:-1] - 2 * np.diag(covariance, 1)
+        return np.diff(means), np.sqrt(np.maximum(of_steps, 1e-12 * self.scale**2))
+
+    def drawn_functions(self, features: Array, count: int, rng: np.random.Generator) -> Array:
+        """Final scores (count, M) of these settings (M, D) in functions drawn from the posterior,
+        but for a number that all of one function have in common.
+        """
+        means, covariance = self._joint(features)
+        values, vectors = np.linalg.eigh(covariance)
+        root = vectors * np.sqrt(np.maximum(values, 0.0))
+        return np.asarray(means + rng.standard_normal((count, len(means))) @ root.T)
+
+    @property
+    def seed_noise(self) -> float:
+        """Standard deviation of the final score of the same settings over seeds."""
+        width = self.seen.features.shape[1]
+        return float(np.sqrt(np.exp(self.theta[width + 1 : width + 3]).sum()) * self.scale)
+
+    def _joint(self, features: Array) -> tuple[Array, Array]:
+        """Mean (M,) and covariance (M, M) of the final scores of settings (M, D), right for their
+        differences: in these is nothing of the luck that they have in common, being one trial.
+        """
         count = len(features)
         points = Observations(
             features, np.ones(count), np.full(count, -1.0), np.zeros(count), np.zeros(count)
         )
         cross = self._kernel(points, self.seen)
         half = solve_triangular(self._lower, cross.T, lower=True)
-        # The luck that these points have in common, being one trial, is in no difference.
-        covariance = self._kernel(points, points) - half.T @ half
-        variance = np.diag(covariance)
-        of_steps = variance[1:] + variance[:-1] - 2 * np.diag(covariance, 1)
-        means = cross @ self._weights * self.scale
-        return np.diff(means), np.sqrt(np.maximum(of_steps, 1e-12)) * self.scale
+        covariance = (self._kernel(points, points) - half.T @ half) * self.scale**2
+        return cross @ self._weights * self.scale + self.centre, covariance
 
 
 def _units_of(seen: Observations) -> dict[int, tuple[float, float]]:

@@ -19,6 +19,7 @@ from search.space.sampling import parameters_of
 from search.space.study import new_study
 from search.suggest.acquisition import Proposer
 from search.suggest.curve_model import Belief
+from search.suggest.outlook import Outlook, outlook
 from spaces import Space
 
 SAMPLERS = ("model", "tpe", "random")
@@ -151,6 +152,13 @@ class Searcher:
         with self._threads.limit(limits=1):
             found = self.belief.expected(self.trials, numbers)
         return None if found is None else dict(zip(numbers, found.tolist(), strict=True))
+
+    def outlook(self) -> Outlook | None:
+        """What going on is expected to gain; None while there is too little to go by."""
+        if self.belief is None:
+            return None
+        with self._threads.limit(limits=1):
+            return outlook(self.space, self.belief, self.trials, self.seed)
 
     def tell(self, trial: Trial) -> None:
         """Tell a trial's end: all its epochs' scores, the last included, then its state."""
