@@ -15,7 +15,11 @@ TOKEN = "a token of these tests"
 
 @contextlib.contextmanager
 def ray_head(
-    *options: str, token: str | None = None, port: int = 0, **environment: str
+    *options: str,
+    token: str | None = None,
+    port: int = 0,
+    dashboard: bool = False,
+    **environment: str,
 ) -> Iterator[str]:
     """What `ray start --head` makes, apart from every other Ray here; its address."""
     with (
@@ -30,7 +34,7 @@ def ray_head(
             asked |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
         with subprocess.Popen(
-            [*command, f"--port={port}", "--include-dashboard=false", *options],
+            [*command, f"--port={port}", f"--include-dashboard={str(dashboard).lower()}", *options],
             env={**os.environ, **asked, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
