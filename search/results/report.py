@@ -15,10 +15,12 @@ from search.ledger.durations import duration
 from search.ledger.history import History
 from search.results.baseline import baseline_of
 from search.results.encoders import crosses
+from search.results.expected_best import by_system
 from search.results.importance import Expected, ablation_of, importances
 from search.results.leaderboard import counts, leaderboard
 from search.results.page import cost, tables
 from search.results.page.board import board, details
+from search.results.page.expected import expected_plots
 from search.results.page.forest import Confirmed, forest, read_confirmed
 from search.results.page.importance import ablation_plot, importance_plot
 from search.results.page.paths import without_folders
@@ -61,6 +63,7 @@ def write_report(
             _confusion(history),
         ],
         "winner": [reliability_plot(winner)] if isinstance(winner, Winner) else [],
+        "systems": [*(expected_plots(history, by_system(expected)) if expected.is_known else ())],
         "confirmation": [forest(confirmed)] if confirmed else [],
         "cost": [pareto[0]] if pareto else [],
         "timeline": [timeline(history)],

@@ -2,14 +2,13 @@
 and the appendix is made of. docs/results.md has its fields.
 """
 
-import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from mmm.metrics import value_of
 from mmm.training.config import Params
 from search.ledger.history import History
 from search.results.baseline import baseline_of
+from search.results.expected_best import expected_best
 from search.results.leaderboard import Row, counts, leaderboard
 from search.results.page.forest import Confirmed
 from search.results.page.tables import Cause, failures
@@ -113,19 +112,3 @@ def _expected(history: History) -> tuple[ExpectedBest, ...]:
     if scores:
         wanted.append(len(scores))
     return tuple(ExpectedBest(number, expected_best(scores, number)) for number in wanted)
-
-
-def expected_best(scores: Sequence[float], number: int) -> float:
-    """The mean, over all choices of `number` of the scores without putting back, of the best of
-    them: the unbiased estimator (arXiv:2004.13705) of the expected validation performance of Dodge
-    et al. 2019.
-    """
-    if not 1 <= number <= len(scores):
-        raise ValueError(f"the best of {number} of {len(scores)} scores")
-    all_of_them = math.comb(len(scores), number)
-    # The score in place k, counted from 0, is the best of those that are chosen with number - 1 of
-    # the k below it.
-    return sum(
-        score * (math.comb(place, number - 1) / all_of_them)
-        for place, score in enumerate(sorted(scores))
-    )

@@ -13,11 +13,11 @@ import pytest
 from mmm.markdown import as_markdown
 from search.ledger.events import read_history
 from search.ledger.history import History
+from search.results.expected_best import expected_best
 from search.results.markdown import appendix
 from search.results.optuna_study import searched_ranges
 from search.results.page.paths import without_folders
 from search.results.report import read_confirmed, write_report
-from search.results.summary import expected_best
 from tests.sweep_parts import TIMEOUT_S, call_here, environment
 
 _ROOT = Path(__file__).parents[3]
