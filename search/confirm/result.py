@@ -25,6 +25,7 @@ from search.confirm.statistics import (
     seeds_to_decide,
 )
 from search.confirm.units import Units
+from search.confirm.variance import VarianceSplit, variance_split
 from search.confirm.verdicts import MOST_WINS, Verdict, verdict_of
 from search.ledger.history import History, Trial
 from search.space.fixed import CHOICE
@@ -106,6 +107,7 @@ class Confirmation:
     curse: Curse | None
     opening: Opening | None  # of the test split; None: sealed
     failed: tuple[str, ...]  # finalists without a run, and runs that failed, in words
+    variance: VarianceSplit | None = None
 
     @property
     def leader(self) -> Confirmed:
@@ -189,6 +191,7 @@ def confirmation_of(
         _curse(ordered, searched) if searched.spec.folds == history.spec.folds else None,
         opening_of(history),
         tuple(failed),
+        variance_split({name: some for name, some in runs.items() if some}, metric),
     )
 
 

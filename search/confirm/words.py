@@ -142,6 +142,7 @@ def sentences(found: Confirmation) -> Iterator[str]:
         yield from _to_decide(found)
     yield from _against_baselines(found)
     yield from _default(found)
+    yield from _spread(found)
     if (curse := found.curse) is not None:
         above = "above" if curse.excess >= 0 else "below"
         yield (
@@ -186,6 +187,19 @@ def _list(names: list[str]) -> str:
     if len(names) > _MOST_NAMED:
         names = [*names[:_MOST_NAMED], f"{len(names) - _MOST_NAMED} more"]
     return names[0] if len(names) == 1 else f"{'; '.join(names[:-1])} and {names[-1]}"
+
+
+def _spread(found: Confirmation) -> Iterator[str]:
+    if (split := found.variance) is None:
+        return
+    kinds = (
+        (split.settings, "the finalists' settings"),
+        (split.seeds, "seeds of one of them"),
+        (split.folds, "folds of one run"),
+    )
+    known = [f"{size:.4f} between {what}" for size, what in kinds if size is not None]
+    if len(known) > 1:
+        yield f"Standard deviations of the score: {', '.join(known)}."
 
 
 def _to_decide(found: Confirmation) -> Iterator[str]:
