@@ -12,7 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, json_to_distribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    IntDistribution,
+    json_to_distribution,
+)
 from optuna.importance import (
     FanovaImportanceEvaluator,
     PedAnovaImportanceEvaluator,
@@ -29,7 +34,8 @@ from search.suggest.curve_model import NUM_FIRST, Belief
 
 # Of fANOVA's forests, which take seconds: trees, and trials that they are grown from, the newest.
 _NUM_TREES, _MAX_TRIALS = 16, 300
-_SYSTEM = "architecture"
+# Of a categorical parameter. Optuna's fANOVA goes through every subset of them: more are numbers.
+_MOST_CHOICES = 8
 
 
 @dataclass(frozen=True)
@@ -139,6 +145,8 @@ def importances(expected: Expected) -> list[Importance]:
         return []
     finals = {number: finals[number] for number in list(finals)[-_MAX_TRIALS:]}
     names = {name for number in finals for name in history.trials[number].params}
+    if len(names) < 2:  # of what would it be a share?
+        return []
     found: list[Importance] = []
     groups: dict[tuple[int, ...], list[str]] = {}
     for name in sorted(names):
@@ -237,6 +245,10 @@ def _study(history: History, finals: Mapping[int, float]) -> optuna.Study:
         frozen.state, frozen.values = TrialState.COMPLETE, [score]
         frozen.datetime_complete = frozen.datetime_complete or frozen.datetime_start
         frozen.intermediate_values, frozen.user_attrs = {}, {}
+        for name, one in frozen.distributions.items():
+            if isinstance(one, CategoricalDistribution) and len(one.choices) > _MOST_CHOICES:
+                frozen.params[name] = one.choices.index(frozen.params[name])
+                frozen.distributions[name] = IntDistribution(0, len(one.choices) - 1)
         study.add_trial(frozen)
     return study
 

@@ -119,3 +119,32 @@ def test_too_few_trials_say_nothing() -> None:
     few = history_of(SPEC, Session(SPEC, "here", ""))
     assert importances(Expected(few)) == []
     assert ablation_of(Expected(few)) is None
+
+
+def test_a_parameter_of_many_choices_is_no_matter_of_hours() -> None:
+    many = CategoricalDistribution(tuple(f"choice {number}" for number in range(40)))
+    rng = np.random.default_rng(1)
+    found: list[Entry] = [Session(SPEC, "here", "")]
+    settings = make_config({"architecture": "vanilla_concat"}).params()
+    for number in range(SPEC.trials):
+        place, lr = int(rng.integers(40)), float(10 ** rng.uniform(-4, -2))
+        texts = {"many": distribution_to_json(many), "lr": distribution_to_json(LR)}
+        params = {"many": many.choices[place], "lr": lr}
+        score = 0.4 + 0.3 * (place >= 20) + float(rng.normal(0, 0.01))
+        found.append((number, Suggestion(params, texts, settings)))
+        found += [(number, epoch_entry(epoch, score)) for epoch in range(1, EPOCHS + 1)]
+        found.append((number, End("complete", "")))
+    shares = {one.name: one for one in importances(Expected(history_of(SPEC, *found)))}
+    assert shares["many"].fanova > 0.8
+    assert shares["many"].ped_anova > shares["lr"].ped_anova
+
+
+def test_a_single_parameter_has_no_share() -> None:
+    found: list[Entry] = [Session(SPEC, "here", "")]
+    settings = make_config({"architecture": "vanilla_concat"}).params()
+    for number in range(12):
+        texts = {"lr": distribution_to_json(LR)}
+        found.append((number, Suggestion({"lr": 10 ** (-2 - number / 6)}, texts, settings)))
+        found += [(number, epoch_entry(epoch, number / 20)) for epoch in range(1, EPOCHS + 1)]
+        found.append((number, End("complete", "")))
+    assert importances(Expected(history_of(SPEC, *found))) == []
