@@ -54,7 +54,7 @@ def test_the_version_is_told(module: str) -> None:
 def test_the_shell_can_complete_commands(module: str) -> None:
     words = {"COMP_WORDS": "x re", "COMP_CWORD": "1", "_X_COMPLETE": "complete_bash"}
     done = CliRunner().invoke(APPS[module], [], prog_name="x", env=words)
-    expected = {"mmm": "", "search": "report\nresume\n"}[module]
+    expected = {"mmm": "", "search": "report\nreproduce\nresume\n"}[module]
     assert set(done.stdout.split()) == set(expected.split())
 
 

@@ -332,7 +332,7 @@ def test_mlflow_sync_adds_nothing_where_everything_is_and_moves_a_sweep_elsewher
         told,
         re.MULTILINE,
     )
-    assert "/#/compare-runs?runs=" in told
+    assert "compareRunsMode=CHART" in told
     assert re.search(
         r"^all trials, best first: http://127\.0\.0\.1:5000/#/experiments/\d+/runs\?\S+-ranking$",
         told,

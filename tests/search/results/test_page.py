@@ -170,7 +170,8 @@ def test_every_plot_is_drawn_without_a_fault_or_a_fetch_and_no_wider_than_the_wi
         [name, True]
         for name in (
             *("best-by-trials", "best-by-compute", "learning-curves", "parallel", "slices"),
-            *("importances", "confusion", "reliability", "forest", "pareto", "timeline"),
+            *("importances", "ablation", "confusion", "reliability"),
+            *("expected-by-trials", "expected-by-compute", "forest", "pareto", "timeline"),
         )
     ]
     assert page.faults == [report.as_uri()]
