@@ -120,10 +120,12 @@ def test_it_has_a_ray_of_its_own_whatever_another_one_left_behind(sweep: Done) -
     assert "complete" in {trial.state for trial in sweep.before.trials.values()}
 
 
-def test_every_trial_ends_and_some_are_stopped_early(sweep: Done) -> None:
+def test_every_trial_ends_and_who_is_stopped_early_is_so_at_a_rung(sweep: Done) -> None:
     trials = sweep.before.trials
     assert list(trials) == list(range(6))
-    assert {trial.state for trial in trials.values()} == {"complete", "pruned", "failed"}
+    # Who is stopped is a matter of who comes first: where each is better than those before, nobody.
+    found = {trial.state for trial in trials.values()}
+    assert {"complete", "failed"} <= found <= {"complete", "pruned", "failed"}
     assert trials[2].state == "failed"
     assert re.search(r"loss is (nan|inf)", trials[2].reason)
     for trial in trials.values():

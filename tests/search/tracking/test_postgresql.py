@@ -6,7 +6,6 @@ import importlib.util
 import os
 import secrets
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -95,7 +94,6 @@ def test_a_sweep_is_kept_in_postgresql_through_our_server(corpus: Corpus, tmp_pa
                 env={**environment(), "PGPASSFILE": str(pgpass)},
                 stdout=log,
                 stderr=log,
-                start_new_session=True,
             )
         try:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -108,6 +106,6 @@ def test_a_sweep_is_kept_in_postgresql_through_our_server(corpus: Corpus, tmp_pa
             assert len(runs) == 3
             assert "RUNNING" not in {run.info.status for run in runs}
         finally:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            process.terminate()  # and the server with it
+            process.wait(30)
         assert pgpass.read_text().rpartition(":")[2] not in (tmp_path / "server.log").read_text()
