@@ -1,5 +1,6 @@
 """Command lines, spaces of the user's own, and points to enqueue."""
 
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -136,8 +137,13 @@ def _line(draw: st.DrawFn) -> str:
     }[shape]
 
 
+def _kept(shown: str) -> str:
+    return re.sub(r"\\ud[89a-f][0-9a-f]{2}", "?", shown)
+
+
 @inputs(0.04)
 @given(lines=st.lists(_line(), min_size=1, max_size=3))
+@example(lines=['trial.suggest_categorical("dropout", ["\\ud800", "x"])'])
 def test_what_a_space_suggests_is_refused_or_comes_back_from_the_ledger_as_it_was(
     corpus: Corpus, lines: list[str]
 ) -> None:
@@ -164,7 +170,8 @@ def test_what_a_space_suggests_is_refused_or_comes_back_from_the_ledger_as_it_wa
             with create_sweep(Path(name) / "sweep", spec) as ledger:
                 ledger.append((0, suggestion))
             found = read_history(Path(name) / "sweep" / "ledger.sqlite").trials[0]
-            assert repr(found.params).replace("?", "") == repr(suggestion.params).replace("?", "")
+            # The ledger keeps half a character, which no file can hold, as a question mark.
+            assert repr(found.params) == _kept(repr(suggestion.params))
             assert found.settings == suggestion.settings
 
 
