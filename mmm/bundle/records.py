@@ -57,13 +57,20 @@ class Head:
             raise ValueError("a recipe of speech for text, or of text for speech")
         return cls(
             name=_name(content["name"]),
-            config=make_config(content["settings"]),
+            config=make_config(_settings(content)),
             dims=_dims(content["dims"], len(labels)),
             labels=labels,
             audio_recipe=recipes[0],
             text_recipe=recipes[1],
             temperature=_temperature(content),
         )
+
+
+def _settings(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = content["settings"]
+    if not isinstance(found, Mapping):
+        raise TypeError(f"settings are no object but {type(found).__name__}")
+    return found
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,19 @@ def test_each_line_of_a_stream_has_its_answer(
     _assert_probabilities(answers[-1]["probabilities"])
 
 
+def _says_the_same(now: dict[str, bytes], before: dict[str, bytes]) -> bool:
+    """Byte for byte, but for white space between the hashes in checksums.json."""
+    sums = "checksums.json"
+    if now.keys() != before.keys() or any(
+        now[name] != before[name] for name in before if name != sums
+    ):
+        return False
+    try:
+        return bool(json.loads(now[sums]) == json.loads(before[sums]))
+    except ValueError:
+        return False
+
+
 @inputs(0.12)
 @given(data=st.data())
 def test_a_bundle_that_is_not_what_was_written_is_refused(
@@ -112,7 +125,7 @@ def test_a_bundle_that_is_not_what_was_written_is_refused(
             file.write_bytes((folder / data.draw(st.sampled_from(sorted(before)))).read_bytes())
         else:
             file.write_bytes(data.draw(damaged(before[file.name])))
-        is_same = content_of(folder) == before
+        is_same = _says_the_same(content_of(folder), before)
         told = _predicted("damaged bundles", folder, audio)
         assert told.is_accepted == is_same
         assert is_same or str(folder) in told.err
