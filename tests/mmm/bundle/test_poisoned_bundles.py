@@ -71,6 +71,7 @@ _HUGE = 10**9
         (_set("dims", "text_width", value=-1), "text_width is -1, no whole number"),
         (_set("dims", "text_positions", value=10**6), "text_positions is 1000000, no whole number"),
         (_set("dims", "num_classes", value=True), "num_classes is True, no whole number"),
+        (_set("settings", value=[]), "settings are no object but list"),
         (_set("settings", "width", value=_HUGE), "size mismatch"),
         (_set("settings", "classifier_hidden", value=_HUGE), "size mismatch"),
         (_set("audio_recipe", value=[]), "not a recipe"),
