@@ -8,6 +8,7 @@ right.
 
     nice -n 10 python -m benchmarks.confirm_coverage
     nice -n 10 python -m benchmarks.confirm_coverage --repeats 60 --quick
+    nice -n 10 python -m benchmarks.confirm_coverage --repeats 1000 --groups 10 40
 """
 
 import argparse
@@ -117,7 +118,9 @@ def compared(
     worse, better = level_of(0.55), level_of(0.55 + gain)
     found: list[tuple[bool, ...]] = []
     for repeat in range(repeats):
-        rng = np.random.default_rng([groups, seeds, repeat])
+        # Each cell of the table is drawn for itself: cells with the same draws share their luck,
+        # and look as if they confirmed each other.
+        rng = np.random.default_rng([groups, seeds, repeat, round(1000 * gain), round(10 * own)])
         rows = rows_of(groups, rng)
         systems = [runs_of(rows, level, seeds, rng, own) for level in (better, worse)]
         first, second = sample(systems, rows.units, METRIC, repeat, resamples)
@@ -166,6 +169,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=400)
     parser.add_argument("--resamples", type=int, default=400)
     parser.add_argument("--quick", action="store_true", help="5 seeds alone, and less power.")
+    parser.add_argument("--groups", type=int, nargs="+", default=[*ROWS_A_GROUP])
     options = parser.parse_args()
     started = time.monotonic()
     off = 196 * math.sqrt(0.05 * 0.95 / options.repeats)
@@ -173,7 +177,7 @@ def main() -> None:
     console.say("groups seeds systems  gain  coverage: mean  difference  better  worse   told")
     seeds = (5,) if options.quick else (5, 10, 20)
     for own, groups, number, gain in itertools.product(
-        (0.0, OWN), (10, 40, 200), seeds, (0.0, 0.02)
+        (0.0, OWN), options.groups, seeds, (0.0, 0.02)
     ):
         shares = compared(groups, number, gain, options.repeats, options.resamples, own)
         mean, apart, better, worse, told = (f"{100 * share:.1f}" for share in shares)
@@ -182,7 +186,7 @@ def main() -> None:
             f" {apart:>11} {better:>7} {worse:>6} {told:>6}"
         )
     console.say("groups seeds  equal systems  the leader is found to beat one of them")
-    for groups, equal in itertools.product((10, 40, 200), (4, 8)):
+    for groups, equal in itertools.product(options.groups, (4, 8)):
         share = 100 * false_leaders(groups, 5, equal, options.repeats, options.resamples)
         console.say(f"{groups:6} {5:5} {equal:14} {share:40.1f}")
     console.say(f"{time.monotonic() - started:.0f} s")
