@@ -14,11 +14,15 @@ from mmm.bundle.read import load_bundle
 from mmm.bundle.sealed_test import read_openings
 from mmm.features.store import list_recipes
 from search.ledger.events import read_history
+from search.results.export import export_trial
+from search.storage.copies import Copies
 from search.storage.door import Store
+from search.storage.here import staged_here
 from tests.conftest import Corpus
 from tests.search.confirm.test_confirm import SPACE
 from tests.search.storage.test_stage import put
-from tests.sweep_parts import call_inside, write_space
+from tests.search.test_reproduce import train_sweep
+from tests.sweep_parts import call_inside, small_spec, write_space
 
 MANIFEST, FEATURES = "memory://elsewhere/corpus/manifest.csv", "memory://elsewhere/features"
 
@@ -46,22 +50,23 @@ def files_below(folder: Path) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def begun(
-    corpus: Corpus, empty_store: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Path]:
+def begun(corpus: Corpus, empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the sweep `small` in `runs`; to be copied."""
     folder = tmp_path_factory.mktemp("begun")
     (folder / "runs").mkdir()
     shutil.copy(empty_store, folder / "runs")
     put(corpus.features_dir, FEATURES)
     Store("memory://elsewhere/corpus").put(corpus.manifest.path, "manifest.csv")
-    space = write_space(folder / "space.py", SPACE)
-    call_inside(
-        *("search", "run", space, MANIFEST, "--features", FEATURES, "--name", "small"),
-        *("--trials", 2, "--epochs", 2, "--first-rung", 1, "--serial"),
-        *("--runs", folder / "runs", "--cache", folder / "cache"),
+    spec = small_spec(
+        corpus,
+        trials=2,
+        manifest_url=MANIFEST,
+        features_url=FEATURES,
+        cache=str(folder / "cache"),
     )
-    yield folder / "runs"
+    history = train_sweep(folder / "runs" / "small", staged_here(spec))
+    export_trial(history, folder / "runs" / "small", None, folder / "runs" / "small" / "bundle")
+    return folder / "runs"
 
 
 @pytest.fixture
@@ -156,6 +161,7 @@ def test_plan_and_doctor_look_at_data_at_urls(runs: Path, tmp_path: Path, corpus
     assert "1 faults" in said
 
 
+@pytest.mark.slow
 def test_a_confirmation_is_begun_here_and_gone_on_with_elsewhere(
     runs: Path, tmp_path: Path, empty_store: Path
 ) -> None:
@@ -163,8 +169,8 @@ def test_a_confirmation_is_begun_here_and_gone_on_with_elsewhere(
     remove("memory://kept")
     asked = ["confirm", "small", "--top", 1, "--storage", "memory://kept"]
     here = ["--runs", runs, "--cache", tmp_path / "cache", "--serial"]
-    # The sweep itself has no copy yet.
-    search("resume", "small", "--storage", "memory://kept", *here)
+    manifest = tmp_path / "cache" / "manifest.csv"
+    Copies(runs / "small", manifest, "memory://kept", None, print).copy(ended=True)
     search(*asked, "--seeds", 1, *here)
     files = Store("memory://kept").files()
     assert {"small/confirm.json", "small-confirm/finalists.json"} <= files.keys()
