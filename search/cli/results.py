@@ -105,6 +105,7 @@ def report(
     from search.ledger.events import read_history
     from search.ledger.files import existing_sweep
     from search.results.errors_page import write_errors
+    from search.results.findings import findings
     from search.results.leaderboard import write_leaderboard
     from search.results.markdown import appendix
     from search.results.page.words import verdict_words
@@ -129,10 +130,12 @@ def report(
     write_report(into / "report.html", history, confirmed, winner)
     if with_audio and isinstance(winner, Winner):
         write_errors(into / "errors.html", name, winner)
+    if markdown is not None or as_json:
+        beyond = findings(history, winner)
     if markdown is not None:
-        write_text(markdown, appendix(history, confirmed))
+        write_text(markdown, appendix(history, confirmed, beyond))
     if as_json:
-        _print_json(summary(history, confirmed).as_json())
+        _print_json({**summary(history, confirmed).as_json(), **beyond.as_json()})
         return
     last = "" if markdown is None else f", and {markdown}"
     if isinstance(winner, str):

@@ -83,8 +83,13 @@ def search(*arguments: object, status: int = 0) -> str:
 
 def test_report_brings_what_the_winner_needs_and_no_more(runs: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    said = search("report", "small", "--runs", runs, "--cache", cache)
-    assert "left out" not in said
+    asked = ["report", "small", "--runs", runs, "--cache", cache]
+    found = json.loads(search(*asked, "--json", "--markdown", tmp_path / "appendix.md"))
+    assert found["left_out"] == ""
+    text = (tmp_path / "appendix.md").read_text(encoding="utf-8")
+    for one in found["classes"]:
+        assert f"| {one['name']} | {one['scores']['support']} | " in text
+    assert f"Expected calibration error {found['calibration']['error']:.3f}" in text
     brought = {file.parent.name for file in cache.glob("*/[!.]*/values.npy")}
     (folder,) = {file.parent.parent for file in cache.glob("*/[!.]*/values.npy")}
     assert len(brought) == 2 < len(list_recipes(folder))
