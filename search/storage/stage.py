@@ -186,7 +186,15 @@ def _damaged(folder: Path) -> Iterator[str]:
 
 
 def _place(url: str, cache: Path | None) -> Path:
-    return (cache or default_cache()) / hashlib.sha256(url.encode()).hexdigest()[:16]
+    folder = cache or default_cache()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"{folder}: cannot be made ({error.strerror}), and what is at {url} is to be brought"
+            " there; name another folder with --cache DIR"
+        ) from None
+    return folder / hashlib.sha256(url.encode()).hexdigest()[:16]
 
 
 @contextmanager

@@ -150,6 +150,13 @@ def test_what_trains_is_refused_where_the_url_is_away_and_writes_nothing(
     assert files_below(runs) == before
 
 
+def test_a_cache_that_cannot_be_made_is_said_with_the_option(runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    said = search("confirm", "small", "--runs", runs, "--cache", tmp_path / "file" / "a", status=2)
+    assert "cannot be made (Not a directory)" in said
+    assert "name another folder with --cache DIR" in said
+
+
 def test_plan_and_doctor_look_at_data_at_urls(runs: Path, tmp_path: Path, corpus: Corpus) -> None:
     where = ["--cache", tmp_path / "cache"]
     space = write_space(tmp_path / "space.py", SPACE)
@@ -164,6 +171,17 @@ def test_plan_and_doctor_look_at_data_at_urls(runs: Path, tmp_path: Path, corpus
     said = search("doctor", "small", "--runs", runs, *where, status=1)
     assert "holds no features" in " ".join(said.split())
     assert "1 faults" in said
+
+
+@pytest.mark.slow
+def test_the_published_comparison_is_made_and_its_openings_recorded_at_urls(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    data = [MANIFEST, "--features", FEATURES, "--cache", tmp_path / "cache"]
+    asked = ["--seeds", 1, "--epochs", 1, "--open-test", "--json", "-o", tmp_path / "paper"]
+    found = json.loads(search("paper", *data, *asked))
+    record = Store(FEATURES).read("test_openings.csv").decode()
+    assert found["num_openings"] == len(record.splitlines()) - 1 > 0
 
 
 @pytest.mark.slow
