@@ -41,7 +41,7 @@ from search.stopping import Stopping
 from search.storage.copies import Copies
 from search.storage.disks import shared_disk_warning
 from search.storage.fetch import bring, check_storage, found_here
-from search.storage.stage import staged_here
+from search.storage.here import staged_here
 from search.tracking.outbox import Outbox
 from spaces import Space
 

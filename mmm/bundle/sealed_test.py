@@ -5,7 +5,7 @@ import getpass
 import io
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -64,8 +64,7 @@ def open_test(
         for member in bundle.members:
             check_bundle_fits(member, manifest, features_dir)
     path = features_dir / OPENINGS
-    earlier = [[row[name] for name in _OPENING_COLUMNS] for row in read_openings(features_dir)]
-    rows = [list(_OPENING_COLUMNS), *earlier]
+    rows = [[row[name] for name in _OPENING_COLUMNS] for row in read_openings(features_dir)]
     scores = []
     for bundle in bundles:
         opening = [
@@ -77,11 +76,11 @@ def open_test(
             str(len(indices)),
         ]
         # Written before it is read, so that an opening is on record even if the evaluation dies.
-        _write_rows(path, [*rows, [*opening, "", "", bundle.weights_sha256, who]])
+        write_text(path, _text([*rows, [*opening, "", "", bundle.weights_sha256, who]]))
         metrics = evaluate_bundle(bundle, manifest, features_dir, indices, device)
         numbers = f"{metrics['macro_f1']:.6f}", f"{metrics['accuracy']:.6f}"
         rows.append([*opening, *numbers, bundle.weights_sha256, who])
-        _write_rows(path, rows)
+        write_text(path, _text(rows))
         scores.append(metrics)
     return scores
 
@@ -91,15 +90,23 @@ def read_openings(features_dir: Path) -> list[dict[str, str]]:
     column was not kept yet.
     """
     path = features_dir / OPENINGS
-    if not path.is_file():
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return [
-            {name: row.get(name) or "" for name in _OPENING_COLUMNS} for row in csv.DictReader(file)
-        ]
+    return openings_in(path.read_text(encoding="utf-8")) if path.is_file() else []
 
 
-def _write_rows(path: Path, rows: list[list[str]]) -> None:
+def openings_in(text: str) -> list[dict[str, str]]:
+    """The same of a record's text."""
+    return [
+        {name: row.get(name) or "" for name in _OPENING_COLUMNS}
+        for row in csv.DictReader(io.StringIO(text, newline=""))
+    ]
+
+
+def openings_text(openings: Sequence[Mapping[str, str]]) -> str:
+    """A record's text, of openings with all columns."""
+    return _text([[row[name] for name in _OPENING_COLUMNS] for row in openings])
+
+
+def _text(rows: Sequence[Sequence[str]]) -> str:
     content = io.StringIO()
-    csv.writer(content, lineterminator="\n").writerows(rows)
-    write_text(path, content.getvalue())
+    csv.writer(content, lineterminator="\n").writerows([_OPENING_COLUMNS, *rows])
+    return content.getvalue()

@@ -7,10 +7,11 @@ from search.cli.compare import compare
 from search.cli.confirm import confirm
 from search.cli.doctor import doctor
 from search.cli.encode import encode
+from search.cli.export import export
 from search.cli.mlflow_server import mlflow_server
 from search.cli.paper import paper
 from search.cli.reproduce import reproduce
-from search.cli.results import export, export_study, mlflow_sync, report, status, ui
+from search.cli.results import export_study, mlflow_sync, report, status, ui
 from search.cli.sweeps import plan, quickstart, resume, run
 
 app = new_app("Search over speech-and-text emotion recognisers with Ray, Optuna and MLflow.")

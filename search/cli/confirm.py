@@ -10,17 +10,20 @@ from mmm.cli.options import options_of
 from mmm.console import PlainConsole, console
 from mmm.training.config import Params
 from search.cli.results import Runs, SweepName
-from search.cli.sweeps import Serial, in_this_process
+from search.cli.sweeps import FeaturesMoved, ManifestMoved, Serial, absolute, in_this_process, moved
 from search.ledger.durations import parse_duration
 from search.ledger.spec import SweepSpec
 
 
 @options_of(
     SweepSpec,
-    *("workers", "address"),
+    *("workers", "address", "storage", "storage_interval_s", "cache"),
     optional=True,
     workers="Trials at a time \\[as in the sweep].",
     address="Ray cluster to join \\[as in the sweep].",
+    storage="Copy both sweeps there, and bring from there what is not here \\[as in the sweep].",
+    storage_interval_s="How often \\[as in the sweep].",
+    cache="Where each machine keeps manifest and features of a URL \\[as in the sweep].",
 )
 def confirm(
     name: SweepName,
@@ -66,6 +69,8 @@ def confirm(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")
     ] = False,
+    manifest: ManifestMoved = None,
+    features: FeaturesMoved = None,
     serial: Serial = False,
     runs: Runs = Path("runs"),
 ) -> None:
@@ -91,7 +96,9 @@ def confirm(
         folds,
         tuple(open_test or ()),
     )
-    found = run_confirm(runs, name, asked, told, given, serial=serial)
+    found = run_confirm(
+        runs, name, asked, told, {**absolute(given), **moved(manifest, features)}, serial=serial
+    )
     if found is None:
         return
     if as_json:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmm.console import console
-from search.cli.results import Runs
+from search.cli.results import Cache, Runs
 
 if TYPE_CHECKING:
     from search.doctor.finding import Finding
@@ -21,11 +21,16 @@ def doctor(
     ] = None,
     runs: Runs = Path("runs"),
     manifest: Annotated[
-        Path | None, typer.Option(help="Manifest to check \\[the sweep's].")
+        str | None,
+        typer.Option(metavar="FILE", help="Manifest to check, or its URL \\[the sweep's]."),
     ] = None,
     features: Annotated[
-        Path | None, typer.Option(help="Features folder to check, all of it \\[the sweep's].")
+        str | None,
+        typer.Option(
+            metavar="DIR", help="Features to check, all of them, or their URL \\[the sweep's]."
+        ),
     ] = None,
+    cache: Cache = None,
     address: Annotated[
         str | None, typer.Option(help="Ray cluster to look at, for example auto \\[the sweep's].")
     ] = None,
@@ -45,7 +50,7 @@ def doctor(
     from search.doctor.finding import as_json, lines
 
     found = []
-    for one in _findings(name, runs, manifest, features, address, tracking_uri):
+    for one in _findings(name, runs, manifest, features, cache, address, tracking_uri):
         found.append(one)
         for line in lines([one]):
             console.say(line)
@@ -60,14 +65,17 @@ def doctor(
 def _findings(
     name: str | None,
     runs: Path,
-    manifest: Path | None,
-    features: Path | None,
+    manifest: str | None,
+    features: str | None,
+    cache: Path | None,
     address: str | None,
     tracking_uri: str | None,
 ) -> Iterator["Finding"]:
     from search.doctor import cluster, data, machine
     from search.ledger.events import read_history
     from search.ledger.files import existing_sweep
+    from search.storage.door import is_url
+    from search.storage.here import features_here, manifest_here
 
     yield from machine.installation()
     spec, folder = None, None
@@ -76,21 +84,33 @@ def _findings(
         with contextlib.suppress(ValueError):  # told below
             spec = read_history(folder / "ledger.sqlite").spec
     if spec is not None:
-        manifest, features = manifest or Path(spec.manifest), features or Path(spec.features)
+        manifest = manifest or spec.manifest_url or spec.manifest
+        features = features or spec.features_url or spec.features
+        if cache is None and spec.cache is not None:
+            cache = Path(spec.cache)
         address, tracking_uri = address or spec.address, tracking_uri or spec.tracking_uri
     gpus = spec.gpus_per_trial if spec is not None else 0.0
     yield from machine.devices(gpus if address is None else 0.0)
     yield from machine.local_ray()
-    yield from machine.space(runs, features)
-    if manifest is not None:
-        yield from data.manifest(manifest)
-    if features is not None:
-        yield from data.features(features, manifest)
+    # What is at a URL is brought, as a machine does that trains with it.
+    manifest_path, faults = data.brought("manifest", manifest, manifest_here, cache)
+    yield from faults
+    features_path, faults = data.brought("features", features, features_here, cache)
+    yield from faults
+    yield from machine.space(runs, features_path)
+    if manifest_path is not None:
+        yield from data.manifest(manifest_path)
+    if features_path is not None:
+        yield from data.features(features_path, manifest_path)
     yield from data.tracking(runs, tracking_uri)
     if folder is not None:
         yield from data.sweep(folder)
     if address is not None:
         wanted = {} if spec is None else {"CPU": 1.0, "GPU": gpus}
         workers = 1 if spec is None else spec.workers
-        readable = [path.absolute() for path in (manifest, features) if path is not None]
+        readable = [
+            Path(given).absolute()
+            for given in (manifest, features)
+            if given is not None and not is_url(given)
+        ]
         yield from cluster.cluster(address, runs, readable, wanted, workers)

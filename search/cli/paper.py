@@ -8,14 +8,15 @@ from typing import Annotated
 
 import typer
 
-from mmm.cli.encode import DeviceName, FeaturesDir, ManifestPath
+from mmm.cli.encode import DeviceName
 from mmm.console import PlainConsole, console
 from mmm.files import write_text
+from search.cli.sweeps import FeaturesSource, ManifestSource
 
 
 def paper(
-    manifest: ManifestPath,
-    features: FeaturesDir,
+    manifest: ManifestSource,
+    features: FeaturesSource,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each system.")] = 5,
     epochs: Annotated[int, typer.Option(min=1, help="Of each run.")] = 30,
     test_sessions: Annotated[
@@ -41,6 +42,14 @@ def paper(
         Path,
         typer.Option("--out", "-o", help="Folder of the table and of bundles; goes on there."),
     ] = Path("paper"),
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--cache",
+            metavar="DIR",
+            help="Where manifest and features of a URL are kept \\[~/.cache/mmm-search].",
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print it as JSON, and nothing else.")
     ] = False,
@@ -49,12 +58,16 @@ def paper(
     the published figures. Run it again to go on.
     """
     from search.paper import Asked, make_again, markdown_of, sentences, table_of
+    from search.storage.door import as_url, is_url
+    from search.storage.here import features_here, manifest_here
+    from search.storage.openings import on_record
 
-    asked = Asked(
-        *(manifest, features, out, seeds, epochs, open_test, test_sessions, speech, text, device)
-    )
     told = PlainConsole(stderr=True, width=140) if as_json else console
-    with told.status("training") as status:
+    with told.status("bringing features"):
+        data = manifest_here(manifest, cache), features_here(features, cache)
+    asked = Asked(*data, out, seeds, epochs, open_test, test_sessions, speech, text, device)
+    recorded_at = as_url(features) if open_test and is_url(features) else None
+    with told.status("training") as status, on_record(recorded_at, asked.features):
         *_, found = make_again(asked, status.update)
     command = shlex.join(["mmm-search", *sys.argv[1:]])
     write_text(out / "paper.md", markdown_of(found, command))

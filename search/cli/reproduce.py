@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from mmm.console import console
-from search.cli.results import AsJson, Runs, SweepName
+from mmm.console import PlainConsole, console
+from search.cli.results import AsJson, Cache, Runs, SweepName
 
 
 def reproduce(
@@ -19,6 +19,7 @@ def reproduce(
     device: Annotated[
         str | None, typer.Option(help="cpu or cuda \\[as in the sweep].", show_default=False)
     ] = None,
+    cache: Cache = None,
     as_json: AsJson = False,
     runs: Runs = Path("runs"),
 ) -> None:
@@ -31,14 +32,19 @@ def reproduce(
     from search.ledger.files import existing_sweep
     from search.reproduce import reproduce as train_again
     from search.reproduce import sentences
+    from search.storage.here import data_here
 
+    told = PlainConsole(stderr=True, width=140) if as_json else console
     history = read_history(existing_sweep(runs, name) / "ledger.sqlite")
     if trial is None:
         if history.best is None:
             raise ValueError(f"sweep {name!r} has no best trial yet; name one with --trial")
         trial = history.best[1]
+    if trial in history.trials:
+        with told.status("bringing features"):
+            history = data_here(history, cache, [trial], told.say)
     found = None
-    with console.status(f"training trial {trial}") as status:
+    with told.status(f"training trial {trial}") as status:
         for found in train_again(history, trial, device):
             status.update(f"training trial {trial}: {found.num_epochs} epochs compared")
     assert found is not None

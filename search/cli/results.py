@@ -1,5 +1,5 @@
 """The commands of `mmm-search` that look at a sweep and take something out of it: status, report,
-export, MLflow's pages.
+MLflow's pages.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.progress import MofNCompleteColumn, Progress
 
-from mmm.console import console, progress_of
+from mmm.console import PlainConsole, console, progress_of
 from mmm.files import write_text
 
 Runs = Annotated[
@@ -19,6 +19,14 @@ Runs = Annotated[
 ]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print it as JSON, all fields, and nothing else.")
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        metavar="DIR",
+        help="Where manifest and features of a URL are kept \\[as in the sweep].",
+    ),
 ]
 _SWEEPS_NAMED = 3  # by `ui`, the newest
 SweepName = Annotated[str, typer.Argument(metavar="NAME", help="The sweep.", show_default=False)]
@@ -88,6 +96,7 @@ def report(
             "--with-audio", help="Write errors.html too: the winner's errors with their clips."
         ),
     ] = False,
+    cache: Cache = None,
     as_json: AsJson = False,
 ) -> None:
     """Write report.html and leaderboard.csv again, from the ledger and the winner's answers, and
@@ -96,17 +105,20 @@ def report(
     from search.ledger.events import read_history
     from search.ledger.files import existing_sweep
     from search.results.errors_page import write_errors
+    from search.results.findings import findings
     from search.results.leaderboard import write_leaderboard
     from search.results.markdown import appendix
     from search.results.page.words import verdict_words
-    from search.results.report import read_confirmed, read_winner, write_report
+    from search.results.report import read_confirmed, write_report
     from search.results.summary import summary
-    from search.results.winner import Winner
+    from search.results.winner import Winner, winner_here
 
     folder = existing_sweep(runs, name)
     history, confirmed = read_history(folder / "ledger.sqlite"), read_confirmed(folder)
     into = folder if out is None else out
-    winner = read_winner(history, folder)
+    told = PlainConsole(stderr=True, width=140) if as_json else console
+    with told.status("looking at the winner"):
+        winner = winner_here(history, folder, cache, told.say)
     if with_audio and not isinstance(winner, Winner):
         raise ValueError(
             f"--with-audio: the winner's errors are not known: {winner or 'no trial has a score'};"
@@ -118,12 +130,16 @@ def report(
     write_report(into / "report.html", history, confirmed, winner)
     if with_audio and isinstance(winner, Winner):
         write_errors(into / "errors.html", name, winner)
+    if markdown is not None or as_json:
+        beyond = findings(history, winner)
     if markdown is not None:
-        write_text(markdown, appendix(history, confirmed))
+        write_text(markdown, appendix(history, confirmed, beyond))
     if as_json:
-        _print_json(summary(history, confirmed).as_json())
+        _print_json({**summary(history, confirmed).as_json(), **beyond.as_json()})
         return
     last = "" if markdown is None else f", and {markdown}"
+    if isinstance(winner, str):
+        console.say(f"left out, the winner's errors and calibration: {winner}")
     console.say(f"wrote {into / 'report.html'} and {into / 'leaderboard.csv'}{last}")
     if with_audio:
         console.say(f"wrote {into / 'errors.html'}; it holds audio of the corpus")
@@ -133,176 +149,6 @@ def report(
 def _print_json(found: dict[str, object]) -> None:
     """On standard output, and nothing else: halves of characters spelt out, as JSON does."""
     print(json.dumps(found))
-
-
-def export(
-    name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="The sweep.", show_default=False)
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder to write.", show_default=False)
-    ] = None,
-    trial: Annotated[int | None, typer.Option(help="Trial to export \\[the best].")] = None,
-    top: Annotated[
-        int | None,
-        typer.Option(metavar="K", help="Export the K best trials, each into a folder of its own."),
-    ] = None,
-    ensemble: Annotated[
-        bool,
-        typer.Option(
-            "--ensemble", help="The --top K trials (3) as one: the mean of their probabilities."
-        ),
-    ] = False,
-    greedy: Annotated[
-        bool,
-        typer.Option(
-            "--greedy",
-            help="An ensemble chosen greedily of all trials with weights, each as often as it"
-            " helps.",
-        ),
-    ] = False,
-    onnx: Annotated[
-        bool, typer.Option("--onnx", help="Write the head as ONNX too, checked against torch.")
-    ] = False,
-    register: Annotated[
-        str | None,
-        typer.Option(metavar="MODEL", help="Put it into MLflow's model registry, as champion."),
-    ] = None,
-    data_licence: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Licence of the data, for the card.")
-    ] = None,
-    run_id: Annotated[
-        str | None, typer.Option(help="Instead of NAME: the bundle of this MLflow run.")
-    ] = None,
-    manifest: Annotated[
-        Path | None,
-        typer.Option(help="With --run-id: where the manifest is, to reproduce the score."),
-    ] = None,
-    features: Annotated[
-        Path | None, typer.Option(help="With --run-id: where the features are.")
-    ] = None,
-    runs: Runs = Path("runs"),
-    tracking_uri: Annotated[
-        str | None, typer.Option(help="MLflow to read from and register in \\[the sweep's].")
-    ] = None,
-) -> None:
-    """Write the bundle of the best trial, of another one, of several, or of an MLflow run, with a
-    model card.
-    """
-    if out is None:
-        raise ValueError("--out is missing: the folder to write, for example -o best")
-    if (name is None) == (run_id is None):
-        raise ValueError("expected the NAME of a sweep, or --run-id and no name")
-    if greedy and top is not None:
-        raise ValueError("--top takes the best trials, --greedy chooses among all; take one")
-    if trial is not None and (top is not None or ensemble or greedy):
-        raise ValueError("--trial names one trial; --top, --ensemble and --greedy take several")
-    if run_id is not None:
-        taken = (
-            ("--trial", trial is not None),
-            ("--top", top is not None),
-            ("--ensemble", ensemble),
-            ("--greedy", greedy),
-            ("--onnx", onnx),
-            ("--data-licence", data_licence is not None),
-        )
-        if wrong := [option for option, given in taken if given]:
-            raise ValueError(
-                f"{', '.join(wrong)}: --run-id takes a bundle as it is; export from the sweep"
-                " instead"
-            )
-    elif manifest is not None or features is not None:
-        raise ValueError("--manifest and --features go with --run-id; a sweep knows its own")
-    if top is not None and register is not None and not ensemble:
-        raise ValueError("--register takes one model: add --ensemble, or export one trial")
-
-    if run_id is not None:
-        from search.tracking.registry import fetch_bundle
-
-        with console.status("fetching and checking the bundle"):
-            checked = fetch_bundle(run_id, out, runs, tracking_uri, manifest, features)
-        console.say(f"bundle {out}: {checked}")
-    else:
-        from search.ledger.events import read_history
-        from search.ledger.files import existing_sweep
-        from search.results.export import (
-            Options,
-            check_scores_ensembles,
-            export_several,
-            export_trial,
-        )
-        from search.results.greedy import select_greedily
-        from search.results.kept import kept_trials, top_trials
-
-        assert name is not None
-        folder = existing_sweep(runs, name)
-        history = read_history(folder / "ledger.sqlite")
-        tracking_uri = tracking_uri or history.spec.tracking_uri
-        options = Options(data_licence, onnx, fresh_process=True)
-        checked = f"a fresh process reproduced its validation {history.spec.metric}"
-        if history.spec.folds:
-            checked = (
-                f"trained on the rows of all {history.spec.folds} folds; a fresh process computes"
-                " the same with it"
-            )
-        ensemble = ensemble or greedy
-        selection = None
-        if ensemble:
-            check_scores_ensembles(history)
-        with console.status("writing and checking") as status:
-            if top is None and not ensemble:
-                digest = export_trial(history, folder, trial, out, options)
-                said = f"bundle {out} (sha256 {digest[:16]}): {checked}"
-            else:
-                if greedy:
-                    top_trials(history, folder, 1)
-                    selection = select_greedily(
-                        history,
-                        folder,
-                        kept_trials(history, folder),
-                        3,
-                        lambda number: status.update(f"trial {number} has answered"),
-                    )
-                    numbers = list(selection.greedy.trials)
-                else:
-                    numbers = top_trials(history, folder, top if top is not None else 3)
-                digest = export_several(
-                    history,
-                    folder,
-                    numbers,
-                    out,
-                    options,
-                    ensemble=ensemble,
-                    done=lambda number: status.update(f"trial {number} is written"),
-                    selection=None if selection is None else selection.as_facts(),
-                )
-                which = f"trials {', '.join(map(str, numbers))}"
-                if selection is not None:
-                    which = selection.greedy.said
-                said = (
-                    f"ensemble {out} (sha256 {digest[:16]}) of {which}: {checked}"
-                    if ensemble
-                    else f"bundles in {out}: {which}"
-                )
-        for line in selection.lines() if selection is not None else ():
-            console.say(line)
-        console.say(said)
-    if register is not None:
-        from search.tracking.registry import ALIAS
-        from search.tracking.registry import register as put_into_registry
-
-        with console.status("registering"):
-            version = put_into_registry(out, register, runs, tracking_uri)
-        console.say(
-            f"model {register!r} version {version} in MLflow's registry is its {ALIAS}; serve it"
-            " with:"
-        )
-        from search.tracking.store import default_tracking_uri
-
-        console.say(
-            f"  MLFLOW_TRACKING_URI={tracking_uri or default_tracking_uri(runs)} mlflow models"
-            f" serve -m models:/{register}@{ALIAS} --env-manager local --port 5001"
-        )
 
 
 def export_study(

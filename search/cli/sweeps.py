@@ -25,6 +25,18 @@ FeaturesSource = Annotated[
         show_default=False,
     ),
 ]
+ManifestMoved = Annotated[
+    str | None,
+    typer.Option(
+        "--manifest", metavar="FILE", help="Where the manifest is now.", show_default=False
+    ),
+]
+FeaturesMoved = Annotated[
+    str | None,
+    typer.Option(
+        "--features", metavar="DIR", help="Where the features are now.", show_default=False
+    ),
+]
 SpaceName = Annotated[
     str, typer.Argument(help="quick, full, paper, or path/to/file.py:function", show_default=False)
 ]
@@ -70,11 +82,11 @@ def _spec(
 ) -> SweepSpec:
     """What `run` and `plan` are asked for."""
     from search.plan.checks import default_workers
-    from search.storage.stage import staged_here
+    from search.storage.here import staged_here
 
     space = _as_workers_find_it(space)
     data = {**_source("manifest", manifest), **_source("features", features)}
-    asked: Any = {"name": "plan", "space": space, "workers": 1, **data, **_absolute(given)}
+    asked: Any = {"name": "plan", "space": space, "workers": 1, **data, **absolute(given)}
     if folds:
         asked["folds"] = ANY_FOLDS
     with console.status("bringing features"):
@@ -96,7 +108,17 @@ def _source(kind: str, given: str) -> dict[str, str | None]:
     return {kind: as_url(given), f"{kind}_url": as_url(given) if is_url(given) else None}
 
 
-def _absolute(given: Params) -> Params:
+def moved(manifest: str | None, features: str | None) -> dict[str, str | None]:
+    """What of a specification is another one where data are elsewhere now."""
+    found: dict[str, str | None] = {}
+    if manifest is not None:
+        found |= _source("manifest", manifest)
+    if features is not None:
+        found |= _source("features", features)
+    return found
+
+
+def absolute(given: Params) -> Params:
     """What is given, with places that do not depend on the folder that this is run in."""
     from search.storage.door import as_url
 
@@ -181,14 +203,8 @@ def resume(
             help="Go on where manifest or features are not those of the trials before.",
         ),
     ] = False,
-    manifest: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Where the manifest is now.", show_default=False),
-    ] = None,
-    features: Annotated[
-        str | None,
-        typer.Option(metavar="DIR", help="Where the features are now.", show_default=False),
-    ] = None,
+    manifest: ManifestMoved = None,
+    features: FeaturesMoved = None,
     space: Annotated[
         str | None,
         typer.Option(
@@ -204,18 +220,14 @@ def resume(
     points = [point for file in enqueue or [] for point in read_points(file)]
     if serial:
         given = in_this_process(given)
-    moved: dict[str, str | None] = {}
-    if manifest is not None:
-        moved |= _source("manifest", manifest)
-    if features is not None:
-        moved |= _source("features", features)
+    places = moved(manifest, features)
     if space is not None:
-        moved["space"] = _as_workers_find_it(space)
+        places["space"] = _as_workers_find_it(space)
     finish(
         resume_sweep(
             runs,
             name,
-            {**_absolute(given), **moved},
+            {**absolute(given), **places},
             console,
             points,
             accept_changed_data=accept_changed_data,

@@ -19,13 +19,14 @@ from mmm.manifest import Manifest
 from mmm.manifest_csv import read_manifest
 from mmm.metrics import value_of
 from search.ledger.data import with_classes_of
-from search.ledger.events import open_sweep, read_history
+from search.ledger.events import open_sweep
 from search.ledger.history import History
 from search.ledger.records import OpenedTest, ScoredOnTest
 from search.ledger.spec import SweepSpec
 from search.results.export import export_trial
 from search.session import command_line
 from search.space.fixed import CHOICE
+from search.storage.openings import on_record
 from search.tracking.outbox import Outbox
 
 LEADER, ALL = "leader", "all"  # names for whoever they are
@@ -77,13 +78,14 @@ def named(asked: Sequence[str], finalists: Sequence[str]) -> list[str]:
     return [name for name in finalists if name in wanted]
 
 
-def open_for(runs: Path, folder: Path, wanted: Sequence[str], console: Console) -> None:
-    """Open the test split for every run of these finalists, unless that was done; `folder` is that
-    of the sweep that trained them.
+def open_for(
+    runs: Path, folder: Path, history: History, wanted: Sequence[str], console: Console
+) -> None:
+    """Open the test split for every run of these finalists, unless that was done; `folder` and
+    `history` are those of the sweep that trained them, whose data are on this machine.
 
     Raises ValueError where it was opened for others: who chooses by test scores has none any more.
     """
-    history = read_history(folder / "ledger.sqlite")
     spec = history.spec
     if history.opened_test:
         when, earlier = history.opened_test[0]
@@ -112,7 +114,11 @@ def open_for(runs: Path, folder: Path, wanted: Sequence[str], console: Console) 
             out.parent.mkdir(exist_ok=True)
             export_trial(history, folder, number, out)
         bundles[number] = load_bundle(out)
-    with Outbox() as outbox, open_sweep(folder) as ledger:
+    with (
+        on_record(spec.features_url, Path(spec.features)),
+        Outbox() as outbox,
+        open_sweep(folder) as ledger,
+    ):
         outbox.follow(runs, spec.name)
         if not history.opened_test:
             ledger.append(

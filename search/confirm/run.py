@@ -36,9 +36,14 @@ from search.results.baseline import FOLDER, baseline_of
 from search.results.report import read_confirmed, read_winner, write_report
 from search.session import command_line, resume, start
 from search.space.settings import SettingsCheck
+from search.storage.copies import Copies, Index
+from search.storage.door import StorageError, Store
+from search.storage.fetch import bring, with_copied_manifest
+from search.storage.here import data_here
 
 _FILE = "finalists.json"  # in the folder of the sweep that trains them
 _ALL = 100_000  # as many weights as there are stay
+_PLACES = ("manifest", "manifest_url", "features", "features_url", "cache")  # of a specification
 _BEFORE_RACE = 3  # seeds of each finalist before any is dropped
 
 
@@ -67,18 +72,27 @@ def confirm(
     serial: bool = False,
 ) -> Confirmation | None:
     """Train the finalists of sweep `name` again, as far as that is not done, and compare them; None
-    where training was interrupted. `changes`: workers and address where not the sweep's own.
+    where training was interrupted. `changes`: workers, address, storage and where the data are,
+    where not the sweep's own.
 
     Writes `confirm.json` and `confirm.html` into the sweep's folder. Raises ValueError or
     FileNotFoundError where that cannot be.
     """
+    second = asked.confirm_as or f"{name}-confirm"
+    if (storage := changes.get("storage")) is not None:
+        with console.status("looking at the storage"):
+            _bring_both(storage, name, second, runs, console)
     folder = existing_sweep(runs, name)
     history = read_history(folder / "ledger.sqlite")
     if is_held(folder / "lock"):
         raise ValueError(f"sweep {name!r} is running; confirm it when it has ended")
+    places = {name: changes[name] for name in _PLACES if name in changes}
+    changes = {name: value for name, value in changes.items() if name not in places}
+    spec = with_copied_manifest(replace(history.spec, **places), folder, places)
+    with console.status("bringing features"):
+        history = data_here(replace(history, spec=spec))
     if asked.open_test:
         check_may_open(history)
-    second = asked.confirm_as or f"{name}-confirm"
     wanted = choose_finalists(
         history, asked.top, per_system=asked.per_system, include_default=asked.include_default
     )
@@ -90,7 +104,13 @@ def confirm(
         spec = replace(_spec(history, confirmed_in, wanted, asked), **changes)
         why = _why(start(spec, runs, console, serial=serial))
     sweeps = _Sweeps(history, folder, confirmed_in, finalists)
-    more: dict[str, object] = dict(changes)
+    # It may have been begun on another machine.
+    here = {name: getattr(history.spec, name) for name in _PLACES}
+    more: dict[str, object] = {
+        **changes,
+        **here,
+        "space": str((confirmed_in / _FILE).resolve()),
+    }
     if asked.budget_s is not None:
         more["time_budget_s"] = asked.budget_s
     while why == "done" and (queue := _queue(sweeps, asked)) is not None:
@@ -103,7 +123,7 @@ def confirm(
         found = sweeps.compared()
     if asked.open_test:
         names = named(asked.open_test, [one.name for one in found.finalists])
-        open_for(runs, confirmed_in, names, console)
+        open_for(runs, confirmed_in, sweeps.trained(), names, console)
         found = replace(found, opening=opening_of(sweeps.trained()))
     with console.status("writing it down"):
         write_json(folder / "confirm.json", as_json(found))
@@ -111,7 +131,31 @@ def confirm(
         write_report(
             folder / "report.html", history, read_confirmed(folder), read_winner(history, folder)
         )
+    for trained in (history, sweeps.trained()):
+        _copy(trained.spec, runs / trained.spec.name, storage, console)
     return found
+
+
+def _bring_both(storage: str, name: str, second: str, runs: Path, console: Console) -> None:
+    """A sweep and its confirmation, as far as there are copies. Raises as `bring`."""
+    for one in (name, second):
+        if one == second and Index.of(Store(storage).below(one)) is None:
+            continue
+        if (brought := bring(storage, one, runs)) is not None:
+            say(console, f"sweep {one} {brought}")
+
+
+def _copy(spec: SweepSpec, folder: Path, storage: str | None, console: Console) -> None:
+    """What was written after the session that trained."""
+    if (url := storage or spec.storage) is None:
+        return
+    try:
+        with console.status(f"copying to {url}"):
+            Copies(folder, Path(spec.manifest), url, spec.storage_interval_s, console.print).copy(
+                True
+            )
+    except (StorageError, OSError) as error:
+        say(console, f"warning: {folder.name} as it is now is not in {url} ({error})")
 
 
 def _why(history: History) -> str:
@@ -190,8 +234,11 @@ class _Sweeps:
     finalists: Sequence[Finalist]
 
     def trained(self) -> History:
-        """The second as it is now."""
-        return read_history(self.confirmed_in / "ledger.sqlite")
+        """The second as it is now, on the data that the first has on this machine."""
+        found, spec = read_history(self.confirmed_in / "ledger.sqlite"), self.history.spec
+        return replace(
+            found, spec=replace(found.spec, manifest=spec.manifest, features=spec.features)
+        )
 
     def compared(self) -> Confirmation:
         """What the second tells by now."""

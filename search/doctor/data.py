@@ -1,6 +1,6 @@
 """A manifest, a features folder, a sweep's ledger and its MLflow store."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mmm.features.encode_command import MANIFEST
@@ -16,6 +16,21 @@ from search.ledger.lock import is_held
 from search.ledger.spec import without_password
 from search.results.leaderboard import counts
 from search.tracking.store import count_runs
+
+
+def brought(
+    subject: str,
+    given: str | None,
+    here: Callable[[str, Path | None], Path],
+    cache: Path | None,
+) -> tuple[Path | None, list[Finding]]:
+    """Where a manifest or features are on this disk, a path or a URL being given, and what kept
+    them from it.
+    """
+    try:
+        return (None if given is None else here(given, cache)), []
+    except (ValueError, OSError) as error:
+        return None, [fault_of(subject, error)]
 
 
 def manifest(path: Path) -> Iterator[Finding]:

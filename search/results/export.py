@@ -57,6 +57,11 @@ class Options:
     onnx: bool = False
     fresh_process: bool = False
 
+    @property
+    def has_extras(self) -> bool:
+        """Whether the bundle gets what one of a sweep's end has not."""
+        return self.onnx or self.data_licence is not None
+
 
 _PLAIN = Options()
 
@@ -79,7 +84,7 @@ def export_trial(
     Raises ValueError where there is no such trial, its weights are gone, or it does not reproduce
     its score; `out` is then as it was.
     """
-    trial = _chosen(history, number)
+    trial = chosen_trial(history, number)
     check_destination(out)
     data = SweepData(history)
     with new_directory(out, keep="epoch-*") as scratch, _made_in(scratch, out):
@@ -107,7 +112,7 @@ def export_several(
     written. Returns the ensemble's hash, "" without. Raises as `export_trial`, and BundleError
     where trials cannot be one ensemble.
     """
-    trials = [_chosen(history, number) for number in dict.fromkeys(numbers)]
+    trials = [chosen_trial(history, number) for number in dict.fromkeys(numbers)]
     if ensemble:
         check_scores_ensembles(history)
     check_destination(out, beside=None if ensemble else "trial-*")
@@ -156,7 +161,8 @@ def _made_in(scratch: Path, out: Path) -> Iterator[None]:
         raise
 
 
-def _chosen(history: History, number: int | None) -> Trial:
+def chosen_trial(history: History, number: int | None) -> Trial:
+    """The trial to export, None: the best. Raises ValueError where there is none."""
     spec = history.spec
     if number is None:
         trial = best_trial(history)

@@ -1,7 +1,14 @@
-"""Which trials of a sweep can be exported: those with a score that counts, and weights."""
+"""Which trials of a sweep can be exported: those with a score that counts, and weights; and the
+bundle that its last session wrote.
+"""
 
+import shutil
 from pathlib import Path
 
+from mmm.bundle.read import load_bundle
+from mmm.bundle.write import check_destination
+from mmm.files import new_directory, sha256_of_file
+from mmm.training.own_system import load_recorded
 from search.ledger.files import best_file, trial_folder
 from search.ledger.history import History, Trial
 
@@ -59,6 +66,26 @@ def kept_trials(history: History, folder: Path) -> list[int]:
         for trial in _exportable(history)
         if trial.copied_from is None and (history.spec.folds or _has_weights(folder, trial.number))
     ]
+
+
+def copy_kept_bundle(history: History, folder: Path, number: int, out: Path) -> str | None:
+    """The bundle that a session wrote at its end, copied to `out`; returns its hash, None where it
+    is not of this trial's best epoch as the ledger has it. Raises BundleError.
+    """
+    kept, trial = folder / "bundle", history.trials[number]
+    best = trial.best(history.spec.metric)
+    if best is None or not kept.is_dir():
+        return None
+    load_recorded(trial.settings)
+    about = load_bundle(kept).provenance
+    found = about.sweep, about.trial, about.epoch, about.validation_metrics
+    if found != (history.spec.name, number, best[0], trial.metrics(best[0])):
+        return None
+    check_destination(out)
+    with new_directory(out, keep="epoch-*") as scratch:
+        shutil.copytree(kept, scratch, dirs_exist_ok=True)
+        load_bundle(scratch)
+    return sha256_of_file(out / "checksums.json")
 
 
 def _has_weights(folder: Path, number: int) -> bool:

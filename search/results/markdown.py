@@ -15,19 +15,21 @@ from mmm.metrics import value_of
 from search.ledger.durations import duration
 from search.ledger.history import History
 from search.results.baseline import baseline_of, words
+from search.results.findings import Findings
 from search.results.optuna_study import searched_ranges
 from search.results.page.forest import Confirmed
 from search.results.page.paths import without_folders
 from search.results.page.tables import SYSTEM_COLUMNS, commands, data_facts, system_rows, versions
+from search.results.page.winner import CLASS_COLUMNS, class_rows
 from search.results.summary import Summary, summary
 
 
-def appendix(history: History, confirmed: Confirmed | None) -> str:
+def appendix(history: History, confirmed: Confirmed | None, beyond: Findings) -> str:
     """The text of a file; names are shown as they are, whatever is in them."""
-    return "\n".join(_lines(history, summary(history, confirmed))) + "\n"
+    return "\n".join(_lines(history, summary(history, confirmed), beyond)) + "\n"
 
 
-def _lines(history: History, found: Summary) -> Iterator[str]:
+def _lines(history: History, found: Summary, beyond: Findings) -> Iterator[str]:
     yield f"# Hyperparameter search: {as_markdown(found.sweep)}"
     yield ""
     yield as_markdown(" ".join(found.verdict))
@@ -40,8 +42,11 @@ def _lines(history: History, found: Summary) -> Iterator[str]:
     yield from _best(history, found)
     yield from _section("Scores")
     yield from _scores(history, found)
+    yield from _winner(beyond)
     yield from _section("Systems")
     yield from _table(SYSTEM_COLUMNS, system_rows(history))
+    yield from _systems(beyond)
+    yield from _decided(beyond)
     yield from _section("Compute")
     yield from _list(_compute(history, found))
     yield from _section("Data and commands")
@@ -164,6 +169,68 @@ def _scores(history: History, found: Summary) -> Iterator[str]:
                     one.verdict,
                 )
                 for one in everyone
+            ),
+        )
+
+
+def _winner(beyond: Findings) -> Iterator[str]:
+    """Where the winner errs, on the rows that it was chosen on."""
+    if not beyond.classes and not beyond.left_out:
+        return
+    yield from _section("Errors of the winner")
+    if beyond.left_out:
+        yield as_markdown(f"The winner's answers were not looked at: {beyond.left_out}")
+        return
+    yield from _table(CLASS_COLUMNS, class_rows(beyond.classes))
+    if (own := beyond.calibration) is not None:
+        yield ""
+        parts = [f"Expected calibration error {own.error:.3f}"]
+        if own.temperature is not None:
+            parts.append(f"best temperature {own.temperature:.2f}")
+        if own.error_after is not None:
+            parts.append(
+                f"{own.error_after:.3f} is left by temperatures fitted on the other half of the"
+                " dialogues"
+            )
+        yield f"{'; '.join(parts)}."
+
+
+def _systems(beyond: Findings) -> Iterator[str]:
+    if not beyond.systems:
+        return
+    yield from ("", "Expected best final score of a system after so many of its trials:", "")
+    yield from _table(
+        ("system", "trials", "expected", "95 % band"),
+        (
+            (one.system, one.trials, f"{one.score:.4f}", f"{one.low:.4f} to {one.high:.4f}")
+            for one in beyond.systems
+        ),
+    )
+
+
+def _decided(beyond: Findings) -> Iterator[str]:
+    if not beyond.importances:
+        return
+    yield from _section("What decided the score")
+    yield from _table(
+        ("parameter", "trials", "fANOVA", "PED-ANOVA"),
+        (
+            (one.name, one.num_trials, f"{one.fanova:.2f}", f"{one.ped_anova:.2f}")
+            for one in beyond.importances
+        ),
+    )
+    if (path := beyond.ablation) is not None:
+        yield ""
+        yield (
+            f"From trial {path.first} (expected: {path.expected:.4f}) to the winner, one setting"
+            " after the other; expected by the sweep's model, not trained:"
+        )
+        yield ""
+        yield from _table(
+            ("setting", "from", "to", "gain", "standard deviation"),
+            (
+                (one.name, one.first, one.then, f"{one.gain:+.4f}", f"{one.deviation:.4f}")
+                for one in path.steps
             ),
         )
 

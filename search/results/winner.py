@@ -2,7 +2,7 @@
 probabilities can be believed.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from mmm.metrics import (
 from mmm.training.evaluate import score
 from search.ledger.history import History
 from search.results.answers import CHANGED, SweepData, answers_of
+from search.storage.here import data_here
 
 NUM_ERRORS = 50
 MIN_DIALOGUES = 10  # as of a confirmation: intervals over fewer groups are much too narrow
@@ -105,6 +106,20 @@ class Winner:
     errors: tuple[ConfidentError, ...]  # the most confident first, NUM_ERRORS at most
 
 
+def winner_here(
+    history: History, folder: Path, cache: Path | None, away: Callable[[str], None]
+) -> Winner | str | None:
+    """As `read_winner`, of a sweep whose data may be at URLs; `cache` and `away` as `data_here` has
+    them.
+    """
+    if history.best is not None and history.spec.folds is None:
+        try:
+            history = data_here(history, cache, [history.best[1]], away)
+        except (ValueError, OSError) as error:
+            return _in_one_line(error)
+    return read_winner(history, folder)
+
+
 def read_winner(history: History, folder: Path) -> Winner | str | None:
     """Of the sweep in `folder`; why it cannot be looked at, where something that it takes is not at
     hand; None where there is no winner yet.
@@ -118,7 +133,7 @@ def read_winner(history: History, folder: Path) -> Winner | str | None:
         data = SweepData(history)
         answers = answers_of(data, folder, trial)
     except (ValueError, KeyError, RuntimeError, OSError) as error:
-        return " ".join(str(error).split())[:400]
+        return _in_one_line(error)
     found = value_of(score(answers.probabilities, answers.rows), history.spec.metric)
     if abs(found - history.best[0]) > _SCORE_TOLERANCE:
         return (
@@ -132,6 +147,10 @@ def read_winner(history: History, folder: Path) -> Winner | str | None:
         answers.rows.names,
         answers.probabilities.numpy().astype(np.float64),
     )
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:400]
 
 
 def look_at(

@@ -4,7 +4,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,9 +86,7 @@ def found_here(
 
     Raises FileNotFoundError, saying with which option to name what is not here.
     """
-    copied = folder.resolve() / MANIFEST
-    if "manifest" not in given and not Path(spec.manifest).is_file() and copied.is_file():
-        spec = replace(spec, manifest=str(copied))
+    spec = with_copied_manifest(spec, folder, given)
     if not Path(spec.features).is_dir():
         raise FileNotFoundError(
             f"{spec.features}: the sweep's features are not on this machine; say where they are:"
@@ -103,6 +101,17 @@ def found_here(
             said += f"; its text is in {text}, to be read before it is run"
             path = str(text)
         raise FileNotFoundError(f"{said}; say where it is: {command} --space {path}:{function}")
+    return spec
+
+
+def with_copied_manifest(spec: SweepSpec, folder: Path, given: Container[str]) -> SweepSpec:
+    """The specification with the manifest that a copy brought along, where the sweep's own is not
+    on this machine and none is `given`.
+    """
+    copied = folder.resolve() / MANIFEST
+    is_needed = spec.manifest_url is None and not Path(spec.manifest).is_file()
+    if "manifest" not in given and is_needed and copied.is_file():
+        return replace(spec, manifest=str(copied))
     return spec
 
 

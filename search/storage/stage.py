@@ -10,7 +10,6 @@ import os
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from mmm.features.checksums import CHECKSUMS, checksums_of, read_checksums
@@ -19,7 +18,6 @@ from mmm.features.names import NAMES
 from mmm.features.store import LARGE_FILES, ROWS, SMALL_FILES, small_files
 from mmm.files import lock, write_bytes
 from mmm.training.config import FeaturesKey
-from search.ledger.spec import SweepSpec
 from search.storage.door import StorageError, Store, Stored
 
 _RECIPE = "recipe.json"
@@ -35,24 +33,32 @@ def default_cache() -> Path:
 def staged_manifest(url: str, cache: Path | None = None) -> Path:
     """A manifest on this disk, as it is at the URL now. Raises StorageError, FileNotFoundError."""
     folder, _, name = url.rpartition("/")
-    content = Store(folder).read(name)
-    # Its folder's name is what MLflow's pages call the data.
-    path = _place(url, cache).resolve() / (folder.rpartition("/")[2] or "manifest") / name
+    try:
+        content = Store(folder).read(name)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{url}: no such manifest there") from None
+    path = _manifest_place(url, cache)
     if not path.is_file() or path.read_bytes() != content:
         write_bytes(path, content)
     return path
 
 
-def staged_here(spec: SweepSpec) -> SweepSpec:
-    """A sweep's specification with manifest and features on this disk, where it names URLs. Raises
-    StorageError, FileNotFoundError.
-    """
-    cache = None if spec.cache is None else Path(spec.cache)
-    if spec.manifest_url is not None:
-        spec = replace(spec, manifest=str(staged_manifest(spec.manifest_url, cache)))
-    if spec.features_url is not None:
-        spec = replace(spec, features=str(Features(spec.features_url, cache).bring()))
-    return spec
+def manifest_brought(url: str, cache: Path | None) -> Path | None:
+    """A manifest as it was at the URL when it was last brought; None where it never was."""
+    path = _manifest_place(url, cache)
+    return path if path.is_file() else None
+
+
+def features_brought(url: str, cache: Path | None) -> Path | None:
+    """The same of a folder of features, which may lack the stores that nobody needed."""
+    path = _place(url, cache).resolve()
+    return path if any(path.glob(f"[!.]*/{_RECIPE}")) else None
+
+
+def _manifest_place(url: str, cache: Path | None) -> Path:
+    folder, _, name = url.rpartition("/")
+    # Its folder's name is what MLflow's pages call the data.
+    return _place(url, cache).resolve() / (folder.rpartition("/")[2] or "manifest") / name
 
 
 class Features:
@@ -180,7 +186,15 @@ def _damaged(folder: Path) -> Iterator[str]:
 
 
 def _place(url: str, cache: Path | None) -> Path:
-    return (cache or default_cache()) / hashlib.sha256(url.encode()).hexdigest()[:16]
+    folder = cache or default_cache()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"{folder}: cannot be made ({error.strerror}), and what is at {url} is to be brought"
+            " there; name another folder with --cache DIR"
+        ) from None
+    return folder / hashlib.sha256(url.encode()).hexdigest()[:16]
 
 
 @contextmanager

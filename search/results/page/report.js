@@ -35,13 +35,20 @@
         bgcolor: "rgba(0,0,0,0)" },
     };
     if (isNarrow) Object.assign(found.legend, { font: { size: 9 }, entrywidth: 84 });
-    if (isPrinted) found.width = Math.min(680, place.dataset.wide ? 680 : 560);
+    if (isPrinted) found.height = Math.min(found.height, Math.max(300, 0.8 * found.height));
+    if (isPrinted) found.width = place.dataset.wide ? 700 : 600;
     for (const name of Object.keys(layout).concat("xaxis", "yaxis"))
       if (/^[xy]axis\d*$/.test(name))
         found[name] = axis(layout[name] || {}, isNarrow, !layout.xaxis2);
     found.annotations = (layout.annotations || []).map((one) =>
       ({ ...one, bgcolor: token("--veil"), borderpad: 0,
         font: { ...one.font, color: token("--ink") } }));
+    // Many axes on a page's width: their names lean, and what is at them is smaller.
+    if (isPrinted && place.dataset.plot === "parallel") {
+      Object.assign(found.xaxis, { tickangle: -30, tickfont: { size: 9 } });
+      found.margin = { ...found.margin, t: 70, r: 60 };
+      for (const one of found.annotations) one.font.size = 7;
+    }
     return found;
   }
 

@@ -1,6 +1,6 @@
 """What the report shows of the winner's answers: tables, and a reliability diagram."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from plotly.graph_objects import Bar, Figure, Scatter
@@ -9,7 +9,7 @@ from mmm.calibration import NUM_BINS
 from mmm.metrics import LEVEL
 from search.results.page.paths import without_folders
 from search.results.page.plots import BLUE, INK, Plot, floats
-from search.results.winner import MIN_DIALOGUES, ConfidentError, Winner
+from search.results.winner import MIN_DIALOGUES, ConfidentError, OfClass, Winner
 
 CLASS_COLUMNS = ("class", "utterances", "precision", "recall", "F1", f"{LEVEL:.0%} interval of F1")
 SLICE_COLUMNS = (
@@ -42,17 +42,7 @@ class WinnerTables:
 def winner_tables(found: Winner) -> WinnerTables:
     return WinnerTables(
         tuple(_sentences(found)),
-        [
-            (
-                one.name,
-                one.scores["support"],
-                f"{one.scores['precision']:.3f}",
-                f"{one.scores['recall']:.3f}",
-                f"{one.scores['f1']:.3f}",
-                _span(one.interval),
-            )
-            for one in found.classes
-        ],
+        class_rows(found.classes),
         [
             (
                 one.kind,
@@ -67,6 +57,21 @@ def winner_tables(found: Winner) -> WinnerTables:
         ],
         [error_row(one) for one in found.errors],
     )
+
+
+def class_rows(classes: Sequence[OfClass]) -> list[tuple[object, ...]]:
+    """Cells under CLASS_COLUMNS."""
+    return [
+        (
+            one.name,
+            one.scores["support"],
+            f"{one.scores['precision']:.3f}",
+            f"{one.scores['recall']:.3f}",
+            f"{one.scores['f1']:.3f}",
+            _span(one.interval),
+        )
+        for one in classes
+    ]
 
 
 def _span(interval: tuple[float, float] | None) -> str:

@@ -14,6 +14,7 @@ from mmm.markdown import as_markdown
 from search.ledger.events import read_history
 from search.ledger.history import History
 from search.results.expected_best import expected_best
+from search.results.findings import findings
 from search.results.markdown import appendix
 from search.results.optuna_study import searched_ranges
 from search.results.page.paths import without_folders
@@ -79,7 +80,12 @@ def test_the_summary_is_json_and_says_what_the_ledger_says(
     assert [row["rank"] for row in found["leaderboard"]] == [1, 2]
     assert found["confirmed"] is None
     _, told, _ = call_here(capsys, monkeypatch, "report", *places, "-o", tmp_path / "out")
-    assert len(json.loads(told)["leaderboard"]) == len(history.trials)
+    found = json.loads(told)
+    assert len(found["leaderboard"]) == len(history.trials)
+    assert found["left_out"]
+    assert found["importances"][0].keys() == {
+        *("name", "fanova", "ped_anova", "num_trials", "is_conditional")
+    }
     assert (tmp_path / "out" / "report.html").is_file()
     page = (_ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     assert all(f"`{name}`" in page for name in found)
@@ -96,14 +102,15 @@ def test_the_expected_best_is_the_mean_over_all_choices() -> None:
 
 def test_the_appendix_has_what_the_checklist_asks_for(tmp_path: Path) -> None:
     history = history_in(tmp_path)
-    text = appendix(history, None)
+    text = appendix(history, None, findings(history, "its features are gone"))
     sections = re.findall("^## (.*)$", text, re.MULTILINE)
     assert sections == [
-        *("Search space", "Search", "Best settings", "Scores", "Systems", "Compute"),
-        "Data and commands",
+        *("Search space", "Search", "Best settings", "Scores", "Errors of the winner"),
+        *("Systems", "What decided the score", "Compute", "Data and commands"),
     ]
     for one in searched_ranges(history):
         assert f"| {as_markdown(one.name)} | {one.kind} | " in text
+    assert "The winner's answers were not looked at: its features are gone" in text
     assert f"{len(history.trials)} trials (" in text
     assert "the test split was not read" in text
     assert history.spec.manifest not in text

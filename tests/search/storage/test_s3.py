@@ -13,6 +13,7 @@ from mmm.features.store import list_recipes, open_store
 from search.ledger.events import read_history
 from search.storage.door import StorageError, Store
 from search.storage.fetch import check_storage
+from search.storage.here import features_here, manifest_here
 from search.storage.stage import Features
 from tests.conftest import Corpus
 from tests.search.engine.test_controller import Sweep
@@ -91,7 +92,7 @@ def test_features_in_s3_are_brought_and_the_same(
 
 
 def test_what_is_wrong_with_a_store_is_one_sentence(
-    bucket: str, monkeypatch: pytest.MonkeyPatch
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from s3fs import S3FileSystem
 
@@ -104,6 +105,10 @@ def test_what_is_wrong_with_a_store_is_one_sentence(
         S3FileSystem.clear_instance_cache()  # a process asks one server
         with pytest.raises(StorageError, match=r"^s3://sweeps/away/small: \w+: Could not connect"):
             check_storage(f"{bucket}/away", "small")
+        for here in (features_here, manifest_here):
+            with pytest.raises(StorageError, match="Could not connect") as fault:
+                here(f"{bucket}/away/manifest.csv", tmp_path)
+            assert "\n" not in str(fault.value)
     S3FileSystem.clear_instance_cache()
     with pytest.raises(StorageError, match="AWS_ACCESS_KEY_ID") as fault:
         Store("s3://key:secret@sweeps/mine")

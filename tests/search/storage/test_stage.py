@@ -14,7 +14,8 @@ import pytest
 from mmm.features.store import list_recipes, open_store
 from search.storage.door import StorageError, Store
 from search.storage.fetch import bring
-from search.storage.stage import Features, staged_here, staged_manifest
+from search.storage.here import staged_here
+from search.storage.stage import Features, staged_manifest
 from search.worker.trial import forget_data
 from tests.conftest import Corpus
 from tests.search.engine.test_controller import Sweep
