@@ -16,28 +16,24 @@ def with_measured_share(spec: SweepSpec, given: Params, console: PlainConsole) -
     Raises ValueError where there is no GPU, and for all that keeps the sweep from running.
     """
     from mmm.device import cpus_here
-    from search.ledger.spec import trials_of_gpu
-    from search.plan.checks import check, default_workers
-    from search.plan.gpu_share import MOST, gpus_here, job_of, limit, measure, measure_there
+    from search.plan.checks import check
+    from search.plan.gpu_cases import job_of
+    from search.plan.gpu_share import MOST, gpus_here, limit, measure, measure_there, with_share
 
     workers = given.get("workers")
     assert workers is None or isinstance(workers, int)
-    num_gpus = gpus_here() if spec.address is None else 0
+    num_gpus = gpus_here() if spec.address is None else None
     job = job_of(check(replace(spec, gpus_per_trial=1.0, workers=1)))
     wanted = min(spec.trials, workers or spec.trials)
     with console.status("measuring how many trials a GPU carries"):
-        if spec.address is None:
-            found = measure(job, limit(wanted, num_gpus, cpus_here()))
+        if num_gpus is not None:
+            share = measure(job, limit(wanted, num_gpus, cpus_here()))
         else:
             from search.cluster.one_gpu import on_a_gpu, place_with_a_gpu
 
             place, there = place_with_a_gpu(spec)
             most = MOST if math.isinf(there) else limit(wanted, there, MOST * there)
             given_there = job, most, spec.features_url, spec.cache
-            found = on_a_gpu(place, spec, functools.partial(measure_there, *given_there))
-    console.say(str(found))
-    spec = replace(spec, gpus_per_trial=found.gpus_per_trial)
-    if spec.address is not None:
-        return spec
-    room = num_gpus * trials_of_gpu(spec.gpus_per_trial)
-    return replace(spec, workers=min(workers or default_workers(spec.gpus_per_trial), room))
+            share = on_a_gpu(place, spec, functools.partial(measure_there, *given_there))
+    console.say(str(share))
+    return with_share(spec, share, workers, num_gpus)

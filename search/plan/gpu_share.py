@@ -3,24 +3,17 @@ take of it, measured before the first trial.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from mmm.manifest_csv import manifest_text
-from mmm.training.config import TrainConfig
-from search.engine.pack_sizes import PackSizes
-from search.plan.checks import Checked
-from search.plan.cost import relative_size
-from search.plan.rehearsal import Case, DoesNotFit, Job, Rehearsed, Taken, rehearse
-from search.space.sampling import draw
-from search.space.settings import precision_of, sweep_precisions, trial_config
+from search.ledger.spec import SweepSpec
+from search.plan.rehearsal import DoesNotFit, Job, Rehearsed, rehearse
 from search.storage.stage import Features
 
 MOST = 16  # trials that share a GPU
-_NUM_DRAWS = 300
 # A setting that was not drawn may take more than the largest that was.
 _MARGIN = 1.25
 _CONTEXT_BYTES = 700 * 10**6  # that CUDA takes for each process (mmm/training/gpu_features.py)
@@ -30,47 +23,49 @@ _WORTH = 1.1
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What was measured, and what follows."""
+class Share:
+    """How many trials are to share a GPU, and what was measured."""
 
-    rehearsed: Mapping[int, Rehearsed]  # by how many at a time
-    most_that_fit: int
     trials_of_gpu: int
+    # By how many at a time; empty where the largest does not find room on the whole device.
+    rehearsed: Mapping[int, Rehearsed]
+    most_that_fit: int
 
     @property
     def gpus_per_trial(self) -> float:
-        """Cut to the four digits that Ray counts by, so that all of them have room."""
+        """Cut to the four digits that Ray counts by, so that all of them find room."""
         return math.floor(1e4 / self.trials_of_gpu) / 1e4
 
-    @property
-    def largest(self) -> Taken:
-        """What took the most memory, alone."""
-        return max(self.rehearsed[1].taken, key=lambda one: one.peak_bytes)
-
     def __str__(self) -> str:
-        alone, largest = self.rehearsed[1], self.largest
+        follows = f"so --gpus-per-trial {self.gpus_per_trial:g}"
+        if not self.rehearsed:
+            return (
+                "measured: the largest trials do not find room on the GPU in whole batches, even"
+                f" alone; {follows}"
+            )
+        alone = self.rehearsed[1]
+        largest = max(alone.taken, key=lambda one: one.peak_bytes)
         seconds = sorted(one.epoch_s for one in alone.taken)
-        systems = {one.case.settings["architecture"] for one in alone.taken}
         total = alone.device.total_bytes
         rates = ", ".join(
             f"{number} {alone.seconds / found.seconds:.2f}"
             for number, found in sorted(self.rehearsed.items())
             if number > 1
         )
-        return (
-            f"measured on {alone.device.name}: {len(alone.taken)} settings, the smallest and the"
-            f" largest of {len(systems)} systems, take {seconds[0]:.2g} to {seconds[-1]:.2g} s an"
-            f" epoch and at most {_size(largest.peak_bytes)}"
-            f"{'' if total is None else f' of {_size(total)}'}"
-            f" ({largest.case.settings['architecture']}), so that {self.most_that_fit} at a time"
-            f" find room"
-            + (f"; times as fast as one at a time: {rates}" if rates else "")
-            + f"; so --gpus-per-trial {self.gpus_per_trial:g}"
+        parts = (
+            f"measured on {alone.device.name}{'' if total is None else f' ({_size(total)})'}: the"
+            f" smallest and the largest settings of each system, {len(alone.taken)} in all, take"
+            f" {seconds[0]:.2g} to {seconds[-1]:.2g} s an epoch and at most"
+            f" {_size(largest.peak_bytes)} ({largest.case.settings['architecture']})",
+            f"{self.most_that_fit} at a time find room",
+            *([f"times as fast as one at a time: {rates}"] if rates else []),
+            follows,
         )
+        return "; ".join(parts)
 
 
 def _size(num_bytes: float) -> str:
-    return f"{num_bytes / 1e9:.2g} GB"
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.0f} MB"
 
 
 def most_that_fit(total_bytes: int | None, largest_bytes: int, limit: int = MOST) -> int:
@@ -99,33 +94,38 @@ def is_worth_it(before: float, after: float) -> bool:
     return before / after >= _WORTH
 
 
-def measure(job: Job, most: int) -> Measured:
-    """Measure on the GPU of this machine, in processes of their own; `most` trials share it at
-    most.
-
-    Raises ValueError where not even one can be trained.
+def decide(alone: Rehearsed, again: Callable[[int], Rehearsed], most: int) -> Share:
+    """How many trials, `most` at most, are to share a device, of which is known what they take
+    `alone`; `again` rehearses so many at a time, and raises DoesNotFit or ValueError.
     """
-    try:
-        alone, passes = rehearse(job, 1)
-    except DoesNotFit as error:
-        raise ValueError(f"the largest trial alone does not fit the GPU ({error})") from None
-    rehearsed, chosen = {1: alone}, 1
     most = most_that_fit(alone.device.total_bytes, max(one.peak_bytes for one in alone.taken), most)
-    job = replace(job, cases=tuple(one.case for one in alone.taken))
+    rehearsed, chosen = {1: alone}, 1
     for number in to_try(most):
         try:
-            rehearsed[number], _ = rehearse(job, number, passes)
-        except (DoesNotFit, ValueError):  # one alone was trained
+            rehearsed[number] = again(number)
+        except (DoesNotFit, ValueError):  # what is not so where one is alone
             break
         if not is_worth_it(rehearsed[chosen].seconds, rehearsed[number].seconds):
             break
         chosen = number
-    return Measured(rehearsed, most, chosen)
+    return Share(chosen, rehearsed, most)
+
+
+def measure(job: Job, most: int) -> Share:
+    """Measure on the GPU of this machine, in processes of their own; `most` trials share it at
+    most. Raises ValueError where a trial cannot be trained there for another reason than memory.
+    """
+    try:
+        alone = rehearse(job, 1)
+    except DoesNotFit:
+        return Share(1, {}, 1)
+    job = replace(job, cases=tuple(one.case for one in alone.taken))
+    return decide(alone, lambda number: rehearse(job, number), most)
 
 
 def measure_there(
     job: Job, most: int, features_url: str | None, cache: str | None, num_cores: float
-) -> Measured:
+) -> Share:
     """The same on a node of a cluster that has `num_cores` for a GPU, and brings features of a URL
     to its own disk.
     """
@@ -151,47 +151,15 @@ def limit(num_trials: int, num_gpus: float, num_cores: float) -> int:
     return max(1, min(MOST, math.ceil(num_trials / num_gpus), int(num_cores / num_gpus)))
 
 
-def job_of(checked: Checked, device: str = "cuda") -> Job:
-    """The smallest and the largest settings of each system, to be rehearsed."""
-    spec, check = checked.spec, checked.settings_check
-    precisions = sweep_precisions(spec)
-    manifest = check.manifest
-    return Job(
-        manifest=spec.manifest,
-        manifest_text=manifest_text(manifest),
-        manifest_sha256=manifest.sha256,
-        classes=manifest.classes,
-        features=spec.features,
-        fold=1 if spec.folds else None,
-        device=device,
-        cases=tuple(
-            Case(
-                config.params(),
-                spec.features_key(config),
-                precision_of(precisions, config.architecture),
-                *PackSizes(spec).at_first(config.params()),
-            )
-            for config in _ends(list(_drawn(checked)), checked)
-        ),
-    )
-
-
-def _drawn(checked: Checked) -> Iterator[TrainConfig]:
-    for _, _, settings in draw(checked.space, _NUM_DRAWS):
-        try:
-            yield trial_config(settings, checked.spec)
-        except ValueError:
-            continue  # such trials end failed
-
-
-def _ends(configs: Sequence[TrainConfig], checked: Checked) -> Iterator[TrainConfig]:
-    """The smallest and the largest of each system, by what a batch of them computes."""
-
-    def size(config: TrainConfig) -> float:
-        return config.batch_size * relative_size(config, checked.settings_check.features(config))
-
-    for architecture in dict.fromkeys(config.architecture for config in configs):
-        ordered = sorted(
-            (config for config in configs if config.architecture == architecture), key=size
-        )
-        yield from dict.fromkeys((ordered[0], ordered[-1]))
+def with_share(
+    spec: SweepSpec, share: Share, workers: int | None, num_gpus: int | None
+) -> SweepSpec:
+    """A specification with what was measured. On this machine, with so many GPUs, there are as many
+    workers as find room, or as were asked for if those are fewer; on a cluster (None) as many as
+    were asked for: the others wait.
+    """
+    spec = replace(spec, gpus_per_trial=share.gpus_per_trial)
+    if num_gpus is None:
+        return spec
+    room = num_gpus * share.trials_of_gpu
+    return replace(spec, workers=min(workers or room, room))

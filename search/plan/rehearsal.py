@@ -33,6 +33,7 @@ class Case:
     precision: str
     pack: int = 1  # so many trials of its shape trained as one
     largest_pack: int = 1  # over 1: measured how many, up to so many, are worth it
+    num_passes: int = 0  # over a few steps that are timed; 0: as many as take a while
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Job:
 class Taken:
     """What a case took where `together` processes trained it at a time."""
 
-    case: Case
+    case: Case  # with as large packs and as many passes as were trained
     together: int
     epoch_s: float  # that an epoch of one trial takes of the device: by the clock, shared out
     peak_bytes: int  # of one process, without features
@@ -96,7 +97,7 @@ class _Done:
 
 
 _Answer = TypeVar("_Answer", Device, _Ready, _Done)
-_DOES_NOT_FIT = "does not fit: "
+_DOES_NOT_FIT, _FAILS = "does not fit: ", "fails: "
 
 
 @dataclass(frozen=True)
@@ -116,9 +117,8 @@ class DoesNotFit(Exception):
     """So many at a time have not got the memory."""
 
 
-def rehearse(job: Job, together: int, passes: Sequence[int] = ()) -> tuple[Rehearsed, list[int]]:
-    """Rehearse all cases, `together` processes at a time; also how many passes over its few steps
-    each case was timed for: as many as `passes` say, or as take a while.
+def rehearse(job: Job, together: int) -> Rehearsed:
+    """Rehearse all cases, `together` processes at a time.
 
     Raises DoesNotFit, or ValueError where a process fails in another way.
     """
@@ -127,19 +127,24 @@ def rehearse(job: Job, together: int, passes: Sequence[int] = ()) -> tuple[Rehea
         manifest.write_text(job.manifest_text, encoding="utf-8")
         with _processes(job, manifest, together) as actors:
             device = [actor.hear(Device) for actor in actors][-1]
-            taken: list[Taken] = []
-            timed: list[int] = []
-            for number, case in enumerate(job.cases):
-                ready = [actor.hear(_Ready) for actor in actors]
-                fit = max(1, min(_MOST_PASSES, int(_TIMED_S / max(ready[0].pass_s, 1e-6))))
-                timed.append(passes[number] if passes else fit)
-                for actor in actors:
-                    actor.say(timed[-1])
-                slowest = max(actor.hear(_Done).epoch_s for actor in actors)
-                case = replace(case, pack=ready[0].pack, largest_pack=1)
-                peak = max(one.peak_bytes for one in ready)
-                taken.append(Taken(case, together, slowest / together, peak))
-    return Rehearsed(device, tuple(taken)), timed
+            taken = tuple(_rehearse_case(case, actors) for case in job.cases)
+    return Rehearsed(device, taken)
+
+
+def _rehearse_case(case: Case, actors: Sequence["_Actor"]) -> Taken:
+    ready = [actor.hear(_Ready) for actor in actors]
+    passes = case.num_passes or max(
+        1, min(_MOST_PASSES, int(_TIMED_S / max(ready[0].pass_s, 1e-6)))
+    )
+    for actor in actors:
+        actor.say(passes)
+    slowest = max(actor.hear(_Done).epoch_s for actor in actors)
+    return Taken(
+        replace(case, pack=ready[0].pack, largest_pack=1, num_passes=passes),
+        len(actors),
+        slowest / len(actors),
+        max(one.peak_bytes for one in ready),
+    )
 
 
 class _Actor:
@@ -167,6 +172,8 @@ class _Actor:
         line = self.process.stdout.readline()
         if line.startswith(_DOES_NOT_FIT):
             raise DoesNotFit(line.removeprefix(_DOES_NOT_FIT).strip())
+        if line.startswith(_FAILS):
+            raise ValueError(line.removeprefix(_FAILS).strip())
         if not line:
             self._errors.seek(0)
             said = self._errors.read().decode(errors="replace").strip().splitlines()
@@ -252,9 +259,7 @@ def _rehearse_here(job: Job, manifest: Path, together: int, said: IO[str]) -> No
                 return  # nobody asks any more
             say(_Done(steps.epoch_seconds(int(line))))
         except torch.OutOfMemoryError as error:
-            reason = " ".join(str(error).split())
-            print(f"{_DOES_NOT_FIT}{reason}", file=said, flush=True)
-            return
+            raise DoesNotFit(" ".join(str(error).split())) from error
         del run, steps
 
 
@@ -262,7 +267,12 @@ def main() -> None:
     said = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints is no answer
     job = Job.from_json(sys.stdin.readline())
-    _rehearse_here(job, Path(sys.argv[1]), int(sys.argv[2]), said)
+    try:
+        _rehearse_here(job, Path(sys.argv[1]), int(sys.argv[2]), said)
+    except DoesNotFit as error:
+        print(f"{_DOES_NOT_FIT}{error}", file=said, flush=True)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"{_FAILS}{' '.join(str(error).split())}", file=said, flush=True)
 
 
 if __name__ == "__main__":
