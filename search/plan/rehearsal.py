@@ -211,7 +211,7 @@ def _processes(job: Job, manifest: Path, together: int) -> Iterator[list[_Actor]
 def _rehearse_here(job: Job, manifest: Path, together: int, said: IO[str]) -> None:
     import torch
 
-    from mmm.device import cpus_here, resolve_device
+    from mmm.device import resolve_device
     from mmm.manifest_csv import read_manifest
     from mmm.training.config import make_config
     from mmm.training.features import load_features
@@ -224,7 +224,9 @@ def _rehearse_here(job: Job, manifest: Path, together: int, said: IO[str]) -> No
     def say(answer: Device | _Ready | _Done) -> None:
         print(json.dumps(asdict(answer)), file=said, flush=True)
 
-    torch.set_num_threads(max(1, cpus_here() // together))
+    # However many there are at a time, lest what is compared are numbers of threads: two on a busy
+    # CPU took 60 times as long as one.
+    torch.set_num_threads(1)
     device = resolve_device(job.device)
     on_gpu = device.type == "cuda"
     if on_gpu and together > 1:
