@@ -9,7 +9,7 @@ import torch
 from mmm.training.evaluate import pack_probabilities
 from mmm.training.fit import train_epoch
 from mmm.training.gpu_features import resident_bytes
-from mmm.training.malloc import forget_peak, peak_kb
+from mmm.training.malloc import forget_peak, give_back, peak_kb
 from mmm.training.pack import Pack
 from mmm.training.pack_size import num_rows, twin
 from mmm.training.run import Run
@@ -37,7 +37,7 @@ class Steps:
         pack_probabilities(self._pack, run.dev.part(by_length[: config.batch_size]), device)
         # Bytes that training takes at most, without the features that lie on a GPU (where they find
         # no room they come from the host); of a CPU the growth of the process.
-        self.peak_bytes = _peak_bytes(device) - (held if device.type == "cpu" else 0)
+        self.peak_bytes = max(_peak_bytes(device) - (held if device.type == "cpu" else 0), 0)
         number = min(num_rows(run), len(run.train))
         spread = ((torch.arange(number) + 0.5) / number * len(run.train)).long()
         for one in self._pack.runs:
@@ -63,6 +63,7 @@ def _forget_peak(device: torch.device) -> None:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     else:
+        give_back()
         forget_peak()
 
 

@@ -42,9 +42,9 @@ def on_a_gpu(place: Place, spec: SweepSpec, what: Callable[[float], _Result]) ->
         try:
             result: _Result = ray.get(reference)
         except ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, ValueError | OSError):
-                raise ValueError(f"--gpus-per-trial auto: {error.cause}") from error
-            raise
+            raise (
+                error.cause if isinstance(error.cause, ValueError | FileNotFoundError) else error
+            ) from None
         except ray.exceptions.RayError as error:  # the node died
             raise ValueError(
                 "--gpus-per-trial auto: the node that measured is gone"

@@ -82,9 +82,8 @@ def to_try(most: int) -> list[int]:
     """How many at a time are worth a try beyond one, in this order: twice as many again and again,
     and the most.
     """
-    return [*(2**power for power in range(1, most.bit_length()) if 2**power < most), most][
-        : None if most > 1 else 0
-    ]
+    doubled = [2**power for power in range(1, most.bit_length()) if 2**power < most]
+    return [*doubled, most] if most > 1 else []
 
 
 def is_worth_it(before: float, after: float) -> bool:
@@ -119,6 +118,11 @@ def measure(job: Job, most: int) -> Share:
         alone = rehearse(job, 1)
     except DoesNotFit:
         return Share(1, {}, 1)
+    except ValueError as error:
+        raise ValueError(
+            f"--gpus-per-trial auto: {error}; name a share to go without, for example"
+            " --gpus-per-trial 0.25"
+        ) from error
     job = replace(job, cases=tuple(one.case for one in alone.taken))
     return decide(alone, lambda number: rehearse(job, number), most)
 

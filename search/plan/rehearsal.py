@@ -177,7 +177,8 @@ class _Actor:
         if not line:
             self._errors.seek(0)
             said = self._errors.read().decode(errors="replace").strip().splitlines()
-            raise ValueError(f"a process that measured ended ({(said or ['no reason given'])[-1]})")
+            why = said[-1] if said else f"killed, or slower than {_LIMIT_S:g} s"
+            raise ValueError(f"a process that measured ended ({why})")
         return kind(**json.loads(line))
 
 
@@ -224,8 +225,8 @@ def _rehearse_here(job: Job, manifest: Path, together: int, said: IO[str]) -> No
     def say(answer: Device | _Ready | _Done) -> None:
         print(json.dumps(asdict(answer)), file=said, flush=True)
 
-    # However many there are at a time, lest what is compared are numbers of threads: two on a busy
-    # CPU took 60 times as long as one.
+    # However many there are at a time, lest numbers of threads are what is compared: on a busy CPU
+    # a step in two threads took 60 times as long as in one.
     torch.set_num_threads(1)
     device = resolve_device(job.device)
     on_gpu = device.type == "cuda"

@@ -46,6 +46,6 @@ def test_trials_are_measured_on_a_node(corpus: Corpus, tmp_path: Path) -> None:
         )
     assert done.stderr == (
         "error: --gpus-per-trial auto: device 'cuda' asked for, but this machine has 0 usable GPUs;"
-        " use --device cpu\n"
+        " use --device cpu; name a share to go without, for example --gpus-per-trial 0.25\n"
     )
     assert names_in(tmp_path) == ["space.py"]

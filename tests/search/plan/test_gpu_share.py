@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from mmm.training.config import FeaturesKey
+from search.cli.sweeps import in_this_process
 from search.engine.pack_sizes import PackSizes
-from search.ledger.spec import trials_of_gpu
+from search.ledger.spec import AUTO, trials_of_gpu
 from search.plan.checks import check
 from search.plan.gpu_cases import job_of
 from search.plan.gpu_share import (
@@ -134,6 +135,11 @@ def test_no_more_share_a_gpu_than_there_are_trials_and_cores_for() -> None:
     assert limit(40, 8, 4) == 1
 
 
+def test_a_trial_in_this_process_has_the_gpu_to_itself() -> None:
+    given = in_this_process({"gpus_per_trial": AUTO, "workers": 1})
+    assert given == {"gpus_per_trial": 1.0, "workers": 1, "address": None}
+
+
 SPACE = """
 def suggest(trial):
     return {
@@ -169,7 +175,7 @@ def test_the_smallest_and_the_largest_of_each_system_are_measured(job: Job) -> N
 
 @pytest.mark.slow
 def test_trials_are_measured_alone_and_together_in_processes_of_their_own(job: Job) -> None:
-    job = replace(job, cases=(replace(job.cases[0], largest_pack=2), *job.cases[1:3]))
+    job = replace(job, cases=(replace(job.cases[0], largest_pack=2), job.cases[1]))
     found = measure(job, 2)
     assert set(found.rehearsed) == {1, 2}
     for number, trained in found.rehearsed.items():
@@ -187,5 +193,5 @@ def test_trials_are_measured_alone_and_together_in_processes_of_their_own(job: J
 
 @pytest.mark.slow
 def test_what_cannot_be_trained_alone_is_said(job: Job) -> None:
-    with pytest.raises(ValueError, match="/nowhere"):
+    with pytest.raises(ValueError, match=r"^--gpus-per-trial auto: .*/nowhere"):
         measure(replace(job, features="/nowhere"), 2)
