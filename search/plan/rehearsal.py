@@ -8,6 +8,7 @@ time, because only they show what they gain together.
 import contextlib
 import json
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -228,6 +229,8 @@ def _rehearse_here(job: Job, manifest: Path, together: int, said: IO[str]) -> No
     # However many there are at a time, lest numbers of threads are what is compared: on a busy CPU
     # a step in two threads took 60 times as long as in one.
     torch.set_num_threads(1)
+    if job.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"PyTorch sees no GPU on {platform.node()}")
     device = resolve_device(job.device)
     on_gpu = device.type == "cuda"
     if on_gpu and together > 1:
