@@ -35,7 +35,7 @@ def test_a_node_with_a_gpu_measures_and_what_fails_there_is_said_here(
             status=2,
         )
     assert done.stderr == (
-        f"error: --gpus-per-trial auto: PyTorch sees no GPU on {platform.node()}; name a share to go"
-        " without, for example --gpus-per-trial 0.25\n"
+        f"error: --gpus-per-trial auto: PyTorch sees no GPU on {platform.node()}; name a share to"
+        " go without, for example --gpus-per-trial 0.25\n"
     )
     assert names_in(tmp_path) == []

@@ -3,6 +3,7 @@ come by, on the CPU.
 """
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from search.plan.gpu_share import (
     decide,
     limit,
     measure,
+    measure_there,
     most_that_fit,
     to_try,
     with_share,
@@ -174,9 +176,13 @@ def test_the_smallest_and_the_largest_of_each_system_are_measured(job: Job) -> N
 
 
 @pytest.mark.slow
-def test_trials_are_measured_alone_and_together_in_processes_of_their_own(job: Job) -> None:
+def test_trials_are_measured_alone_and_together_in_processes_of_their_own(
+    corpus: Corpus, job: Job, tmp_path: Path
+) -> None:
     job = replace(job, cases=(replace(job.cases[0], largest_pack=2), job.cases[1]))
-    found = measure(job, 2)
+    # As on a node of a cluster, with two cores for each GPU and features at a URL.
+    job = replace(job, features="/nowhere")
+    found = measure_there(job, MOST, corpus.features_dir.as_uri(), str(tmp_path), 2.0)
     assert set(found.rehearsed) == {1, 2}
     for number, trained in found.rehearsed.items():
         assert trained.device == Device("the CPU", None)
