@@ -148,7 +148,7 @@ def run(
 
     spec = _spec(space, manifest, features, given, folds)
     spec = replace(spec, name=name, command=command_line())
-    if given["gpus_per_trial"] == AUTO:
+    if given.get("gpus_per_trial") == AUTO:
         check_new(runs, name, is_tracked_here=spec.tracking_uri is None)
         spec = with_measured_share(spec, given, console)
     points = [point for file in enqueue or [] for point in read_points(file)]
@@ -277,7 +277,7 @@ def plan(
     from search.plan.forecast import forecast, show
 
     spec = _spec(space, manifest, features, given, folds)
-    if given["gpus_per_trial"] == AUTO:
+    if given.get("gpus_per_trial") == AUTO:
         spec = with_measured_share(spec, given, console)
     found = forecast(spec, console)
     show(found, console)

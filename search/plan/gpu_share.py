@@ -30,6 +30,7 @@ class Share:
     # By how many at a time; empty where the largest does not find room on the whole device.
     rehearsed: Mapping[int, Rehearsed]
     most_that_fit: int
+    fault: str = ""  # why more at a time did not train, where that ended it
 
     @property
     def gpus_per_trial(self) -> float:
@@ -57,11 +58,12 @@ class Share:
             f" smallest and the largest settings of each system, {len(alone.taken)} in all, take"
             f" {seconds[0]:.2g} to {seconds[-1]:.2g} s an epoch and at most"
             f" {_size(largest.peak_bytes)} ({largest.case.settings['architecture']})",
-            f"{self.most_that_fit} at a time find room",
-            *([f"times as fast as one at a time: {rates}"] if rates else []),
+            f"there is room and work for {self.most_that_fit} at a time",
+            f"times as fast as one at a time: {rates}" if rates else "",
+            self.fault,
             follows,
         )
-        return "; ".join(parts)
+        return "; ".join(part for part in parts if part)
 
 
 def _size(num_bytes: float) -> str:
@@ -98,16 +100,17 @@ def decide(alone: Rehearsed, again: Callable[[int], Rehearsed], most: int) -> Sh
     `alone`; `again` rehearses so many at a time, and raises DoesNotFit or ValueError.
     """
     most = most_that_fit(alone.device.total_bytes, max(one.peak_bytes for one in alone.taken), most)
-    rehearsed, chosen = {1: alone}, 1
+    rehearsed, chosen, fault = {1: alone}, 1, ""
     for number in to_try(most):
         try:
             rehearsed[number] = again(number)
-        except (DoesNotFit, ValueError):  # what is not so where one is alone
+        except (DoesNotFit, ValueError) as error:
+            fault = f"{number} at a time failed ({error})"
             break
         if not is_worth_it(rehearsed[chosen].seconds, rehearsed[number].seconds):
             break
         chosen = number
-    return Share(chosen, rehearsed, most)
+    return Share(chosen, rehearsed, most, fault)
 
 
 def measure(job: Job, most: int) -> Share:

@@ -265,7 +265,7 @@ def _rehearse_here(job: Job, manifest: Path, together: int, said: IO[str]) -> No
                 return  # nobody asks any more
             say(_Done(steps.epoch_seconds(int(line))))
         except torch.OutOfMemoryError as error:
-            raise DoesNotFit(" ".join(str(error).split())) from error
+            raise DoesNotFit(" ".join(str(error).split()).partition(". GPU ")[0]) from error
         del run, steps
 
 

@@ -66,8 +66,9 @@ def test_as_many_share_a_gpu_as_make_it_faster() -> None:
     assert found.gpus_per_trial == 0.25
     assert str(found) == (
         "measured on NVIDIA H200 (141.0 GB): the smallest and the largest settings of each system,"
-        " 1 in all, take 0.19 to 0.19 s an epoch and at most 1.0 GB (mlp_mixer); 16 at a time find"
-        " room; times as fast as one at a time: 2 1.19, 4 1.38, 8 1.40; so --gpus-per-trial 0.25"
+        " 1 in all, take 0.19 to 0.19 s an epoch and at most 1.0 GB (mlp_mixer); there is room and"
+        " work for 16 at a time; times as fast as one at a time: 2 1.19, 4 1.38, 8 1.40; so"
+        " --gpus-per-trial 0.25"
     )
     assert decided({1: 5.3, 2: 5.1, 4: 9.0}).gpus_per_trial == 1
     assert decided({1: 5.3, 2: 9, 3: 13}, peak_gb=35).gpus_per_trial == 0.3333
@@ -75,7 +76,9 @@ def test_as_many_share_a_gpu_as_make_it_faster() -> None:
 
 
 def test_what_has_no_room_together_does_not_share() -> None:
-    assert decided({1: 5.3, 2: 9}).gpus_per_trial == 0.5
+    found = decided({1: 5.3, 2: 9})
+    assert found.gpus_per_trial == 0.5
+    assert "; 4 at a time failed (CUDA out of memory); so --gpus-per-trial 0.5" in str(found)
     assert decided({1: 5.3}).gpus_per_trial == 1
     assert decided({1: 5.3, 2: 9, 4: 18}, peak_gb=80).most_that_fit == 1
     share = Share(1, {}, 1)
@@ -192,7 +195,7 @@ def test_trials_are_measured_alone_and_together_in_processes_of_their_own(
             assert one.case.num_passes >= 1
             assert one.epoch_s > 0
             assert one.peak_bytes >= 0
-    assert found.most_that_fit == 2
+    assert (found.most_that_fit, found.fault) == (2, "")
     assert str(found).startswith("measured on the CPU: the smallest and the largest settings of")
     assert str(found).endswith(f"; so --gpus-per-trial {found.gpus_per_trial:g}")
 
