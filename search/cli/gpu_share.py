@@ -32,6 +32,7 @@ def with_measured_share(spec: SweepSpec, given: Params, console: PlainConsole) -
             from search.cluster.one_gpu import on_a_gpu, place_with_a_gpu
 
             place, there = place_with_a_gpu(spec)
+            # Of its cores a node knows best.
             most = MOST if math.isinf(there) else limit(wanted, there, MOST * there)
             given_there = job, most, spec.features_url, spec.cache
             share = on_a_gpu(place, spec, functools.partial(measure_there, *given_there))
