@@ -18,6 +18,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from benchmarks.training_data import features_of, write_corpus
 from mmm.manifest_csv import read_manifest
 from mmm.training import gpu_features
 from mmm.training.checkpoint import checkpoint_bytes, load_checkpoint
-from mmm.training.config import make_config
+from mmm.training.config import FeaturesKey, make_config
 from mmm.training.features import Features, load_features
 from mmm.training.fit import fit, fit_pack, train_epoch
 from mmm.training.pack import Pack
@@ -581,6 +582,40 @@ def sharing(check: Check) -> dict[str, Any]:
     return found
 
 
+def shares(check: Check) -> dict[str, Any]:
+    """How many trials are to share the device, as `--gpus-per-trial auto` measures it."""
+    from search.plan.gpu_share import measure
+    from search.plan.rehearsal import Case, Job
+
+    manifest = check.published().manifest
+    found = {}
+    for largest_pack in (1, 16):
+        cases = [
+            Case(
+                make_config(settings(system, context=1, batch_size=size)).params(),
+                FeaturesKey("hidden_state", 1),
+                check.fast,
+                largest_pack=largest_pack,
+            )
+            for system in (SYSTEMS[:1] if check.small else SYSTEMS)
+            for size in (16, 64)
+        ]
+        job = Job(
+            manifest=str(manifest.path),
+            manifest_text=manifest.path.read_text(encoding="utf-8"),
+            manifest_sha256=manifest.sha256,
+            classes=manifest.classes,
+            features=str(manifest.path.parent / "features"),
+            cases=tuple(cases),
+            device=str(check.device),
+        )
+        started = time.perf_counter()
+        share = measure(job, 2 if check.small else 16)
+        check.say(f"packs of up to {largest_pack}: {share} ({time.perf_counter() - started:.0f} s)")
+        found[largest_pack] = asdict(share)
+    return found
+
+
 def encoders(check: Check) -> dict[str, Any]:
     """Encoders of random weights: the device against the CPU, a batch against one by one."""
     import transformers
@@ -691,6 +726,7 @@ SECTIONS = {
         residency,
         memory,
         sharing,
+        shares,
         encoders,
     )
 }

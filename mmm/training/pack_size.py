@@ -8,6 +8,7 @@ import time
 from typing import TypedDict
 
 import torch
+from torch import Tensor
 
 from mmm.training.fit import train_epoch
 from mmm.training.pack import Pack
@@ -36,9 +37,10 @@ def measure_pack_sizes(run: Run, largest: int) -> PackTimes:
     """
     seconds: dict[int, float] = {}
     sizes = SIZES if run.device.type == "cpu" else GPU_SIZES
+    rows = torch.arange(min(num_rows(run), len(run.train)))
     for size in sorted({1, *(min(size, largest) for size in sizes)}):
         try:
-            seconds[size] = _seconds_of_step([_twin(run, member) for member in range(size)])
+            seconds[size] = _seconds_of_step([twin(run, member, rows) for member in range(size)])
         except RuntimeError:  # torch's, where memory does not suffice
             if size == 1:
                 raise
@@ -49,17 +51,22 @@ def measure_pack_sizes(run: Run, largest: int) -> PackTimes:
     return {"seconds": seconds, "size": best if seconds[1] / seconds[best] >= _WORTH else 1}
 
 
-def _twin(run: Run, member: int) -> Run:
-    """A run like this one with weights of its own, on a few batches."""
+def num_rows(run: Run) -> int:
+    """Rows of a few batches, whole steps of them."""
     config = run.config
-    num_rows = config.batch_size * config.accumulate * math.ceil(_NUM_BATCHES / config.accumulate)
-    twin = copy.copy(run)
-    twin.train = run.train.part(torch.arange(min(num_rows, len(run.train))))
+    return config.batch_size * config.accumulate * math.ceil(_NUM_BATCHES / config.accumulate)
+
+
+def twin(run: Run, member: int, rows: Tensor) -> Run:
+    """A run like this one with weights of its own, on these of its training rows (n,)."""
+    config = run.config
+    made = copy.copy(run)
+    made.train = run.train.part(rows)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed + member)
-        twin.model = build_model(config, run.dims).to(run.device)
-    twin.optimizer = make_optimizer(config, twin.model)
-    return twin
+        made.model = build_model(config, run.dims).to(run.device)
+    made.optimizer = make_optimizer(config, made.model)
+    return made
 
 
 def _seconds_of_step(runs: list[Run]) -> float:

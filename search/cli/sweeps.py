@@ -11,7 +11,7 @@ from mmm.cli.options import options_of
 from mmm.console import console, printable
 from mmm.training.config import Params
 from search.cli.results import Runs, SweepName
-from search.ledger.spec import ANY_FOLDS, SweepSpec
+from search.ledger.spec import ANY_FOLDS, AUTO, SweepSpec
 
 ManifestSource = Annotated[
     str, typer.Argument(help="manifest.csv, or the URL of one", show_default=False)
@@ -89,6 +89,8 @@ def _spec(
     asked: Any = {"name": "plan", "space": space, "workers": 1, **data, **absolute(given)}
     if folds:
         asked["folds"] = ANY_FOLDS
+    if asked.get("gpus_per_trial") == AUTO:
+        asked["gpus_per_trial"] = 1.0  # until it is measured
     with console.status("bringing features"):
         spec = staged_here(SweepSpec(**asked))
     if "workers" in given:
@@ -161,11 +163,16 @@ def run(
         raise ValueError(
             "--address without --workers: say how many trials the cluster is to run at a time"
         )
+    from search.cli.gpu_share import with_measured_share
+    from search.ledger.files import check_new
     from search.session import command_line, start
     from search.space.enqueue import read_points
 
     spec = _spec(space, manifest, features, given, folds)
     spec = replace(spec, name=name, command=command_line())
+    if given.get("gpus_per_trial") == AUTO:
+        check_new(runs, name, is_tracked_here=spec.tracking_uri is None)
+        spec = with_measured_share(spec, given, console)
     points = [point for file in enqueue or [] for point in read_points(file)]
     finish(start(spec, runs, console, points, warm_start or [], serial=serial), runs)
 
@@ -177,6 +184,8 @@ def in_this_process(given: Params) -> Params:
             "--serial trains in this process, one trial at a time; leave out --workers and"
             " --address, or leave out --serial"
         )
+    if given.get("gpus_per_trial") == AUTO:
+        given = {**given, "gpus_per_trial": 1.0}  # it has one to itself
     return {**given, "workers": 1, "address": None}
 
 
@@ -276,9 +285,13 @@ def plan(
     refuse. Runs no trial.
     """
     from mmm.files import write_json
+    from search.cli.gpu_share import with_measured_share
     from search.plan.forecast import forecast, show
 
-    found = forecast(_spec(space, manifest, features, given, folds), console)
+    spec = _spec(space, manifest, features, given, folds)
+    if given.get("gpus_per_trial") == AUTO:
+        spec = with_measured_share(spec, given, console)
+    found = forecast(spec, console)
     show(found, console)
     if json_file is not None:
         write_json(json_file, found.as_json())

@@ -52,9 +52,11 @@ class PackSizes:
         """Whether a companion may be suggested for trials of a shape that the sweep has had so many
         of; where N was asked for, always.
         """
-        return self.spec.packs is not None or num_of_shape < max(
-            2, _SHARE_OF_SHAPE * self.spec.trials
-        )
+        return self.spec.packs is not None or num_of_shape < self._most_of_shape
+
+    @property
+    def _most_of_shape(self) -> float:
+        return max(2, _SHARE_OF_SHAPE * self.spec.trials)
 
     def to_measure(self, settings: Params, num_left: int) -> int:
         """The largest pack that the worker which trains this is to try; 1 where nothing is to be
@@ -67,6 +69,14 @@ class PackSizes:
             return 1
         self._asked.add(key)
         return largest
+
+    def at_first(self, settings: Params) -> tuple[int, int]:
+        """What a worker does with the first trial like this: how large a pack it trains, and up to
+        which size it measures what is worth it (1: it does not).
+        """
+        num_left = self.spec.trials
+        largest = min(self.to_measure(settings, num_left), int(self._most_of_shape))
+        return self.size(settings, num_left), largest
 
     def measured(self, settings: Params, size: int) -> None:
         self._sizes[self._key(settings)] = size

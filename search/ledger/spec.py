@@ -14,6 +14,7 @@ from search.ledger.durations import parse_duration
 
 ANY_FOLDS = 0  # asked for, before the manifest has said how many there are
 REPEATS = ("new-seed", "reuse")
+AUTO = "auto"
 
 
 def parse_packs(text: str) -> int | None:
@@ -26,6 +27,21 @@ def parse_packs(text: str) -> int | None:
             " example 8"
         )
     return 1 if text == "off" else int(text)
+
+
+def parse_gpus(text: str) -> float | str:
+    """`auto` -> AUTO, which is measured before there is a specification; `0.25` -> 0.25. Raises
+    ValueError.
+    """
+    if text == AUTO:
+        return AUTO
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(
+            f"--gpus-per-trial {text!r} is not understood; expected auto or a number, for example"
+            " 0.25"
+        ) from None
 
 
 class SpeechEncoderThere(TypedDict):
@@ -60,7 +76,15 @@ class SweepSpec:
     epochs: Annotated[int, Setting("Epochs of a trial that is not stopped early.", 1, default=27)]
     workers: Annotated[int, Setting("Trials at a time \\[one a core, or a GPU share].", 1)]
     gpus_per_trial: Annotated[
-        float, Setting("GPUs of a trial; 0.25 lets four share one.", 0, wrong="is negative")
+        float,
+        Setting(
+            "GPUs of a trial; 0.25 lets four share one, auto measures how many are to.",
+            0,
+            wrong="is negative",
+            default="0",
+            metavar="auto|N",
+            parse=parse_gpus,
+        ),
     ] = 0.0
     metric: Annotated[str, Setting("Validation metric to maximise.", choices=OBJECTIVES)] = (
         "macro_f1"

@@ -91,7 +91,7 @@ class Cost:
         return max(one.parameters for one in (*self.drawn, *self.large))
 
 
-def _size(config: TrainConfig, features: Features) -> float:
+def relative_size(config: TrainConfig, features: Features) -> float:
     """Puts the settings of one architecture into the order of what they cost, roughly."""
     width = config.width or features.text.width
     positions = config.context + 1.0
@@ -184,7 +184,9 @@ def measure_all(
         groups,
         key=lambda key: (ours.index(key[0]) if key[0] in ours else len(ours), key[0], key[1] or ""),
     ):
-        ordered = sorted(groups[key], key=lambda config: _size(config, check.features(config)))
+        ordered = sorted(
+            groups[key], key=lambda config: relative_size(config, check.features(config))
+        )
         # Small batches take more steps, large ones more padding: either may be the costlier.
         sizes = sorted({config.batch_size for config in ordered})
         large = [

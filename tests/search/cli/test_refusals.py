@@ -283,6 +283,16 @@ def cases(corpus: Corpus, folder: Path) -> dict[str, tuple[str, list[str], str]]
             "--gpus-per-trial 1: this machine has 0 usable GPUs; leave it out, or name a cluster",
             more="--gpus-per-trial 1",
         )
+        sweep(
+            "measured GPU",
+            "--gpus-per-trial auto: this machine has 0 usable GPUs; leave it out, or name a",
+            more="--gpus-per-trial auto",
+        )
+    sweep(
+        "GPU in words",
+        "--gpus-per-trial 'half' is not understood; expected auto or a number, for example 0.25",
+        more="--gpus-per-trial half",
+    )
     for case in ("wav", "contexts", "value", "numbers"):
         arguments = found[f"run: {case}"][1]
         at = arguments.index("--runs")
