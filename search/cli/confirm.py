@@ -10,14 +10,14 @@ from mmm.cli.options import options_of
 from mmm.console import PlainConsole, console
 from mmm.training.config import Params
 from search.cli.results import Runs, SweepName
-from search.cli.sweeps import Serial, in_this_process
+from search.cli.sweeps import Serial, in_this_process, with_door
 from search.ledger.durations import parse_duration
 from search.ledger.spec import SweepSpec
 
 
 @options_of(
     SweepSpec,
-    *("workers", "address"),
+    *("workers", "address", "insecure"),
     optional=True,
     workers="Trials at a time \\[as in the sweep].",
     address="Ray cluster to join \\[as in the sweep].",
@@ -91,7 +91,7 @@ def confirm(
         folds,
         tuple(open_test or ()),
     )
-    found = run_confirm(runs, name, asked, told, given, serial=serial)
+    found = run_confirm(runs, name, asked, told, with_door(given), serial=serial)
     if found is None:
         return
     if as_json:
