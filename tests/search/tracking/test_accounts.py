@@ -13,6 +13,7 @@ from mlflow.exceptions import MlflowException
 
 from benchmarks.mlflow_server import Server
 from search.tracking.accounts import PASSWORD_FILE
+from search.tracking.store import open_client
 from tests.sweep_parts import call_inside, command, environment
 
 _IS_THERE = importlib.util.find_spec("flask_wtf") is not None
@@ -56,8 +57,11 @@ def test_only_who_has_the_password_is_let_in_and_it_is_in_no_log(
             monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", wrong)
             with pytest.raises(MlflowException, match="401"):
                 client.get_experiment("0")
+            with pytest.raises(ValueError, match="are not right; set MLFLOW_TRACKING_USERNAME and"):
+                open_client(tmp_path / "runs", server.uri)
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
         assert client.get_experiment("0").name == "Default"
+        open_client(tmp_path / "runs", server.uri)
     finally:
         process.terminate()
         process.wait(30)
