@@ -65,7 +65,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	@set -o pipefail; export PYTHONUNBUFFERED=1; \
 		$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt \
-		-e '.[search,onnx,demo,s3,dev]' | $(BIN)/python -c "$$A_LINE_A_PACKAGE"
+		-e '.[search,onnx,demo,s3,server,dev]' | $(BIN)/python -c "$$A_LINE_A_PACKAGE"
 	@# Of this one nothing but its weights is read (mmm/encoders/voice.py): what it requires is not needed.
 	@echo "  resemblyzer" && $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		-c constraints.txt resemblyzer

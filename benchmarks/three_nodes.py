@@ -50,7 +50,7 @@ class Sweep:
             *(sys.executable, "-m", "search", "run", f"{folder / 'space.py'}:suggest"),
             *(str(manifest), "--features", str(features), "--name", "nodes"),
             *("--runs", str(folder / "runs"), "--trials", str(trials), "--epochs", "27"),
-            *("--workers", str(workers), "--packs", "off", "--address", address),
+            *("--workers", str(workers), "--packs", "off", "--address", address, "--insecure"),
         ]
 
     @contextlib.contextmanager

@@ -351,7 +351,7 @@ def _reach(spec: SweepSpec, threads: int, console: Console) -> "Place":
     """Where the sweep will train. Raises ValueError where there is no such place."""
     from search.cluster.connect import reach, wanted_by
 
-    place = reach(spec.address, wanted_by(spec, threads), spec.workers)
+    place = reach(spec.address, wanted_by(spec, threads), spec.workers, insecure=spec.insecure)
     if place.warning is not None:
         say(console, place.warning)
     return place

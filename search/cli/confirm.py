@@ -10,14 +10,22 @@ from mmm.cli.options import options_of
 from mmm.console import PlainConsole, console
 from mmm.training.config import Params
 from search.cli.results import Runs, SweepName
-from search.cli.sweeps import FeaturesMoved, ManifestMoved, Serial, absolute, in_this_process, moved
+from search.cli.sweeps import (
+    FeaturesMoved,
+    ManifestMoved,
+    Serial,
+    absolute,
+    in_this_process,
+    moved,
+    with_door,
+)
 from search.ledger.durations import parse_duration
 from search.ledger.spec import SweepSpec
 
 
 @options_of(
     SweepSpec,
-    *("workers", "address", "storage", "storage_interval_s", "cache"),
+    *("workers", "address", "insecure", "storage", "storage_interval_s", "cache"),
     optional=True,
     workers="Trials at a time \\[as in the sweep].",
     address="Ray cluster to join \\[as in the sweep].",
@@ -97,7 +105,12 @@ def confirm(
         tuple(open_test or ()),
     )
     found = run_confirm(
-        runs, name, asked, told, {**absolute(given), **moved(manifest, features)}, serial=serial
+        runs,
+        name,
+        asked,
+        told,
+        {**absolute(with_door(given)), **moved(manifest, features)},
+        serial=serial,
     )
     if found is None:
         return

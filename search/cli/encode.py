@@ -42,6 +42,13 @@ def encode(
     address: Annotated[
         str | None, typer.Option(help="Ray cluster to join, for example auto \\[a local one].")
     ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure",
+            help="Join a cluster that asks for no token, which runs anyone's commands.",
+        ),
+    ] = False,
 ) -> None:
     """What `mmm encode` does, on a Ray cluster: the same batches, one store, the same bytes. All
     nodes need to see the audio.
@@ -64,7 +71,7 @@ def encode(
         num_actors = workers or (max(1, int(gpus)) if gpus else cpus_here())
         wanted = {"CPU": 1.0, "GPU": gpus / num_actors}
         # Each is given batches at once, and one that does not come would keep its own for ever.
-        place = reach(address, wanted, num_actors, "actor", may_wait=False)
+        place = reach(address, wanted, num_actors, "actor", may_wait=False, insecure=insecure)
         if place.warning is not None:
             console.say(place.warning)
         connect(place, num_actors, gpus)

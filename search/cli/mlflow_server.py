@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -27,9 +28,18 @@ def mlflow_server(
         ),
     ] = None,
     port: Annotated[int, typer.Option(help="Port on this machine alone (127.0.0.1).")] = 5000,
+    auth: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Ask for a name and a password; the accounts are kept in this folder, admin's"
+            " first password in its file admin-password \\[MLFLOW_AUTH_ADMIN_PASSWORD].",
+        ),
+    ] = None,
 ) -> None:
-    """Run MLflow's server over a database, for `--tracking-uri http://127.0.0.1:5000`. It asks for
-    no password and answers this machine alone: others come by `ssh -L 5000:127.0.0.1:5000 HOST`.
+    """Run MLflow's server over a database, for `--tracking-uri http://127.0.0.1:5000`. It answers
+    this machine alone: others come by `ssh -L 5000:127.0.0.1:5000 HOST`. Without `--auth` it asks
+    for no password.
     """
     uri = backend or os.environ.get("MLFLOW_BACKEND_STORE_URI")
     if uri is None:
@@ -49,4 +59,4 @@ def mlflow_server(
     from search.tracking.server import serve_backend
 
     console.say(f"http://127.0.0.1:{port}  (this machine only; Ctrl-C ends it)")
-    sys.exit(serve_backend(uri, artifacts, port))
+    sys.exit(serve_backend(uri, artifacts, port, auth))

@@ -120,6 +120,11 @@ def moved(manifest: str | None, features: str | None) -> dict[str, str | None]:
     return found
 
 
+def with_door(given: Params) -> Params:
+    """What is given to a sweep that is there: `--insecure` was said of its own cluster alone."""
+    return {"insecure": False, **given} if "address" in given else given
+
+
 def absolute(given: Params) -> Params:
     """What is given, with places that do not depend on the folder that this is run in."""
     from search.storage.door import as_url
@@ -134,7 +139,17 @@ def absolute(given: Params) -> Params:
     *("time_budget_s", "compute_budget_s", "gpu_hours", "target", "patience"),
     *("until_noise", "min_per_system"),
     *("max_equal_failures", "max_parameters", "max_ms_per_utterance", "max_memory_mb", "repeats"),
-    *("seed", "first_rung", "factor", "keep", "address", "packs", "precision", "input_scaling"),
+    *(
+        "seed",
+        "first_rung",
+        "factor",
+        "keep",
+        "address",
+        "insecure",
+        "packs",
+        "precision",
+        "input_scaling",
+    ),
     *("storage", "storage_interval_s", "cache"),
 )
 def run(
@@ -193,7 +208,15 @@ def in_this_process(given: Params) -> Params:
     SweepSpec,
     *("trials", "workers", "time_budget_s", "compute_budget_s", "gpu_hours", "target", "patience"),
     *("until_noise",),
-    *("max_equal_failures", "address", "packs", "storage", "storage_interval_s", "cache"),
+    *(
+        "max_equal_failures",
+        "address",
+        "insecure",
+        "packs",
+        "storage",
+        "storage_interval_s",
+        "cache",
+    ),
     optional=True,
     trials="Settings to try in all, those before included.",
     workers="Trials at a time.",
@@ -236,7 +259,7 @@ def resume(
         resume_sweep(
             runs,
             name,
-            {**absolute(given), **places},
+            {**absolute(with_door(given)), **places},
             console,
             points,
             accept_changed_data=accept_changed_data,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mmm.training.malloc import reusing_holes
-from search.cluster.look import Cluster, look
+from search.cluster.look import Cluster, check_token, look
 from search.cluster.room import check_room
 from search.ledger.spec import SweepSpec, trials_of_gpu
 
@@ -50,9 +50,11 @@ def reach(
     what: str = "trial",
     *,
     may_wait: bool = True,
+    insecure: bool = False,
 ) -> Place:
     """Where `number` trials, or `what` else wants so much CPU and GPU each, would be run; nothing
-    is started or joined. `may_wait`: some of them, for others to end.
+    is started or joined. `may_wait`: some of them, for others to end; `insecure`: on a cluster that
+    asks for no token, too.
 
     Raises ValueError in one sentence, after some seconds at most, where that cannot be.
     """
@@ -60,6 +62,8 @@ def reach(
         _check_temporary_folder()
         return Place(None)
     cluster = look(address)
+    if not insecure:
+        check_token(cluster)
     return Place(cluster, check_room(cluster, wanted, number, what, may_wait=may_wait))
 
 
@@ -122,6 +126,8 @@ def connect(
         with _sigterm_is_ctrl_c(), contextlib.chdir(sys.prefix):
             if place.cluster is None:
                 os.environ.update(worker_env or {})  # Ray's processes inherit it
+                # Ray then asks for a token, which it makes where there is none.
+                os.environ.pop("RAY_AUTH_MODE", None)
                 # Without "local" it would join any other Ray that RAY_ADDRESS or a file of an
                 # earlier one names.
                 ray.init(

@@ -63,13 +63,30 @@ class Cluster:
         return cls(nodes=nodes, may_add=None if may_add is None else tuple(may_add), **found)
 
 
+class TokenWanted(ValueError):
+    """A cluster's token is not the one that was sent, if any was."""
+
+
 def asks_for_a_token(cluster: Cluster) -> bool:
-    """Whether it answers nobody who has none."""
+    """Whether it answers nobody who has none. Raises ValueError where it has stopped answering."""
+    if not cluster.has_token:
+        return False  # it has answered without one
     try:
         look(cluster.address, RAY_AUTH_MODE="disabled")
-    except ValueError:
+    except TokenWanted:
         return True
     return False
+
+
+def check_token(cluster: Cluster) -> None:
+    """Raises ValueError where it asks for no token."""
+    if not asks_for_a_token(cluster):
+        raise ValueError(
+            f"the cluster at {cluster.address} asks for no token, so whoever reaches it runs any"
+            " command on its nodes; make one with: ray get-auth-token --generate, copy"
+            " ~/.ray/auth_token to every node and start Ray on each with RAY_AUTH_MODE=token, or"
+            " give --insecure"
+        )
 
 
 def look(address: str, **environment: str) -> Cluster:
@@ -102,6 +119,8 @@ def look(address: str, **environment: str) -> Cluster:
     kind, _, said = done.stdout.strip().rpartition("\n")[2].partition(" ")
     if kind == "cluster":
         return Cluster.from_json(said)
+    if kind == "token":
+        raise TokenWanted(f"--address {address}: {said}")
     if kind != "fault":
         said = _cause(done.stderr)
     raise ValueError(f"--address {address}: {said}")
@@ -156,7 +175,7 @@ def _seen(address: str) -> Cluster:
     try:
         client = ray._raylet.GcsClient(address=found)
     except ray.exceptions.AuthenticationError:
-        raise ValueError(
+        raise TokenWanted(
             f"the cluster at {found} wants a token, and the one that is given here, if any, is not"
             f" its token; set RAY_AUTH_MODE=token, and {_GIVE_IT}"
         ) from None
@@ -229,6 +248,8 @@ def _growth(
 def main() -> None:
     try:
         seen = _seen(sys.argv[1])
+    except TokenWanted as error:
+        print("token", " ".join(str(error).split()))
     except ValueError as error:
         print("fault", " ".join(str(error).split()))
     else:

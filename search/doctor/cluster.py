@@ -51,11 +51,17 @@ def _as_seen(seen: Cluster, wanted: Resources, workers: int) -> Iterator[Finding
         f"{seen.address}: Ray {seen.ray_version}, Python {seen.python_version},"
         f" {len(seen.nodes)} nodes with {spelt(have) or 'neither CPU nor GPU'}{grows}",
     )
-    if not asks_for_a_token(seen):
+    try:
+        is_open = not asks_for_a_token(seen)
+    except ValueError as error:
+        yield fault_of("cluster", error)
+        return
+    if is_open:
         yield Finding(
             "fault",
             "cluster",
-            "it asks for no token: whoever reaches it runs any command on its nodes",
+            "it asks for no token: whoever reaches it runs any command on its nodes, and sweeps"
+            " join it only with --insecure",
             "start Ray on every node with RAY_AUTH_MODE=token",
         )
     if wanted:

@@ -106,6 +106,10 @@ class SweepSpec:
     address: Annotated[
         str | None, Setting("Ray cluster to join, for example auto \\[a local one].")
     ] = None
+    # On record, so that a sweep that goes on by itself may join it again.
+    insecure: Annotated[
+        bool, Setting("Join a cluster that asks for no token, which runs anyone's commands.")
+    ] = False
     keep: Annotated[int, Setting("Trials whose weights stay on disk.", 1)] = 20
     command: str = ""
     # Budgets of all sessions together, beside trials and time; None: without end.

@@ -23,7 +23,7 @@ from search.ledger.events import LedgerError, read_events
 from search.ledger.records import Sweep
 from search.tracking.delivery import Busy, Delivery
 from search.tracking.pages import page_base
-from search.tracking.store import import_mlflow
+from search.tracking.store import NotLetIn, import_mlflow
 
 _POLL_S = 1.0
 _LONGEST_PAUSE_S = 15.0
@@ -206,7 +206,8 @@ def follow(runs: Path, name: str) -> int:
             return 1
         # whatever a store or network does, training goes on; the user is told at the end
         except Exception as error:
-            trouble = f"{type(error).__name__}: {error}".splitlines()[0]
+            kind = "" if isinstance(error, NotLetIn) else f"{type(error).__name__}: "
+            trouble = f"{kind}{error}".splitlines()[0]
             pause_s = min(max(pause_s, _POLL_S) * 2, _LONGEST_PAUSE_S)
             print(time.strftime("%H:%M:%S"), trouble, file=sys.stderr, flush=True)
         if ended and trouble and time.monotonic() - last_success > _GRACE_S:

@@ -13,6 +13,7 @@ import webbrowser
 from collections.abc import Mapping
 from pathlib import Path
 
+from search.tracking.accounts import accounts_environment
 from search.tracking.store import default_tracking_uri
 
 _POLL_S = 0.5
@@ -21,8 +22,8 @@ _START_S = 120.0  # within which a server answers
 
 
 def server_command(store: str | None, port: int, artifacts: str | Path | None = None) -> list[str]:
-    """MLflow's server on loopback. It has no authentication: it answers only requests that name
-    this machine. `store` None: as its environment says.
+    """MLflow's server on loopback. By itself it asks for no password: it answers only requests that
+    name this machine. `store` None: as its environment says.
     """
     command = [sys.executable, "-P", "-m", "mlflow", "server", "--host", "127.0.0.1"]
     command += ["--port", str(port), "--allowed-hosts", f"127.0.0.1:{port},localhost:{port}"]
@@ -50,15 +51,19 @@ def serve(runs: Path, port: int) -> int:
     return _run(server_command(default_tracking_uri(runs), port), server_environment())
 
 
-def serve_backend(uri: str, artifacts: str, port: int) -> int:
+def serve_backend(uri: str, artifacts: str, port: int, accounts: Path | None = None) -> int:
     """The same over any store of MLflow's, with artifacts nowhere but in one place. A password in
-    `uri` is on no command line.
+    `uri` is on no command line. `accounts`: the folder of those that are let in; None asks nobody.
     """
     # SQLAlchemy 2.1 takes psycopg by itself, of which many have the older one.
     if uri.startswith("postgresql://") and importlib.util.find_spec("psycopg") is None:
         uri = uri.replace("postgresql", "postgresql+psycopg2", 1)
-    where = {"MLFLOW_BACKEND_STORE_URI": uri}
-    return _run(server_command(None, port, artifacts), {**server_environment(), **where})
+    environment = {**server_environment(), "MLFLOW_BACKEND_STORE_URI": uri}
+    command = server_command(None, port, artifacts)
+    if accounts is not None:
+        command += ["--app-name", "basic-auth"]
+        environment |= accounts_environment(accounts)
+    return _run(command, environment)
 
 
 def _run(command: list[str], environment: Mapping[str, str]) -> int:

@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +59,17 @@ def import_mlflow() -> None:
     import mlflow.tracking  # noqa: F401
 
 
+class NotLetIn(ValueError):
+    """An MLflow server wants a name and a password, and those that are given are not right."""
+
+
 def open_client(runs: Path, tracking_uri: str | None) -> tuple[Any, str]:
-    """MLflow's client and the id of our experiment, made where it is missing."""
+    """MLflow's client and the id of our experiment, made where it is missing. Raises NotLetIn, and
+    what MLflow does where its server does not answer.
+    """
     import_mlflow()
     from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
 
     runs.mkdir(parents=True, exist_ok=True)
     uri = tracking_uri or default_tracking_uri(runs)
@@ -70,7 +78,16 @@ def open_client(runs: Path, tracking_uri: str | None) -> tuple[Any, str]:
         if uri.startswith("sqlite:///") and not Path(path).exists():
             _make_sqlite_store(Path(path))
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-        found = client.get_experiment_by_name(EXPERIMENT)
+        try:
+            found = client.get_experiment_by_name(EXPERIMENT)
+        except MlflowException as error:
+            if error.get_http_status_code() != HTTPStatus.UNAUTHORIZED:
+                raise
+            raise NotLetIn(
+                f"the MLflow server at {uri} wants a name and a password, and those that are given"
+                " here, if any, are not right; set MLFLOW_TRACKING_USERNAME and"
+                " MLFLOW_TRACKING_PASSWORD"
+            ) from None
         if found is None:
             location = (runs / "mlartifacts").resolve().as_uri() if tracking_uri is None else None
             kind = {

@@ -108,7 +108,7 @@ def test_no_more_trials_are_begun_than_find_room_and_a_node_that_is_added_is_use
 ) -> None:
     cluster.add_node(num_cpus=1)
     sweep = Sweep(corpus, empty_store, tmp_path, "--trials", 5, "--workers", 3)
-    sweep.command += ["--address", cluster.address]
+    sweep.command += ["--address", cluster.address, "--insecure"]
     with sweep.running(environment()) as driver:
         sweep.wait(driver, lambda history: with_epochs(history) == 1, TIMEOUT_S)
         assert len(sweep.history.trials) == 1
@@ -153,7 +153,7 @@ def test_what_others_have_is_waited_for_without_a_trial_that_only_waits_and_told
     for _ in range(2):
         cluster.add_node(num_cpus=1)
     sweep = Sweep(corpus, empty_store, tmp_path, "--trials", 5, "--workers", 2)
-    sweep.command += ["--address", cluster.address]
+    sweep.command += ["--address", cluster.address, "--insecure"]
     with subprocess.Popen(
         [sys.executable, "-c", TAKES_A_CORE, cluster.address],
         stdin=subprocess.PIPE,
@@ -221,7 +221,7 @@ def test_a_cluster_that_has_nothing_yet_is_asked_for_what_is_needed(
     options = ["--num-cpus=0", f"--autoscaling-config={autoscaling(tmp_path)}"]
     fast = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
     with ray_head(*options, port=_PORT, **fast) as address:
-        sweep.command += ["--address", address]
+        sweep.command += ["--address", address, "--insecure"]
         with sweep.running(environment()) as driver:
             sweep.wait(driver, lambda history: with_epochs(history) == 1, 60.0)
             driver.send_signal(signal.SIGTERM)

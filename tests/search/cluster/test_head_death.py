@@ -45,7 +45,7 @@ def test_a_sweep_whose_head_dies_ends_in_good_order_within_a_minute_and_goes_on_
     corpus: Corpus, empty_store: Path, tmp_path: Path, cluster: Any
 ) -> None:
     sweep = Sweep(corpus, empty_store, tmp_path, "--trials", 2, "--workers", 2)
-    sweep.command += ["--address", cluster.address]
+    sweep.command += ["--address", cluster.address, "--insecure"]
     with sweep.running(environment()) as driver:
         sweep.wait(driver, lambda history: with_epochs(history) == 2, TIMEOUT_S)
         (head,) = [

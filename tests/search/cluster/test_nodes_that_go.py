@@ -85,7 +85,7 @@ def test_trials_of_a_node_that_goes_go_on_on_another_and_it_is_no_failure_of_the
 ) -> None:
     first = cluster.add_node(num_cpus=1)
     sweep = Sweep(corpus, empty_store, tmp_path, "--trials", 1, "--workers", 1)
-    sweep.command += ["--address", cluster.address]
+    sweep.command += ["--address", cluster.address, "--insecure"]
     with sweep.running(environment()) as driver:
         sweep.wait(driver, lambda history: with_epochs(history) == 1, TIMEOUT_S)
         sweep.wait(driver, lambda history: history.trials[0].checkpoint is not None, TIMEOUT_S)

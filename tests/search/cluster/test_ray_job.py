@@ -52,7 +52,17 @@ def test_a_sweep_is_a_job_of_a_cluster_and_its_status_is_the_job_s(
     with ray_head(*options, dashboard=True):
         sweep = [sys.executable, "-m", "search", "run", "quick", str(corpus.manifest.path)]
         sweep += ["--features", str(corpus.features_dir), "--name", "job", "--runs", str(runs)]
-        sweep += ["--trials", "2", "--epochs", "1", "--workers", "1", "--address", "auto"]
+        sweep += [
+            "--trials",
+            "2",
+            "--epochs",
+            "1",
+            "--workers",
+            "1",
+            "--address",
+            "auto",
+            "--insecure",
+        ]
         done = submit(port, *sweep)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "succeeded" in done.stdout.lower()

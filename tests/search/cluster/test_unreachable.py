@@ -16,7 +16,7 @@ import pytest
 
 from tests.conftest import Corpus, names_in
 from tests.search.cluster.ray_parts import TOKEN, ray_head
-from tests.sweep_parts import TIMEOUT_S, call_inside, command, environment
+from tests.sweep_parts import TIMEOUT_S, call, call_inside, command, environment
 
 MOST_S = 20.0
 
@@ -141,6 +141,36 @@ def test_a_cluster_whose_token_is_another_and_whose_ray_is_another_version(
         said = refused(corpus, tmp_path, *options)
         assert " has Ray 2.41.0 and Python " in said
         assert "; both have to be the same: pip install ray==2.41.0, or install what is" in said
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="as Ray finds its processes")
+def test_a_cluster_that_asks_for_no_token_is_joined_with_insecure_alone(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with ray_head("--num-cpus=1") as address:
+        options = ["--address", address]
+        said = refused(corpus, tmp_path, *options)
+        assert said.partition(" asks ")[2] == (
+            "for no token, so whoever reaches it runs any command on its nodes; make one with: ray"
+            " get-auth-token --generate, copy ~/.ray/auth_token to every node and start Ray on each"
+            " with RAY_AUTH_MODE=token, or give --insecure"
+        )
+        # The token of somebody else's cluster, sent to this one, makes it no safer.
+        with monkeypatch.context() as patch:
+            patch.setenv("RAY_AUTH_MODE", "token")
+            patch.setenv("RAY_AUTH_TOKEN", TOKEN)
+            assert refused(corpus, tmp_path, *options) == said
+        encode = call(
+            *("search", "encode", corpus.manifest.path, "--features", tmp_path / "features"),
+            *("--text-only", "--text-encoder", "char-ngram", "--workers", 1, *options),
+            status=2,
+        )
+        assert encode.stderr.endswith(" or give --insecure\n"), encode.stderr
+        # With it, what is refused next is another thing.
+        said = refused(corpus, tmp_path, *options, "--insecure", "--gpus-per-trial", 1)
+        assert "each trial wants 1 CPU and 1 GPU, and no node of the cluster at " in said
 
 
 @pytest.mark.slow
