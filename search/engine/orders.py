@@ -98,7 +98,8 @@ class Orders:
             return orders
         num_left = self.spec.trials - len(self.trials) + len(self.unfinished)
         size = self.packs.size(trial.settings, num_left)
-        shape = _shape(trial.settings)
+        if len(seat) + len(orders) < size:  # nearly never, and a shape takes longer than the rest
+            shape = _shape(trial.settings)
         while len(seat) + len(orders) < size:
             may_suggest = self.packs.may_add(self._num_of_shape[shape])
             if (order := self.next_one(like=trial, may_suggest=may_suggest)) is None:

@@ -124,7 +124,7 @@ class Expected:
         """
         assert self._process is not None
         rows = np.array([self._belief.encoding(params) for params in ways])
-        means, _ = self._process.expected_of_settings(rows)
+        means = self._process.mean_of_settings(rows)
         gains, deviations = self._process.expected_steps(rows)
         return means.tolist(), gains.tolist(), deviations.tolist()
 
@@ -132,7 +132,7 @@ class Expected:
         """Expected final scores of settings."""
         assert self._process is not None
         rows = np.array([self._belief.encoding(params) for params in ways])
-        means, _ = self._process.expected_of_settings(rows)
+        means = self._process.mean_of_settings(rows)
         return list(map(float, means))
 
 

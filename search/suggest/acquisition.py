@@ -70,7 +70,7 @@ class Proposer:
         if not anywhere:
             return None
         seen, params = self._seen(process, reached)
-        mean, _ = process.expected_of_settings(seen)
+        mean = process.mean_of_settings(seen)
         around = [params[place] for place in np.argsort(-mean, kind="stable")[:_NUM_BEST]]
         places = rng.integers(len(around), size=_NUM_CANDIDATES // 2)
         near = draws(self.space, [around[place] for place in places], rng, fixed)
@@ -122,7 +122,7 @@ class Proposer:
             for trial in timed
         ]
         theta = np.array([math.log(1.5)] * width + [0.0, -6.0, math.log(0.05), 0.0, 0.0, 0.0])
-        return CurveProcess(Observations.of(rows, width), theta).expected_of_settings(points)[0]
+        return CurveProcess(Observations.of(rows, width), theta).mean_of_settings(points)
 
 
 def log_expected_improvement(mean: Array, deviation: Array, best: float) -> Array:

@@ -99,7 +99,7 @@ class CurveProcess:
         self._weigh()
 
     def _weigh(self) -> None:
-        self._weights = cho_solve((self._lower, True), self._target)
+        self._weights = cho_solve((self._lower, True), self._target, check_finite=False)
 
     def _kernel(self, left: Observations, right: Observations) -> Array:
         width = self.seen.features.shape[1]
@@ -107,18 +107,31 @@ class CurveProcess:
         settings, luck, _, settings_range, luck_range, odds = np.exp(self.theta[width:])
         a, b = left.features * inverse, right.features * inverse
         squared = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None] - 2 * a @ b.T
-        distance = np.sqrt(np.maximum(squared, 1e-12))
-        shape = (1 + _SQRT5 * distance + 5 / 3 * distance**2) * np.exp(-_SQRT5 * distance)
-        apart = np.abs(left.progress[:, None] - right.progress[None])
-        kernel = settings * shape * np.exp(-apart / settings_range)
-        same_trial = left.trials[:, None] == right.trials[None]
+        # In place from here on: a sweep's driver spends most of its time in these few lines.
+        distance = np.sqrt(np.maximum(squared, 1e-12, out=squared), out=squared)
+        distance *= _SQRT5
+        kernel = np.exp(-distance)
+        distance *= 1 + distance / 3
+        distance += 1
+        kernel *= distance  # Matern 5/2
+        # Scores are seen at few epochs, the rungs, so that there are few pairs of them.
+        epochs, of_left = np.unique(left.progress, return_inverse=True)
+        others, of_right = np.unique(right.progress, return_inverse=True)
+        apart = np.abs(epochs[:, None] - others[None])
+
+        def at(of_pairs: Array) -> Array:
+            return np.asarray(of_pairs[of_left][:, of_right])
+
+        kernel *= at(settings * np.exp(-apart / settings_range))
+        curve = at(_CURVE * np.exp(-apart / _CURVE_RANGE))
         if left.sources.any() or right.sources.any():
             same_source = left.sources[:, None] == right.sources[None]
             kernel = np.where(same_source, kernel, odds / (1 + odds) * kernel)
-            curve = _CURVE * np.exp(-apart / _CURVE_RANGE) * same_source
-        else:
-            curve = _CURVE * np.exp(-apart / _CURVE_RANGE)
-        return np.asarray(kernel + curve + luck * same_trial * np.exp(-apart / luck_range))
+            curve *= same_source
+        kernel += curve
+        mine, theirs = np.nonzero(left.trials[:, None] == right.trials[None])
+        kernel[mine, theirs] += luck * np.exp(-apart / luck_range)[of_left[mine], of_right[theirs]]
+        return np.asarray(kernel)
 
     def _noisy_kernel(self, seen: Observations) -> Array:
         kernel = self._kernel(seen, seen)
@@ -132,7 +145,7 @@ class CurveProcess:
         expects there.
         """
         cross = self._kernel(self.seen, more)  # (N, M)
-        half = solve_triangular(self._lower, cross, lower=True)
+        half = solve_triangular(self._lower, cross, lower=True, check_finite=False)
         other = object.__new__(CurveProcess)
         other._units, other.centre, other.scale, other.theta = (
             self._units,
@@ -149,32 +162,33 @@ class CurveProcess:
         other._lower = lower
         target = cross.T @ self._weights if as_expected else _standardised(more, self._units)
         other._target = np.concatenate([self._target, target])
-        other._weigh()
+        if as_expected:  # nothing is expected otherwise than before
+            other._weights = np.concatenate([self._weights, np.zeros(len(more))])
+        else:
+            other._weigh()
         return other
 
     def expected(self, points: Observations) -> Array:
         """Mean (M,) of the scores at `points`, without noise; those of trials that were seen with
         their luck.
         """
-        return np.asarray(
-            self._kernel(points, self.seen) @ self._weights * self.scale + self.centre
-        )
+        return self._mean(self._kernel(points, self.seen))
 
     def expected_of_settings(self, features: Array) -> tuple[Array, Array]:
         """Mean and standard deviation (M,) of the final scores of settings (M, D), luck left
         out.
         """
-        count = len(features)
-        points = Observations(
-            features, np.ones(count), np.full(count, -1.0), np.zeros(count), np.zeros(count)
-        )
-        cross = self._kernel(points, self.seen)
-        half = solve_triangular(self._lower, cross.T, lower=True)
+        cross = self._kernel(_at_the_end(features), self.seen)
+        half = solve_triangular(self._lower, cross.T, lower=True, check_finite=False)
         variance = _CURVE + np.exp(self.theta[features.shape[1]]) - (half**2).sum(axis=0)
-        return (
-            cross @ self._weights * self.scale + self.centre,
-            np.sqrt(np.maximum(variance, 1e-10)) * self.scale,
-        )
+        return self._mean(cross), np.sqrt(np.maximum(variance, 1e-10)) * self.scale
+
+    def mean_of_settings(self, features: Array) -> Array:
+        """The mean alone, for a fraction of the time."""
+        return self._mean(self._kernel(_at_the_end(features), self.seen))
+
+    def _mean(self, cross: Array) -> Array:
+        return np.asarray(cross @ self._weights * self.scale + self.centre)
 
     def expected_steps(self, features: Array) -> tuple[Array, Array]:
         """Mean and standard deviation (M - 1,) of the final score of each of these settings (M, D)
@@ -204,14 +218,19 @@ class CurveProcess:
         """Mean (M,) and covariance (M, M) of the final scores of settings (M, D), right for their
         differences: in these is nothing of the luck that they have in common, being one trial.
         """
-        count = len(features)
-        points = Observations(
-            features, np.ones(count), np.full(count, -1.0), np.zeros(count), np.zeros(count)
-        )
+        points = _at_the_end(features)
         cross = self._kernel(points, self.seen)
-        half = solve_triangular(self._lower, cross.T, lower=True)
+        half = solve_triangular(self._lower, cross.T, lower=True, check_finite=False)
         covariance = (self._kernel(points, points) - half.T @ half) * self.scale**2
-        return cross @ self._weights * self.scale + self.centre, covariance
+        return self._mean(cross), covariance
+
+
+def _at_the_end(features: Array) -> Observations:
+    """Settings (M, D) of trials that nobody has seen, after their last epochs."""
+    count = len(features)
+    return Observations(
+        features, np.ones(count), np.full(count, -1.0), np.zeros(count), np.zeros(count)
+    )
 
 
 def _units_of(seen: Observations) -> dict[int, tuple[float, float]]:

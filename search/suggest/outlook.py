@@ -41,7 +41,7 @@ def outlook(space: Space, belief: Belief, trials: Mapping[int, Trial], seed: int
     rng = np.random.default_rng(seed)
     anywhere = draws(space, [None] * _NUM_ANYWHERE, rng)
     rows = np.array([belief.row(trial) for trial in reached])
-    means, _ = process.expected_of_settings(rows)
+    means = process.mean_of_settings(rows)
     best = np.argsort(-means, kind="stable")[:_NUM_BEST]
     around = [reached[place].params for place in best]
     near = draws(space, [around[place % len(around)] for place in range(_NUM_NEAR)], rng)
