@@ -354,6 +354,10 @@ def _reach(spec: SweepSpec, threads: int, console: Console) -> "Place":
     place = reach(spec.address, wanted_by(spec, threads), spec.workers, insecure=spec.insecure)
     if place.warning is not None:
         say(console, place.warning)
+    if spec.ship and place.cluster is not None:
+        from search.cluster.shipping import sentence
+
+        say(console, sentence())
     return place
 
 

@@ -25,7 +25,7 @@ from search.ledger.spec import SweepSpec
 
 @options_of(
     SweepSpec,
-    *("workers", "address", "insecure", "storage", "storage_interval_s", "cache"),
+    *("workers", "address", "insecure", "ship", "storage", "storage_interval_s", "cache"),
     optional=True,
     workers="Trials at a time \\[as in the sweep].",
     address="Ray cluster to join \\[as in the sweep].",

@@ -146,6 +146,7 @@ def absolute(given: Params) -> Params:
         "keep",
         "address",
         "insecure",
+        "ship",
         "packs",
         "precision",
         "input_scaling",
@@ -177,6 +178,11 @@ def run(
     if "address" in given and "workers" not in given:
         raise ValueError(
             "--address without --workers: say how many trials the cluster is to run at a time"
+        )
+    if given.get("ship") and given.get("address") is None:
+        raise ValueError(
+            "--ship without --address: trials on this machine have its code; leave out --ship, or"
+            " name the cluster, for example --address auto"
         )
     from search.cli.gpu_share import with_measured_share
     from search.ledger.files import check_new
@@ -212,6 +218,7 @@ def in_this_process(given: Params) -> Params:
         "max_equal_failures",
         "address",
         "insecure",
+        "ship",
         "packs",
         "storage",
         "storage_interval_s",

@@ -15,6 +15,7 @@ from typing import Any
 from mmm.training.malloc import reusing_holes
 from search.cluster.look import Cluster, check_token, look
 from search.cluster.room import check_room
+from search.cluster.shipping import shipped
 from search.ledger.spec import SweepSpec, trials_of_gpu
 
 # Ray reads some of these when it is imported, and its workers inherit all of them.
@@ -101,10 +102,15 @@ def absolute(search_path: str) -> str:
 
 
 def connect(
-    place: Place, num_cpus: int, num_gpus: float, worker_env: Mapping[str, str] | None = None
+    place: Place,
+    num_cpus: int,
+    num_gpus: float,
+    worker_env: Mapping[str, str] | None = None,
+    *,
+    ship: bool = False,
 ) -> None:
     """Start a local Ray with so many CPUs and GPUs, or join the cluster; `worker_env` is for its
-    workers.
+    workers, and with `ship` those of a cluster run this machine's code.
 
     Raises ValueError where that fails. Who is stopped meanwhile gets a KeyboardInterrupt.
     """
@@ -141,7 +147,10 @@ def connect(
             else:
                 ray.init(
                     address=place.cluster.address,
-                    runtime_env={"env_vars": dict(worker_env)} if worker_env else None,
+                    runtime_env={
+                        **({"env_vars": dict(worker_env)} if worker_env else {}),
+                        **(shipped() if ship else {}),
+                    },
                     **quiet,
                 )
     except KeyboardInterrupt:
@@ -224,7 +233,7 @@ def start_ray(place: Place, spec: SweepSpec, threads: int) -> None:
         num_gpus = 0
         if spec.gpus_per_trial > 0:  # whole ones, and as many as have room for the workers
             num_gpus = math.ceil(spec.workers / trials_of_gpu(spec.gpus_per_trial))
-        connect(place, num_cpus, num_gpus, reusing_holes(os.environ))
+        connect(place, num_cpus, num_gpus, reusing_holes(os.environ), ship=spec.ship)
 
 
 @contextlib.contextmanager

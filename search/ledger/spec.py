@@ -110,6 +110,10 @@ class SweepSpec:
     insecure: Annotated[
         bool, Setting("Join a cluster that asks for no token, which runs anyone's commands.")
     ] = False
+    ship: Annotated[
+        bool,
+        Setting("Nodes of the cluster train with this machine's mmm-search."),
+    ] = False
     keep: Annotated[int, Setting("Trials whose weights stay on disk.", 1)] = 20
     command: str = ""
     # Budgets of all sessions together, beside trials and time; None: without end.
