@@ -101,6 +101,12 @@ def absolute(search_path: str) -> str:
     )
 
 
+def _environment(worker_env: Mapping[str, str] | None, *, ship: bool) -> Mapping[str, object]:
+    """Of a cluster's workers, as Ray takes it."""
+    found: dict[str, object] = {"env_vars": dict(worker_env)} if worker_env else {}
+    return {**found, **shipped()} if ship else found
+
+
 def connect(
     place: Place,
     num_cpus: int,
@@ -147,10 +153,7 @@ def connect(
             else:
                 ray.init(
                     address=place.cluster.address,
-                    runtime_env={
-                        **({"env_vars": dict(worker_env)} if worker_env else {}),
-                        **(shipped() if ship else {}),
-                    },
+                    runtime_env=_environment(worker_env, ship=ship),
                     **quiet,
                 )
     except KeyboardInterrupt:
