@@ -145,14 +145,10 @@ def connect(
                     **quiet,
                 )
             else:
-                ray.init(
-                    address=place.cluster.address,
-                    runtime_env={
-                        **({"env_vars": dict(worker_env)} if worker_env else {}),
-                        **(shipped() if ship else {}),
-                    },
-                    **quiet,
-                )
+                runtime_env: dict[str, object] = {"env_vars": dict(worker_env or {})}
+                if ship:
+                    runtime_env |= shipped()
+                ray.init(address=place.cluster.address, runtime_env=runtime_env, **quiet)
     except KeyboardInterrupt:
         disconnect()
         raise
