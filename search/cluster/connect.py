@@ -101,12 +101,6 @@ def absolute(search_path: str) -> str:
     )
 
 
-def _environment(worker_env: Mapping[str, str] | None, *, ship: bool) -> Mapping[str, object]:
-    """Of a cluster's workers, as Ray takes it."""
-    found: dict[str, object] = {"env_vars": dict(worker_env)} if worker_env else {}
-    return {**found, **shipped()} if ship else found
-
-
 def connect(
     place: Place,
     num_cpus: int,
@@ -151,11 +145,10 @@ def connect(
                     **quiet,
                 )
             else:
-                ray.init(
-                    address=place.cluster.address,
-                    runtime_env=_environment(worker_env, ship=ship),
-                    **quiet,
-                )
+                runtime_env: dict[str, object] = {"env_vars": dict(worker_env or {})}
+                if ship:
+                    runtime_env |= shipped()
+                ray.init(address=place.cluster.address, runtime_env=runtime_env, **quiet)
     except KeyboardInterrupt:
         disconnect()
         raise

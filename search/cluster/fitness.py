@@ -1,5 +1,6 @@
 """Which nodes of a cluster may train: each is looked at before its first trial."""
 
+import importlib.util
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,8 @@ from search.cluster.nodes import cause_of, describe_folders, on
 _ANSWER_S = 60.0  # a first task on a node starts a process
 _WAIT_S = 1.0
 _AGAIN_S = 60.0  # after which a node that was unfit is looked at again
+# What a trial imports: code that was sent to a node (`--ship`) may find that they are not there.
+_LIBRARIES = ("numpy", "pandas", "rich", "safetensors", "sklearn", "soundfile", "torch")
 
 
 @dataclass(slots=True)
@@ -40,7 +43,7 @@ class Fitness:
     def __enter__(self) -> Self:
         # Of this session: a copy of the folder on a node's own disk does not have it.
         self._mark = tempfile.NamedTemporaryFile(dir=self.folder, prefix=".session.")
-        self._describe = ray.remote(num_cpus=0, max_retries=0)(describe_folders)
+        self._describe = ray.remote(num_cpus=0, max_retries=0)(_describe)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -101,10 +104,18 @@ class Fitness:
             self.tell(f"node {address} {fault}; it is not used")
 
 
+def _describe(readable: Sequence[str], writable: Sequence[str], mark: str) -> Mapping[str, Any]:
+    """Runs on a node."""
+    lacks = [name for name in _LIBRARIES if importlib.util.find_spec(name) is None]
+    return {**describe_folders(readable, writable, mark), "lacks": lacks}
+
+
 def fault_in(said: Mapping[str, Any], folder: Path) -> str | None:
     """Why a node that said this of itself may not train; None where it may."""
     if (theirs := said["mmm_search"]) != VERSION:
         return f"has mmm-search {theirs}, here it is {VERSION}"
+    if lacks := said["lacks"]:
+        return f"lacks {', '.join(lacks)}, which trials need; install mmm-search[search] there"
     if unreadable := said["unreadable"]:
         return f"cannot read {', '.join(unreadable)}"
     if said["unwritable"]:

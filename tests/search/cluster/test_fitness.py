@@ -8,7 +8,13 @@ import pytest
 from mmm.version import VERSION
 from search.cluster.fitness import fault_in
 
-WELL = {"mmm_search": VERSION, "unreadable": (), "unwritable": (), "lacks_mark": False}
+WELL = {
+    "mmm_search": VERSION,
+    "lacks": [],
+    "unreadable": (),
+    "unwritable": (),
+    "lacks_mark": False,
+}
 
 
 @pytest.mark.parametrize(
@@ -16,6 +22,10 @@ WELL = {"mmm_search": VERSION, "unreadable": (), "unwritable": (), "lacks_mark":
     [
         ({}, None),
         ({"mmm_search": "0.0.1"}, f"has mmm-search 0.0.1, here it is {VERSION}"),
+        (
+            {"lacks": ["sklearn", "torch"]},
+            "lacks sklearn, torch, which trials need; install mmm-search[search] there",
+        ),
         ({"unreadable": ("/a", "/b")}, "cannot read /a, /b"),
         ({"unwritable": ("/runs/s",)}, "cannot write into /runs/s"),
         ({"lacks_mark": True}, "has another folder as /runs/s"),
