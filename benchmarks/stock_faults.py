@@ -4,7 +4,7 @@
 
 Six trials of ten epochs of 0.3 s, two at a time: a class `Trainable` with a checkpoint every epoch,
 `ASHAScheduler`, `OptunaSearch`, `FailureConfig` at its default. Each epoch that was trained is a
-line of EPOCHS_LOG, which is not below STORAGE; the last line printed says how the trials ended.
+line of EPOCHS_LOG, which is not below STORAGE; the last lines printed say how the trials ended.
 """
 
 import argparse
@@ -52,12 +52,14 @@ def main() -> None:
     variables = {"STOCK_EPOCHS_LOG": str(options.log), "PYTHONPATH": str(Path.cwd())}
     cores = {"num_cpus": 2, "include_dashboard": False} if options.address == "local" else {}
     ray.init(options.address, runtime_env={"env_vars": variables}, **cores)
+    space = {"rate": tune.uniform(0.1, 1.0)}
     if options.restore:
-        tuner = tune.Tuner.restore(str(options.storage / NAME), trainable=Training)
+        where = str(options.storage / NAME)
+        tuner = tune.Tuner.restore(where, trainable=Training, param_space=space)
     else:
         tuner = tune.Tuner(
             Training,
-            param_space={"rate": tune.uniform(0.1, 1.0)},
+            param_space=space,
             tune_config=tune.TuneConfig(
                 metric="score",
                 mode="max",
@@ -74,6 +76,8 @@ def main() -> None:
         )
     results = tuner.fit()
     ends = Counter("ERROR" if result.error else "ended" for result in results)
+    cut = [result.metrics or {} for result in results if result.error]
+    print(f"EPOCHS OF ERROR {sum(metrics.get('training_iteration', 0) for metrics in cut)}")
     print(f"TRIALS {ends['ended']} {ends['ERROR']}", flush=True)
 
 

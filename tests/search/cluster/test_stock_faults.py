@@ -75,6 +75,8 @@ class Stock:
         told = self.said.read_text()
         found = re.search(r"^TRIALS (\d+) (\d+)$", told, re.MULTILINE)
         trials = f", {found[1]} trials ended and {found[2]} ERROR" if found else ""
+        if cut := re.search(r"^EPOCHS OF ERROR (\d+)$", told, re.MULTILINE):
+            trials += f" (with {cut[1]} reported epochs)"
         raised = re.findall(r"^([\w.]*(?:Error|Exception))\b", told, re.MULTILINE)
         why = f" ({raised[-1]})" if raised and not found else ""
         return f"exit status {driver.returncode}{why}, {len(told.splitlines())} lines{trials}"
@@ -89,7 +91,7 @@ def test_a_driver_of_stock_objects_that_is_killed(
 ) -> None:
     stock = Stock(tmp_path, tmp_path / "storage")
     with stock.running() as driver:
-        stock.wait_for_epochs(driver, 25)
+        stock.wait_for_epochs(driver, 20)
         driver.kill()
         driver.wait()
     before = len(stock.epochs())
@@ -97,7 +99,7 @@ def test_a_driver_of_stock_objects_that_is_killed(
     finished = set(begun[2:])  # two are trained at a time: whoever else has begun is over
     with stock.running("--restore") as driver:
         end = stock.end(driver)
-    assert before >= 25
+    assert before >= 20
     repeated = {line.split()[0] for line in stock.epochs()[before:]} & finished
     record_property(
         "lost",
@@ -125,13 +127,10 @@ def test_a_node_of_stock_objects_that_is_killed(
             end = stock.end(driver)
     finally:
         cluster.shutdown()
-    after = Counter(line.split()[0] for line in stock.epochs())
-    cut = {trial: count for trial, count in before.items() if after[trial] == count < 10}
     assert before
     record_property(
         "lost",
-        f"node killed with {len(before)} trials begun: {len(cut)} never trained on"
-        f" ({sum(cut.values())} epochs), {stock.again()} epochs trained again; {end}",
+        f"node killed with {len(before)} trials begun: {stock.again()} epochs trained again; {end}",
     )
 
 
