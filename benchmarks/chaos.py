@@ -105,6 +105,21 @@ FAULTS = (
         "refused by name, or ends with its last whole transaction",
         ("tests/search/ledger/test_ledger_cuts.py",),
     ),
+    Fault(
+        "Ray Tune's stock objects: the driver is killed, then restored",
+        "nothing: it is a measure",
+        (f"{_CLUSTER}/test_stock_faults.py::test_a_driver_of_stock",),
+    ),
+    Fault(
+        "Ray Tune's stock objects: a node is killed",
+        "nothing: it is a measure",
+        (f"{_CLUSTER}/test_stock_faults.py::test_a_node_of_stock",),
+    ),
+    Fault(
+        "Ray Tune's stock objects: storage is full",
+        "nothing: it is a measure",
+        (f"{_CLUSTER}/test_stock_faults.py::test_a_full_storage_of_stock",),
+    ),
 )
 
 

@@ -4,11 +4,12 @@ import contextlib
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from search.ledger.events import LedgerError
+from search.ledger.events import LedgerError, read_events
 from tests.conftest import Corpus
 from tests.search.engine.test_controller import Sweep
 from tests.sweep_parts import call_inside, small_spec, train_serially
@@ -48,7 +49,7 @@ def test_a_finished_sweep_in_a_folder_that_can_only_be_read_is_shown_and_exporte
 
 @pytest.mark.skipif(not can_mount(), reason="a small disk cannot be mounted")
 def test_a_sweep_whose_disk_is_full_says_what_to_free_and_goes_on(
-    corpus: Corpus, tmp_path: Path
+    corpus: Corpus, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     runs = tmp_path / "runs"
     runs.mkdir()
@@ -71,6 +72,15 @@ def test_a_sweep_whose_disk_is_full_says_what_to_free_and_goes_on(
         assert history.trials[0].epochs
         assert history.last_close is not None
         assert history.last_close.why == "done"
+        events = read_events(sweep.folder / "ledger.sqlite")
+        epochs = [(event.trial, event.body.epoch) for event in events if event.kind == "epoch"]
+        again = len(epochs) - len(set(epochs))
+        failed = sum(trial.state == "failed" for trial in history.trials.values())
+        record_property(
+            "lost",
+            f"disk full: {again} of {len(epochs)} reported epochs trained again, {failed} of"
+            f" {len(history.trials)} trials failed; resumed once there was room",
+        )
     finally:
         sweep._open.close()
         subprocess.run(["umount", runs], check=True)
