@@ -75,7 +75,7 @@ class Stock:
         told = self.said.read_text()
         found = re.search(r"^TRIALS (\d+) (\d+)$", told, re.MULTILINE)
         trials = f", {found[1]} trials ended and {found[2]} ERROR" if found else ""
-        if cut := re.search(r"^EPOCHS OF ERROR (\d+)$", told, re.MULTILINE):
+        if cut := re.search(r"^EPOCHS OF ERROR (\d+)", told, re.MULTILINE):
             trials += f" (with {cut[1]} reported epochs)"
         raised = re.findall(r"^([\w.]*(?:Error|Exception))\b", told, re.MULTILINE)
         why = f" ({raised[-1]})" if raised and not found else ""
