@@ -170,6 +170,8 @@ def connect(
 def _sigterm_is_ctrl_c() -> Iterator[None]:
     """Ray puts handlers of SIGTERM in the place of ours: one that exits, of which it may itself
     take no notice, and, once it has started, one that prints a stack trace and aborts the process.
+
+    Ctrl-C counts wherever it came: Python drops what is raised around a fork, and Ray forks much.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -191,7 +193,7 @@ def _sigterm_is_ctrl_c() -> Iterator[None]:
             seen = os.read(reading, 1000)
         os.close(reading)
         os.close(writing)
-    if signal.SIGTERM in seen:
+    if signal.SIGTERM in seen or signal.SIGINT in seen:
         raise KeyboardInterrupt
 
 

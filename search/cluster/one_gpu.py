@@ -16,7 +16,8 @@ def place_with_a_gpu(spec: SweepSpec) -> tuple[Place, float]:
     """The cluster that a sweep names, and how many GPUs it has; without end where it grows. Raises
     ValueError where none of its nodes has one.
     """
-    place = reach(spec.address, wanted_by(replace(spec, gpus_per_trial=1.0), threads=1), 1)
+    wanted = wanted_by(replace(spec, gpus_per_trial=1.0), threads=1)
+    place = reach(spec.address, wanted, 1, insecure=spec.insecure)
     if place.cluster is None or place.cluster.grows:
         return place, math.inf
     return place, sum(node.resources.get("GPU", 0.0) for node in place.cluster.nodes)

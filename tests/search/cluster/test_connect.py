@@ -25,6 +25,20 @@ pytestmark = [
     ),
 ]
 
+# Python tells of an exception around a fork and drops it.
+STOPPED_WHILE_FORKING = """
+import os, signal
+from search.cluster.connect import _sigterm_is_ctrl_c
+os.register_at_fork(before=lambda: os.kill(os.getpid(), signal.SIGINT))
+try:
+    with _sigterm_is_ctrl_c():
+        if not (child := os.fork()):
+            os._exit(0)
+        os.waitpid(child, 0)
+        print("it went on")
+except KeyboardInterrupt:
+    print("and was stopped")
+"""
 NOBODY = "127.0.0.1:6399"
 
 
@@ -109,3 +123,15 @@ def test_workers_find_what_pythonpath_names_from_this_folder(
     monkeypatch.chdir(tmp_path)
     assert absolute("lib:/opt/lib::.") == f"{tmp_path}/lib:/opt/lib::{tmp_path}"
     assert absolute("") == ""
+
+
+def test_ctrl_c_around_a_fork_is_not_lost() -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", STOPPED_WHILE_FORKING],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=True,
+    )
+    assert told.stdout == "it went on\nand was stopped\n"
+    assert "Exception ignored" in told.stderr

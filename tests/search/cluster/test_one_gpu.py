@@ -24,14 +24,14 @@ def test_a_node_with_a_gpu_measures_and_what_fails_there_is_said_here(
     corpus: Corpus, tmp_path: Path
 ) -> None:
     with ray_head("--num-cpus=6", "--num-gpus=2") as address:
-        spec = small_spec(corpus, address=address)
+        spec = small_spec(corpus, address=address, insecure=True)
         place, num_gpus = place_with_a_gpu(spec)
         assert num_gpus == 2
         assert on_a_gpu(place, spec, str) == "3.0"  # cores for each of them
         done = call_inside(
             *("search", "run", "quick", corpus.manifest.path, "--features", corpus.features_dir),
             *("--name", "none", "--runs", tmp_path / "runs", "--workers", 4),
-            *("--address", address, "--gpus-per-trial", "auto"),
+            *("--address", address, "--insecure", "--gpus-per-trial", "auto"),
             status=2,
         )
     assert done.stderr == (

@@ -38,7 +38,7 @@ def test_a_ray_of_the_sweep_s_own_has_the_code(corpus: Corpus, tmp_path: Path) -
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="as Ray finds its processes")
-def test_nodes_with_an_older_mmm_search_train_with_what_is_sent_and_are_unfit_without(
+def test_nodes_with_an_mmm_search_that_cannot_be_imported_train_with_what_is_sent(
     corpus: Corpus, empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     older = tmp_path / "older"
@@ -51,14 +51,12 @@ def test_nodes_with_an_older_mmm_search_train_with_what_is_sent_and_are_unfit_wi
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
     # Its processes inherit what the head was started with.
+    # What is not sent is thus an ImportError on its nodes, of whatever is theirs.
     with ray_head("--num-cpus=1", token=TOKEN, PYTHONPATH=str(older)) as address:
         sweep = ["run", "quick", corpus.manifest.path, "--features", corpus.features_dir]
         sweep += ["--runs", runs, "--trials", 2, "--epochs", 1, "--workers", 1]
         sweep += ["--packs", "off", "--address", address]
-        without = call("search", *sweep, "--name", "without", status=1)
         done = call("search", *sweep, "--name", "with", "--ship")
-    assert " cannot train: " in without.stdout
-    assert "an older one; it is not used" in without.stdout
     assert sentence() in done.stdout
     assert "it is not used" not in done.stdout
     history = read_history(runs / "with" / "ledger.sqlite")
