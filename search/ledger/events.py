@@ -24,6 +24,7 @@ from typing import Any
 from mmm.files import parse_json
 from search.ledger.history import Event, History
 from search.ledger.lock import Lock, LockError
+from search.ledger.record_json import body_of, record_of
 from search.ledger.records import (
     ClockMoved,
     Prior,
@@ -31,8 +32,6 @@ from search.ledger.records import (
     SweepRecord,
     TrialRecord,
     as_json,
-    body_of,
-    record_of,
 )
 from search.ledger.spec import SweepSpec
 

@@ -14,7 +14,8 @@ from mmm.features.store import list_recipes
 from search.engine.controller import Controller
 from search.ledger.events import create_sweep, read_events, read_history
 from search.ledger.history import History
-from search.ledger.records import ClockMoved, Close, Epoch, Session, body_of
+from search.ledger.record_json import body_of
+from search.ledger.records import ClockMoved, Close, Epoch, Session
 from search.ledger.spec import SweepSpec
 from search.reproduce import Reproduction, reproduce, sentences
 from search.space.settings import SettingsCheck, trial_config

@@ -24,6 +24,7 @@ from search.ledger.events import (
 )
 from search.ledger.history import Event, History
 from search.ledger.lock import STALE_S
+from search.ledger.record_json import body_of
 from search.ledger.records import (
     Checkpoint,
     Close,
@@ -34,7 +35,6 @@ from search.ledger.records import (
     Sweep,
     Warned,
     as_json,
-    body_of,
 )
 from search.ledger.spec import SweepSpec
 from tests.sweep_parts import METRIC, epoch_entry, events_of

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from search.ledger.events import LedgerError, create_sweep, read_history
+from search.ledger.record_json import body_of, record_of
 from search.ledger.records import (
     Baseline,
     Checkpoint,
@@ -36,8 +37,6 @@ from search.ledger.records import (
     UnknownEvent,
     Warned,
     as_json,
-    body_of,
-    record_of,
 )
 from search.ledger.spec import SweepSpec
 from tests.sweep_parts import METRIC, epoch_entry
