@@ -53,9 +53,9 @@ from mmm.training.run import begin
 from search.engine.asha import Decision
 from search.engine.controller import Controller
 from search.ledger.events import create_sweep
-from search.ledger.history import Trial, best_mean
 from search.ledger.records import Epoch
 from search.ledger.spec import SweepSpec
+from search.ledger.trial import Trial, best_mean
 from search.messages import Report
 from spaces import Space, There
 

@@ -16,7 +16,8 @@ from rich.text import Text
 from mmm.console import plain, progress_of, say
 from search.engine.controller import Controller
 from search.ledger.durations import duration
-from search.ledger.history import History, Trial
+from search.ledger.history import History
+from search.ledger.trial import Trial
 from search.results.leaderboard import counts, leaderboard_table
 
 _REFRESH_PER_S = 1

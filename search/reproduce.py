@@ -19,8 +19,9 @@ from mmm.training.own_system import load_recorded
 from mmm.training.run import begin
 from search.engine.memory import batch_parts
 from search.ledger.data import Changes, describe, with_classes_of
-from search.ledger.history import History, Trial
+from search.ledger.history import History
 from search.ledger.records import DataNote, Epoch, Session
+from search.ledger.trial import Trial
 from search.space.settings import SettingsCheck, precision_of, sweep_precisions
 
 # Where equality is not expected, as in the check of what is exported: another processor, number of

@@ -21,9 +21,10 @@ from mmm.console import run_app
 from mmm.training.config import Params
 from search.engine.controller import Controller
 from search.ledger.events import Entry
-from search.ledger.history import Event, History, State, Trial
-from search.ledger.records import Epoch, Sweep
+from search.ledger.history import History
+from search.ledger.records import Epoch, Event, Sweep
 from search.ledger.spec import SweepSpec
+from search.ledger.trial import State, Trial
 from search.messages import Order, Report
 from search.serial import train
 from spaces import Space

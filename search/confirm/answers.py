@@ -24,7 +24,8 @@ from search.confirm.scores import Array, counts_of, scores_of
 from search.confirm.units import Units, choose_units
 from search.ledger.data import with_classes_of
 from search.ledger.files import answers_file, best_weights
-from search.ledger.history import History, Trial
+from search.ledger.history import History
+from search.ledger.trial import Trial
 
 _SCORE_TOLERANCE = 0.01  # another machine's sums may move a row over the edge between classes
 _CPU = torch.device("cpu")

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from mmm.files import write_json
 from mmm.training.config import Params
-from search.ledger.history import History, Trial
+from search.ledger.history import History
+from search.ledger.trial import Trial
 from search.space.fixed import CHOICE
 from search.space.load import load_space, point_settings
 from search.space.settings import there_in, trial_config

@@ -27,7 +27,8 @@ from search.confirm.statistics import (
 from search.confirm.units import Units
 from search.confirm.variance import VarianceSplit, variance_split
 from search.confirm.verdicts import MOST_WINS, Verdict, verdict_of
-from search.ledger.history import History, Trial
+from search.ledger.history import History
+from search.ledger.trial import Trial
 from search.space.fixed import CHOICE
 
 BASELINE, MAJORITY = "linear baseline", "majority class"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from search.ledger.history import Trial
+from search.ledger.trial import Trial
 
 
 @dataclass(frozen=True)

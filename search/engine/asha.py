@@ -10,7 +10,7 @@ very trial that leads, and that is the one which would be exported.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from search.ledger.history import Trial
+from search.ledger.trial import Trial
 
 _MAX_RIVALS = 400
 

@@ -4,7 +4,7 @@ node without the package.
 
 import re
 
-from search.ledger.history import Trial
+from search.ledger.trial import Trial
 
 _PATH = re.compile(r"(?:[A-Za-z]:)?(?:[\\/][^\s\\/'\":,;()]+)+[\\/]?")
 _HEX = re.compile(r"\b(?:0x[0-9a-f]+|(?=[a-f]*\d)[0-9a-f]{6,})\b", re.IGNORECASE)

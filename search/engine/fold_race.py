@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Mapping
 
 from search.engine.asha import Decision
-from search.ledger.history import Trial, best_mean
+from search.ledger.trial import Trial, best_mean
 
 DEVIATIONS = 2.0  # of the predicted mean, that a trial may lie behind and still go on
 

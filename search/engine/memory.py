@@ -5,8 +5,8 @@ it, none beside it, each of its batches in two halves. After that it fails.
 from collections.abc import Mapping, Sequence
 
 from mmm.training.config import Params
-from search.ledger.history import Trial
 from search.ledger.records import MemoryAttempt
+from search.ledger.trial import Trial
 
 WORDS: Mapping[MemoryAttempt, str] = {
     "fewer": "with no new trial beside it",

@@ -17,9 +17,9 @@ from search.engine.verdicts import Verdicts
 from search.ledger.data import classes_in
 from search.ledger.events import Entry, Ledger
 from search.ledger.files import SEALED
-from search.ledger.history import Trial
 from search.ledger.records import OutOfMemory, Suggestion
 from search.ledger.spec import SweepSpec
+from search.ledger.trial import Trial
 from search.messages import Order
 from search.space.load import SpaceError, point_settings
 from search.space.sampling import fixing

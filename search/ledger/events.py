@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from mmm.files import parse_json
-from search.ledger.history import Event, History
+from search.ledger.history import History
 from search.ledger.lock import Lock, LockError
 from search.ledger.record_json import body_of, record_of
 from search.ledger.records import (
     ClockMoved,
+    Event,
     Prior,
     Sweep,
     SweepRecord,

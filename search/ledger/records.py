@@ -5,7 +5,7 @@ search/ledger/record_json.py.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Self, cast
+from typing import ClassVar, Literal, NamedTuple, Self, cast
 
 from mmm.features.recipe import Recipe
 from mmm.metrics import Metrics
@@ -357,6 +357,19 @@ SweepRecord = (
 )
 TrialRecord = Suggestion | Epoch | Checkpoint | RungDecision | FoldDecision | End
 Record = SweepRecord | TrialRecord
+
+
+class Event(NamedTuple):
+    """One line of the ledger."""
+
+    seq: int
+    time: float  # seconds since 1970
+    trial: int | None
+    body: Record
+
+    @property
+    def kind(self) -> str:
+        return self.body.kind
 
 
 def as_json(value: object) -> str:

@@ -5,9 +5,9 @@ import random
 from dataclasses import dataclass
 
 from search.engine.asha import decide
-from search.ledger.history import Trial
 from search.ledger.records import Epoch
 from search.ledger.spec import SweepSpec
+from search.ledger.trial import Trial
 
 _MAX_SIMULATED = 100  # trials; more reach the rungs in the same proportions
 _NUM_SIMULATIONS = 10

@@ -15,7 +15,8 @@ from mmm.training.own_system import load_recorded
 from mmm.training.run import build_model
 from search.ledger.data import data_changes, describe, with_classes_of
 from search.ledger.files import best_weights
-from search.ledger.history import History, Trial
+from search.ledger.history import History
+from search.ledger.trial import Trial
 
 CHANGED = "were the manifest, the features or the weights changed since the sweep?"
 

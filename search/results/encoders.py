@@ -9,7 +9,8 @@ from typing import Literal
 from rich.table import Table
 
 from mmm.console import plain
-from search.ledger.history import History, Trial
+from search.ledger.history import History
+from search.ledger.trial import Trial
 
 NO_TRIAL = "–"
 NO_SCORE = "no score"

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import gammaln
 
-from search.ledger.history import Trial
+from search.ledger.trial import Trial
 from search.results.importance import Expected
 
 Array = npt.NDArray[np.float64]

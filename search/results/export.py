@@ -31,7 +31,8 @@ from mmm.training.config import make_config
 from mmm.training.evaluate import score
 from mmm.training.features import dims_of, load_features
 from mmm.training.own_system import load_recorded
-from search.ledger.history import History, Trial
+from search.ledger.history import History
+from search.ledger.trial import Trial
 from search.results.answers import CHANGED, SweepData, weights_of
 from search.results.kept import best_trial
 from search.results.refit import trained_on_all_folds

@@ -4,7 +4,8 @@ from matplotlib.axes import Axes
 
 from mmm.metrics import Metrics
 from mmm.page import draw_matrix, picture
-from search.ledger.history import History, Trial
+from search.ledger.history import History
+from search.ledger.trial import Trial
 
 BLUE = "#4477aa"
 _SIZE, _SQUARE = (5.6, 3.6), (4.8, 4.4)  # inches

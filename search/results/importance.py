@@ -27,7 +27,8 @@ from optuna.trial import TrialState
 from threadpoolctl import threadpool_limits
 
 from mmm.training.config import Params
-from search.ledger.history import History, Trial
+from search.ledger.history import History
+from search.ledger.trial import Trial
 from search.results.optuna_study import frozen_trials
 from search.space.study import new_study
 from search.suggest.curve_model import NUM_FIRST, Belief

@@ -10,7 +10,8 @@ from mmm.bundle.write import check_destination
 from mmm.files import new_directory, sha256_of_file
 from mmm.training.own_system import load_recorded
 from search.ledger.files import best_file, trial_folder
-from search.ledger.history import History, Trial
+from search.ledger.history import History
+from search.ledger.trial import Trial
 
 
 def best_trial(history: History) -> Trial | None:

@@ -14,8 +14,9 @@ from mmm.console import plain
 from mmm.files import write_text
 from mmm.metrics import value_of
 from mmm.training.config import ParamValue
-from search.ledger.history import History, Trial
+from search.ledger.history import History
 from search.ledger.records import Baseline
+from search.ledger.trial import Trial
 from search.results.baseline import TRIAL, baseline_of
 
 _IN_OTHER_COLUMNS = ("architecture", "context")

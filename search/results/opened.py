@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from search.ledger.history import History, Trial
+from search.ledger.history import History
+from search.ledger.trial import Trial
 from search.results.leaderboard import leaderboard, write_leaderboard
 from search.results.page.forest import read_confirmed
 

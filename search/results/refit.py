@@ -13,7 +13,7 @@ from mmm.training.features import Features
 from mmm.training.fit import fit
 from mmm.training.run import ALL_FOLDS, begin
 from search.ledger.files import trial_folder
-from search.ledger.history import Trial
+from search.ledger.trial import Trial
 
 
 def trained_on_all_folds(

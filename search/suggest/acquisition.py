@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from mmm.training.config import Params
-from search.ledger.history import Trial
+from search.ledger.trial import Trial
 from search.space.sampling import draws
 from search.suggest.curve_model import Belief
 from search.suggest.gaussian_process import Array, CurveProcess, Observations

@@ -9,8 +9,8 @@ import numpy as np
 from optuna.distributions import BaseDistribution
 
 from mmm.training.config import Params
-from search.ledger.history import Trial
 from search.ledger.records import Prior
+from search.ledger.trial import Trial
 from search.suggest.gaussian_process import Array, CurveProcess, Observations, fitted
 from search.suggest.parameter_vectors import Encoding
 

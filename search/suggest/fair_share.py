@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from optuna.distributions import CategoricalDistribution
 
 from mmm.training.config import Params, ParamValue
-from search.ledger.history import Trial
+from search.ledger.trial import Trial
 from search.space.sampling import parameters_of
 from spaces import Space
 

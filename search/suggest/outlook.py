@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from search.ledger.history import Trial
+from search.ledger.trial import Trial
 from search.space.sampling import draws
 from search.suggest.acquisition import NUM_STARTUP
 from search.suggest.curve_model import Belief

@@ -12,8 +12,8 @@ from optuna.trial import TrialState, create_trial
 from threadpoolctl import ThreadpoolController
 
 from mmm.training.config import Params
-from search.ledger.history import Trial
 from search.ledger.records import Prior
+from search.ledger.trial import Trial
 from search.space.load import as_texts, ask
 from search.space.sampling import parameters_of
 from search.space.study import new_study

@@ -18,13 +18,13 @@ from mmm.files import sha256_of_json
 from mmm.markdown import as_code, as_code_block, as_markdown
 from mmm.metrics import value_of
 from mmm.training.config import Params, ParamValue
-from search.ledger.history import Event, best_mean
 from search.ledger.records import (
     Baseline,
     Close,
     DataNote,
     End,
     Epoch,
+    Event,
     OpenedTest,
     ScoredOnTest,
     Session,
@@ -32,6 +32,7 @@ from search.ledger.records import (
     Suggestion,
     Sweep,
 )
+from search.ledger.trial import best_mean
 
 SWEEP = "sweep"  # the key of the sweep's own run; a trial's is its number
 # A trial that was stopped early has done what it was for: MLflow shows KILLED as it shows FAILED.

@@ -24,9 +24,10 @@ from mmm.training.run import begin
 from search.engine.controller import Controller
 from search.engine.fold_race import decide_after_fold
 from search.ledger.events import create_sweep, open_sweep, read_history
-from search.ledger.history import History, Trial
+from search.ledger.history import History
 from search.ledger.records import Epoch
 from search.ledger.spec import SweepSpec
+from search.ledger.trial import Trial
 from search.session import _write_results
 from tests.conftest import HEADER, Corpus, encode, write_manifest, write_wav
 from tests.sweep_parts import (

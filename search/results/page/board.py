@@ -4,7 +4,8 @@ import json
 from dataclasses import dataclass
 
 from mmm.metrics import value_of
-from search.ledger.history import History, Trial
+from search.ledger.history import History
+from search.ledger.trial import Trial
 from search.results.baseline import baseline_of
 from search.results.leaderboard import Row
 from search.results.page.paths import without_folders

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable
 
 from plotly.graph_objects import Figure, Scatter
 
-from search.ledger.history import History, Trial
+from search.ledger.history import History
+from search.ledger.trial import Trial
 from search.results.leaderboard import epoch_seconds
 from search.results.page.plots import INK, Plot, floats, points, system_of, systems_of
 

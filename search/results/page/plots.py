@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from plotly.graph_objects import Figure, Scatter
 
 from mmm.metrics import value_of
-from search.ledger.history import History, Trial
+from search.ledger.history import History
+from search.ledger.trial import Trial
 from search.results.baseline import baseline_of
 
 INK = "#010203"  # the page's script puts the colour of letters in its place, light or dark

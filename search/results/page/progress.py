@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from plotly.graph_objects import Figure, Scatter
 
-from search.ledger.history import History, Trial
+from search.ledger.history import History
+from search.ledger.trial import Trial
 from search.results.page.plots import (
     INK,
     Plot,

@@ -7,7 +7,8 @@ import math
 from plotly.colors import sample_colorscale
 from plotly.graph_objects import Figure
 
-from search.ledger.history import History, Trial
+from search.ledger.history import History
+from search.ledger.trial import Trial
 from search.results.optuna_study import study_to_draw
 from search.results.page.plots import Plot, text
 

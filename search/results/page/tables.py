@@ -10,7 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 from mmm.version import VERSION
 from search.ledger.durations import duration
-from search.ledger.history import History, Trial
+from search.ledger.history import History
+from search.ledger.trial import Trial
 from search.results.page.cost import ms_per_utterance
 from search.results.page.paths import command_without_folders, last_part, without_folders
 

@@ -19,8 +19,9 @@ import torch
 from mmm.device import cpus_here
 from search.engine.controller import Controller
 from search.ledger.events import create_sweep, read_events, read_history
-from search.ledger.history import History, Trial
+from search.ledger.history import History
 from search.ledger.spec import SweepSpec
+from search.ledger.trial import Trial
 from search.space.load import load_space
 from tests.conftest import Corpus
 from tests.search.cluster.test_worker_death import processes_below, statuses

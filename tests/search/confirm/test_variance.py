@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from search.confirm.variance import VarianceSplit, variance_split
-from search.ledger.history import Trial
+from search.ledger.trial import Trial
 from tests.sweep_parts import METRIC, trial_with
 
 

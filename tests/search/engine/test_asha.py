@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from search.engine.asha import decide
-from search.ledger.history import Trial
 from search.ledger.spec import SweepSpec
+from search.ledger.trial import Trial
 from tests.sweep_parts import METRIC, trial_with
 
 

@@ -16,8 +16,7 @@ from mmm.models import ARCHITECTURES
 from search.engine.budgets import broken_constraint, budgets, seconds_left, used_up
 from search.ledger.durations import duration, parse_duration
 from search.ledger.events import Entry
-from search.ledger.history import Event
-from search.ledger.records import Close, End, EndState, Suggestion
+from search.ledger.records import Close, End, EndState, Event, Suggestion
 from search.ledger.spec import SweepSpec
 from search.plan.checks import check
 from search.results.export import export_trial

@@ -22,7 +22,7 @@ from search.ledger.events import (
     read_events,
     read_history,
 )
-from search.ledger.history import Event, History
+from search.ledger.history import History
 from search.ledger.lock import STALE_S
 from search.ledger.record_json import body_of
 from search.ledger.records import (
@@ -30,6 +30,7 @@ from search.ledger.records import (
     Close,
     End,
     EndState,
+    Event,
     Session,
     Suggestion,
     Sweep,

@@ -24,8 +24,7 @@ from search.ledger.events import (
     read_events,
     read_history,
 )
-from search.ledger.history import Event
-from search.ledger.records import Warned
+from search.ledger.records import Event, Warned
 from search.suggest.searcher import Searcher
 from search.tracking.delivery import sync
 from search.tracking.store import EXPERIMENT, default_tracking_uri

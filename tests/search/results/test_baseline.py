@@ -15,8 +15,8 @@ from mmm.manifest_csv import read_manifest
 from mmm.metrics import value_of
 from mmm.training.baselines import C_GRID, CLASS_WEIGHTS, baselines, tuned
 from search.ledger.events import Entry
-from search.ledger.history import Event, History
-from search.ledger.records import Baseline, DataNote, End, ManifestDigest, Suggestion
+from search.ledger.history import History
+from search.ledger.records import Baseline, DataNote, End, Event, ManifestDigest, Suggestion
 from search.ledger.spec import SweepSpec
 from search.results.baseline import baseline_of, fit_baseline, verdict
 from search.results.leaderboard import leaderboard_table, write_leaderboard

@@ -15,8 +15,8 @@ from optuna.distributions import (
     distribution_to_json,
 )
 
-from search.ledger.history import Trial
 from search.ledger.records import Prior
+from search.ledger.trial import Trial
 from search.space.sampling import Draw, parameters_of
 from search.suggest.acquisition import NUM_LED, NUM_STARTUP, Proposer, log_expected_improvement
 from search.suggest.curve_model import Belief

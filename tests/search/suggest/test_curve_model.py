@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from search.engine.asha import decide, rivals
-from search.ledger.history import Trial
+from search.ledger.trial import Trial
 from search.space.sampling import Draw, parameters_of
 from search.suggest.curve_model import NUM_FIRST, Belief, _best_and_others, _levels
 from tests.search.suggest.test_acquisition import SPACE, ended, suggest_two

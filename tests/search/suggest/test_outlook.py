@@ -7,8 +7,8 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from search.engine.budgets import budgets, used_up
-from search.ledger.history import Trial
 from search.ledger.spec import SweepSpec
+from search.ledger.trial import Trial
 from search.space.sampling import parameters_of
 from search.suggest.acquisition import NUM_STARTUP
 from search.suggest.curve_model import Belief

@@ -14,9 +14,9 @@ from optuna.trial import TrialState
 from mmm.models import ARCHITECTURES, PUBLISHED
 from mmm.training.config import make_config, published_params
 from search.ledger.events import Ledger, create_sweep, read_history
-from search.ledger.history import State, Trial
 from search.ledger.records import End, Suggestion
 from search.ledger.spec import SweepSpec
+from search.ledger.trial import State, Trial
 from search.space.load import check_space, load_space
 from search.suggest.searcher import SAMPLERS, Searcher
 from spaces import SPACES, Space
