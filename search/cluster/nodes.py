@@ -3,8 +3,9 @@ folders that trials need.
 """
 
 import os
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ def ask_nodes(readable: Sequence[Path], writable: Sequence[Path], mark: Path) ->
     here.
     """
     given = [*map(str, readable)], [*map(str, writable)], str(mark)
-    describe = ray.remote(num_cpus=0, max_retries=0)(_describe)
+    describe = ask_by_value(_describe)
     before = time.time()
     asked = {}
     for node in ray.nodes():
@@ -101,6 +102,15 @@ def ask_nodes(readable: Sequence[Path], writable: Sequence[Path], mark: Path) ->
                 yield Answer(asked[reference], NodeReport(asked=times, **said))
     for reference in waiting:
         yield Answer(asked[reference], why=f"it did not answer within {_ANSWER_S:g} s")
+
+
+def ask_by_value(question: Callable[..., Mapping[str, Any]]) -> Any:
+    """A function of a module of this folder as a task that wants nothing of a node: its code is
+    sent, so that a node which has another mmm-search, or none, is asked the same.
+    """
+    for name in {__name__, question.__module__}:
+        ray.cloudpickle.register_pickle_by_value(sys.modules[name])
+    return ray.remote(num_cpus=0, max_retries=0)(question)
 
 
 def on(node_id: str) -> NodeAffinitySchedulingStrategy:
