@@ -2,6 +2,8 @@
 folders that trials need.
 """
 
+import hashlib
+import importlib.util
 import os
 import sys
 import time
@@ -21,6 +23,7 @@ class NodeReport:
     """What a node said."""
 
     mmm_search: str
+    code: str  # hash of its mmm-search
     torch: str
     num_gpus: int
     clock: float  # seconds since 1970, when it answered
@@ -65,12 +68,27 @@ def describe_folders(
     }
 
 
+def hash_of_code() -> str:
+    """Of every module of the mmm-search that is imported here."""
+    digest = hashlib.sha256()
+    for name in ("mmm", "search", "spaces"):
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:
+            continue
+        folder = Path(spec.origin).parent
+        for file in sorted(folder.rglob("*.py")):
+            digest.update(f"{name}/{file.relative_to(folder)}\0".encode())
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
 def _describe(readable: Sequence[str], writable: Sequence[str], mark: str) -> Mapping[str, Any]:
     """Runs on a node."""
     import torch
 
     return {
         **describe_folders(readable, writable, mark),
+        "code": hash_of_code(),
         "torch": torch.__version__,
         "num_gpus": torch.cuda.device_count(),
         "clock": time.time(),

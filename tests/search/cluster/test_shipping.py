@@ -11,13 +11,13 @@ from mmm.training import own_system
 from mmm.training.own_system import load_system
 from mmm.version import VERSION
 from search.cluster.shipping import own_files, sentence, shipped
-from search.ledger.events import read_history
+from search.ledger.events import create_sweep, read_history
 from search.worker.own_code import SENT, copy_of, load_here
 from tests.conftest import Corpus, names_in
 from tests.own_system_parts import SYSTEM, write_system
 from tests.search.cluster.ray_parts import TOKEN, can_mount, ray_head
 from tests.search.test_own_system import SPACE
-from tests.sweep_parts import call, call_inside, write_space
+from tests.sweep_parts import call, call_inside, small_spec, write_space
 
 
 @pytest.fixture
@@ -49,6 +49,24 @@ def test_a_ray_of_the_sweep_s_own_has_the_code(corpus: Corpus, tmp_path: Path) -
         " or name the cluster, for example --address auto\n"
     )
     assert names_in(tmp_path) == []
+    with create_sweep(tmp_path / "runs" / "first", small_spec(corpus)):
+        pass
+    again = call_inside(
+        "search", "resume", "first", "--runs", tmp_path / "runs", "--ship", status=2
+    )
+    assert again.stderr == done.stderr
+
+
+def test_what_trains_in_this_process_sends_nothing_whatever_is_on_record(
+    corpus: Corpus, empty_store: Path, tmp_path: Path
+) -> None:
+    shutil.copy(empty_store, tmp_path)
+    spec = small_spec(corpus, name="first", trials=1, epochs=1, address="10.0.0.1:6379", ship=True)
+    with create_sweep(tmp_path / "first", spec):
+        pass
+    call_inside("search", "resume", "first", "--runs", tmp_path, "--serial")
+    history = read_history(tmp_path / "first" / "ledger.sqlite")
+    assert (history.spec.ship, history.trials[0].state) == (False, "complete")
 
 
 def write_systems(folder: Path) -> str:
@@ -106,7 +124,7 @@ def test_systems_of_the_user_s_own_are_sent_with_the_modules_beside_them_that_th
 
 @pytest.mark.slow
 @pytest.mark.skipif(not can_mount(), reason="a folder cannot be hidden from a node")
-def test_a_system_of_the_user_s_own_trains_on_a_node_that_has_not_its_file(
+def test_a_system_of_the_user_s_own_trains_on_a_node_without_its_file_as_long_as_it_is_sent(
     corpus: Corpus, empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine, runs = tmp_path / "mine", tmp_path / "runs"
@@ -122,14 +140,18 @@ def test_a_system_of_the_user_s_own_trains_on_a_node_that_has_not_its_file(
         sweep += ["--name", "own", "--runs", runs, "--trials", 2, "--epochs", 1]
         sweep += ["--packs", "off", "--workers", 1, "--address", address]
         without = call("search", *sweep, status=1)
-        done = call("search", "resume", "own", "--runs", runs, "--ship")
+        resume = "search", "resume", "own", "--runs", runs
+        done = call(*resume, "--ship")
+        history = read_history(runs / "own" / "ledger.sqlite")
+        again = call(*resume, "--no-ship", "--trials", 3, status=1)
     files = ["beside_it.py", "my_system.py", "package_beside/inside.py", "package_beside/other.py"]
     lacking = ", ".join(str(mine / name) for name in files)
     assert f" lacks {lacking} as on this machine, code of the user's own; send " in without.stdout
     assert "no node of the cluster may train: " in without.stderr
     assert f" {VERSION} and 4 files of your systems of this machine to the nodes, " in done.stdout
     assert "it is not used" not in done.stdout
-    history = read_history(runs / "own" / "ledger.sqlite")
+    assert history.spec.ship
+    assert f" lacks {lacking} as on this machine, " in again.stdout
     assert [trial.state for trial in history.trials.values()] == ["complete", "complete"]
     assert {trial.architecture for trial in history.trials.values()} == {SYSTEM}
 
