@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -9,8 +10,17 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 TOKEN = "a token of these tests"
+
+
+def can_mount() -> bool:
+    tried = ["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /mnt"]
+    return (
+        bool(shutil.which("unshare"))
+        and not subprocess.run(tried, capture_output=True, check=False).returncode
+    )
 
 
 @contextlib.contextmanager
@@ -19,9 +29,12 @@ def ray_head(
     token: str | None = None,
     port: int = 0,
     dashboard: bool = False,
+    without: Path | None = None,
     **environment: str,
 ) -> Iterator[str]:
-    """What `ray start --head` makes, apart from every other Ray here; its address."""
+    """What `ray start --head` makes, apart from every other Ray here; its address.
+    Its processes find the folder `without` empty.
+    """
     with (
         # short, since Ray's sockets lie below it
         tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder,
@@ -33,6 +46,9 @@ def ray_head(
         if token is not None:
             asked |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
+        if without is not None:
+            hide = 'mount -t tmpfs none "$0" && exec "$@"'
+            command = ["unshare", "--mount", "sh", "-c", hide, str(without), *command]
         with subprocess.Popen(
             [*command, f"--port={port}", f"--include-dashboard={str(dashboard).lower()}", *options],
             env={**os.environ, **asked, **environment},

@@ -11,6 +11,7 @@ from search.cluster.fitness import fault_in
 WELL = {
     "mmm_search": VERSION,
     "lacks": [],
+    "lacks_own": [],
     "unreadable": (),
     "unwritable": (),
     "lacks_mark": False,
@@ -21,10 +22,17 @@ WELL = {
     ("said", "fault"),
     [
         ({}, None),
-        ({"mmm_search": "0.0.1"}, f"has mmm-search 0.0.1, here it is {VERSION}"),
+        (
+            {"mmm_search": "0.0.1"},
+            f"has mmm-search 0.0.1, here it is {VERSION}; send it this one with --ship",
+        ),
         (
             {"lacks": ["sklearn", "torch"]},
             "lacks sklearn, torch, which trials need; install mmm-search[search] there",
+        ),
+        (
+            {"lacks_own": ["/me/my.py"]},
+            "lacks /me/my.py as on this machine, code of the user's own; send it with --ship",
         ),
         ({"unreadable": ("/a", "/b")}, "cannot read /a, /b"),
         ({"unwritable": ("/runs/s",)}, "cannot write into /runs/s"),

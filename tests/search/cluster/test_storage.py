@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,16 +10,9 @@ import pytest
 
 from search.ledger.events import LedgerError, read_events
 from tests.conftest import Corpus
+from tests.search.cluster.ray_parts import can_mount
 from tests.search.engine.test_controller import Sweep
 from tests.sweep_parts import call_inside, small_spec, train_serially
-
-
-def can_mount() -> bool:
-    tried = ["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /mnt"]
-    return (
-        bool(shutil.which("unshare"))
-        and not subprocess.run(tried, capture_output=True, check=False).returncode
-    )
 
 
 @pytest.mark.skipif(not can_mount(), reason="a folder cannot be mounted read-only")
