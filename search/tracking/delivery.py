@@ -19,7 +19,8 @@ from search.ledger.events import read_events
 from search.ledger.lock import is_held
 from search.ledger.spec import without_password
 from search.tracking.pages import Pages
-from search.tracking.projection import SWEEP, Change, Projection, Run
+from search.tracking.projection import Projection
+from search.tracking.runs import SWEEP, Change, Run
 from search.tracking.store import default_tracking_uri, open_client
 
 _BATCH = 1000  # MLflow's limit of metrics a request
