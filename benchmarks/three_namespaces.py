@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.sweep_efficiency import ROOT
-from benchmarks.three_nodes import SLOTS_A_NODE, Sweep, at_work, losses, lost_somewhere
+from benchmarks.three_nodes import SLOTS_A_NODE, Sweep, at_work, losses
 
 _PREFIX = "mmm-ns"
 _NETWORK, _HEAD, _PORT = "10.213.77", "10.213.77.1", 6391
@@ -167,23 +167,7 @@ def measure(folder: Path) -> dict[str, Any]:
             trials = len(steady.trials)
             ip("-n", f"{_PREFIX}-head", "link", "set", "cable0", "down")
             pulled = time.time()
-            noticed, lost = sweep.until(
-                driver,
-                lambda history: lost_somewhere(history) >= SLOTS_A_NODE,
-            )
-            numbers = [
-                trial.number
-                for trial in lost.trials.values()
-                if trial.lost_nodes + trial.dead_workers
-            ]
-            resumed, history = sweep.until(
-                driver,
-                lambda history: all(
-                    history.trials[number].epoch > lost.trials[number].epoch
-                    or history.trials[number].state != "running"
-                    for number in numbers
-                ),
-            )
+            noticed, resumed, history = sweep.trained_on(driver)
             # `ip netns exec` and `unshare` become what they start.
             driver.terminate()
             driver.wait(60)

@@ -82,6 +82,30 @@ class Sweep:
             time.sleep(_POLL_S)
         raise SystemExit(f"waited in vain:\n{self.log.read_text()[-3000:]}")
 
+    def trained_on(self, driver: "subprocess.Popen[bytes]") -> tuple[float, float, History]:
+        """When a node's loss was noticed in all its trials, when each of these had trained on
+        elsewhere or ended, and the sweep then.
+        """
+        noticed, lost = self.until(
+            driver,
+            lambda history: (
+                sum(trial.lost_nodes + trial.dead_workers for trial in history.trials.values())
+                >= SLOTS_A_NODE
+            ),
+        )
+        numbers = [
+            trial.number for trial in lost.trials.values() if trial.lost_nodes + trial.dead_workers
+        ]
+        resumed, history = self.until(
+            driver,
+            lambda history: all(
+                history.trials[number].epoch > lost.trials[number].epoch
+                or history.trials[number].state != "running"
+                for number in numbers
+            ),
+        )
+        return noticed, resumed, history
+
     def epochs(self) -> list[tuple[int, Epoch]]:
         return [
             (event.trial or 0, event.body)
@@ -96,11 +120,6 @@ def at_work(history: History, since: float = 0.0) -> int:
         trial.state == "running" and bool(trial.epochs) and trial.epochs[-1].ended > since
         for trial in history.trials.values()
     )
-
-
-def lost_somewhere(history: History) -> int:
-    """How often a node or a worker died while it trained a trial."""
-    return sum(trial.lost_nodes + trial.dead_workers for trial in history.trials.values())
 
 
 def utilisation(sweep: Sweep, slots: int, begin: float, end: float) -> float:
@@ -190,23 +209,7 @@ def measure(folder: Path, steady_s: float, width: int) -> dict[str, Any]:
 
             killed = time.time()
             cluster.remove_node(nodes[0], allow_graceful=False)
-            _, lost = sweep.until(
-                driver,
-                lambda history: lost_somewhere(history) >= SLOTS_A_NODE,
-            )
-            numbers = [
-                trial.number
-                for trial in lost.trials.values()
-                if trial.lost_nodes + trial.dead_workers
-            ]
-            resumed, history = sweep.until(
-                driver,
-                lambda history: all(
-                    history.trials[number].epoch > lost.trials[number].epoch
-                    or history.trials[number].state != "running"
-                    for number in numbers
-                ),
-            )
+            _, resumed, history = sweep.trained_on(driver)
             driver.terminate()
             driver.wait(60)
         return {

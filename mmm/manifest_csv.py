@@ -42,22 +42,10 @@ _MAY_BE_EMPTY = ("text", "speaker", "emotion")
 _EXTRA_FIELDS = "\ue000"
 
 
-def _decode_utf8(content: bytes) -> str:
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"byte {error.start}: not UTF-8 ({error.reason}); save it as UTF-8"
-        ) from None
-
-
-def read_table(
-    path: Path, decode: Callable[[bytes], str] = _decode_utf8
-) -> "tuple[pd.DataFrame, list[int]]":
+def read_table(path: Path) -> "tuple[pd.DataFrame, list[int]]":
     """A CSV as strings (None for a missing field), with the line number each row starts on.
 
-    `decode` raises ValueError with the place of what is no text. Raises FileNotFoundError and
-    ManifestError.
+    Raises FileNotFoundError and ManifestError.
     """
     if not path.is_file():
         raise FileNotFoundError(
@@ -65,9 +53,10 @@ def read_table(
         )
 
     try:
-        text = decode(path.read_bytes()).removeprefix("\ufeff")
-    except ValueError as error:
-        raise ManifestError(path, [str(error)]) from None
+        text = path.read_bytes().decode().removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        fault = f"byte {error.start}: not UTF-8 ({error.reason}); save it as UTF-8"
+        raise ManifestError(path, [fault]) from None
     expected = f"expected a header with {', '.join(COLUMNS)}"
     if not text.strip():
         raise ManifestError(path, [f"line 1: the file is empty; {expected}"])

@@ -3,10 +3,12 @@
 import sys
 
 import mmm
+from mmm.cli.corpus_report import corpus_report
+from mmm.cli.demo_corpus import demo_corpus
 from mmm.cli.encode import encode
 from mmm.cli.features import features
 from mmm.cli.predict import demo, predict
-from mmm.cli.prepare import corpus_report, demo_corpus, prepare
+from mmm.cli.prepare import prepare
 from mmm.cli.profile import profile
 from mmm.cli.systems import check_architecture
 from mmm.cli.train import baselines, test, train

@@ -1,23 +1,16 @@
-"""The commands `mmm demo-corpus`, `mmm prepare` and `mmm corpus-report`: from a corpus to a
-manifest, and what is in it.
-"""
+"""The commands below `mmm prepare`: from a corpus as it was published to a manifest."""
 
-import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
+from mmm.cli.manifest import write_manifest
 from mmm.cli.options import options_of
 from mmm.console import add_commands, console, progress_of
 from mmm.corpora.options import PrepareOptions
 from mmm.setting import option_faults
 from mmm.training.config import Params
-
-if TYPE_CHECKING:  # pandas takes long to import, and --help must not wait for it
-    from mmm.corpora.account import Account
-    from mmm.corpora.prepared import Prepared
 
 prepare = typer.Typer(no_args_is_help=True, help="Turn a corpus into a manifest.")
 
@@ -37,62 +30,6 @@ Cleaning = Annotated[
 Labels = Annotated[
     Path | None, typer.Option(help=r"CSV with the labels of the clips \[the one in the folder].")
 ]
-_MOST_ROWS = 40  # of a table in the terminal
-
-
-def print_account(account: "Account") -> None:
-    """What was repaired, left out and noted, with how often and where first."""
-    for title, entries in (
-        ("repaired", account.repaired),
-        ("left out", account.left_out),
-        ("to know", account.noted),
-        ("encodings", account.encodings),
-    ):
-        if not entries:
-            continue
-        table = Table(title=title, title_justify="left", show_header=False)
-        table.add_column(justify="right")
-        table.add_column()
-        table.add_column(style="dim")
-        for what, cases in entries.items():
-            table.add_row(str(len(cases)), what, cases[0] + (", ..." if len(cases) > 1 else ""))
-        console.print(table)
-
-
-def _write(prepared: "Prepared", out: Path) -> None:
-    from mmm.corpora.write import write_prepared
-
-    account, leaks, to_type = write_prepared(prepared, out)
-    _print_counts(out)
-    print_account(prepared.account)
-    for leak in leaks:
-        console.print(f"leak: {leak}", style="red", highlight=False)
-    if to_type:
-        console.say(f"to deal so that less is shared: {to_type}")
-    console.say(f"every case is in {account}")
-    _print_next(out)
-
-
-def _print_next(manifest: Path) -> None:
-    words = ["mmm", "encode", str(manifest), "--features", str(manifest.parent / "features")]
-    console.say(f"next: {shlex.join(words)}")
-
-
-def _print_counts(out: Path) -> None:
-    from mmm.corpora.csv_file import describe
-    from mmm.labels import notes_of_test
-    from mmm.manifest_csv import read_manifest
-
-    manifest = read_manifest(out, check_audio=False)
-    header, *rows = describe(manifest)
-    table = Table(*header, title=str(out), title_justify="left")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
-    for note in (*manifest.notes, *notes_of_test(manifest)):
-        console.say(f"note: {note}")
 
 
 @options_of(PrepareOptions)
@@ -132,7 +69,7 @@ def kemdy20(
             ai_hub_sessions=ai_hub_sessions,
             options=_checked(given),
         )
-    _write(prepared, out)
+    write_manifest(prepared, out)
 
 
 @options_of(PrepareOptions)
@@ -156,7 +93,7 @@ def kemdy19(
             text=text,
             options=_checked(given),
         )
-    _write(prepared, out)
+    write_manifest(prepared, out)
 
 
 @options_of(PrepareOptions)
@@ -173,7 +110,7 @@ def ai_hub(
 
     with console.status(f"reading {folder}"):
         prepared = prepare_ai_hub(folder, labels=labels, text=text, options=_checked(given))
-    _write(prepared, out)
+    write_manifest(prepared, out)
 
 
 @options_of(PrepareOptions)
@@ -193,7 +130,7 @@ def meld(folder: CorpusFolder, out: Out = Path("manifest.csv"), *, given: Params
         ):
             extract_sound(source, target)
         prepared, _ = prepare_meld(folder, out, options)
-    _write(prepared, out)
+    write_manifest(prepared, out)
 
 
 @options_of(PrepareOptions)
@@ -228,7 +165,7 @@ def iemocap(
             labels=labels,
             options=_checked(given),
         )
-    _write(prepared, out)
+    write_manifest(prepared, out)
 
 
 @options_of(PrepareOptions)
@@ -238,7 +175,7 @@ def ravdess(folder: CorpusFolder, out: Out = Path("manifest.csv"), *, given: Par
 
     with console.status(f"reading {folder}"):
         prepared = prepare_ravdess(folder, _checked(given))
-    _write(prepared, out)
+    write_manifest(prepared, out)
 
 
 @options_of(PrepareOptions)
@@ -248,7 +185,7 @@ def crema_d(folder: CorpusFolder, out: Out = Path("manifest.csv"), *, given: Par
 
     with console.status(f"reading {folder}"):
         prepared = prepare_crema_d(folder, _checked(given))
-    _write(prepared, out)
+    write_manifest(prepared, out)
 
 
 @options_of(PrepareOptions)
@@ -258,7 +195,7 @@ def emodb(folder: CorpusFolder, out: Out = Path("manifest.csv"), *, given: Param
 
     with console.status(f"reading {folder}"):
         prepared = prepare_emodb(folder, _checked(given))
-    _write(prepared, out)
+    write_manifest(prepared, out)
 
 
 @options_of(PrepareOptions)
@@ -268,7 +205,7 @@ def esd(folder: CorpusFolder, out: Out = Path("manifest.csv"), *, given: Params)
 
     with console.status(f"reading {folder}"):
         prepared = prepare_esd(folder, _checked(given))
-    _write(prepared, out)
+    write_manifest(prepared, out)
 
 
 @options_of(PrepareOptions)
@@ -292,7 +229,7 @@ def csv(
     """
     from mmm.corpora.csv_file import prepare_csv
 
-    _write(prepare_csv(file, _checked(given), labels_of=labels_of), out)
+    write_manifest(prepare_csv(file, _checked(given), labels_of=labels_of), out)
 
 
 def _checked(given: Params) -> PrepareOptions:
@@ -304,136 +241,3 @@ def _checked(given: Params) -> PrepareOptions:
 
 
 add_commands(prepare, csv, kemdy20, kemdy19, ai_hub, meld, iemocap, ravdess, crema_d, emodb, esd)
-
-
-def demo_corpus(
-    out: Annotated[Path, typer.Argument(help="Folder to write.", show_default=False)],
-    sessions: Annotated[
-        int | None,
-        typer.Option(
-            help="Recording sessions of two speakers each [24; kemdy20: 40].", show_default=False
-        ),
-    ] = None,
-    scripts: Annotated[
-        int | None,
-        typer.Option(
-            help="kemdy20: dialogues a session, 1 to 6 [6]; implies --layout kemdy20.",
-            show_default=False,
-        ),
-    ] = None,
-    layout: Annotated[
-        str | None,
-        typer.Option(
-            help=r"demo (small, balanced) or kemdy20 (as KEMDy20; full size 2.5 GB) \[demo].",
-            show_default=False,
-        ),
-    ] = None,
-    seed: int = 1,
-) -> None:
-    """Generate a synthetic corpus in which speech, text and context all matter, and its manifest.
-
-    In KEMDy20's layout it has the class counts, durations, ties and defects of KEMDy20, scaled to
-    its size.
-    """
-    layout = layout or ("demo" if scripts is None else "kemdy20")
-    if layout not in ("demo", "kemdy20"):
-        raise ValueError(f"unknown --layout {layout!r}; expected demo or kemdy20")
-    if layout == "demo":
-        from mmm.corpora.generated.demo import make_demo_corpus
-
-        if scripts is not None:
-            raise ValueError("--scripts is of --layout kemdy20")
-        with console.status("writing the corpus"):
-            manifest = make_demo_corpus(
-                out, num_sessions=24 if sessions is None else sessions, seed=seed
-            )
-        console.say(f"wrote {manifest}")
-        return
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    from mmm.corpora.generated.kemdy20 import make_kemdy20_demo
-    from mmm.corpora.generated.kemdy20_segments import default_splits
-    from mmm.corpora.kemdy20 import prepare_kemdy20
-
-    num_sessions = 40 if sessions is None else sessions
-    columns = (
-        TextColumn("{task.description:<16}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=progress_of(console)) as bar:
-        task = bar.add_task("utterances", total=None)
-        for done, total in make_kemdy20_demo(
-            out, num_sessions=num_sessions, num_scripts=6 if scripts is None else scripts, seed=seed
-        ):
-            bar.update(task, completed=done, total=total)
-    dev, test = default_splits(num_sessions)
-    console.say(
-        f"mmm prepare kemdy20 {out} --dev-sessions {dev} --test-sessions {test} -o"
-        f" {out / 'manifest.csv'}"
-    )
-    with console.status("reading the corpus"):
-        prepared = prepare_kemdy20(out, dev_sessions=dev, test_sessions=test)
-    _write(prepared, out / "manifest.csv")
-
-
-def corpus_report(
-    manifest: Annotated[Path, typer.Argument(help="manifest.csv", show_default=False)],
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write a page with pictures to this file.")
-    ] = None,
-) -> None:
-    """What is in a corpus: classes, splits, sessions, speakers, durations, ties, dialogues,
-    baseline, leaks.
-    """
-    from rich.progress import track
-
-    from mmm.corpora.report import durations, report, tables
-    from mmm.files import write_text
-    from mmm.manifest_csv import read_manifest
-
-    checked = read_manifest(manifest)
-    clips = sorted({checked.audio_path(utterance) for utterance in checked.utterances})
-    seconds = dict(
-        track(
-            durations(clips),
-            total=len(clips),
-            description="reading headers",
-            console=progress_of(console),
-            transient=True,
-        )
-    )
-    found = report(checked, seconds)
-    if out is not None:
-        from mmm.corpora.report_page import page
-
-        write_text(out, page(found))
-    for title, header, rows in tables(found):
-        table = Table(*header, title=title, title_justify="left")
-        for column in table.columns[1:]:
-            column.justify = "right"
-        for row in rows[:_MOST_ROWS]:
-            table.add_row(*row)
-        console.print(table)
-        if len(rows) > _MOST_ROWS:
-            console.say(
-                f"... and {len(rows) - _MOST_ROWS} more, all of them in the page: -o report.html"
-            )
-    for note in found.notes:
-        console.say(f"note: {note}")
-    for leak in found.leaks:
-        console.print(f"leak: {leak}", style="red", highlight=False)
-    if not found.leaks:
-        console.say(
-            "no leaks between splits: speakers, sessions, audio files, audio content and lines of"
-            " audio and text are disjoint"
-        )
-    if out is not None:
-        console.say(f"page {out}")

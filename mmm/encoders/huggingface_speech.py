@@ -5,10 +5,7 @@ By default kresnik/wav2vec2-large-xlsr-korean, as published. Never remote code; 
 they exist, otherwise torch.load with weights_only (transformers' own default since 5.0).
 """
 
-import copy
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,7 +20,9 @@ from mmm.encoders import (
     layer_of,
     layer_statistics,
 )
+from mmm.encoders.layers import Layers, parse_layers
 from mmm.encoders.pretrained import WrongEncoder, find_pretrained, kind_of, load_part
+from mmm.encoders.whisper import in_windows, shortened
 from mmm.encoders.windows import Convolutions, stitch, windows
 from mmm.features.recipe import AUDIO_FEATURES, LAYERS, Recipe
 
@@ -113,7 +112,7 @@ class HuggingFaceSpeech:
             )
         return found.numbers
 
-    def _layers_of(self, feature: str) -> "Layers":
+    def _layers_of(self, feature: str) -> Layers:
         layer = layer_of(feature)
         return self.layers if layer is None else parse_layers(layer)
 
@@ -318,29 +317,12 @@ class HuggingFaceSpeech:
         """In windows of 30 s, one after another, as the model was trained, or in as long ones as
         speech and its padding need; frames of padding are dropped.
         """
-        cut = [range(0, max(1, len(wave)), self.window) for wave in waves]
-        pieces = [
-            wave[start : start + self.window]
-            for wave, starts in zip(waves, cut, strict=True)
-            for start in starts
-        ]
-        outputs: list[dict[str, Floats]] = [{} for _ in pieces]
-        of_length: dict[int, list[int]] = {}
-        for place, piece in enumerate(pieces):
-            of_length.setdefault(self._padded_length(len(piece)), []).append(place)
-        # A long recording's windows are no larger batch than the plan's.
-        at_once = max(1, len(waves))
-        for length, places in of_length.items():
-            for first in range(0, len(places), at_once):
-                group = places[first : first + at_once]
-                found = self._whisper_window([pieces[place] for place in group], length, features)
-                for place, frames in zip(group, found, strict=True):
-                    outputs[place] = frames
-        whole = []
-        for starts in cut:
-            parts = [outputs.pop(0) for _ in starts]
-            whole.append({one: np.concatenate([part[one] for part in parts]) for one in features})
-        return whole
+        return in_windows(
+            waves,
+            int(self.window),
+            self._padded_length,
+            lambda pieces, length: self._whisper_window(pieces, length, features),
+        )
 
     def _padded_length(self, num_samples: int) -> int:
         """Samples of the window that a piece of speech is encoded in."""
@@ -371,23 +353,11 @@ class HuggingFaceSpeech:
         return _rows({one: self._hidden(output, one) for one in features}, kept)
 
     def _whisper_of(self, num_frames: int) -> Any:
-        """The encoder for windows of so many frames: the same weights, with the first of the
-        positions, because transformers' refuses windows of another length than its positions.
-        """
+        """The encoder for windows of so many frames."""
         if num_frames == self.config.max_source_positions:
             return self.model
         if num_frames not in self.shorter:
-            import torch
-
-            config = copy.deepcopy(self.model.config)
-            config.max_source_positions = num_frames
-            with torch.device("meta"):  # nothing is allocated: the weights are taken over
-                model = type(self.model)(config)
-            model.layers = model.layers[: len(self.model.layers)]
-            weights = self.model.state_dict()
-            positions = weights["embed_positions.weight"][:num_frames]
-            model.load_state_dict({**weights, "embed_positions.weight": positions}, assign=True)
-            self.shorter[num_frames] = model.eval()
+            self.shorter[num_frames] = shortened(self.model, num_frames)
         return self.shorter[num_frames]
 
     def _forward(self, inputs: Any, model: Any = None, **options: Any) -> Any:
@@ -432,41 +402,3 @@ def _rows(values: Mapping[str, Any], lengths: Sequence[dict[str, int]]) -> list[
         {feature: arrays[feature][row, : own[feature]] for feature in arrays}
         for row, own in enumerate(lengths)
     ]
-
-
-_RANGE = re.compile(r"(\d{1,3})(?:-(\d{1,3}))?")
-
-
-@dataclass(frozen=True)
-class Layers:
-    """`numbers` as in `hidden_states` of transformers: 0 goes into the first block, n comes out of
-    block n. Empty: the model's output.
-    """
-
-    numbers: tuple[int, ...] = ()
-    mean: bool = False
-
-    def __str__(self) -> str:
-        """Canonical, as it stands in a recipe."""
-        if not self.numbers:
-            return "last"
-        return ("mean:" if self.mean else "") + ",".join(map(str, self.numbers))
-
-
-def parse_layers(text: str) -> Layers:
-    """`last`, `9`, `6,9,12` (side by side), `mean:6-12` (their mean). Raises ValueError."""
-    if text == "last":
-        return Layers()
-    body = text.removeprefix("mean:")
-    numbers: list[int] = []
-    for part in body.split(","):
-        match = _RANGE.fullmatch(part.strip())
-        if match is None or (match[2] and int(match[2]) < int(match[1])):
-            raise ValueError(
-                f"--layer {text!r} is not understood; expected last, a layer (9), several side by"
-                " side (6,9,12), or the mean of several (mean:6-12)"
-            )
-        numbers += range(int(match[1]), int(match[2] or match[1]) + 1)
-    if len(set(numbers)) < len(numbers):
-        raise ValueError(f"--layer {text!r} names a layer twice")
-    return Layers(tuple(numbers), text != body)

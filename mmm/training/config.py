@@ -19,8 +19,6 @@ INPUTS = ("both", "speech", "text")
 SCALINGS = ("standard", "none")
 POOLINGS = ("mean", "mean_std", "attentive")
 LAYER_MIXES = ("one", "mean", "learned")
-PUBLISHED_SPEECH_POSITIONS = 512  # about 10 s of Wav2Vec2 frames
-PUBLISHED_TEXT_POSITIONS = 128
 # Those that take one vector an utterance rather than a sequence, but for the linear one.
 _POOLED = ("vanilla_concat", "three_way_concat", "gated_fusion", "late_fusion")
 # Settings that only some architectures have, with their defaults; elsewhere they must be left out.

@@ -168,9 +168,7 @@ def _of_units(left_out: Sequence[Array]) -> Array:
     return np.asarray(found[0] if len(found) == 1 else found[0] + found[1] - found[2])
 
 
-def _bca(
-    observed: float, draws: Array, jackknife: Array, spread: Spread, level: float = LEVEL
-) -> Interval:
+def _bca(observed: float, draws: Array, jackknife: Array, spread: Spread) -> Interval:
     """BCa interval (Efron 1987) of `draws` (R,) brought to the variance of `spread`; `jackknife`
     are the influences of groups, for the acceleration.
     """
@@ -185,7 +183,7 @@ def _bca(
     bias = float(ndtri(np.clip(below, edge, 1 - edge)))
     cubes, squares = float((jackknife**3).sum()), float((jackknife**2).sum())
     acceleration = cubes / (6 * squares**1.5) if squares > 0 else 0.0
-    t = float(stdtrit(max(1.0, spread.freedom), (1 + level) / 2))
+    t = float(stdtrit(max(1.0, spread.freedom), (1 + LEVEL) / 2))
     ends = []
     for z in (-t, t):
         moved = bias + (bias + z) / (1 - acceleration * (bias + z))
@@ -202,12 +200,12 @@ def _quantile(draws: Array, z: float) -> float:
     return float(np.quantile(draws, ndtr(inside))) + (z - inside) * float(draws.std())
 
 
-def _t_interval(observed: float, spread: Spread, level: float = LEVEL) -> Interval:
+def _t_interval(observed: float, spread: Spread) -> Interval:
     """Of a difference. What macro F1 of few groups is off by is the same in both systems and
     cancels: to correct for it adds noise, and BCa intervals of differences held the truth in one to
     two of a hundred repeats less (benchmarks/confirm_coverage.py).
     """
-    off = float(stdtrit(max(1.0, spread.freedom), (1 + level) / 2)) * math.sqrt(spread.variance)
+    off = float(stdtrit(max(1.0, spread.freedom), (1 + LEVEL) / 2)) * math.sqrt(spread.variance)
     return Interval(observed - off, observed + off)
 
 
@@ -302,12 +300,11 @@ def sign_flip_p(
     first: Sampled,
     second: Sampled,
     rng: np.random.Generator,
-    resamples: int = RESAMPLES,
 ) -> float:
     """Two-sided p of the null that it does not matter which system answered a unit: the difference
     of scores where the predictions of units (P,) are exchanged at random.
 
-    All exchanges are tried where there are no more than `resamples` of them.
+    All exchanges are tried where there are no more than RESAMPLES of them.
     """
     pairs = min(len(first.scores), len(second.scores))
     if len(first.scores) == 1 or len(second.scores) == 1:  # as a baseline without seeds
@@ -318,12 +315,12 @@ def sign_flip_p(
         by_unit.append(groups[np.arange(pairs) % len(one.scores)].transpose(1, 0, 2, 3))
     total, apart = by_unit[0] + by_unit[1], by_unit[0] - by_unit[1]
     observed = abs(_flipped(np.ones((1, number)), total, apart, first.metric)[0])
-    is_all = 2**number <= resamples
+    is_all = 2**number <= RESAMPLES
     if is_all:
         bits = np.arange(2**number)[:, None] >> np.arange(number)
         signs = np.where(bits & 1, -1.0, 1.0)
     else:
-        signs = rng.choice([-1.0, 1.0], size=(resamples, number))
+        signs = rng.choice([-1.0, 1.0], size=(RESAMPLES, number))
     found = np.concatenate(
         [
             _flipped(signs[start : start + _CHUNK], total, apart, first.metric)

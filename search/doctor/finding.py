@@ -26,7 +26,7 @@ def fault_of(subject: str, error: Exception) -> Finding:
     return Finding("fault", subject, str(error))
 
 
-def lines(findings: Sequence[Finding], width: int = _WIDTH) -> Iterator[str]:
+def lines(findings: Sequence[Finding]) -> Iterator[str]:
     """A table of three columns. A word that is longer than the last one, as paths are, stays whole:
     it is there to be copied.
     """
@@ -37,7 +37,7 @@ def lines(findings: Sequence[Finding], width: int = _WIDTH) -> Iterator[str]:
             for paragraph in text.splitlines():
                 yield from textwrap.wrap(
                     paragraph,
-                    width,
+                    _WIDTH,
                     initial_indent=first,
                     subsequent_indent=indent,
                     break_long_words=False,

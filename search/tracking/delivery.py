@@ -9,36 +9,29 @@ stores have (run, name, time, step, value) as key.
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mmm.files import lock, parse_json, sha256_of_json, write_json
+from mmm.files import lock, parse_json
 from search.ledger.events import read_events
 from search.ledger.lock import is_held
 from search.ledger.spec import without_password
+from search.tracking.delivered import Delivered, read_delivered, write_delivered
 from search.tracking.pages import Pages
-from search.tracking.projection import SWEEP, Change, Projection, Run
-from search.tracking.store import default_tracking_uri, open_client
+from search.tracking.projection import Projection
+from search.tracking.runs import SWEEP, Change, Run
+from search.tracking.store import (
+    default_tracking_uri,
+    end_dead_sweeps,
+    is_deleted,
+    open_client,
+    search_runs,
+)
 
 _BATCH = 1000  # MLflow's limit of metrics a request
 _CREATED_TOGETHER = 50  # runs, before their ids are written down
 _FINALISTS = 3  # trials with figures
-
-
-@dataclass(slots=True)
-class Delivered:
-    """What a store has of a sweep, as `mlflow.json` keeps it; this process changes it."""
-
-    delivered: int = 0  # the last event of which it has everything
-    runs: dict[str, str] = field(default_factory=dict)  # id by the projection's key
-    deleted: list[str] = field(default_factory=list)  # keys of runs that a person removed
-    bundle: str = ""  # checksums.json of the one that it has
-    figures: dict[str, int] = field(default_factory=dict)  # the last epoch in them, by key
-    uncertain: bool = False  # whether runs may have been made that are not in `runs`
-    best: str | None = None  # key of the run that has the mark
-    views: dict[str, str] = field(default_factory=dict)  # of MLflow's page, by their names
 
 
 class Busy(ValueError):
@@ -70,7 +63,9 @@ class Delivery:
         self._client: Any = None
         self._experiment = ""
         self._file: Any = None
-        self._state = Delivered() if anew else self._all_states().get(self._uri, Delivered())
+        self._state = (
+            Delivered() if anew else read_delivered(self._path).get(self._uri, Delivered())
+        )
         self.projection = Projection(next(read_events(self.folder / "ledger.sqlite")))
         self._forget_delivered()
 
@@ -88,25 +83,8 @@ class Delivery:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def _all_states(self) -> dict[str, Delivered]:
-        known = Delivered.__slots__
-        try:
-            content = parse_json(self._path.read_bytes())
-            stores = content["stores"]
-            if content.get("sha256") not in (None, sha256_of_json(stores)):
-                return {}  # damaged: what a store has is found in it, and the rest sent again
-            return {
-                uri: Delivered(**{name: found[name] for name in known if name in found})
-                for uri, found in stores.items()
-            }
-        # None yet, of a version that kept one store, or damaged.
-        except (FileNotFoundError, AttributeError, KeyError, TypeError, ValueError):
-            return {}
-
     def _save(self) -> None:
-        states = {**self._all_states(), self._uri: self._state}
-        stores = {uri: asdict(one) for uri, one in states.items()}
-        write_json(self._path, {"stores": stores, "sha256": sha256_of_json(stores)})
+        write_delivered(self._path, self._uri, self._state)
 
     def read(self) -> None:
         """Take in what the ledger has gained."""
@@ -135,7 +113,7 @@ class Delivery:
             self._client, self._experiment = open_client(self.runs, self.tracking_uri)
             try:
                 self._find()
-                self._close_dead_sweeps()
+                end_dead_sweeps(self._client, self._experiment, self.projection.sweep_id)
             except Exception:
                 self._client = None  # what was not found now is looked for again
                 raise
@@ -166,11 +144,12 @@ class Delivery:
         are removed.
         """
         kept: dict[str, str] = {}
-        for run in self._search(f"tags.`mmm.sweep_id` = '{self.projection.sweep_id}'"):
+        query = f"tags.`mmm.sweep_id` = '{self.projection.sweep_id}'"
+        for run in search_runs(self._client, self._experiment, query):
             key, run_id = run.data.tags["mmm.trial"], run.info.run_id
             known = self._state.runs.get(key)
             if key in kept or (
-                known is not None and known != run_id and not self._is_deleted(known)
+                known is not None and known != run_id and not is_deleted(self._client, known)
             ):
                 # The answer to its creation was lost, and it was made again.
                 self._client.delete_run(run_id)
@@ -179,33 +158,6 @@ class Delivery:
         self._state.runs |= kept
         self._state.uncertain = False
         self._save()
-
-    def _search(self, query: str) -> Iterator[Any]:
-        """Oldest first."""
-        token = None
-        while True:
-            page = self._client.search_runs(
-                [self._experiment],
-                filter_string=query,
-                max_results=1000,
-                order_by=["attributes.start_time ASC"],
-                page_token=token,
-            )
-            yield from page
-            token = page.token
-            if not token:
-                return
-
-    def _is_deleted(self, run_id: str) -> bool:
-        """Whether a person removed the run, or its store has lost it."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            return bool(self._client.get_run(run_id).info.lifecycle_stage == "deleted")
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return True
-            raise
 
     def _make(self, keys: list[str]) -> None:
         """Make the runs that are missing, parents first, and write their ids down before anything
@@ -302,7 +254,7 @@ class Delivery:
             ):
                 raise
             # Not the store's trouble but this run's: the others must not wait for it.
-            if self._is_deleted(run):
+            if is_deleted(self._client, run):
                 self._state.deleted.append(key)
             else:
                 self.left_behind[key] = f"{self.projection.runs[key].name}: {error}".splitlines()[0]
@@ -333,22 +285,18 @@ class Delivery:
             time.sleep(0.1)
         return False
 
-    def _alive(self, key: str) -> str | None:
-        """The id of a run that nobody removed."""
-        return None if key in self._state.deleted else self._state.runs.get(key)
-
     def _mark_best(self) -> None:
         from mlflow.entities import RunTag
 
         ranked = self.projection.ranked()
         best = self._bundled_trial() or (ranked[0].key if ranked else None)
-        parent = self._alive(SWEEP)
+        parent = self._state.alive(SWEEP)
         if best is None or parent is None or best == self._state.best:
             return
         earlier = self._client.get_run(parent).data.tags.get("mmm.best_trial")
-        if earlier not in (None, best) and (run := self._alive(earlier)) is not None:
+        if earlier not in (None, best) and (run := self._state.alive(earlier)) is not None:
             self._client.set_tag(run, "mmm.best", "false")
-        if (run := self._alive(best)) is not None:
+        if (run := self._state.alive(best)) is not None:
             self._client.set_tag(run, "mmm.best", "true")
         self._client.log_batch(parent, tags=[RunTag("mmm.best_trial", best)])
         self._state.best = best
@@ -372,7 +320,7 @@ class Delivery:
         ):
             return
         for key in (bundled, SWEEP):
-            if (run := self._alive(key)) is not None:
+            if (run := self._state.alive(key)) is not None:
                 self._client.log_artifacts(run, str(self.folder / "bundle"), "bundle")
         self._state.bundle = checksums.read_text()
         self._save()
@@ -384,7 +332,7 @@ class Delivery:
             for run in self.projection.ranked()[:_FINALISTS]
             if self._state.figures.get(run.key) != run.epoch
         ]
-        finalists = [run for run in finalists if self._alive(run.key) is not None]
+        finalists = [run for run in finalists if self._state.alive(run.key) is not None]
         if not finalists:
             return
         from search.ledger.events import read_history
@@ -397,31 +345,13 @@ class Delivery:
             self._state.figures[run.key] = run.epoch
             self._save()
 
-    def _close_dead_sweeps(self) -> None:
-        """End the runs of other sweeps that nobody runs any more."""
-        query = (
-            f"attributes.status = 'RUNNING' and tags.`mmm.sweep_id` != '{self.projection.sweep_id}'"
-        )
-        is_dead: dict[str, bool] = {}
-        for run in self._search(query):
-            folder = run.data.tags.get("mmm.folder", "")
-            if folder not in is_dead:
-                # Where its folder cannot be seen from here, nothing is known.
-                is_dead[folder] = (
-                    bool(folder) and Path(folder).is_dir() and not is_held(Path(folder) / "lock")
-                )
-            if is_dead[folder]:
-                self._client.set_tag(run.info.run_id, "mmm.state", "interrupted")
-                self._client.set_tag(run.info.run_id, "mmm.reason", "its driver died")
-                self._client.set_terminated(run.info.run_id, "KILLED")
-
     @property
     def pages(self) -> Pages:
         """MLflow's pages of the sweep, once it was sent."""
         best = [
             run_id
             for run in self.projection.best_of_each_architecture()
-            if (run_id := self._alive(run.key)) is not None
+            if (run_id := self._state.alive(run.key)) is not None
         ]
         return Pages(self._experiment, self.projection.sweep_id, self.projection.spec.metric, best)
 

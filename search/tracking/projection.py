@@ -6,18 +6,12 @@ them with another seed. All that a run is told is a function of the ledger, time
 telling it twice changes nothing.
 """
 
-import hashlib
 import json
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
 
-from mmm.features.recipe import LAYERS, belongs_to, identity_of
 from mmm.files import sha256_of_json
 from mmm.markdown import as_code, as_code_block, as_markdown
 from mmm.metrics import value_of
-from mmm.training.config import Params, ParamValue
+from mmm.training.config import ParamValue
 from search.ledger.records import (
     Baseline,
     Close,
@@ -28,17 +22,18 @@ from search.ledger.records import (
     OpenedTest,
     ScoredOnTest,
     Session,
-    StoreDigest,
     Suggestion,
     Sweep,
 )
 from search.ledger.trial import best_mean
+from search.tracking.inputs import inputs_of, manifest_of
+from search.tracking.note import baseline_note, session_note
+from search.tracking.runs import SWEEP, Change, Point, Run, metric_name, run_name
 
-SWEEP = "sweep"  # the key of the sweep's own run; a trial's is its number
 # A trial that was stopped early has done what it was for: MLflow shows KILLED as it shows FAILED.
 # The tag `mmm.state` tells it from one that trained to its end.
-STATUS = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
-LEVELS = ("seed", "fold")  # settings that repeat a trial instead of making another one
+_STATUS = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
+_LEVELS = ("seed", "fold")  # settings that repeat a trial instead of making another one
 _ALWAYS = ("architecture", "context", "seed")  # said of every trial, whether they vary or not
 _SWEEP_PARAMS = (
     "space",
@@ -54,80 +49,6 @@ _SWEEP_PARAMS = (
 # Of an epoch's metrics, beside the objective; the rest is in the ledger, and columns should be few.
 _METRICS = ("macro_f1", "unweighted_recall", "accuracy", "weighted_f1", "loss")
 _LONGEST = 5000  # characters of a tag; MLflow's limit is 8000
-
-
-# What MLflow allows in a name of a metric, without the characters that are our own here.
-_REFUSED = re.compile(r"[^\w \-]")
-_MOST_LETTERS = 200  # of MLflow's 250
-
-
-def metric_name(label: str) -> str:
-    """A label in the name of a metric: letters and digits of any script, `_`, `-` and spaces stay,
-    any other character is its hexadecimal code between full stops (`very happy/sad` is `very
-    happy.2F.sad`), so that no two labels have one name. One of more than 200 characters is cut,
-    with a hash of the whole.
-    """
-    name = _REFUSED.sub(lambda found: f".{ord(found[0]):X}.", label)
-    if len(name) <= _MOST_LETTERS:
-        return name
-    return f"{name[:_MOST_LETTERS]}.{hashlib.sha256(label.encode()).hexdigest()[:12]}"
-
-
-class Point(NamedTuple):
-    """One metric of a run. MLflow's SQL stores keep equal points once."""
-
-    name: str
-    value: float
-    time_ms: int
-    step: int
-
-
-class Input(NamedTuple):
-    """A data set that a run was given."""
-
-    name: str
-    digest: str
-    source: str
-    context: str  # MLflow's word for what it is for
-    profile: str = ""  # JSON
-
-
-@dataclass
-class Change:
-    """What a run has not been told yet."""
-
-    params: dict[str, str] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
-    points: list[Point] = field(default_factory=list)
-    inputs: list[Input] = field(default_factory=list)
-    status: str | None = None
-    ended: float | None = None
-
-
-@dataclass
-class Run:
-    """A run as far as the ledger goes."""
-
-    key: str
-    name: str
-    started: float
-    parent: str | None
-    tags: dict[str, str]  # what it is made with
-    settings: Params = field(default_factory=dict)
-    chosen: frozenset[str] = frozenset()  # settings that the space suggested
-    state: str = "running"
-    epoch: int = 0
-    told: float = 0.0  # when the last epoch was reported
-    final: float | None = None
-    best: tuple[float, int] | None = None  # score and epoch
-    folds: dict[int, dict[int, float]] = field(default_factory=dict)  # scores by fold and epoch
-
-
-def run_name(settings: Params, number: int) -> str:
-    """`mlp_mixer K3 b2 #17`."""
-    short = {"context": "K", "num_blocks": "b", "layers": "L", "fold": "fold"}
-    parts = [f"{letter}{settings[name]}" for name, letter in short.items() if name in settings]
-    return " ".join([str(settings.get("architecture", "invalid")), *parts, f"#{number}"])
 
 
 class Projection:
@@ -146,14 +67,13 @@ class Projection:
         self.seq, self.last_time = first.seq, first.time  # of the last event
         self.is_closed = False
         self._host = ""
-        self._baseline_words = ""
+        self._baseline_note = ""
         self._sessions = 0
         self._first: dict[str, str] = {}  # digest of settings -> the first trial that had them
         # Architecture and setting -> its first value.
         self._seen: dict[tuple[str, str], ParamValue] = {}
         self._varied: set[str] = set()
-        self._manifest: Input | None = None
-        self._stores: Sequence[StoreDigest] = ()
+        self._data: DataNote | None = None
         self.runs[SWEEP] = Run(SWEEP, self.spec.name, first.time, None, {})
         change = self.change(SWEEP)
         change.params = {
@@ -161,7 +81,7 @@ class Projection:
             for name in _SWEEP_PARAMS
             if (value := getattr(self.spec, name)) is not None
         }
-        change.tags["mlflow.note.content"] = self._note("")
+        change.tags["mlflow.note.content"] = self._note()
 
     def change(self, key: str) -> Change:
         return self.changes.setdefault(key, Change())
@@ -173,7 +93,7 @@ class Projection:
             case Session():
                 self._session(body, event.time)
             case DataNote():
-                self._data(body)
+                self._take_data(body)
             case Suggestion():
                 self._suggest(key, body, event)
             case Baseline():
@@ -213,24 +133,20 @@ class Projection:
             "mmm.host": self._host,
             "mmm.trials": str(self.spec.trials),
             "mmm.workers": str(self.spec.workers),
-            "mlflow.note.content": self._note(""),
+            "mlflow.note.content": self._note(),
         }
         for run in self._running():  # of a session that died; they go on with their next epoch
             self._interrupt(run, "its session died", when)
 
-    def _data(self, note: DataNote) -> None:
-        manifest = note.manifest
-        self._manifest = Input(
-            manifest.name, manifest.sha256[:32], manifest.path, "train and dev", manifest.profile
-        )
-        self._stores = note.stores
+    def _take_data(self, data: DataNote) -> None:
+        self._data = data
         change = self.change(SWEEP)
-        change.inputs = [self._manifest]
-        if note.changed:
+        change.inputs = [manifest_of(data)]
+        if data.changed:
             before = sum(key != SWEEP for key in self.runs)
-            said = f"from trial {before} on: {'; '.join(note.changed)}"
+            said = f"from trial {before} on: {'; '.join(data.changed)}"
             change.tags["mmm.data_changed"] = said[:_LONGEST]
-        for number in note.restarted:
+        for number in data.restarted:
             run = self.runs[str(number)]
             run.epoch, run.final, run.best, run.folds = 0, None, None, {}
 
@@ -240,47 +156,12 @@ class Projection:
         self.change(SWEEP).points.append(
             Point(f"baseline_{metric}", value, int(when * 1000), self._sessions)
         )
-        settings = found.settings
-        self._baseline_words = (
-            f"Linear baseline (logistic regression, K = {settings['context']}, C ="
-            f" {settings['c']:g}, class weight {settings['class_weight']}): {metric} {value:.4f}."
-        )
-
-    def _inputs_of(self, settings: Params) -> list[Input]:
-        """The manifest and the features; one line for both of these, since the list of runs shows
-        them all.
-        """
-        if self._manifest is None:
-            return []
-        is_mixed = settings.get("layer_mix") not in (None, "one")
-        feature = LAYERS if is_mixed else settings.get("audio_feature")
-        wanted = (
-            ("audio", feature, self.spec.speech_identity(settings.get("speech"))),
-            ("text", settings.get("context"), self.spec.text_identity(settings.get("text"))),
-        )
-        stores = [store for one in wanted if (store := self._store(*one)) is not None]
-        if not stores:
-            return [self._manifest]
-        digest = "-".join(store.digest[:16] for store in stores)
-        what = " + ".join(
-            f"{store.encoder} {'K' if store.kind == 'text' else ''}{store.of}" for store in stores
-        )
-        source = ", ".join(store.path for store in stores)
-        return [self._manifest, Input(what, digest, source, "features")]
-
-    def _store(self, kind: str, of: object, encoder: str | None) -> StoreDigest | None:
-        """The features of an encoder by its recipe."""
-        found = [one for one in self._stores if (one.kind, str(one.of)) == (kind, str(of))]
-        recipes = [one.recipe for one in self._stores if one.recipe is not None]
-        own = next((recipe for recipe in recipes if identity_of(recipe) == encoder), None)
-        if own is not None:
-            found = [one for one in found if one.recipe and belongs_to(own, one.recipe)]
-        return found[-1] if found else None
+        self._baseline_note = baseline_note(found, metric)
 
     def _suggest(self, key: str, suggestion: Suggestion, event: Event) -> None:
         settings = suggestion.settings
         digest = sha256_of_json(
-            {name: value for name, value in settings.items() if name not in LEVELS}
+            {name: value for name, value in settings.items() if name not in _LEVELS}
         )[:16]
         first = self._first.setdefault(digest, key) if settings else key
         command = f"mmm-search export {self.spec.name} --trial {key} -o DIR"
@@ -317,7 +198,8 @@ class Projection:
         change.params |= {name: str(value) for name, value in settings.items() if name in said}
         if suggestion.precision is not None:
             change.params["precision"] = suggestion.precision
-        change.inputs = self._inputs_of(settings) if settings else []
+        if settings and self._data is not None:
+            change.inputs = inputs_of(self._data, self.spec, settings)
 
     def _epoch(self, run: Run, entry: Epoch, told: float) -> None:
         # A trial that went on from its last checkpoint trains some epochs again: each is one point
@@ -377,7 +259,7 @@ class Projection:
         run.state = end.state
         self._best_and_final(run)
         change = self.change(run.key)
-        change.status, change.ended = STATUS[end.state], when
+        change.status, change.ended = _STATUS[end.state], when
         change.tags |= {"mmm.state": end.state, "mmm.reason": end.reason[:_LONGEST]}
         if end.traceback:
             change.tags["mlflow.note.content"] = (
@@ -430,46 +312,29 @@ class Projection:
             for name, value in ((f"best_{self.spec.metric}", score), ("best_epoch", float(epoch))):
                 self.change(SWEEP).points.append(Point(name, value, when, self._sessions))
 
-    def _note(self, why: str) -> str:
-        """What the sweep's page says first, as Markdown."""
-        lines = [as_code(self.spec.command)] if self.spec.command else []
-        lines += [self._baseline_words] if self._baseline_words else []
+    def _note(self, why: str = "") -> str:
+        """What the sweep's page says first, as Markdown; `why` its session has ended."""
+        found = [as_code(self.spec.command)] if self.spec.command else []
+        found += [self._baseline_note] if self._baseline_note else []
         if why:
-            states = [run.state for run in self.runs.values() if run.key != SWEEP]
-            counts = ", ".join(
-                f"{states.count(state)} {state}"
-                for state in (*STATUS, "interrupted")
-                if state in states
-            )
-            lines.append(f"{len(states)} trials: {counts or 'none'}. Session: {why}.")
-            rows = [
-                f"| {run.name} | {run.best[0]:.4f} | {run.best[1]} | {run.state} |"
-                for run in self.best_of_each_architecture()
-                if run.best
-            ]
-            if rows:
-                head = f"| best of each architecture | {self.spec.metric} | epoch | state |"
-                lines.append("\n".join([head, "| --- | ---: | ---: | --- |", *rows]))
-            said = self._said()
-            fixed: dict[str, set[str]] = {}
-            for (_, name), value in sorted(self._seen.items(), key=lambda pair: pair[0][1]):
-                if name not in said:
-                    # Text of a system of the user's own may be any.
-                    text = as_markdown(str(value)) if name.startswith("own.") else str(value)
-                    fixed.setdefault(name, set()).add(text)
-            if fixed:
-                named = ", ".join(
-                    f"{name} {' or '.join(sorted(values))}" for name, values in fixed.items()
-                )
-                lines.append(f"The same in all trials of an architecture: {named}.")
-        return "\n\n".join(lines)[:_LONGEST]
+            trials = [run for run in self.runs.values() if run.key != SWEEP]
+            best = self.best_of_each_architecture()
+            found += session_note(why, trials, best, self.spec.metric, self._fixed())
+        return "\n\n".join(found)[:_LONGEST]
 
-    def _said(self) -> set[str]:
-        return {
-            *_ALWAYS,
-            *self._varied,
-            *(name for run in self.runs.values() for name in run.chosen),
-        }
+    def _fixed(self) -> dict[str, set[str]]:
+        """Settings that no trial is told of, with their values, which differ between architectures
+        alone.
+        """
+        chosen = {name for run in self.runs.values() for name in run.chosen}
+        told = {*_ALWAYS, *self._varied, *chosen}
+        found: dict[str, set[str]] = {}
+        for (_, name), value in sorted(self._seen.items(), key=lambda pair: pair[0][1]):
+            if name not in told:
+                # Text of a system of the user's own may be any.
+                text = as_markdown(str(value)) if name.startswith("own.") else str(value)
+                found.setdefault(name, set()).add(text)
+        return found
 
 
 def _system_metrics(entry: Epoch, on_gpu: bool) -> dict[str, float]:

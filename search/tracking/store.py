@@ -1,4 +1,4 @@
-"""An MLflow store and its client."""
+"""An MLflow store: its client, and what is asked of the runs in it."""
 
 import contextlib
 import logging
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmm.files import lock, write_bytes
+from search.ledger.lock import is_held
 
 EXPERIMENT = "mmm-search"
 REQUEST_S = 10  # MLflow's own default is 120 s, and 7 retries on top
@@ -102,6 +103,52 @@ def open_client(runs: Path, tracking_uri: str | None) -> tuple[Any, str]:
             f"mlflow experiments restore --experiment-id {found.experiment_id}"
         )
     return client, str(found.experiment_id)
+
+
+def search_runs(client: Any, experiment: str, query: str) -> Iterator[Any]:
+    """All runs that an MLflow query finds, oldest first."""
+    token = None
+    while True:
+        page = client.search_runs(
+            [experiment],
+            filter_string=query,
+            max_results=1000,
+            order_by=["attributes.start_time ASC"],
+            page_token=token,
+        )
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def is_deleted(client: Any, run_id: str) -> bool:
+    """Whether a person removed the run, or its store has lost it."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return bool(client.get_run(run_id).info.lifecycle_stage == "deleted")
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return True
+        raise
+
+
+def end_dead_sweeps(client: Any, experiment: str, sweep_id: str) -> None:
+    """End the runs of sweeps that nobody runs any more, except of this one."""
+    is_dead: dict[str, bool] = {}
+    query = f"attributes.status = 'RUNNING' and tags.`mmm.sweep_id` != '{sweep_id}'"
+    for run in search_runs(client, experiment, query):
+        folder = run.data.tags.get("mmm.folder", "")
+        if folder not in is_dead:
+            # Where its folder cannot be seen from here, nothing is known.
+            is_dead[folder] = (
+                bool(folder) and Path(folder).is_dir() and not is_held(Path(folder) / "lock")
+            )
+        if is_dead[folder]:
+            client.set_tag(run.info.run_id, "mmm.state", "interrupted")
+            client.set_tag(run.info.run_id, "mmm.reason", "its driver died")
+            client.set_terminated(run.info.run_id, "KILLED")
 
 
 def newest_sweeps(client: Any, experiment: str, count: int) -> list[tuple[str, str]]:

@@ -25,8 +25,8 @@ from search.engine.controller import Controller
 from search.ledger.data import data_changes, describe
 from search.ledger.events import create_sweep, read_history
 from search.results.export import export_trial
-from search.tracking.projection import metric_name
 from search.tracking.registry import register
+from search.tracking.runs import metric_name
 from tests.conftest import Corpus
 from tests.sweep_parts import SMALL_SPACE, call_inside, small_spec, train_serially
 

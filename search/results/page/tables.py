@@ -19,6 +19,7 @@ SYSTEM_COLUMNS = (
     *("system", "trials", "complete", "stopped", "failed", "best score", "median score"),
     *("parameters of the best", "ms per utterance", "training"),
 )
+_MOST = 12  # trials by number
 
 
 def system_rows(history: History) -> list[tuple[str, ...]]:
@@ -72,9 +73,9 @@ def failures(history: History) -> list[Cause]:
     return sorted(causes, key=lambda cause: -len(cause.trials))
 
 
-def some(numbers: tuple[int, ...], most: int = 12) -> str:
+def some(numbers: tuple[int, ...]) -> str:
     """`3, 8, 12`, cut where there are many."""
-    return ", ".join(map(str, numbers[:most])) + (", ..." if len(numbers) > most else "")
+    return ", ".join(map(str, numbers[:_MOST])) + (", ..." if len(numbers) > _MOST else "")
 
 
 _LIBRARIES = ("torch", "numpy", "scikit-learn", "ray", "optuna", "mlflow")

@@ -31,7 +31,8 @@ from search.ledger.records import (
     as_json,
 )
 from search.ledger.spec import SweepSpec, check_tracking_uri, without_password
-from search.tracking.delivery import Delivered, Delivery, Undelivered, sync
+from search.tracking.delivered import Delivered
+from search.tracking.delivery import Delivery, Undelivered, sync
 from search.tracking.store import EXPERIMENT, default_tracking_uri, open_client
 from tests.conftest import names_in
 from tests.sweep_parts import METRIC, environment, epoch_entry
