@@ -57,6 +57,7 @@ def test_a_ray_of_the_sweep_s_own_has_the_code(corpus: Corpus, tmp_path: Path) -
     assert again.stderr == done.stderr
 
 
+@pytest.mark.slow
 def test_what_trains_in_this_process_sends_nothing_whatever_is_on_record(
     corpus: Corpus, empty_store: Path, tmp_path: Path
 ) -> None:
@@ -176,7 +177,12 @@ def test_nodes_with_an_mmm_search_that_cannot_be_imported_train_with_what_is_sen
         sweep = ["run", "quick", corpus.manifest.path, "--features", corpus.features_dir]
         sweep += ["--runs", runs, "--trials", 2, "--epochs", 1, "--workers", 1]
         sweep += ["--packs", "off", "--address", address]
+        without = call("search", *sweep, "--name", "without", status=1)
         done = call("search", *sweep, "--name", "with", "--ship")
+    assert (
+        " cannot train: ImportError: an older one; install mmm-search[search] there, or send this"
+        " one's with --ship; it is not used"
+    ) in without.stdout
     assert f"sending mmm, search and spaces {VERSION} of this machine to the nodes, " in done.stdout
     assert "it is not used" not in done.stdout
     history = read_history(runs / "with" / "ledger.sqlite")
