@@ -27,9 +27,11 @@ def cluster(
     workers: int,
     *,
     insecure: bool,
+    ship: bool,
 ) -> Iterator[Finding]:
     """`readable`: what trials read, as the driver knows it; `wanted`: by each of `workers` trials,
-    empty where no sweep is asked about; `insecure`: whether one that asks for no token would do.
+    empty where no sweep is asked about; `insecure`: whether one that asks for no token would do;
+    `ship`: whether its nodes are to run this machine's code, as they do for the sweep.
     """
     try:
         seen = look(address)
@@ -38,7 +40,7 @@ def cluster(
         return
     yield from _as_seen(seen, wanted, workers, insecure)
     try:
-        connect(Place(seen), 0, 0)
+        connect(Place(seen), 0, 0, ship=ship)
     except ValueError as error:
         yield fault_of("cluster", error)
         return
