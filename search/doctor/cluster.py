@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from search.cluster.nodes import NodeReport
 
 _CLOCKS_S = 30.0  # half of what a sweep's lock and its heartbeats allow
+_OR_SHIP = ", or send this machine's with every sweep: --ship"
 _SHOWN = ("CPU", "GPU")
 
 
@@ -100,10 +101,7 @@ def _nodes(runs: Path, readable: list[Path]) -> Iterator[Finding]:
                 if answer.report is not None:
                     yield from _of_node(answer.address, answer.report, runs, code)
                 else:
-                    do = (
-                        f"install mmm-search {VERSION} on that node as it is here, or send its code"
-                        " with every sweep: --ship"
-                    )
+                    do = f"install mmm-search {VERSION} on that node as it is here{_OR_SHIP}"
                     yield Finding("fault", answer.address, answer.why, do)
     finally:
         if made:
@@ -128,18 +126,14 @@ def _of_node(address: str, said: "NodeReport", runs: Path, code: str) -> Iterato
             address,
             f"other versions: {', '.join(differing)}",
             "install the same on every node: pip install -c constraints.txt 'mmm-search[search]'"
-            + (
-                ""
-                if said.mmm_search == VERSION
-                else "; or send this one's with every sweep: --ship"
-            ),
+            + ("" if said.mmm_search == VERSION else _OR_SHIP),
         )
     elif said.code != code:
         yield Finding(
             "note",
             address,
             f"its mmm-search {VERSION} is not the code that is here",
-            "install the same there, or send this one's with every sweep: --ship",
+            f"install the same there{_OR_SHIP}",
         )
     if said.unreadable:
         yield Finding(
