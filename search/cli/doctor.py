@@ -114,4 +114,7 @@ def _findings(
             for given in (manifest, features)
             if given is not None and not is_url(given)
         ]
-        yield from cluster.cluster(address, runs, readable, wanted, workers, insecure=insecure)
+        ship = spec is not None and spec.ship
+        yield from cluster.cluster(
+            address, runs, readable, wanted, workers, insecure=insecure, ship=ship
+        )

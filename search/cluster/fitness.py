@@ -138,10 +138,8 @@ def fault_in(said: Mapping[str, Any], folder: Path) -> str | None:
     if lacks := said["lacks"]:
         return f"lacks {', '.join(lacks)}, which trials need; install mmm-search[search] there"
     if lacks_own := said["lacks_own"]:
-        return (
-            f"lacks {', '.join(lacks_own)} as on this machine, code of the user's own; send it with"
-            " --ship"
-        )
+        files = ", ".join(lacks_own)
+        return f"lacks {files} of your own systems, or has others there; send them with --ship"
     if unreadable := said["unreadable"]:
         return f"cannot read {', '.join(unreadable)}"
     if said["unwritable"]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from search.cluster.nodes import NodeReport
 
 _CLOCKS_S = 30.0  # half of what a sweep's lock and its heartbeats allow
+_OR_SHIP = ", or send this machine's with every sweep: --ship"
 _SHOWN = ("CPU", "GPU")
 
 
@@ -27,9 +28,11 @@ def cluster(
     workers: int,
     *,
     insecure: bool,
+    ship: bool,
 ) -> Iterator[Finding]:
     """`readable`: what trials read, as the driver knows it; `wanted`: by each of `workers` trials,
-    empty where no sweep is asked about; `insecure`: whether one that asks for no token would do.
+    empty where no sweep is asked about; `insecure`: whether one that asks for no token would do;
+    `ship`: whether its nodes are to run this machine's code, as they do for the sweep.
     """
     try:
         seen = look(address)
@@ -38,7 +41,7 @@ def cluster(
         return
     yield from _as_seen(seen, wanted, workers, insecure)
     try:
-        connect(Place(seen), 0, 0)
+        connect(Place(seen), 0, 0, ship=ship)
     except ValueError as error:
         yield fault_of("cluster", error)
         return
@@ -98,10 +101,7 @@ def _nodes(runs: Path, readable: list[Path]) -> Iterator[Finding]:
                 if answer.report is not None:
                     yield from _of_node(answer.address, answer.report, runs, code)
                 else:
-                    do = (
-                        f"install mmm-search {VERSION} on that node as it is here, or send its code"
-                        " with every sweep: --ship"
-                    )
+                    do = f"install mmm-search {VERSION} on that node as it is here{_OR_SHIP}"
                     yield Finding("fault", answer.address, answer.why, do)
     finally:
         if made:
@@ -126,18 +126,14 @@ def _of_node(address: str, said: "NodeReport", runs: Path, code: str) -> Iterato
             address,
             f"other versions: {', '.join(differing)}",
             "install the same on every node: pip install -c constraints.txt 'mmm-search[search]'"
-            + (
-                ""
-                if said.mmm_search == VERSION
-                else "; or send this one's with every sweep: --ship"
-            ),
+            + ("" if said.mmm_search == VERSION else _OR_SHIP),
         )
     elif said.code != code:
         yield Finding(
             "note",
             address,
             f"its mmm-search {VERSION} is not the code that is here",
-            "install the same there, or send this one's with every sweep: --ship",
+            f"install the same there{_OR_SHIP}",
         )
     if said.unreadable:
         yield Finding(

@@ -33,11 +33,14 @@ def write_errors(
     for the page and not kept. Returns the faults of clips that are not in the page.
     """
     rows, faults = [], []
+    away: StorageError | None = None
     with tempfile.TemporaryDirectory(prefix="mmm-search-") as scratch:
         for error in found.errors:
             uri, why = "", ""
             clip = found.manifest.parent / error.audio
             try:
+                if away is not None:
+                    raise away  # no other clip waits for who does not answer
                 if manifest_url is not None and not Path(error.audio).is_absolute():
                     clip = beside(manifest_url, error.audio, Path(scratch))
                 uri = _as_uri(read_speech(clip)[: _LONGEST_S * SAMPLE_RATE_HZ])
@@ -45,8 +48,7 @@ def write_errors(
                 why = f"cannot be played: {type(fault).__name__}"
                 # Of one that was brought the name here says nothing.
                 faults.append(f"{error.audio}: {fault}".replace(f"{clip}: ", ""))
-                if isinstance(fault, StorageError):
-                    manifest_url = None  # no other clip waits for who does not answer
+                away = fault if isinstance(fault, StorageError) else None
             rows.append((error_row(error), uri, why))
     write_text(
         path,

@@ -50,7 +50,7 @@ def beside(url: str, name: str, folder: Path) -> Path:
     place, parts = url.rpartition("/")[0], PurePosixPath(name).parts
     while parts and parts[0] == "..":
         place, parts = place.rpartition("/")[0], parts[1:]
-    path = folder / f"clip{Path(name).suffix}"
+    path = folder / "brought"
     path.write_bytes(Store(place).read("/".join(parts)))
     return path
 

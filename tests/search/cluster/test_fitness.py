@@ -45,7 +45,7 @@ WELL = {
         ),
         (
             {"lacks_own": ["/me/my.py"]},
-            "lacks /me/my.py as on this machine, code of the user's own; send it with --ship",
+            "lacks /me/my.py of your own systems, or has others there; send them with --ship",
         ),
         ({"unreadable": ("/a", "/b")}, "cannot read /a, /b"),
         ({"unwritable": ("/runs/s",)}, "cannot write into /runs/s"),

@@ -147,12 +147,12 @@ def test_a_system_of_the_user_s_own_trains_on_a_node_without_its_file_as_long_as
         again = call(*resume, "--no-ship", "--trials", 3, status=1)
     files = ["beside_it.py", "my_system.py", "package_beside/inside.py", "package_beside/other.py"]
     lacking = ", ".join(str(mine / name) for name in files)
-    assert f" lacks {lacking} as on this machine, code of the user's own; send " in without.stdout
+    assert f" lacks {lacking} of your own systems, or has others there; send " in without.stdout
     assert "no node of the cluster may train: " in without.stderr
     assert f" {VERSION} and 4 files of your systems of this machine to the nodes, " in done.stdout
     assert "it is not used" not in done.stdout
     assert history.spec.ship
-    assert f" lacks {lacking} as on this machine, " in again.stdout
+    assert f" lacks {lacking} of your own systems, " in again.stdout
     assert [trial.state for trial in history.trials.values()] == ["complete", "complete"]
     assert {trial.architecture for trial in history.trials.values()} == {SYSTEM}
 

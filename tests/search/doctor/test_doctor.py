@@ -163,7 +163,13 @@ def test_every_node_of_a_cluster_is_asked(
         assert not (tmp_path / "runs").exists()
         with create_sweep(tmp_path / "runs" / "first", small_spec(corpus, address=address)):
             pass
+        with create_sweep(
+            tmp_path / "runs" / "second",
+            small_spec(corpus, name="second", address=address, insecure=True, ship=True),
+        ):
+            pass
         of_a_sweep = call(*asked[:2], "first", *asked[4:], status=1)
+        sending = call(*asked[:2], "second", *asked[4:])
     said = " ".join(done.stdout.split())
     assert " 1 nodes with 1 CPU note cluster it asks for no token: whoever reaches it runs " in said
     assert f" mmm-search {VERSION}, torch " in said
@@ -171,6 +177,9 @@ def test_every_node_of_a_cluster_is_asked(
     assert f" it cannot read {tmp_path / 'none'} -> " in said
     assert said.endswith(" 2 faults")
     assert well.stdout.endswith("\nnothing is wrong\n")
+    assert "is not the code that is here" in well.stdout
+    # Nodes run what such a sweep sends them.
+    assert "is not the code that is here" not in sending.stdout
     # `resume` would refuse it.
     said = " ".join(of_a_sweep.stdout.split())
     assert " fault cluster it asks for no token: " in said

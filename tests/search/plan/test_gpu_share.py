@@ -142,7 +142,7 @@ def test_no_more_share_a_gpu_than_there_are_trials_and_cores_for() -> None:
 
 def test_a_trial_in_this_process_has_the_gpu_to_itself() -> None:
     given = in_this_process({"gpus_per_trial": AUTO, "workers": 1})
-    assert given == {"gpus_per_trial": 1.0, "workers": 1, "address": None}
+    assert given == {"gpus_per_trial": 1.0, "workers": 1, "address": None, "ship": False}
 
 
 SPACE = """

@@ -176,3 +176,7 @@ def test_texts_of_the_corpus_are_text_and_missing_clips_are_told(
         assert "clips/1.wav" in page
         assert "/home/anna" not in page
     assert "cannot be played: " in (tmp_path / "errors.html").read_text(encoding="utf-8")
+    faults = write_errors(tmp_path / "errors.html", "small", FOUND, "nowhere://bucket/manifest.csv")
+    assert [fault.partition(": nowhere://bucket: ")[0] for fault in faults] == [
+        one.audio for one in FOUND.errors
+    ]
