@@ -103,7 +103,7 @@ class Draw:
         def drawn() -> CategoricalChoiceType:
             if name in self._around and (near := self._around[name]) in choices and self._stays():
                 return near
-            return choices[int(len(choices) * self._rng.random())]
+            return choices[int(self._rng.integers(len(choices)))]
 
         # True is equal to 1, and is another choice.
         key = name, tuple(choices), tuple(map(type, choices))

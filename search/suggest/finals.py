@@ -80,21 +80,21 @@ class Finals:
 
     def _whitened(self, numbers: Sequence[int]) -> Array:
         """(M, N), in the order of `_running`, which has these trials afterwards."""
-        whitening, wanted = self.process.whitening, set(numbers)
+        process, wanted = self.process, set(numbers)
         kept = [place for place, number in enumerate(self._running) if number in wanted]
         if len(kept) < len(self._running):
             self._halves = self._halves[kept]
             self._running = [self._running[place] for place in kept]
         begun = sorted(wanted.difference(self._running))
         cross = self._cross([*self._running, *begun])
-        size, total = len(self._running), len(whitening)
+        size, total = len(self._running), len(process.seen)
         self._halves = _with_room(self._halves, len(cross), total)
         if self._num_whitened < total:
             new = slice(self._num_whitened, total)
-            self._halves[:size, new] = cross[:size] @ whitening[new].T
+            self._halves[:size, new] = process.whiten(cross[:size].T, new).T
             self._num_whitened = total
         if size < len(cross):
-            self._halves[size : len(cross), :total] = cross[size:] @ whitening.T
+            self._halves[size : len(cross), :total] = process.whiten(cross[size:].T).T
             self._running += begun
         return self._halves[: len(cross), :total]
 
@@ -142,16 +142,18 @@ class Believed:
         least: float,
     ) -> dict[int, float]:
         """By place, the values of those that reach `least`."""
-        whitening, total = self.process.whitening, cross.shape[1]
-        half, variance = np.empty((len(places), 0)), np.full(len(places), self.process.variance)
+        cross, total = cross[places], cross.shape[1]
+        half, variance = np.empty_like(cross), np.full(len(places), self.process.variance)
         for begin in range(0, total, _BLOCK):
-            end = min(begin + _BLOCK, total)
-            new = cross[places, :end] @ whitening[begin:end, :end].T
-            half, variance = np.hstack([half, new]), variance - (new**2).sum(axis=1)
+            block = slice(begin, min(begin + _BLOCK, total))
+            half[:, block] = self.process.whiten(cross.T, block).T
+            variance -= (half[:, block] ** 2).sum(axis=1)
             reached = value(means[places], self._deviation(variance), places) >= least
-            places, half, variance = places[reached], half[reached], variance[reached]
-            if not len(places):
+            if not reached.any():
                 return {}
+            if not reached.all():
+                places, cross = places[reached], cross[reached]
+                half, variance = half[reached], variance[reached]
         ends = at_the_end(features[places])
         own = self.process.kernel(ends, self._ends) - half @ self._halves.T
         own = solve_triangular(self._lower, own.T, lower=True, check_finite=False)

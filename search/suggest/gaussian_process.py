@@ -32,6 +32,7 @@ _CURVE, _CURVE_RANGE = (
     1.5,
 )  # variance and range in progress of the curve that all trials of a sweep share
 _JITTER = 1e-6
+_BLOCK = 128  # rows of the whitening that are multiplied at once
 _ROOM = 128  # rows for scores to come, whenever there is none left
 _FIT_TO = 260  # observations, when hyperparameters are fitted
 _FIT_STEPS = 25
@@ -109,6 +110,17 @@ class CurveProcess:
         """
         return self._room[: len(self.seen), : len(self.seen)]
 
+    def whiten(self, cross: Array, rows: slice | None = None) -> Array:
+        """The whitening's product with this (N, M), or so many `rows` of it; right of the diagonal
+        is nothing to multiply.
+        """
+        rows = rows or slice(0, len(self.seen))
+        blocks = [
+            self._room[begin : (end := min(begin + _BLOCK, rows.stop)), :end] @ cross[:end]
+            for begin in range(rows.start, rows.stop, _BLOCK)
+        ]
+        return np.concatenate(blocks) if len(blocks) != 1 else np.asarray(blocks[0])
+
     def see(self, more: Observations) -> None:
         """Condition on `more` (M) as well."""
         size, total = len(self.seen), len(self.seen) + len(more)
@@ -116,9 +128,12 @@ class CurveProcess:
             room = np.zeros((total + _ROOM, total + _ROOM))
             room[:size, :size] = self.whitening
             self._room = room
-        half = self.whitening @ self.kernel(self.seen, more)  # (N, M)
+        half = self.whiten(self.kernel(self.seen, more))  # (N, M)
         own = _inverse_of(np.linalg.cholesky(self.noisy_kernel(more) - half.T @ half))
-        self._room[size:total, :size] = -own @ (half.T @ self.whitening)
+        for begin in range(0, size, _BLOCK):
+            columns = slice(begin, min(begin + _BLOCK, size))
+            above = half[begin:].T @ self._room[begin:size, columns]
+            self._room[size:total, columns] = -own @ above
         self._room[size:total, size:total] = own
         new = own @ (_standardised(more, self._units) - half.T @ self._whitened)
         self._whitened = np.concatenate([self._whitened, new])
@@ -180,7 +195,7 @@ class CurveProcess:
         out.
         """
         cross = self.kernel(at_the_end(features), self.seen)
-        half = self.whitening @ cross.T
+        half = self.whiten(cross.T)
         variance = self.variance - (half**2).sum(axis=0)
         return self.mean(cross), np.sqrt(np.maximum(variance, 1e-10)) * self.scale
 
@@ -233,7 +248,7 @@ class CurveProcess:
         """
         points = at_the_end(features)
         cross = self.kernel(points, self.seen)
-        half = self.whitening @ cross.T
+        half = self.whiten(cross.T)
         covariance = (self.kernel(points, points) - half.T @ half) * self.scale**2
         return self.mean(cross), covariance
 
