@@ -202,8 +202,8 @@ def main() -> None:
         print(seen.line(fault))
     minutes, seconds = divmod(round(wall_s), 60)
     print(
-        f"\n{sum(seen.passed.values())} tests held in {minutes}:{seconds:02}, {_PROCESSES} at a"
-        f" time ({sum(seen.seconds.values()):.0f} s one after the other)"
+        f"\n{sum(seen.passed.values())} tests held in {minutes}:{seconds:02} in {_PROCESSES}"
+        f" processes ({sum(seen.seconds.values()):.0f} s of tests)"
     )
     missed = [fault for fault in FAULTS if seen.was_missed(fault)]
     sys.exit(bool(status) or (bool(missed) and not is_quick))

@@ -4,8 +4,8 @@
 
 Four trials of ten epochs of 0.3 s, two at a time: a class `Trainable` with a checkpoint every
 epoch, `ASHAScheduler`, `OptunaSearch`, `FailureConfig` at its default. Each epoch that was trained
-is a line of EPOCHS_LOG, which is not below STORAGE; the last lines printed say which trials ended
-as ERROR and how many ended either way.
+is a line of EPOCHS_LOG, which is not below STORAGE; the last lines printed say which trials
+ended well, and how many did and did not.
 """
 
 import argparse
@@ -77,8 +77,8 @@ def main() -> None:
         )
     results = tuner.fit()
     ends = Counter("ERROR" if result.error else "ended" for result in results)
-    reported = [result.metrics for result in results if result.error and result.metrics]
-    print("ERROR OF", *(metrics["trial_id"] for metrics in reported))
+    whole = [result.metrics for result in results if not result.error and result.metrics]
+    print("ENDED", *(metrics["trial_id"] for metrics in whole))
     print(f"TRIALS {ends['ended']} {ends['ERROR']}", flush=True)
 
 

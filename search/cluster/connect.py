@@ -173,6 +173,7 @@ def _sigterm_is_ctrl_c() -> Iterator[None]:
     take no notice, and, once it has started, one that prints a stack trace and aborts the process.
 
     Ctrl-C counts wherever it came: Python drops what is raised around a fork, and Ray forks much.
+    The traceback that it prints of that is not ours to show: what was dropped is raised here.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -183,10 +184,18 @@ def _sigterm_is_ctrl_c() -> Iterator[None]:
     os.set_blocking(writing, False)
     # The number of each signal is written, whoever handles it.
     before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    hook = sys.unraisablehook
+
+    def without_ctrl_c(dropped: Any) -> None:
+        if dropped.exc_type is not KeyboardInterrupt:
+            hook(dropped)
+
+    sys.unraisablehook = without_ctrl_c
     try:
         with contextlib.suppress(SystemExit):
             yield
     finally:
+        sys.unraisablehook = hook
         signal.set_wakeup_fd(before)
         signal.signal(signal.SIGTERM, handler if handler is not None else signal.SIG_DFL)
         seen = b""

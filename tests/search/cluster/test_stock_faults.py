@@ -79,14 +79,14 @@ class Stock:
         return f"exit status {driver.returncode}{why}, {len(told.splitlines())} lines{trials}"
 
     def lost(self) -> str:
-        """Epochs that were trained more than once, or for a trial that ended as ERROR."""
+        """Epochs that were trained more than once, or for a trial that has no result."""
         again = sum(count - 1 for count in Counter(self.epochs()).values())
-        found = re.search(r"^ERROR OF(.*)$", self.said.read_text(), re.MULTILINE)
-        errors = found[1].split() if found else []
-        given_up = sum(line.split()[0] in errors for line in set(self.epochs()))
+        found = re.search(r"^ENDED(.*)$", self.said.read_text(), re.MULTILINE)
+        ended = found[1].split() if found else []
+        given_up = sum(line.split()[0] not in ended for line in set(self.epochs()))
         return (
-            f"{again} of {len(self.epochs())} epochs trained again, {given_up} given up with trials"
-            " that ended ERROR"
+            f"{again} of {len(self.epochs())} epochs trained again, {given_up} in trials without a"
+            " result"
         )
 
 

@@ -217,6 +217,7 @@ def test_a_sweep_that_is_terminated_closes_as_with_ctrl_c_whatever_comes_after_t
     tmp_path: Path,
     driver_option: list[str],
     send: Callable[[int, int], None],
+    request: pytest.FixtureRequest,
     record_property: Callable[[str, object], None],
 ) -> None:
     command = [*run_command(corpus, empty_store, tmp_path), *driver_option]
@@ -247,9 +248,9 @@ def test_a_sweep_that_is_terminated_closes_as_with_ctrl_c_whatever_comes_after_t
         in said
     )
     assert "SIGTERM" not in said  # Ray's stack trace
-    where = " ".join(["serial" if driver_option else "Ray", send.__name__])
     kept = check_ended_in_good_order(tmp_path)
-    record_property("lost", f"{where}: status {status} after {ended_s:.1f} s, {kept}")
+    name = request.node.callspec.id
+    record_property("lost", f"{name}: status {status} after {ended_s:.1f} s, {kept}")
     before = history_of(tmp_path).trials[0]
     assert before.checkpoint is not None
     call_inside(

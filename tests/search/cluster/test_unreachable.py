@@ -84,6 +84,7 @@ def test_something_else_than_ray(refused: Refused, tmp_path: Path, quiet_port: i
 def test_a_temporary_folder_whose_name_is_too_long_for_sockets(
     refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)  # it comes first
     # So do some batch systems with their TMPDIR.
     for variable in ("TMPDIR", "RAY_TMPDIR"):
         monkeypatch.setenv(variable, "/tmp/" + 60 * "x")

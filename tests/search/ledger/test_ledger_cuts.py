@@ -114,7 +114,7 @@ def test_a_log_cut_at_any_byte_loads_exactly_its_committed_events(
         assert found == files.committed(cut), cut
         lost += len(files.committed(cut)) - len(found)
     record_property(
-        "lost", f"{len(cuts)} cuts of a log: {lost} events of transactions that were whole before"
+        "lost", f"{len(cuts)} cuts of a log: {lost} events of whole transactions missing"
     )
     assert log.read_bytes() == b""  # reading changes nothing
 
