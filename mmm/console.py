@@ -4,6 +4,7 @@ metrics, one message for an error.
 
 import inspect
 import logging
+import os
 import re
 import sys
 import traceback
@@ -70,7 +71,8 @@ def progress_of(console: Console) -> Console:
     return Console(quiet=True) if getattr(console, "is_quiet", False) else console
 
 
-console = PlainConsole(width=None if sys.stdout.isatty() else 140)
+# None: whoever started the process has closed its standard output.
+console = PlainConsole(width=None if sys.stdout is not None and sys.stdout.isatty() else 140)
 
 
 _TITLES = {
@@ -194,10 +196,26 @@ def _show_version(is_wanted: bool) -> None:
         raise typer.Exit
 
 
+def _open_standard_streams() -> None:
+    """Nowhere, where they are closed (`>&-`): else the next file that is opened would be the
+    standard output of each process that is started, and libraries print into it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(nowhere := os.open(os.devnull, os.O_RDWR), number)
+            if nowhere != number:
+                os.close(nowhere)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
+
+
 def run_app(application: typer.Typer) -> None:
     """Run a command line; what a user can cause ends in one message and exit status 2, and our own
     warnings take a line.
     """
+    _open_standard_streams()
     warnings.showwarning = _show_warning
     try:
         application()

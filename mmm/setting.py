@@ -10,6 +10,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
+_LOWEST = -(2**63)
+_LONGEST = 60  # letters of a value that are shown
+
+
+def shown(value: object) -> str:
+    """A value as Python writes it, where that is short enough to be read."""
+    if isinstance(value, int) and not _LOWEST <= value < -_LOWEST:
+        return f"a whole number of {value.bit_length():,} bits"
+    if isinstance(value, str) and len(value) > _LONGEST:
+        return f"{value[:_LONGEST]!r}... ({len(value):,} letters)"
+    try:
+        return repr(value)
+    except Exception:  # of a class of the user's own
+        return f"<{type(value).__name__}>"
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -29,8 +44,11 @@ class Setting:
     parse: Callable[[str], object] | None = None
 
     def takes(self, value: float) -> bool:
+        # Not what 64 bits cannot hold, nor what is no number or infinite.
+        if not _LOWEST <= value < -_LOWEST:
+            return False
         is_low = value <= self.low if self.above else value < self.low
-        return math.isfinite(value) and not is_low and value <= self.high
+        return not is_low and value <= self.high
 
     @property
     def expected(self) -> str:
@@ -68,7 +86,10 @@ def option_faults(record: object) -> Iterator[str]:
     for name, field in fields_of(kind).items():
         value, setting, option = getattr(record, name), field.setting, f"--{name.replace('_', '-')}"
         if setting.choices and value is not None and value not in setting.choices:
-            yield f"unknown {option} {value!r}; expected one of {', '.join(setting.choices)}"
+            yield f"unknown {option} {shown(value)}; expected one of {', '.join(setting.choices)}"
         if field.kind in (int, float) and value is not None and not setting.takes(value):
             usual = "is out of range" if setting.above else "is too small"
-            yield f"{option} {value:g} {setting.wrong or f'{usual}; expected {setting.expected}'}"
+            if isinstance(value, int) and value >= -_LOWEST:
+                usual = "is too large"
+            number = shown(value) if isinstance(value, int) else f"{value:g}"
+            yield f"{option} {number} {setting.wrong or f'{usual}; expected {setting.expected}'}"

@@ -2,12 +2,25 @@
 the file.
 """
 
+import contextlib
 import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+_LONGEST = 1000  # letters of an error that are shown
+
+
+def fault_of(error: BaseException) -> str:
+    """An error that code of the user's own raised, in words: `ValueError: ...`."""
+    try:
+        text = str(error)
+    except Exception:  # that is code of the user's own, too
+        text = "an error without a text"
+    cut = f"... ({len(text):,} letters)" if len(text) > _LONGEST else ""
+    return f"{type(error).__name__}: {text[:_LONGEST]}{cut}"
 
 
 def user_code(reference: str, kind: str) -> tuple[ModuleType, Callable[..., Any]]:
@@ -30,13 +43,14 @@ def user_code(reference: str, kind: str) -> tuple[ModuleType, Callable[..., Any]
     sys.dont_write_bytecode = True  # nobody asked for a __pycache__ beside the file
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
-        raise ValueError(
-            f"{path}: cannot be loaded as a {kind}: {type(error).__name__}: {error}"
-        ) from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # sys.exit() among them, which would end the command silently
+        raise ValueError(f"{path}: cannot be loaded as a {kind}: {fault_of(error)}") from error
     finally:
         sys.dont_write_bytecode = compiles
-        del sys.path[len(sys.path) - 1 - sys.path[::-1].index(folder)]
+        with contextlib.suppress(ValueError):  # the file may have changed the path itself
+            del sys.path[len(sys.path) - 1 - sys.path[::-1].index(folder)]
     found = getattr(module, name, None)
     if not callable(found):
         named = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]

@@ -137,7 +137,7 @@ def _trained(history: History, number: int) -> Trial:
     if trial.copied_from is not None:
         raise ValueError(
             f"trial {number} was not trained, its epochs are those of trial {trial.copied_from};"
-            f" run: mmm-search reproduce {name} --trial {trial.copied_from}"
+            f" give --trial {trial.copied_from}"
         )
     if not trial.epochs:
         raise ValueError(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, cast
 
 from mmm.features.recipe import AUDIO_FEATURES, LAYERS, MAX_CONTEXT
-from mmm.setting import Field, Setting, fields_of
+from mmm.setting import Field, Setting, fields_of, shown
 
 # Settings by name: the flat mapping a space suggests, a ledger keeps and `make_config` checks.
 ParamValue = str | int | float | bool | None
@@ -391,18 +391,18 @@ def make_config(params: Params) -> TrainConfig:
 
 
 def _faults(name: str, value: ParamValue, field: Field) -> Iterator[str]:
-    setting, shown = field.setting, f"{name}={value!r}"
+    setting, said = field.setting, f"{name}={shown(value)}"
     if field.kind is bool:
         if not isinstance(value, bool):
-            yield f"{shown} is neither true nor false"
+            yield f"{said} is neither true nor false"
     elif field.kind is str:
         if not setting.choices and not isinstance(value, str):
-            yield f"{shown} is no name"
+            yield f"{said} is no name"
         elif setting.choices and value not in setting.choices:
-            yield f"{shown} is none of {', '.join(setting.choices)}"
+            yield f"{said} is none of {', '.join(setting.choices)}"
     elif isinstance(value, bool) or not isinstance(
         value, int if field.kind is int else int | float
     ):
-        yield f"{shown} is not a {'whole ' if field.kind is int else ''}number"
+        yield f"{said} is not a {'whole ' if field.kind is int else ''}number"
     elif not setting.takes(value):
-        yield f"{shown} is out of range; expected {setting.expected}"
+        yield f"{said} is out of range; expected {setting.expected}"

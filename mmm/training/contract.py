@@ -18,6 +18,7 @@ from mmm.training.config import Dims, TrainConfig
 from mmm.training.dropout import Dropout
 from mmm.training.run import build_model
 from mmm.training.tensor_file import tensor_bytes
+from mmm.user_code import fault_of
 
 # Each differs from the others, and many numbers of heads divide the text's width.
 DIMS = Dims(speech_width=10, text_width=16, speech_positions=12, text_positions=7, num_classes=5)
@@ -334,8 +335,10 @@ def outcome(check: Check, candidate: Candidate) -> str:
         check.run(candidate)
     except Broken as error:
         return str(error)
-    except Exception as error:  # whatever the user's own code raises
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever the user's own code raises
+        return " ".join(fault_of(error).split())[:300]
     return ""
 
 

@@ -17,6 +17,7 @@ from mmm.training.config import Dims, TrainConfig
 from mmm.training.features import Features, dims_of
 from mmm.training.gpu_features import keep_only
 from mmm.training.own_system import loaded_system
+from mmm.user_code import fault_of
 
 # What a model is made with, of a run's settings and of the sizes that the data decide.
 _COMMON = ("speech_width", "text_width", "num_classes")
@@ -84,9 +85,11 @@ def build_model(config: TrainConfig, dims: Dims) -> nn.Module:
             head = system.make(
                 **{name: known[name] for name in system.takes}, **dict(config.own or ())
             )
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise ValueError(
-                f"{system.reference}: its constructor fails: {type(error).__name__}: {error}"
+                f"{system.reference}: its constructor fails: {fault_of(error)}"
             ) from error
     if dims.speech_layers > 1:
         head = LayerMix(head, num_layers=dims.speech_layers)

@@ -232,7 +232,7 @@ def ui(
     if not (runs / "mlflow.db").is_file():
         raise FileNotFoundError(
             f"{runs}/mlflow.db: no MLflow store yet; run a sweep first, for example: mmm-search"
-            f" quickstart --runs {runs}"
+            f" quickstart --runs {shlex.quote(str(runs))}"
         )
     from search.tracking.pages import Pages, list_of_sweeps, page_base
     from search.tracking.server import open_once_served, serve

@@ -61,6 +61,7 @@ def reach(
     """
     if address is None:
         _check_temporary_folder()
+        _check_home()
         return Place(None)
     cluster = look(address)
     if not insecure:
@@ -69,8 +70,15 @@ def reach(
 
 
 def _check_temporary_folder() -> None:
-    """Raise ValueError where Ray's sockets would have names that the system does not take."""
+    """Raise ValueError where Ray could not make its sockets, or their names would be longer than
+    the system takes.
+    """
     folder = ray_folder()
+    if not folder.is_absolute():  # of no folder in particular: Ray's processes have others
+        raise ValueError(
+            f"Ray's sockets would lie in {str(folder)!r}, as RAY_TMPDIR or TMPDIR has it, and that"
+            " is no absolute path; set one, for example: export RAY_TMPDIR=/tmp"
+        )
     socket = folder / _LONGEST_SOCKET.format(pid=os.getpid())
     too_long = len(os.fsencode(socket)) - _MOST_BYTES_OF_A_SOCKET
     if too_long > 0:
@@ -78,6 +86,45 @@ def _check_temporary_folder() -> None:
             f"Ray's sockets would lie in {folder}, whose name is {too_long} bytes too long for"
             " that; set RAY_TMPDIR to a shorter one, for example: export RAY_TMPDIR=/tmp"
         )
+    if (there := _not_writable(folder)) is not None:
+        raise ValueError(
+            f"Ray's sockets would lie in {folder}, and {there} is no folder that can be written to;"
+            " set RAY_TMPDIR to one that can, for example: export RAY_TMPDIR=/tmp"
+        )
+
+
+def _check_home() -> None:
+    """Raise ValueError where Ray could not read, or make, the token that it then asks for."""
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return
+    if (named := os.environ.get("RAY_AUTH_TOKEN_PATH")) is not None:
+        if not (Path(named).is_file() and os.access(named, os.R_OK) and Path(named).stat().st_size):
+            raise ValueError(
+                f"RAY_AUTH_TOKEN_PATH names {named!r}, which is no file with a token that can be"
+                " read; name one, or make a new one in ~/.ray/auth_token with: unset"
+                " RAY_AUTH_TOKEN_PATH"
+            )
+        return
+    token = _token_file()
+    if token.is_file():
+        return
+    if (there := _not_writable(token.parent)) is not None:
+        raise ValueError(
+            f"Ray keeps a token in {token}, and {there} is no folder that can be written to; set"
+            " HOME to one that can"
+        )
+
+
+def _token_file() -> Path:
+    """Where the user has no name and there is no HOME, its path begins with ~."""
+    return Path(os.path.expanduser("~"), ".ray", "auth_token")  # noqa: PTH111
+
+
+def _not_writable(folder: Path) -> Path | None:
+    """What there is of a folder's path, where nothing can be made in it."""
+    there = next((one for one in (folder, *folder.parents) if one.exists()), folder)
+    is_writable = folder.is_absolute() and there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+    return None if is_writable else there
 
 
 def ray_folder() -> Path:
@@ -162,8 +209,7 @@ def connect(
             if place.cluster is None
             else f"the cluster at {place.cluster.address} could not be joined ({what})"
         ) from error
-    token = Path.home() / ".ray" / "auth_token"
-    if token.is_file():
+    if (token := _token_file()).is_file():
         token.chmod(0o600)  # Ray creates it readable for everyone
 
 

@@ -53,8 +53,8 @@ def choose_finalists(
     ]
     if not ranked:
         raise ValueError(
-            f"sweep {spec.name!r} has no ended trial with a score to confirm; see: mmm-search"
-            f" status {spec.name}"
+            f"sweep {spec.name!r} has no ended trial with a score to confirm; go on with it by"
+            " mmm-search resume, or see by mmm-search status why its trials failed"
         )
     seed = 1 + max(int(trial.settings.get("seed") or 0) for trial in ranked)
     found: dict[str, Finalist] = {}

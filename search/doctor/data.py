@@ -1,5 +1,6 @@
 """A manifest, a features folder, a sweep's ledger and its MLflow store."""
 
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from mmm.manifest import Manifest
 from mmm.manifest_csv import read_manifest
 from search.doctor.finding import Finding, fault_of
 from search.ledger.events import read_history
-from search.ledger.files import best_weights
+from search.ledger.files import best_weights, command_for
 from search.ledger.history import History
 from search.ledger.lock import is_held
 from search.ledger.spec import without_password
@@ -91,7 +92,7 @@ def features(folder: Path, manifest_path: Path | None) -> Iterator[Finding]:
                 "fault",
                 "features",
                 f"{folder} has no {what} features",
-                f"run: mmm encode {named} --features {folder}",
+                f"run: {shlex.join(['mmm', 'encode', str(named), '--features', str(folder)])}",
             )
 
 
@@ -130,7 +131,7 @@ def _session(folder: Path, history: History) -> Iterator[Finding]:
             "note",
             "session",
             "the last one was killed; nothing that was reported is lost",
-            f"run: mmm-search resume {folder.name} --runs {folder.parent}",
+            f"run: {command_for('resume', folder)}",
         )
     else:
         yield Finding("ok", "session", f"ended: {history.last_close.why}")
@@ -145,7 +146,8 @@ def tracking(runs: Path, uri: str | None) -> Iterator[Finding]:
             "fault",
             "tracking",
             f"{shown}: {' '.join(str(error).split())[:300]}",
-            "the ledger has everything: once it answers again, run: mmm-search mlflow-sync NAME",
+            "the ledger has everything: once it answers again, run:"
+            f" {command_for('mlflow-sync', runs / 'NAME')}",
         )
         return
     what = "none yet; the first sweep makes it" if number is None else f"{number} runs of ours"

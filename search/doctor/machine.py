@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import shlex
 import shutil
 import stat
 from collections.abc import Iterator
@@ -112,7 +113,12 @@ def local_ray() -> Iterator[Finding]:
         yield fault_of("ray", error)
     token = Path.home() / ".ray" / "auth_token"
     if token.is_file() and token.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
-        yield Finding("fault", "ray", f"{token} can be read by others", f"run: chmod 600 {token}")
+        yield Finding(
+            "fault",
+            "ray",
+            f"{token} can be read by others",
+            f"run: chmod 600 {shlex.quote(str(token))}",
+        )
 
 
 def space(runs: Path, features: Path | None) -> Iterator[Finding]:

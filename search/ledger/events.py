@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from mmm.files import parse_json
+from search.ledger.files import command_for
 from search.ledger.history import History
 from search.ledger.lock import Lock, LockError
 from search.ledger.record_json import body_of, record_of
@@ -258,8 +259,8 @@ def create_sweep(folder: Path, spec: SweepSpec, priors: Sequence[Prior] = ()) ->
         # Read before it is opened for writing: what is refused stays as it is.
         if path.is_file() and _load(path)[1] > 0:
             raise LedgerError(
-                f"{path}: a sweep began here before; go on with it: mmm-search resume"
-                f" {folder.name}, or choose another --name"
+                f"{path}: a sweep began here before; choose another --name, or go on with it:"
+                f" {command_for('resume', folder)}"
             )
         with contextlib.closing(_connect(path)) as connection:
             events, checksum = _write(connection, path, 0, 0, (Sweep(spec), *priors))
@@ -355,8 +356,7 @@ def _write(
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NO_ROOM:
             raise LedgerError(
                 f"{path}: cannot be written to any more ({error}); free some space on its disk, or"
-                f" make it writable, then go on with: mmm-search resume {path.parent.name} --runs"
-                f" {path.parent.parent}"
+                f" make it writable, then go on with: {command_for('resume', path.parent)}"
             ) from None
         raise
     return events, checksum

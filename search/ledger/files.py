@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import shlex
 import shutil
 import warnings
 from collections.abc import Sequence
@@ -17,6 +18,13 @@ from mmm.training.tensor_file import load_checked
 from search.ledger.records import Checkpoint
 
 SEALED = "train-and-dev.csv"  # in a sweep's folder: its manifest without the rows of test
+
+
+def command_for(command: str, sweep: Path, *more: str) -> str:
+    """A command for the sweep in a folder, `mmm-search resume NAME --runs RUNS`, as a shell in the
+    same working directory takes it.
+    """
+    return shlex.join(["mmm-search", command, sweep.name, "--runs", str(sweep.parent), *more])
 
 
 def trial_folder(sweep: Path, number: int) -> Path:
@@ -71,8 +79,8 @@ def best_weights(
             return weights
     except (SafetensorError, ValueError) as error:
         raise ValueError(
-            f"{path}: {error}; bring it back from a copy, or export another trial, see: mmm-search"
-            f" status {sweep.name}"
+            f"{path}: {error}; bring it back from a copy, or export another trial, see:"
+            f" {command_for('status', sweep)}"
         ) from None
     return None
 
@@ -119,8 +127,8 @@ def check_new(runs: Path, name: str, *, is_tracked_here: bool) -> None:
     folder = sweep_dir(runs, name)
     if (folder / "ledger.sqlite").is_file():
         raise ValueError(
-            f"sweep {name!r} exists in {runs}/; go on with it: mmm-search resume {name}, or choose"
-            " another --name"
+            f"sweep {name!r} exists in {runs}/; choose another --name, or go on with it:"
+            f" {command_for('resume', folder)}"
         )
     if left := [one for one in _OF_A_SWEEP if (folder / one).exists()]:
         raise ValueError(

@@ -207,9 +207,14 @@ def measure_all(
         found: dict[TrainConfig, Measured] = {}
         for number, config in enumerate([drawn[0], large[0], *drawn[1:], *large[1:]]):
             if config not in found and (number < num_always or time.process_time() < deadline):
-                found[config] = measure(
-                    config, check.features(config), device, precision_of(precisions, architecture)
-                )
+                precision = precision_of(precisions, architecture)
+                try:
+                    found[config] = measure(config, check.features(config), device, precision)
+                except (MemoryError, RuntimeError) as error:
+                    raise ValueError(
+                        "what a trial costs cannot be measured on this machine:"
+                        f" {' '.join(str(error).split())}\n  settings: {config.params()}"
+                    ) from error
             done += 1
             yield done, total, costs
         share = len(groups[architecture, speech]) / len(configs)

@@ -31,6 +31,7 @@ from mmm.training.config import make_config
 from mmm.training.evaluate import score
 from mmm.training.features import dims_of, load_features
 from mmm.training.own_system import load_recorded
+from search.ledger.files import command_for
 from search.ledger.history import History
 from search.ledger.trial import Trial
 from search.results.answers import CHANGED, SweepData, weights_of
@@ -169,8 +170,8 @@ def chosen_trial(history: History, number: int | None) -> Trial:
         trial = best_trial(history)
         if trial is None:
             raise ValueError(
-                f"sweep {spec.name!r} has no trial with a score yet; see: mmm-search status"
-                f" {spec.name}"
+                f"sweep {spec.name!r} has no trial with a score yet; mmm-search status says why, or"
+                " go on with it by mmm-search resume"
             )
         return trial
     if number not in history.trials:
@@ -225,14 +226,14 @@ def _write(history: History, sweep: Path, trial: Trial, manifest: Manifest, out:
         raise ValueError(
             f"trial {trial.number} of sweep {spec.name!r} was not trained on all"
             f" {trial.num_folds} folds ({trial.state}: {trial.reason}) and has no score that"
-            f" compares; choose another, see: mmm-search status {spec.name}"
+            f" compares; choose another, see: {command_for('status', sweep)}"
         )
     trained = trial if trial.copied_from is None else history.trials[trial.copied_from]
     weights = weights_of(history, sweep, trial) if best is not None else None
     if best is None or not (weights or trial.num_folds > 1):
         raise ValueError(
             f"trial {trial.number} of sweep {spec.name!r} has no weights to export ({trial.state}:"
-            f" {trial.reason}); the best {spec.keep} are kept, see: mmm-search status {spec.name}"
+            f" {trial.reason}); the best {spec.keep} are kept, see: {command_for('status', sweep)}"
         )
     load_recorded(trial.settings)
     config = make_config(dict(trial.settings))

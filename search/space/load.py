@@ -2,6 +2,8 @@
 
 import functools
 import hashlib
+import math
+import re
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -18,9 +20,10 @@ from optuna.distributions import (
 from optuna.trial import FixedTrial
 
 import spaces
+from mmm.setting import shown
 from mmm.training.config import Params, ParamValue
 from mmm.training.own_system import is_reference, load_system
-from mmm.user_code import user_code
+from mmm.user_code import fault_of, user_code
 from search.ledger.records import SpaceNote
 from search.space.fixed import fixed_space
 from search.space.study import random_study
@@ -29,6 +32,11 @@ from spaces import SPACES, Space, There, bound, spaces_on
 _NUM_DRAWS = 200
 _LONG_S = 2.0
 _PLAIN = (str, int, float, bool, type(None))  # what JSON gives back as it was
+_MOST_LETTERS = 5000  # of a name or a text that each trial has in the ledger
+_SHORT = 100
+_MOST_SETTINGS = 1000
+_MOST_CHOICES = 1000  # of one parameter: each trial has them all in the ledger
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 class SpaceError(ValueError):
@@ -61,42 +69,88 @@ def ask(
         settings = dict(space.suggest(suggester))
         _check_plain(settings, suggester)
         return settings
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # sys.exit() and asyncio's CancelledError are no Exception
         # `failing` may name the parameters, which are only there by now.
         raise SpaceError(
-            f"{failing.format(params=suggester.params)}: {type(error).__name__}: {error}",
+            f"{failing.format(params=_as_text(suggester.params))}: {fault_of(error)}",
             {
-                name: value if isinstance(value, _PLAIN) else repr(value)
+                name: shown(value) if _unfit(value) else value
                 for name, value in suggester.params.items()
+                if not _unfit_name(name)
             },
-            as_texts({name: one for name, one in suggester.distributions.items() if not _odd(one)}),
+            as_texts(
+                {
+                    name: one
+                    for name, one in suggester.distributions.items()
+                    if not (_unfit_name(name) or any(map(_unfit, _ends(one))))
+                }
+            ),
         ) from error
+
+
+def _as_text(params: Mapping[Any, object]) -> str:
+    """As Python writes a dictionary, long values cut."""
+    return f"{{{', '.join(f'{shown(name)}: {shown(value)}' for name, value in params.items())}}}"
+
+
+def _unfit(value: Any) -> str:
+    """Why a ledger could not give a value back as it is; "" where it can."""
+    kind = type(value)
+    if (kind is str and value.isascii() and len(value) < _SHORT) or kind is bool or value is None:
+        return ""  # almost always, and asked for each of thousands of draws a suggestion
+    if not isinstance(value, _PLAIN):
+        return f"{shown(value)[:60]}; expected text, numbers, True, False or None"
+    if isinstance(value, str) and len(value) > _MOST_LETTERS:
+        return f"{shown(value)}; expected at most {_MOST_LETTERS:,} letters"
+    if isinstance(value, str) and _HALF_CHARACTER.search(value):
+        return f"{shown(value)}, which holds half a character that no file can"
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return f"{shown(value)}; expected one of 64 bits"
+    return "nan, which equals no value" if isinstance(value, float) and math.isnan(value) else ""
+
+
+def _unfit_name(name: object) -> str:
+    return _unfit(name) if isinstance(name, str) else f"{shown(name)[:60]}; expected text"
 
 
 def _check_plain(settings: Mapping[Any, object], suggester: Suggester) -> None:
     """Raises TypeError for what JSON would bring back as something else, or not at all."""
     for name, distribution in suggester.distributions.items():
-        if odd := _odd(distribution):
+        if what := _unfit_name(name):
+            raise TypeError(f"the name of a parameter is {what}")
+        if len(ends := _ends(distribution)) > _MOST_CHOICES:
             raise TypeError(
-                f"a choice of {name!r} is {odd[0]!r:.60}; expected text, numbers, True, False or"
-                f" None; name it, and look it up by its name: {{'a': {odd[0]!r:.60}}}"
-                f"[trial.suggest_categorical({name!r}, ['a', ...])]"
+                f"{shown(name)} has {len(ends):,} choices; expected at most {_MOST_CHOICES:,}; with"
+                " suggest_int a place in a list may be chosen"
             )
-    for key, value in settings.items():
+        for value in ends:
+            if not (what := _unfit(value)):
+                continue
+            if not isinstance(distribution, CategoricalDistribution):
+                raise TypeError(f"an end of the range of {shown(name)} is {what}")
+            instead = ""
+            if not isinstance(value, _PLAIN):
+                instead = (
+                    f"; name it, and look it up by its name: {{'a': {shown(value)[:60]}}}"
+                    f"[trial.suggest_categorical({shown(name)}, ['a', ...])]"
+                )
+            raise TypeError(f"a choice of {shown(name)} is {what}{instead}")
+    if len(settings) > _MOST_SETTINGS:
+        raise TypeError(f"{len(settings):,} settings; expected at most {_MOST_SETTINGS:,}")
+    for key, setting in settings.items():
         if not isinstance(key, str):
             raise TypeError(f"{key!r:.60} is no name of a setting")
-        if not isinstance(value, _PLAIN):
+        if what := _unfit(key):
+            raise TypeError(f"the name of a setting is {what}")
+        if not isinstance(setting, _PLAIN):
             raise TypeError(
-                f"{key} is a {type(value).__name__}; expected text, a number, True, False or None"
+                f"{key} is a {type(setting).__name__}; expected text, a number, True, False or None"
                 " (of NumPy: int(...), float(...), bool(...))"
             )
-
-
-def _odd(distribution: BaseDistribution) -> list[object]:
-    """Choices that a ledger could not give back as they are: tuples, arrays, objects."""
-    if not isinstance(distribution, CategoricalDistribution):
-        return []
-    return [choice for choice in distribution.choices if not isinstance(choice, _PLAIN)]
+        if isinstance(setting, str) and (what := _unfit(setting)):
+            raise TypeError(f"{key} is {what}")
 
 
 def telling(space: Space, tell: Callable[[str], None]) -> Space:
@@ -168,8 +222,13 @@ def load_space(name: str, there: There | None = None) -> Space:
             " path/to/file.py:function"
         )
     module, suggest = user_code(name, "space")
-    suggest = _naming_systems(suggest, Path(name.rpartition(":")[0]).parent)
-    return bound(suggest, getattr(module, "KNOWN_GOOD", ()), there or There())
+    path, points = name.rpartition(":")[0], getattr(module, "KNOWN_GOOD", ())
+    if not isinstance(points, Sequence) or not all(isinstance(one, Mapping) for one in points):
+        raise ValueError(f"{path}: KNOWN_GOOD is {shown(points)[:60]}; expected a list of points")
+    try:
+        return bound(_naming_systems(suggest, Path(path).parent), tuple(points), there or There())
+    except (TypeError, ValueError) as error:  # a function that does not say what it takes
+        raise ValueError(f"{path}: cannot be used as a space: {error}") from None
 
 
 def _naming_systems(
@@ -223,7 +282,7 @@ def check_space(space: Space, check: Callable[[Params], None]) -> list[Params]:
     tried: set[tuple[str, str]] = set()
     for example in study.get_trials(deepcopy=False):
         for name, distribution in example.distributions.items():
-            for value in _edges(distribution):
+            for value in _ends(distribution):
                 if (name, repr(value)) in tried or example.params[name] == value:
                     tried.add((name, repr(value)))
                     continue
@@ -239,7 +298,8 @@ def check_space(space: Space, check: Callable[[Params], None]) -> list[Params]:
     return drawn
 
 
-def _edges(distribution: BaseDistribution) -> Sequence[str | float | None]:
+def _ends(distribution: BaseDistribution) -> Sequence[Any]:
+    """All choices, or both ends of a range."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices
     return [distribution.low, distribution.high]  # type: ignore[attr-defined]

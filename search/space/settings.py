@@ -84,7 +84,12 @@ class SettingsCheck:
             # Sizes are checked, nothing is allocated; code of the user's own may look at numbers.
             where = "meta" if config.system_sha256 is None else "cpu"
             with torch.device(where), torch.random.fork_rng(devices=[]):
-                model = build_model(config, dims_of(features, config))
+                try:
+                    model = build_model(config, dims_of(features, config))
+                except (RuntimeError, TypeError) as error:  # sizes that no tensor can have
+                    raise ValueError(
+                        f"no {config.architecture} of these sizes can be made: {error}"
+                    ) from None
             self._built[shape] = sum(parameter.numel() for parameter in model.parameters())
         return self._built[shape]
 

@@ -1,6 +1,7 @@
 """Bringing a sweep from its copy in a store to this machine."""
 
 import os
+import shlex
 import shutil
 import socket
 import time
@@ -26,8 +27,8 @@ def check_storage(url: str, name: str) -> None:
     store = Store(url).below(check_name(name))
     if (index := Index.of(store)) is not None:
         raise StorageError(
-            f"{store.url}: holds sweep {name!r} of {index.host}; go on with it: mmm-search resume"
-            f" {name} --storage {url}, or choose another --name"
+            f"{store.url}: holds sweep {name!r} of {index.host}; choose another --name, or go on"
+            f" with it: mmm-search resume {name} --storage {shlex.quote(url)}"
         )
     store.write(".written", b"")
     store.remove(".written")

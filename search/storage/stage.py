@@ -25,8 +25,15 @@ _SLACK_BYTES = 64 << 20  # that other things may take meanwhile
 
 
 def default_cache() -> Path:
-    """Where a machine keeps what it was brought, of this user."""
-    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    """Where a machine keeps what it was brought, of this user. Raises ValueError where the user has
+    no folder.
+    """
+    try:
+        caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:  # of a user without a name, as containers have them
+        raise ValueError(
+            "there is no HOME to keep what is brought in; set it, or give --cache"
+        ) from None
     return Path(caches) / "mmm-search"
 
 

@@ -86,7 +86,9 @@ class Slices:
                 is_slice = time.monotonic() - started >= SLICE_S
                 if is_slice or any(member.has_to_wait for member in trained):
                     break
-        except Exception as error:  # of the batched model: nobody can tell whose it is
+        # Of the batched model: nobody can tell whose it is; a system of the user's own may also
+        # mean to end the process.
+        except (Exception, SystemExit) as error:
             is_together = len(self.members) > 1
             self._failures |= dict.fromkeys(self.members, _failure(error, is_together))
             self._runs.clear()
@@ -158,7 +160,7 @@ class Slices:
         return peak_kb() / 1e3
 
 
-def _failure(error: Exception, is_together: bool = False) -> Failure:
+def _failure(error: Exception | SystemExit, is_together: bool = False) -> Failure:
     reason = str(error) if isinstance(error, Diverged) else f"{type(error).__name__}: {error}"
     trace = "".join(traceback.format_exception(error))
     is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or _NO_MEMORY in reason

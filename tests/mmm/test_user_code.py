@@ -29,6 +29,16 @@ def test_a_file_imports_its_neighbours_after_what_is_installed(tmp_path: Path) -
     assert sys.path == before
 
 
+def test_a_file_that_ends_the_process_or_empties_the_path_does_neither(tmp_path: Path) -> None:
+    before = list(sys.path)
+    mine = write(tmp_path, mine="import sys\nsys.exit(0)\n")
+    with pytest.raises(ValueError, match=r"mine\.py: cannot be loaded as a system: SystemExit: 0"):
+        user_code(f"{mine}:make", "system")
+    mine = write(tmp_path, mine="import sys\nsys.path.remove(sys.path[-1])\ndef make(): pass\n")
+    user_code(f"{mine}:make", "system")
+    assert sys.path == before
+
+
 def test_a_file_that_fails_leaves_the_path_as_it_was(tmp_path: Path) -> None:
     mine = write(tmp_path, mine="import broken\n", broken="1 / 0\n")
     before = list(sys.path)

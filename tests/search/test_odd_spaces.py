@@ -12,7 +12,7 @@ import pytest
 from search.engine.controller import Controller
 from search.ledger.events import create_sweep, read_history
 from search.plan.checks import check
-from search.space.load import telling
+from search.space.load import load_space, telling
 from spaces import Space
 from tests.conftest import Corpus
 from tests.sweep_parts import call_inside, small_spec, suggest_small, train_serially, write_space
@@ -47,14 +47,52 @@ _PAIR = 'found["width"], found["context"] = trial.suggest_categorical("pair", {c
         ("return 5", "TypeError: 'int' object is not iterable"),
         ('trial.suggest_categorical("w", [])', "must contain one or more elements"),
         ('trial.suggest_float("w", 0, float("inf"))', "OverflowError: Range exceeds"),
+        ('found["width"] = 10**400', "width=a whole number of 1,329 bits is out of range"),
+        ('found["batch_size"] = 2**70', "batch_size=a whole number of 71 bits is out of range"),
+        ('found["width"] = 2**62', "no vanilla_concat of these sizes can be made: "),
+        ('found["label_policy"] = "x" * 10**6', r"x'... \(1,000,000 letters\); expected at most 5"),
+        ("found.update(dict.fromkeys(map(str, range(10**5)), 1))", "100,006 settings; expected at"),
+        ('trial.suggest_int("w", 0, 2**70)', "the range of 'w' is a whole number of 71 bits"),
+        ('trial.suggest_categorical("w", [1, 10**400])', "a choice of 'w' is a whole number of 1,"),
+        ('trial.suggest_categorical("w", [1.0, float("nan")])', "a choice of 'w' is nan, which eq"),
+        (r'trial.suggest_categorical("w", ["\ud800"])', "'w' is '.ud800', which holds half a char"),
+        ('trial.suggest_categorical("w", list(range(1001)))', "'w' has 1,001 choices; expected at"),
+        ("trial.suggest_int(5, 0, 1)", "the name of a parameter is 5; expected text"),
+        ('raise __import__("asyncio").CancelledError', "CancelledError: "),
+        ('raise type("Odd", (Exception,), {"__str__": lambda _: 5})', "Odd: an error without a"),
+        ('raise ValueError("x" * 10**7)', r"x\.\.\. \(10,000,000 letters\)"),
     ],
 )
 def test_what_cannot_be_recorded_or_trained_is_refused_before_anything_is_written(
     corpus: Corpus, tmp_path: Path, body: str, what: str
 ) -> None:
     name = write_space(tmp_path / "odd.py", _SPACE.format(body=body))
-    with pytest.raises(ValueError, match=what):
+    with pytest.raises(ValueError, match=what) as found:
         check(small_spec(corpus, space=name))
+    assert len(str(found.value)) < 2000
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("raise SystemExit", "cannot be loaded as a space: SystemExit: "),
+        ("raise BaseException(5)", "cannot be loaded as a space: BaseException: 5"),
+        (
+            "KNOWN_GOOD = 5\ndef suggest(trial): return {}",
+            "KNOWN_GOOD is 5; expected a list of poi",
+        ),
+        (
+            "KNOWN_GOOD = [[1, 2]]\ndef suggest(trial): return {}",
+            r"KNOWN_GOOD is \[\[1, 2\]\]; expected",
+        ),
+        ("suggest = dict", "cannot be used as a space: no signature found"),
+    ],
+)
+def test_a_file_that_is_no_space_is_refused_by_its_name(
+    tmp_path: Path, text: str, what: str
+) -> None:
+    with pytest.raises(ValueError, match=f"odd.py: {what}"):
+        load_space(write_space(tmp_path / "odd.py", text))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 
 from plotly.graph_objects import Figure, Scatter
 
+from search.ledger.files import command_for
 from search.results.page.plots import BLUE, GREY, INK, RED, Plot, text
 
 
@@ -52,7 +53,7 @@ def read_confirmed(folder: Path) -> Confirmed | None:
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path}: is no confirmation ({type(error).__name__}: {error}); make it again with:"
-            f" mmm-search confirm {folder.name} --runs {folder.parent}"
+            f" {command_for('confirm', folder)}"
         ) from None
 
 

@@ -216,6 +216,11 @@ def cases(corpus: Corpus, folder: Path) -> dict[str, tuple[str, list[str], str]]
         more="--trials 0 --workers 0",
     )
     sweep(
+        "huge number",
+        "--trials a whole number of 1,329 bits is too large; expected at least 1",
+        more=f"--trials 1{'0' * 400}",
+    )
+    sweep(
         "budgets",
         "--target 1.2 is no score to reach; expected above 0 and at most 1; --patience 0 is out of"
         " range; expected above 0; --max-parameters -5 is out of range; expected above 0;"

@@ -489,8 +489,8 @@ def test_running_under_a_name_that_is_taken_is_refused(
     assert status == 2
     assert (
         told
-        == f"error: sweep 'first' exists in {sweep.runs}/; go on with it: mmm-search resume first,"
-        " or choose another --name\n"
+        == f"error: sweep 'first' exists in {sweep.runs}/; choose another --name, or go on with it:"
+        f" mmm-search resume first --runs {sweep.runs}\n"
     )
     assert len(list(read_events(sweep.folder / "ledger.sqlite"))) == before
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from search.cluster.connect import ray_folder
 from tests.conftest import Corpus, names_in
 from tests.search.cluster.ray_parts import TOKEN, ray_head
 from tests.sweep_parts import TIMEOUT_S, call, call_inside, command, environment
@@ -93,18 +94,50 @@ def test_a_temporary_folder_whose_name_is_too_long_for_sockets(
         assert said.endswith("set RAY_TMPDIR to a shorter one, for example: export RAY_TMPDIR=/tmp")
 
 
+@pytest.mark.parametrize("folder", ["", "here"])
+def test_a_temporary_folder_that_is_no_absolute_path(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", folder)
+    said = refused(corpus, tmp_path)
+    assert said.startswith(
+        f"Ray's sockets would lie in {str(Path(folder, 'ray'))!r}, as RAY_TMPDIR"
+    )
+
+
+def test_folders_in_which_ray_cannot_write(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.cluster.connect._MOST_BYTES_OF_A_SOCKET", 1000)
+    file, empty = tmp_path / "file", tmp_path / "empty"
+    file.write_text("no folder")
+    empty.mkdir()
+    with monkeypatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", str(file))
+        said = refused(corpus, empty)
+        assert f"would lie in {file}/ray, and {file} is no folder that can be written to" in said
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.setenv("HOME", str(file))
+    said = refused(corpus, empty)
+    assert said.startswith(f"Ray keeps a token in {file}/.ray/auth_token, and {file} is no folder")
+    assert said.endswith("; set HOME to one that can")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "none"))
+    none = str(tmp_path / "none")
+    assert refused(corpus, empty).startswith(f"RAY_AUTH_TOKEN_PATH names {none!r}")
+
+
 @pytest.mark.slow
 def test_a_ray_that_does_not_start(
     refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # Ray sets it for what this process starts
-    (tmp_path / "file").write_text("no folder")
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "file"))
-    monkeypatch.setattr("search.cluster.connect._MOST_BYTES_OF_A_SOCKET", 1000)
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    (tmp_path / "home" / ".ray" / "auth_token").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "empty").mkdir()
     said = refused(tmp_path / "empty")
     assert said.startswith("Ray did not start on this machine (")
-    assert said.endswith(f"; its logs are in {tmp_path}/file/ray/session_latest/logs")
+    assert said.endswith(f"; its logs are in {ray_folder()}/session_latest/logs")
 
 
 # As another version's head has it.

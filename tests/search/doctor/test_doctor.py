@@ -85,7 +85,7 @@ def test_each_fault_is_named_with_what_to_do(corpus: Corpus, tmp_path: Path) -> 
     assert f"{values}: damaged: its checksum" in told["features"].found
     assert "; make it again: rm -r " in told["features"].found
     assert f"http://127.0.0.1:{port}: " in told["tracking"].found
-    assert told["tracking"].do.endswith("run: mmm-search mlflow-sync NAME")
+    assert told["tracking"].do.endswith(f"run: mmm-search mlflow-sync NAME --runs {runs}")
     assert f"{ledger}: event 1 is not what was written" in told["ledger"].found
     assert "no Ray cluster answers at " in told["cluster"].found
 

@@ -5,6 +5,7 @@ state.
 import json
 import os
 import re
+import shlex
 import socket
 import sqlite3
 import time
@@ -267,15 +268,15 @@ def test_a_ledger_in_which_nothing_started_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_sweep_is_not_begun_where_one_began(tmp_path: Path) -> None:
-    with create_sweep(tmp_path / "first", SPEC):
+    folder = tmp_path / "my runs; rm x" / "first"
+    with create_sweep(folder, SPEC):
         pass
-    before = (tmp_path / "first" / "ledger.sqlite").read_bytes()
-    with pytest.raises(
-        LedgerError,
-        match=r"ledger\.sqlite: a sweep began here before; go on with it: mmm-search resume first,",
-    ):
-        create_sweep(tmp_path / "first", SPEC).__enter__()
-    assert (tmp_path / "first" / "ledger.sqlite").read_bytes() == before
+    before = (folder / "ledger.sqlite").read_bytes()
+    with pytest.raises(LedgerError, match=r"ledger\.sqlite: a sweep began here before") as found:
+        create_sweep(folder, SPEC).__enter__()
+    assert (folder / "ledger.sqlite").read_bytes() == before
+    _, _, command = str(found.value).partition(" or go on with it: ")
+    assert shlex.split(command) == ["mmm-search", "resume", "first", "--runs", str(folder.parent)]
 
 
 def test_epochs_trained_again_replace_those_after_the_checkpoint() -> None:
