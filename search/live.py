@@ -17,7 +17,7 @@ from mmm.console import plain, progress_of, say
 from search.engine.controller import Controller
 from search.ledger.durations import duration
 from search.ledger.history import History
-from search.ledger.trial import Trial
+from search.ledger.trial import Trial, Trials
 from search.results.leaderboard import counts, leaderboard_table
 
 _REFRESH_PER_S = 1
@@ -66,7 +66,7 @@ class View:
             return f"sweep {self.name}: starting"
         # The driver's thread adds trials while this one reads: a copy of the dictionary is taken in
         # one step.
-        history = replace(self.controller.ledger.history, trials=dict(self.controller.trials))
+        history = replace(self.controller.ledger.history, trials=Trials(self.controller.trials))
         metric = self.controller.spec.metric
         running = [trial for trial in history.trials.values() if trial.state == "running"]
         lines = [*head_lines(self.controller, history), *([self._doing] if self._doing else [])]

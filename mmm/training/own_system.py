@@ -51,6 +51,12 @@ _loaded: dict[tuple[str, str], OwnSystem] = {}  # by class and SHA-256
 _latest: dict[str, OwnSystem] = {}  # by reference
 
 
+def loaded_files() -> list[Path]:
+    """The file of each system that a command has named, where it is still there."""
+    files = {Path(reference.rpartition(":")[0]) for reference in _latest}
+    return sorted(file for file in files if file.is_file())
+
+
 def is_reference(architecture: object) -> bool:
     """Whether it names a file and a class in it."""
     return isinstance(architecture, str) and architecture.rpartition(":")[0].endswith(".py")

@@ -78,7 +78,7 @@ def _findings(
     from search.storage.here import features_here, manifest_here
 
     yield from machine.installation()
-    spec, folder = None, None
+    spec, folder, insecure = None, None, True
     if name is not None:
         folder = existing_sweep(runs, name)
         with contextlib.suppress(ValueError):  # told below
@@ -88,6 +88,7 @@ def _findings(
         features = features or spec.features_url or spec.features
         if cache is None and spec.cache is not None:
             cache = Path(spec.cache)
+        insecure = spec.insecure and address is None  # as `resume` has it with another one
         address, tracking_uri = address or spec.address, tracking_uri or spec.tracking_uri
     gpus = spec.gpus_per_trial if spec is not None else 0.0
     yield from machine.devices(gpus if address is None else 0.0)
@@ -113,4 +114,4 @@ def _findings(
             for given in (manifest, features)
             if given is not None and not is_url(given)
         ]
-        yield from cluster.cluster(address, runs, readable, wanted, workers)
+        yield from cluster.cluster(address, runs, readable, wanted, workers, insecure=insecure)

@@ -5,6 +5,7 @@ MLflow's pages.
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -129,7 +130,7 @@ def report(
     write_leaderboard(into / "leaderboard.csv", history, history.spec.metric)
     write_report(into / "report.html", history, confirmed, winner)
     if with_audio and isinstance(winner, Winner):
-        write_errors(into / "errors.html", name, winner)
+        unheard = write_errors(into / "errors.html", name, winner, history.spec.manifest_url)
     if markdown is not None or as_json:
         beyond = findings(history, winner)
     if markdown is not None:
@@ -141,9 +142,18 @@ def report(
     if isinstance(winner, str):
         console.say(f"left out, the winner's errors and calibration: {winner}")
     console.say(f"wrote {into / 'report.html'} and {into / 'leaderboard.csv'}{last}")
-    if with_audio:
-        console.say(f"wrote {into / 'errors.html'}; it holds audio of the corpus")
+    if with_audio and isinstance(winner, Winner):
+        console.say(f"wrote {into / 'errors.html'}; {_clips_in_it(len(winner.errors), unheard)}")
     console.say(" ".join(verdict_words(history, confirmed)))
+
+
+def _clips_in_it(num_clips: int, faults: Sequence[str]) -> str:
+    held = "it holds audio of the corpus"
+    if not faults:
+        return held
+    if len(faults) == num_clips:
+        return f"none of its clips could be read, the first fault: {faults[0]}"
+    return f"{held}; {len(faults)} of {num_clips} clips are not in it, the first: {faults[0]}"
 
 
 def _print_json(found: dict[str, object]) -> None:

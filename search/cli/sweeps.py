@@ -179,11 +179,6 @@ def run(
         raise ValueError(
             "--address without --workers: say how many trials the cluster is to run at a time"
         )
-    if given.get("ship") and given.get("address") is None:
-        raise ValueError(
-            "--ship without --address: trials on this machine have its code; leave out --ship, or"
-            " name the cluster, for example --address auto"
-        )
     from search.cli.gpu_share import with_measured_share
     from search.ledger.files import check_new
     from search.session import command_line, start
@@ -207,7 +202,7 @@ def in_this_process(given: Params) -> Params:
         )
     if given.get("gpus_per_trial") == AUTO:
         given = {**given, "gpus_per_trial": 1.0}  # it has one to itself
-    return {**given, "workers": 1, "address": None}
+    return {"ship": False, **given, "workers": 1, "address": None}
 
 
 @options_of(

@@ -146,9 +146,10 @@ def connect(
                 )
             else:
                 runtime_env: dict[str, object] = {"env_vars": dict(worker_env or {})}
-                if ship:
-                    runtime_env |= shipped()
-                ray.init(address=place.cluster.address, runtime_env=runtime_env, **quiet)
+                with contextlib.ExitStack() as packed:
+                    if ship:
+                        runtime_env |= packed.enter_context(shipped())
+                    ray.init(address=place.cluster.address, runtime_env=runtime_env, **quiet)
     except KeyboardInterrupt:
         disconnect()
         raise

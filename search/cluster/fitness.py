@@ -1,6 +1,7 @@
 """Which nodes of a cluster may train: each is looked at before its first trial."""
 
 import importlib.util
+import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +12,8 @@ from typing import Any, Self
 import ray
 
 from mmm.version import VERSION
-from search.cluster.nodes import cause_of, describe_folders, on
+from search.cluster.nodes import ask_by_value, cause_of, describe_folders, on
+from search.cluster.shipping import own_hashes
 
 _ANSWER_S = 60.0  # a first task on a node starts a process
 _WAIT_S = 1.0
@@ -43,7 +45,8 @@ class Fitness:
     def __enter__(self) -> Self:
         # Of this session: a copy of the folder on a node's own disk does not have it.
         self._mark = tempfile.NamedTemporaryFile(dir=self.folder, prefix=".session.")
-        self._describe = ray.remote(num_cpus=0, max_retries=0)(_describe)
+        self._own = own_hashes()
+        self._describe = ask_by_value(_describe)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -82,7 +85,7 @@ class Fitness:
 
     def _begin(self, node: Mapping[str, Any]) -> _Look:
         here = self._describe.options(scheduling_strategy=on(node["NodeID"]))
-        reference = here.remote(self.readable, [str(self.folder)], self._mark.name)
+        reference = here.remote(self.readable, [str(self.folder)], self._mark.name, self._own)
         return _Look(reference, time.monotonic())
 
     def _follow(self, look: _Look, node: Mapping[str, Any]) -> None:
@@ -97,6 +100,8 @@ class Fitness:
                 fault = fault_in(ray.get(look.reference), self.folder)
             except Exception as error:  # whatever its Python raises
                 fault = f"cannot train: {cause_of(error)}"
+                if isinstance(getattr(error, "cause", error), ImportError):
+                    fault += "; install mmm-search[search] there, or send this one's with --ship"
         look.reference, look.since, look.fault = None, time.monotonic(), fault
         address = node["NodeManagerAddress"]
         if fault is not None and self._told.get(address) != fault:
@@ -104,18 +109,39 @@ class Fitness:
             self.tell(f"node {address} {fault}; it is not used")
 
 
-def _describe(readable: Sequence[str], writable: Sequence[str], mark: str) -> Mapping[str, Any]:
-    """Runs on a node."""
-    lacks = [name for name in _LIBRARIES if importlib.util.find_spec(name) is None]
-    return {**describe_folders(readable, writable, mark), "lacks": lacks}
+def _describe(
+    readable: Sequence[str], writable: Sequence[str], mark: str, own: Mapping[str, str]
+) -> Mapping[str, Any]:
+    """Runs on a node. `own`: files of the user's, with their SHA-256."""
+    said = describe_folders(readable, writable, mark)
+    if said["mmm_search"] != VERSION:  # of the driver, whose function this is
+        return said
+    from mmm.files import sha256_of_file
+    from search.worker.own_code import copy_of
+
+    here = {file: copy_of(Path(file)) for file in own}
+    return {
+        **said,
+        "lacks": [name for name in _LIBRARIES if importlib.util.find_spec(name) is None],
+        "lacks_own": [
+            file
+            for file, copy in here.items()
+            if not os.access(copy, os.R_OK) or sha256_of_file(copy) != own[file]
+        ],
+    }
 
 
 def fault_in(said: Mapping[str, Any], folder: Path) -> str | None:
     """Why a node that said this of itself may not train; None where it may."""
     if (theirs := said["mmm_search"]) != VERSION:
-        return f"has mmm-search {theirs}, here it is {VERSION}"
+        return f"has mmm-search {theirs}, here it is {VERSION}; send it this one with --ship"
     if lacks := said["lacks"]:
         return f"lacks {', '.join(lacks)}, which trials need; install mmm-search[search] there"
+    if lacks_own := said["lacks_own"]:
+        return (
+            f"lacks {', '.join(lacks_own)} as on this machine, code of the user's own; send it with"
+            " --ship"
+        )
     if unreadable := said["unreadable"]:
         return f"cannot read {', '.join(unreadable)}"
     if said["unwritable"]:

@@ -2,9 +2,12 @@
 folders that trials need.
 """
 
+import hashlib
+import importlib.util
 import os
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ class NodeReport:
     """What a node said."""
 
     mmm_search: str
+    code: str  # hash of its mmm-search
     torch: str
     num_gpus: int
     clock: float  # seconds since 1970, when it answered
@@ -64,12 +68,27 @@ def describe_folders(
     }
 
 
+def hash_of_code() -> str:
+    """Of every module of the mmm-search that is imported here."""
+    digest = hashlib.sha256()
+    for name in ("mmm", "search", "spaces"):
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:
+            continue
+        folder = Path(spec.origin).parent
+        for file in sorted(folder.rglob("*.py")):
+            digest.update(f"{name}/{file.relative_to(folder)}\0".encode())
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
 def _describe(readable: Sequence[str], writable: Sequence[str], mark: str) -> Mapping[str, Any]:
     """Runs on a node."""
     import torch
 
     return {
         **describe_folders(readable, writable, mark),
+        "code": hash_of_code(),
         "torch": torch.__version__,
         "num_gpus": torch.cuda.device_count(),
         "clock": time.time(),
@@ -81,7 +100,7 @@ def ask_nodes(readable: Sequence[Path], writable: Sequence[Path], mark: Path) ->
     here.
     """
     given = [*map(str, readable)], [*map(str, writable)], str(mark)
-    describe = ray.remote(num_cpus=0, max_retries=0)(_describe)
+    describe = ask_by_value(_describe)
     before = time.time()
     asked = {}
     for node in ray.nodes():
@@ -101,6 +120,15 @@ def ask_nodes(readable: Sequence[Path], writable: Sequence[Path], mark: Path) ->
                 yield Answer(asked[reference], NodeReport(asked=times, **said))
     for reference in waiting:
         yield Answer(asked[reference], why=f"it did not answer within {_ANSWER_S:g} s")
+
+
+def ask_by_value(question: Callable[..., Mapping[str, Any]]) -> Any:
+    """A function of a module of this folder as a task that wants nothing of a node: its code is
+    sent, so that a node which has another mmm-search, or none, is asked the same.
+    """
+    for name in {__name__, question.__module__}:
+        ray.cloudpickle.register_pickle_by_value(sys.modules[name])
+    return ray.remote(num_cpus=0, max_retries=0)(question)
 
 
 def on(node_id: str) -> NodeAffinitySchedulingStrategy:

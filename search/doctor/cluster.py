@@ -20,17 +20,23 @@ _SHOWN = ("CPU", "GPU")
 
 
 def cluster(
-    address: str, runs: Path, readable: list[Path], wanted: Resources, workers: int
+    address: str,
+    runs: Path,
+    readable: list[Path],
+    wanted: Resources,
+    workers: int,
+    *,
+    insecure: bool,
 ) -> Iterator[Finding]:
     """`readable`: what trials read, as the driver knows it; `wanted`: by each of `workers` trials,
-    empty where no sweep is asked about.
+    empty where no sweep is asked about; `insecure`: whether one that asks for no token would do.
     """
     try:
         seen = look(address)
     except ValueError as error:
         yield fault_of("cluster", error)
         return
-    yield from _as_seen(seen, wanted, workers)
+    yield from _as_seen(seen, wanted, workers, insecure)
     try:
         connect(Place(seen), 0, 0)
     except ValueError as error:
@@ -42,7 +48,7 @@ def cluster(
         disconnect()
 
 
-def _as_seen(seen: Cluster, wanted: Resources, workers: int) -> Iterator[Finding]:
+def _as_seen(seen: Cluster, wanted: Resources, workers: int, insecure: bool) -> Iterator[Finding]:
     have = _total(seen)
     grows = ", grows when it is asked" if seen.grows else ""
     yield Finding(
@@ -58,11 +64,12 @@ def _as_seen(seen: Cluster, wanted: Resources, workers: int) -> Iterator[Finding
         return
     if is_open:
         yield Finding(
-            "fault",
+            "note" if insecure else "fault",
             "cluster",
-            "it asks for no token: whoever reaches it runs any command on its nodes, and sweeps"
-            " join it only with --insecure",
-            "start Ray on every node with RAY_AUTH_MODE=token",
+            "it asks for no token: whoever reaches it runs any command on its nodes, and run,"
+            " resume, confirm and encode join it only with --insecure",
+            "make a token with: ray get-auth-token --generate, copy ~/.ray/auth_token to every node"
+            " and start Ray on each with RAY_AUTH_MODE=token",
         )
     if wanted:
         try:
@@ -79,8 +86,9 @@ def _total(seen: Cluster) -> Mapping[str, float]:
 
 
 def _nodes(runs: Path, readable: list[Path]) -> Iterator[Finding]:
-    from search.cluster.nodes import ask_nodes
+    from search.cluster.nodes import ask_nodes, hash_of_code
 
+    code = hash_of_code()
     runs = runs.absolute()
     made = not runs.is_dir()
     runs.mkdir(parents=True, exist_ok=True)
@@ -88,16 +96,19 @@ def _nodes(runs: Path, readable: list[Path]) -> Iterator[Finding]:
         with tempfile.NamedTemporaryFile(dir=runs, prefix=".doctor.") as mark:
             for answer in ask_nodes(readable, [runs], Path(mark.name)):
                 if answer.report is not None:
-                    yield from _of_node(answer.address, answer.report, runs)
+                    yield from _of_node(answer.address, answer.report, runs, code)
                 else:
-                    do = f"install mmm-search {VERSION} on that node as it is here"
+                    do = (
+                        f"install mmm-search {VERSION} on that node as it is here, or send its code"
+                        " with every sweep: --ship"
+                    )
                     yield Finding("fault", answer.address, answer.why, do)
     finally:
         if made:
             runs.rmdir()
 
 
-def _of_node(address: str, said: "NodeReport", runs: Path) -> Iterator[Finding]:
+def _of_node(address: str, said: "NodeReport", runs: Path, code: str) -> Iterator[Finding]:
     text = f"mmm-search {said.mmm_search}, torch {said.torch}, {said.num_gpus} GPUs"
     yield Finding("ok", address, text)
     versions = (
@@ -114,7 +125,19 @@ def _of_node(address: str, said: "NodeReport", runs: Path) -> Iterator[Finding]:
             "fault",
             address,
             f"other versions: {', '.join(differing)}",
-            "install the same on every node: pip install -c constraints.txt 'mmm-search[search]'",
+            "install the same on every node: pip install -c constraints.txt 'mmm-search[search]'"
+            + (
+                ""
+                if said.mmm_search == VERSION
+                else "; or send this one's with every sweep: --ship"
+            ),
+        )
+    elif said.code != code:
+        yield Finding(
+            "note",
+            address,
+            f"its mmm-search {VERSION} is not the code that is here",
+            "install the same there, or send this one's with every sweep: --ship",
         )
     if said.unreadable:
         yield Finding(

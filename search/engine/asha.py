@@ -7,7 +7,7 @@ best so far goes on whatever is expected of it: a model of learning curves may b
 very trial that leads, and that is the one which would be exported.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from search.ledger.trial import Trial
@@ -23,14 +23,13 @@ class Decision:
     reason: str
 
 
-def rivals(trials: Mapping[int, Trial], number: int, rung: int) -> list[int]:
+def rivals(reached: Sequence[int], number: int) -> Sequence[int]:
     """The trials that trial `number` is compared with at a rung, itself among them: all that
-    reached it, or many evenly spread.
+    `reached` it, or many evenly spread.
     """
-    found = [other for other, trial in trials.items() if trial.epoch >= rung]
-    if len(found) <= _MAX_RIVALS:
-        return found
-    spread = found[:: -(-len(found) // _MAX_RIVALS)]
+    if len(reached) <= _MAX_RIVALS:
+        return reached
+    spread = reached[:: -(-len(reached) // _MAX_RIVALS)]
     return spread if number in spread else [*spread, number]
 
 
@@ -38,11 +37,12 @@ def rung_scores(trials: Mapping[int, Trial], rung: int, metric: str) -> dict[int
     """Score of every trial that reached `rung`: its best so far, which is what its bundle would
     have.
     """
-    found = {number: _rung_score(trial, rung, metric) for number, trial in trials.items()}
+    found = {number: rung_score(trial, rung, metric) for number, trial in trials.items()}
     return {number: score for number, score in found.items() if score is not None}
 
 
-def _rung_score(trial: Trial, rung: int, metric: str) -> float | None:
+def rung_score(trial: Trial, rung: int, metric: str) -> float | None:
+    """A trial's best score up to a rung; None where it has not reached it."""
     if trial.epoch < rung:
         return None
     return max(
@@ -50,15 +50,11 @@ def _rung_score(trial: Trial, rung: int, metric: str) -> float | None:
     )
 
 
-def _is_best(trials: Mapping[int, Trial], number: int, own: float, rung: int, metric: str) -> bool:
-    """Whether `own` is the best score of all at a rung, of equal ones the lowest number's. What
-    failed does not win.
-    """
-    return not any(
-        (score, -other) > (own, -number)
-        for other, trial in trials.items()
-        if trial.state != "failed" and (score := _rung_score(trial, rung, metric)) is not None
+def _leader(trials: Mapping[int, Trial], rung: int, metric: str) -> int | None:
+    scores = rung_scores(
+        {number: trial for number, trial in trials.items() if trial.state != "failed"}, rung, metric
     )
+    return max(scores, key=lambda number: (scores[number], -number), default=None)
 
 
 def decide(
@@ -68,6 +64,7 @@ def decide(
     metric: str,
     factor: int,
     expected: Mapping[int, float] | None = None,
+    leader: int | None = None,
 ) -> Decision:
     """Decide on trial `number` at the rung `epoch`, from the scores recorded there so far, its own
     included.
@@ -75,7 +72,8 @@ def decide(
     `expected`: the final score expected of it and of each of its rivals; without it their scores at
     the rung are compared. It goes on when it is among the best 1/factor of them, rounded up, so
     that the first to arrive does; and when its own score is the best so far of all trials at the
-    rung. Equal scores favour the lower number. No side effects.
+    rung, which makes it the `leader`; None: it is looked for. Equal scores favour the lower number,
+    and what failed does not lead. No side effects.
     """
     scores = rung_scores(trials, epoch, metric) if expected is None else expected
     own = scores[number]
@@ -87,8 +85,8 @@ def decide(
     reason = f"rank {rank} of {len(scores)} at epoch {epoch}{by}, best {promoted} go on"
     if rank <= promoted:
         return Decision(False, reason)
-    there = _rung_score(trials[number], epoch, metric)
-    if there is not None and _is_best(trials, number, there, epoch, metric):
+    if (_leader(trials, epoch, metric) if leader is None else leader) == number:
+        there = rung_score(trials[number], epoch, metric)
         return Decision(
             False, f"{reason}, and so does the best {metric} so far at epoch {epoch} ({there:.4f})"
         )

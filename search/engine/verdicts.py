@@ -9,6 +9,7 @@ from search.engine.asha import Decision, decide, rivals
 from search.engine.budgets import Budget, budgets, seconds_left, used_up
 from search.engine.failures import FailuresInARow
 from search.engine.fold_race import decide_after_fold
+from search.engine.standings import Keepers, Standings
 from search.engine.stopwatch import Stopwatch
 from search.ledger.events import Entry, Ledger
 from search.ledger.files import drop_weights
@@ -38,6 +39,8 @@ class Verdicts:
         self.ledger, self.spec, self.searcher, self.stopwatch = ledger, spec, searcher, stopwatch
         self.fair_share = fair_share
         self.trials = ledger.history.trials
+        self.standings = Standings(self.trials, spec.rungs, spec.metric)
+        self._keepers = Keepers(self.trials.values(), spec.metric, spec.keep)
         self.budgets_before: list[Budget] = []  # as the session found them
         self.used_up: Budget | None = None
         self.is_interrupted = False
@@ -97,8 +100,11 @@ class Verdicts:
         epoch = trial.epoch
         if epoch not in self.spec.rungs or trial.decided >= epoch:
             return False
-        expected = self.searcher.expected(rivals(self.trials, number, epoch))
-        decision = decide(self.trials, number, epoch, self.spec.metric, self.spec.factor, expected)
+        expected = self.searcher.expected(rivals(self.standings.reached(epoch), number))
+        decision = decide(
+            *(self.trials, number, epoch, self.spec.metric, self.spec.factor, expected),
+            leader=self.standings.leader(epoch),
+        )
         record = RungDecision(epoch, "stop" if decision.stop else "continue", decision.reason)
         if decision.stop:
             self.end(number, "pruned", decision.reason, before=[(number, record)])
@@ -147,19 +153,7 @@ class Verdicts:
         self.searcher.tell(self.trials[number])
         if (why := self._failures.add(self.trials[number], is_finding)) is not None:
             self.break_off(why)
-        self._drop_worst(number)
-
-    def _drop_worst(self, number: int) -> None:
-        """Keep the weights of the best `keep` ended trials; the disk must not fill with what nobody
-        exports.
-        """
-        ended = [
-            trial
-            for trial in self.ledger.history.ranked(self.spec.metric)
-            if trial.state != "running" and trial.copied_from is None
-        ]
-        beyond = [trial.number for trial in ended[self.spec.keep :]]
-        # One trial ends at a time: either it is beyond itself, or it pushed the first of these out.
-        for other in beyond[:1] if number not in beyond else [number]:
+        # The disk must not fill with what nobody exports.
+        if (other := self._keepers.add(self.trials[number])) is not None:
             with contextlib.suppress(OSError):  # a worker may just be writing it
                 drop_weights(self.ledger.folder, other)

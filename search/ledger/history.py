@@ -29,7 +29,7 @@ from search.ledger.records import (
     Sweep,
 )
 from search.ledger.spec import SweepSpec
-from search.ledger.trial import Trial
+from search.ledger.trial import Trial, Trials
 
 
 @dataclass
@@ -38,7 +38,7 @@ class History:
 
     spec: SweepSpec
     started: float
-    trials: dict[int, Trial] = field(default_factory=dict)
+    trials: Trials = field(default_factory=Trials)
     priors: list[Prior] = field(default_factory=list)  # of other sweeps, for the sampler alone
     baseline: Baseline | None = None
     last_close: Close | None = None
@@ -145,6 +145,8 @@ class History:
                     self.best, self.ended_since_best = None, 0
             case _:
                 pass
+        if event.trial is not None:
+            self.trials.touch(event.trial)
         self._last_time = event.time
 
     def _end_session(self, when: float) -> None:
@@ -168,6 +170,7 @@ class History:
                 0,
             )
             trial.later_folds, trial.fold = {}, 1
+            self.trials.touch(number)
         if self.best is not None and self.best[1] in numbers:
             self._find_best()
 

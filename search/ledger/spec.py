@@ -112,7 +112,10 @@ class SweepSpec:
     ] = False
     ship: Annotated[
         bool,
-        Setting("Nodes of the cluster train with this machine's mmm-search."),
+        Setting(
+            "Nodes of the cluster train with this machine's mmm-search, and your own systems.",
+            flag="--ship/--no-ship",
+        ),
     ] = False
     keep: Annotated[int, Setting("Trials whose weights stay on disk.", 1)] = 20
     command: str = ""

@@ -2,7 +2,7 @@
 it ended.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -173,3 +173,27 @@ def best_mean(scores: Mapping[int, Sequence[float]]) -> tuple[int, float]:
     """The epoch whose mean over folds is best, the earliest of equal ones, and that mean."""
     means = {epoch: sum(values) / len(values) for epoch, values in scores.items()}
     return max(means.items(), key=lambda pair: (pair[1], -pair[0]))
+
+
+class Trials(dict[int, Trial]):
+    """A sweep's trials by number, and which of them something was written down of, in that order:
+    whoever derives something from them need not look at each whenever one has changed.
+    """
+
+    def __init__(self, trials: Mapping[int, Trial] | None = None) -> None:
+        super().__init__(trials or {})
+        self.touched = list(self)
+
+    def touch(self, number: int) -> None:
+        if not self.touched or self.touched[-1] != number:
+            self.touched.append(number)
+
+
+def touched_since(trials: Mapping[int, Trial], place: int) -> tuple[Iterable[int], int]:
+    """The trials that may have changed since `place`, in the order of their numbers, and the place
+    to ask from the next time; of a mapping that does not know, all of them.
+    """
+    if not isinstance(trials, Trials):
+        return trials, 0
+    # The last one may have been touched again.
+    return sorted(set(trials.touched[max(0, place - 1) :])), len(trials.touched)

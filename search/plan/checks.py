@@ -204,6 +204,11 @@ def check_spec(spec: SweepSpec) -> None:
     """Raise ValueError with every fault of a sweep's options that can be seen without its data."""
     check_name(spec.name)
     faults = list(option_faults(spec))
+    if spec.ship and spec.address is None:
+        faults.append(
+            "--ship without --address: trials on this machine have its code; leave out --ship, or"
+            " name the cluster, for example --address auto"
+        )
     if spec.gpu_hours is not None and spec.gpus_per_trial == 0:
         faults.append(
             "--gpu-hours without --gpus-per-trial would never be used up; use --compute-budget"

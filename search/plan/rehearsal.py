@@ -218,10 +218,10 @@ def _rehearse_here(job: Job, manifest: Path, together: int, said: IO[str]) -> No
     from mmm.training.config import make_config
     from mmm.training.features import load_features
     from mmm.training.gpu_features import share_memory
-    from mmm.training.own_system import load_recorded
     from mmm.training.pack_size import measure_pack_sizes
     from mmm.training.run import begin
     from mmm.training.step_cost import Steps
+    from search.worker.own_code import load_here
 
     def say(answer: Device | _Ready | _Done) -> None:
         print(json.dumps(asdict(answer)), file=said, flush=True)
@@ -247,7 +247,7 @@ def _rehearse_here(job: Job, manifest: Path, together: int, said: IO[str]) -> No
         classes=job.classes,
     )
     for case in job.cases:
-        load_recorded(case.settings)
+        load_here(case.settings)
         try:
             run = begin(
                 make_config(case.settings),

@@ -25,15 +25,58 @@ _NUM_TRIED = 8  # other values of a parameter that show whether it matters
 _NUM_LOOKS = 300  # draws that show which parameters a space has
 
 
+class _Asked:
+    """A parameter as a space's function asks for it, made once for all draws: building and checking
+    a distribution takes longer than drawing from it.
+    """
+
+    def __init__(self, distribution: BaseDistribution) -> None:
+        self.distribution = distribution
+        if not isinstance(distribution, FloatDistribution | IntDistribution):
+            return
+        self.low, self.high, self.step = (
+            distribution.low,
+            distribution.high,
+            distribution.step or 0,
+        )
+        self.is_whole, self.is_log = isinstance(distribution, IntDistribution), distribution.log
+        half = (0.5 if self.is_log else self.step / 2) if self.is_whole else 0.0
+        self.scale: Callable[[float], float] = math.log if self.is_log else float
+        self.first, self.last = self.scale(self.low), self.scale(self.high)
+        # Each whole number gets its share of the range.
+        self.begin, self.end = self.scale(self.low - half), self.scale(self.high + half)
+
+    def number(self, rng: np.random.Generator, near: object) -> float:
+        """At random, or in the neighbourhood of `near` where that is a number of the range."""
+        if isinstance(near, int | float) and self.low <= near <= self.high and rng.random() < _KEEP:
+            if self.is_whole:
+                return near
+            place = rng.normal(self.scale(near), _STEP * (self.last - self.first))
+            place = min(max(place, self.first), self.last)
+        else:
+            place = self.begin + (self.end - self.begin) * rng.random()
+        value = math.exp(place) if self.is_log else place
+        if self.step:
+            value = self.low + round((value - self.low) / self.step) * self.step
+        value = min(max(value, self.low), self.high)
+        return int(value) if self.is_whole else value
+
+
 class Draw:
     """In a trial's place for a space's function: draws what is asked for, at random or near
     `around`, `fixed` as given.
     """
 
     def __init__(
-        self, rng: np.random.Generator, around: Params | None = None, fixed: Params | None = None
+        self,
+        rng: np.random.Generator,
+        around: Params | None = None,
+        fixed: Params | None = None,
+        asked: dict[Hashable, _Asked] | None = None,
     ) -> None:
+        """`asked`: what other draws from the same space were asked for."""
         self._rng, self._around, self._fixed = rng, around or {}, fixed or {}
+        self._asked = {} if asked is None else asked
         self.params: dict[str, ParamValue] = {}
         self.settings: Params = {}  # what the space makes of them
         self.distributions: dict[str, BaseDistribution] = {}
@@ -41,23 +84,44 @@ class Draw:
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
-        return float(self._number(name, FloatDistribution(low, high, log=log, step=step)))
+        asked = self._known(
+            (name, float, low, high, step, log),
+            lambda: FloatDistribution(low, high, log=log, step=step),
+        )
+        return float(self._number(name, asked))
 
     def suggest_int(
         self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
     ) -> int:
-        return int(self._number(name, IntDistribution(low, high, log=log, step=step)))
+        asked = self._known(
+            (name, int, low, high, step, log),
+            lambda: IntDistribution(low, high, log=log, step=step),
+        )
+        return int(self._number(name, asked))
 
     def suggest_categorical(self, name: str, choices: Sequence[CategoricalChoiceType]) -> Any:
         def drawn() -> CategoricalChoiceType:
             if name in self._around and (near := self._around[name]) in choices and self._stays():
                 return near
-            return choices[int(self._rng.integers(len(choices)))]
+            return choices[int(len(choices) * self._rng.random())]
 
-        return self._take(name, CategoricalDistribution(choices), drawn)
+        # True is equal to 1, and is another choice.
+        key = name, tuple(choices), tuple(map(type, choices))
+        asked = self._known(key, lambda: CategoricalDistribution(choices))
+        return self._take(name, asked.distribution, drawn)
 
-    def _number(self, name: str, distribution: FloatDistribution | IntDistribution) -> Any:
-        return self._take(name, distribution, lambda: self._drawn_number(name, distribution))
+    def _known(self, key: Hashable, make: Callable[[], BaseDistribution]) -> _Asked:
+        try:
+            found = self._asked.get(key)
+        except TypeError:  # a list among the choices
+            return _Asked(make())
+        if found is None:
+            found = self._asked[key] = _Asked(make())
+        return found
+
+    def _number(self, name: str, asked: _Asked) -> Any:
+        near = self._around.get(name)
+        return self._take(name, asked.distribution, lambda: asked.number(self._rng, near))
 
     def _take(
         self, name: str, distribution: BaseDistribution, drawn: Callable[[], ParamValue]
@@ -75,27 +139,6 @@ class Draw:
     def _stays(self) -> bool:
         return self._rng.random() < _KEEP
 
-    def _drawn_number(self, name: str, distribution: FloatDistribution | IntDistribution) -> float:
-        low, high, step = distribution.low, distribution.high, distribution.step or 0
-        is_whole = isinstance(distribution, IntDistribution)
-        scale: Callable[[float], float] = math.log if distribution.log else float
-        near = self._around.get(name)
-        if isinstance(near, int | float) and low <= near <= high and self._stays():
-            if is_whole:
-                return near
-            place = self._rng.normal(scale(near), _STEP * (scale(high) - scale(low)))
-            place = min(max(place, scale(low)), scale(high))
-        elif is_whole:  # each whole number gets its share of the range
-            half = 0.5 if distribution.log else step / 2
-            place = self._rng.uniform(scale(low - half), scale(high + half))
-        else:
-            place = self._rng.uniform(scale(low), scale(high))
-        value = math.exp(place) if distribution.log else place
-        if step:
-            value = low + round((value - low) / step) * step
-        value = min(max(value, low), high)
-        return int(value) if is_whole else value
-
 
 def draws(
     space: Space,
@@ -107,8 +150,9 @@ def draws(
     space fails on rare settings.
     """
     found = []
+    asked: dict[Hashable, _Asked] = {}
     for around in arounds:
-        draw = Draw(rng, around, fixed)
+        draw = Draw(rng, around, fixed, asked)
         with contextlib.suppress(SpaceError):
             draw.settings = ask(space, draw)
             found.append(draw)

@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from mmm.features.checksums import CHECKSUMS, checksums_of, read_checksums
 from mmm.features.named import choose, encoders_in
@@ -40,6 +40,18 @@ def staged_manifest(url: str, cache: Path | None = None) -> Path:
     path = _manifest_place(url, cache)
     if not path.is_file() or path.read_bytes() != content:
         write_bytes(path, content)
+    return path
+
+
+def beside(url: str, name: str, folder: Path) -> Path:
+    """A file that the manifest at a URL names relative to itself, brought into a folder that is
+    this command's alone. Raises StorageError, FileNotFoundError.
+    """
+    place, parts = url.rpartition("/")[0], PurePosixPath(name).parts
+    while parts and parts[0] == "..":
+        place, parts = place.rpartition("/")[0], parts[1:]
+    path = folder / f"clip{Path(name).suffix}"
+    path.write_bytes(Store(place).read("/".join(parts)))
     return path
 
 

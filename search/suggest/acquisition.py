@@ -3,7 +3,7 @@ cost.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy.special import ndtr
@@ -12,6 +12,7 @@ from mmm.training.config import Params
 from search.ledger.trial import Trial
 from search.space.sampling import draws
 from search.suggest.curve_model import Belief
+from search.suggest.finals import Finals, Places
 from search.suggest.gaussian_process import Array, CurveProcess, Observations
 from spaces import Space
 
@@ -54,11 +55,10 @@ class Proposer:
         drawn at random.
         """
         belief = self.belief
-        process = belief.process(trials)
-        reached = [trial for trial in trials.values() if trial.is_failure or belief.reached(trial)]
-        if process is None:
+        finals = belief.finals(trials)
+        if finals is None:
             return None
-        if len(reached) < NUM_STARTUP:
+        if len(belief.tried) < NUM_STARTUP:
             if (
                 not belief.priors
                 or sum(trial.queued is None for trial in trials.values()) >= NUM_LED
@@ -69,41 +69,38 @@ class Proposer:
         anywhere = draws(self.space, [None] * (_NUM_CANDIDATES // 2), rng, fixed)
         if not anywhere:
             return None
-        seen, params = self._seen(process, reached)
-        mean = process.mean_of_settings(seen)
+        mean, params = self._tried(finals, trials)
         around = [params[place] for place in np.argsort(-mean, kind="stable")[:_NUM_BEST]]
         places = rng.integers(len(around), size=_NUM_CANDIDATES // 2)
         near = draws(self.space, [around[place] for place in places], rng, fixed)
         candidates = [draw.params for draw in anywhere + near]
-        if running := [trial for trial in trials.values() if trial.state == "running"]:
-            newest = running[-_MAX_BELIEVED:]
-            rows = [(belief.row(trial), 1.0, -trial.number - 2, 0, 0.0) for trial in newest]
-            process = process.with_more(
-                Observations.of(rows, belief.encoding.width), as_expected=True
-            )
         points = np.array([belief.encoding(one) for one in candidates])
-        value = log_expected_improvement(*process.expected_of_settings(points), float(mean.max()))
+        best, cost = float(mean.max()), np.zeros(len(points))
         if self.cost_weight:
-            value -= self.cost_weight * self._log_seconds(reached, points)
-        return candidates[int(np.argmax(value))]
+            tried = [trials[number] for number in sorted(belief.tried)]
+            cost = self.cost_weight * self._log_seconds(tried, points)
 
-    def _seen(self, process: CurveProcess, reached: list[Trial]) -> tuple[Array, list[Params]]:
-        """Settings that were tried, here or, where nothing was yet, elsewhere: as rows (N, D) and
-        as parameters.
+        def value(means: Array, deviations: Array, places: Places) -> Array:
+            return np.asarray(log_expected_improvement(means, deviations, best) - cost[places])
+
+        believed = finals.believed(belief.running[-_MAX_BELIEVED:])
+        return candidates[believed.best(points, value)]
+
+    def _tried(self, finals: Finals, trials: Mapping[int, Trial]) -> tuple[Array, Sequence[Params]]:
+        """Settings that were tried, here or, where nothing was yet, elsewhere: final scores that
+        are expected (N,), and their parameters.
         """
-        if not reached:
-            return np.array([row for row, _ in self.belief.priors]), [
-                params for _, params in self.belief.priors
-            ]
+        tried = self.belief.tried
+        if not tried:
+            rows = np.array([row for row, _ in self.belief.priors])
+            return finals.process.mean_of_settings(rows), [one for _, one in self.belief.priors]
+        numbers = np.array(sorted(tried))
         # Among many, those that did best so far.
-        if len(reached) > _MAX_BEST_OF:
-            best = {trial.number: trial.best(self.belief.metric) for trial in reached}
-            reached = sorted(reached, key=lambda trial: -(best[trial.number] or (0, -math.inf))[1])[
-                :_MAX_BEST_OF
-            ]
-        return np.array([self.belief.row(trial) for trial in reached]), [
-            trial.params for trial in reached
-        ]
+        if len(numbers) > _MAX_BEST_OF:
+            best = np.array([tried[number] for number in numbers.tolist()])
+            numbers = numbers[np.argsort(-best, kind="stable")[:_MAX_BEST_OF]]
+        chosen = numbers.tolist()
+        return finals.means(chosen), [trials[number].params for number in chosen]
 
     def _log_seconds(self, trials: list[Trial], points: Array) -> Array:
         """Logarithm of the seconds of an epoch that each of `points` is expected to take."""

@@ -3,14 +3,16 @@ function of that history alone.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from optuna.distributions import BaseDistribution
 
 from mmm.training.config import Params
 from search.ledger.records import Prior
-from search.ledger.trial import Trial
+from search.ledger.trial import Trial, touched_since
+from search.suggest.finals import Finals
 from search.suggest.gaussian_process import Array, CurveProcess, Observations, fitted
 from search.suggest.parameter_vectors import Encoding
 
@@ -51,6 +53,13 @@ class Belief:
         self._theta: tuple[int, Array] | None = None  # how many trials it was fitted to
         self._start = -1  # how many trials the process was started with
         self._process: CurveProcess | None = None
+        self._finals: Finals | None = None
+        self._trials: Mapping[int, Trial] = {}  # what the following was derived from
+        self._looked = 0  # up to where in the order in which they were touched
+        self._ended: set[int] = set()  # trials, without lost ones
+        self.running: list[int] = []  # trials, by number
+        # Trials that failed or reached a rung, and their best scores, minus infinity without any.
+        self.tried: dict[int, float] = {}
         self._has: set[tuple[int, float]] = set()  # (trial, progress) in it
         self._marks: dict[int, tuple[str, int]] = {}  # of each trial, when it was last looked at
         self._worst: float | None = None  # what a failure counts as
@@ -71,29 +80,63 @@ class Belief:
         """The process that has seen all of `trials`; None while there are too few to expect
         anything.
         """
-        # A lost trial is as one that still runs: its scores count, its end does not.
-        ended = sorted(
-            (trial for trial in trials.values() if trial.state != "running" and not trial.is_lost),
-            key=_order,
-        )
-        start, fit = _levels(len(ended))
+        changed = self._look_at(trials)
+        start, fit = _levels(len(self._ended))
         if start == 0:
             return self._of_priors(trials)
         if self._process is None or self._start != start:
+            ended = sorted((trials[number] for number in self._ended), key=_order)
             self._begin(ended, start, fit)
+            changed = trials
         assert self._process is not None
         new = []
-        for trial in trials.values():
+        for number in changed:
+            trial = trials[number]
             mark = (trial.state, len(trial.epochs) + self._has_mean(trial))
-            if self._marks.get(trial.number) != mark:
-                self._marks[trial.number] = mark
-                new += [
-                    row for row in self._observed(trial) if (trial.number, row[1]) not in self._has
-                ]
+            if self._marks.get(number) != mark:
+                self._marks[number] = mark
+                new += [row for row in self._observed(trial) if (number, row[1]) not in self._has]
         if new:
             self._has.update((row[2], row[1]) for row in new)
-            self._process = self._process.with_more(Observations.of(new, self.encoding.width))
+            self._process.see(Observations.of(new, self.encoding.width))
         return self._process
+
+    def finals(self, trials: Mapping[int, Trial]) -> Finals | None:
+        """Final scores under `process(trials)`."""
+        process = self.process(trials)
+        if process is None:
+            return None
+        if self._finals is None or self._finals.process is not process:
+            self._finals = Finals(process, lambda number: self.row(self._trials[number]))
+        return self._finals
+
+    def _look_at(self, trials: Mapping[int, Trial]) -> Iterable[int]:
+        """Which trials may have changed since the last look; what is kept of them is right
+        afterwards.
+        """
+        if trials is not self._trials:
+            self._trials, self._looked = trials, 0
+            self._ended, self.running, self.tried = set(), [], {}
+        changed, self._looked = touched_since(trials, self._looked)
+        for number in changed:
+            trial = trials[number]
+            place = bisect_left(self.running, number)
+            was_running = self.running[place : place + 1] == [number]
+            if was_running and trial.state != "running":
+                del self.running[place]
+            elif trial.state == "running" and not was_running:
+                self.running.insert(place, number)
+            # A lost trial is as one that still runs: its scores count, its end does not.
+            if trial.state != "running" and not trial.is_lost:
+                self._ended.add(number)
+            else:
+                self._ended.discard(number)
+            if trial.is_failure or self.reached(trial):
+                best = trial.best(self.metric)
+                self.tried[number] = -math.inf if best is None else best[1]
+            else:
+                self.tried.pop(number, None)
+        return changed
 
     def _of_priors(self, trials: Mapping[int, Trial]) -> CurveProcess | None:
         """What other sweeps say and the few trials there are, made anew each time: these have no
@@ -112,11 +155,8 @@ class Belief:
         """Final scores expected of trials that reached a rung, their luck so far included; None
         while nothing is.
         """
-        process = self.process(trials)
-        if process is None:
-            return None
-        rows = [(self.row(trials[number]), 1.0, number, 0, 0.0) for number in numbers]
-        return process.expected(Observations.of(rows, self.encoding.width))
+        finals = self.finals(trials)
+        return None if finals is None else finals.expected(numbers)
 
     def _begin(self, ended: Sequence[Trial], start: int, fit: int) -> None:
         if self._theta is None or self._theta[0] != fit:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.linalg import cho_solve, solve_triangular
+from scipy.linalg import solve_triangular
 from scipy.optimize import minimize
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -32,6 +32,7 @@ _CURVE, _CURVE_RANGE = (
     1.5,
 )  # variance and range in progress of the curve that all trials of a sweep share
 _JITTER = 1e-6
+_ROOM = 128  # rows for scores to come, whenever there is none left
 _FIT_TO = 260  # observations, when hyperparameters are fitted
 _FIT_STEPS = 25
 _FEW = 8  # scores, from which on they have a spread of their own
@@ -94,14 +95,40 @@ class CurveProcess:
         self._units = _units_of(seen)
         self.centre, self.scale = self._units[0]
         self.theta = fitted(seen) if theta is None else theta
-        self._target = _standardised(seen, self._units)
-        self._lower = np.linalg.cholesky(self._noisy_kernel(seen))
-        self._weigh()
+        # The inverse of the Cholesky factor of the scores' covariance, with which seeing another
+        # score costs two products with a vector and no system of equations. It lies in a larger
+        # array, so that it is not copied whenever a row comes.
+        self._room = _inverse_of(np.linalg.cholesky(self.noisy_kernel(seen)))
+        self._whitened = self.whitening @ _standardised(seen, self._units)
+        self.weights = self.whitening.T @ self._whitened  # (N,), of the means
 
-    def _weigh(self) -> None:
-        self._weights = cho_solve((self._lower, True), self._target, check_finite=False)
+    @property
+    def whitening(self) -> Array:
+        """(N, N), lower triangular: its product with its transpose, that first, is the inverse of
+        the covariance of the scores seen.
+        """
+        return self._room[: len(self.seen), : len(self.seen)]
 
-    def _kernel(self, left: Observations, right: Observations) -> Array:
+    def see(self, more: Observations) -> None:
+        """Condition on `more` (M) as well."""
+        size, total = len(self.seen), len(self.seen) + len(more)
+        if total > len(self._room):
+            room = np.zeros((total + _ROOM, total + _ROOM))
+            room[:size, :size] = self.whitening
+            self._room = room
+        half = self.whitening @ self.kernel(self.seen, more)  # (N, M)
+        own = _inverse_of(np.linalg.cholesky(self.noisy_kernel(more) - half.T @ half))
+        self._room[size:total, :size] = -own @ (half.T @ self.whitening)
+        self._room[size:total, size:total] = own
+        new = own @ (_standardised(more, self._units) - half.T @ self._whitened)
+        self._whitened = np.concatenate([self._whitened, new])
+        self.seen += more
+        weights = self.whitening[size:].T @ new
+        weights[:size] += self.weights
+        self.weights = weights
+
+    def kernel(self, left: Observations, right: Observations) -> Array:
+        """Covariance (M, N) of scores, without noise."""
         width = self.seen.features.shape[1]
         inverse = np.exp(-self.theta[:width])
         settings, luck, _, settings_range, luck_range, odds = np.exp(self.theta[width:])
@@ -120,75 +147,50 @@ class CurveProcess:
         apart = np.abs(epochs[:, None] - others[None])
 
         def at(of_pairs: Array) -> Array:
-            return np.asarray(of_pairs[of_left][:, of_right])
+            of_pairs = of_pairs if len(epochs) == 1 else of_pairs[of_left]
+            return np.asarray(of_pairs if len(others) == 1 else of_pairs[:, of_right])
 
         kernel *= at(settings * np.exp(-apart / settings_range))
         curve = at(_CURVE * np.exp(-apart / _CURVE_RANGE))
         if left.sources.any() or right.sources.any():
             same_source = left.sources[:, None] == right.sources[None]
             kernel = np.where(same_source, kernel, odds / (1 + odds) * kernel)
-            curve *= same_source
+            curve = curve * same_source
         kernel += curve
         mine, theirs = np.nonzero(left.trials[:, None] == right.trials[None])
         kernel[mine, theirs] += luck * np.exp(-apart / luck_range)[of_left[mine], of_right[theirs]]
         return np.asarray(kernel)
 
-    def _noisy_kernel(self, seen: Observations) -> Array:
-        kernel = self._kernel(seen, seen)
+    def noisy_kernel(self, seen: Observations) -> Array:
+        """Covariance (N, N) of scores that are seen."""
+        kernel = self.kernel(seen, seen)
         kernel[np.diag_indices_from(kernel)] += (
             np.exp(self.theta[seen.features.shape[1] + 2]) + _JITTER
         )
         return kernel
 
-    def with_more(self, more: Observations, *, as_expected: bool = False) -> "CurveProcess":
-        """The same process once `more` was seen as well; `as_expected`: with the scores that it
-        expects there.
-        """
-        cross = self._kernel(self.seen, more)  # (N, M)
-        half = solve_triangular(self._lower, cross, lower=True, check_finite=False)
-        other = object.__new__(CurveProcess)
-        other._units, other.centre, other.scale, other.theta = (
-            self._units,
-            self.centre,
-            self.scale,
-            self.theta,
-        )
-        other.seen = self.seen + more
-        size, total = len(self.seen), len(other.seen)
-        lower = np.zeros((total, total))
-        lower[:size, :size] = self._lower
-        lower[size:, :size] = half.T
-        lower[size:, size:] = np.linalg.cholesky(self._noisy_kernel(more) - half.T @ half)
-        other._lower = lower
-        target = cross.T @ self._weights if as_expected else _standardised(more, self._units)
-        other._target = np.concatenate([self._target, target])
-        if as_expected:  # nothing is expected otherwise than before
-            other._weights = np.concatenate([self._weights, np.zeros(len(more))])
-        else:
-            other._weigh()
-        return other
-
     def expected(self, points: Observations) -> Array:
         """Mean (M,) of the scores at `points`, without noise; those of trials that were seen with
         their luck.
         """
-        return self._mean(self._kernel(points, self.seen))
+        return self.mean(self.kernel(points, self.seen))
 
     def expected_of_settings(self, features: Array) -> tuple[Array, Array]:
         """Mean and standard deviation (M,) of the final scores of settings (M, D), luck left
         out.
         """
-        cross = self._kernel(_at_the_end(features), self.seen)
-        half = solve_triangular(self._lower, cross.T, lower=True, check_finite=False)
-        variance = _CURVE + np.exp(self.theta[features.shape[1]]) - (half**2).sum(axis=0)
-        return self._mean(cross), np.sqrt(np.maximum(variance, 1e-10)) * self.scale
+        cross = self.kernel(at_the_end(features), self.seen)
+        half = self.whitening @ cross.T
+        variance = self.variance - (half**2).sum(axis=0)
+        return self.mean(cross), np.sqrt(np.maximum(variance, 1e-10)) * self.scale
 
     def mean_of_settings(self, features: Array) -> Array:
         """The mean alone, for a fraction of the time."""
-        return self._mean(self._kernel(_at_the_end(features), self.seen))
+        return self.mean(self.kernel(at_the_end(features), self.seen))
 
-    def _mean(self, cross: Array) -> Array:
-        return np.asarray(cross @ self._weights * self.scale + self.centre)
+    def mean(self, cross: Array) -> Array:
+        """Scores expected (M,) where this (M, N) is the kernel with what was seen."""
+        return np.asarray(cross @ self.weights * self.scale + self.centre)
 
     def expected_steps(self, features: Array) -> tuple[Array, Array]:
         """Mean and standard deviation (M - 1,) of the final score of each of these settings (M, D)
@@ -209,6 +211,17 @@ class CurveProcess:
         return np.asarray(means + rng.standard_normal((count, len(means))) @ root.T)
 
     @property
+    def variance(self) -> float:
+        """Of a final score before anything was seen, luck left out, in units of `scale` squared."""
+        return float(_CURVE + np.exp(self.theta[self.seen.features.shape[1]]))
+
+    def luck_at_the_end(self, progress: Array) -> Array:
+        """Covariance (N,) of a trial's luck at so much progress and at its end."""
+        width = self.seen.features.shape[1]
+        luck, luck_range = np.exp(self.theta[[width + 1, width + 4]])
+        return np.asarray(luck * np.exp(-np.abs(1.0 - progress) / luck_range))
+
+    @property
     def seed_noise(self) -> float:
         """Standard deviation of the final score of the same settings over seeds."""
         width = self.seen.features.shape[1]
@@ -218,14 +231,18 @@ class CurveProcess:
         """Mean (M,) and covariance (M, M) of the final scores of settings (M, D), right for their
         differences: in these is nothing of the luck that they have in common, being one trial.
         """
-        points = _at_the_end(features)
-        cross = self._kernel(points, self.seen)
-        half = solve_triangular(self._lower, cross.T, lower=True, check_finite=False)
-        covariance = (self._kernel(points, points) - half.T @ half) * self.scale**2
-        return self._mean(cross), covariance
+        points = at_the_end(features)
+        cross = self.kernel(points, self.seen)
+        half = self.whitening @ cross.T
+        covariance = (self.kernel(points, points) - half.T @ half) * self.scale**2
+        return self.mean(cross), covariance
 
 
-def _at_the_end(features: Array) -> Observations:
+def _inverse_of(lower: Any) -> Array:
+    return np.asarray(solve_triangular(lower, np.eye(len(lower)), lower=True, check_finite=False))
+
+
+def at_the_end(features: Array) -> Observations:
     """Settings (M, D) of trials that nobody has seen, after their last epochs."""
     count = len(features)
     return Observations(

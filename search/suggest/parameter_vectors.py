@@ -1,6 +1,5 @@
 """Settings as vectors: one axis a numerical parameter, one a choice of a nominal one."""
 
-import contextlib
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard
@@ -51,13 +50,17 @@ class Encoding:
         """
         row = self._absent.copy()
         for name, value in params.items():
-            place, how = self._columns.get(name, (0, {}))
+            if (column := self._columns.get(name)) is None:
+                continue
+            place, how = column
             if isinstance(how, dict):
                 if value in how:
                     row[place + how[value]] = _NOMINAL
-            else:
-                with contextlib.suppress(KeyError, TypeError, ValueError):
-                    row[place] = min(max(how(value), -0.5), 1.5)
+                continue
+            try:
+                row[place] = min(max(how(value), -0.5), 1.5)
+            except (KeyError, TypeError, ValueError):
+                continue
         return row
 
 

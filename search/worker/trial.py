@@ -16,13 +16,13 @@ from mmm.training.checkpoint import checkpoint_bytes, load_checkpoint
 from mmm.training.config import FeaturesKey, TrainConfig, make_config
 from mmm.training.features import Features, load_features
 from mmm.training.fit import EpochResult
-from mmm.training.own_system import load_recorded
 from mmm.training.run import Run, begin
 from mmm.training.tensor_file import checked_bytes, load_checked
 from search.ledger.files import answers_file, best_file, checkpoint_file, trial_folder
 from search.ledger.records import Checkpoint, Epoch, split_tables
 from search.messages import Cut, Failure, Order, Report, Weights
 from search.storage.stage import Features as StagedFeatures
+from search.worker.own_code import load_here
 
 # of a trial's time at most: where one costs less than 10 ms, each report has its checkpoint
 CHECKPOINT_SHARE = 0.01
@@ -80,7 +80,7 @@ class Member:
     def __init__(self, order: Order) -> None:
         self.order = order
         self.sweep, self.number = Path(order.sweep), order.number
-        load_recorded(order.settings)
+        load_here(order.settings)
         config = make_config(order.settings)
         device = resolve_device(order.device)
         features = _features(order, config)

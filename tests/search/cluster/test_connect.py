@@ -117,6 +117,37 @@ def test_a_signal_is_ours_to_handle_once_ray_is_there() -> None:
     assert "SIGTERM" not in errors
 
 
+OWN_RAY = """
+import ray
+from search.cluster.connect import Place, connect, disconnect
+from search.cluster.look import TokenWanted, look
+
+connect(Place(None), 1, 0)
+try:
+    look(ray.get_runtime_context().gcs_address, RAY_AUTH_MODE="disabled")
+except TokenWanted as error:
+    print(error)
+disconnect()
+"""
+
+
+def test_a_ray_of_its_own_asks_for_a_token_whatever_is_set_where_it_is_started(
+    tmp_path: Path,
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", OWN_RAY],
+        env=environment() | {"RAY_AUTH_MODE": "disabled", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert " wants a token, and the one that is given here, if any, is not" in done.stdout, done
+    token = tmp_path / ".ray" / "auth_token"
+    assert token.read_text().strip()
+    assert token.stat().st_mode & 0o777 == 0o600
+
+
 def test_workers_find_what_pythonpath_names_from_this_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

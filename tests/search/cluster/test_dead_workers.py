@@ -18,6 +18,7 @@ from search.results.leaderboard import write_leaderboard
 from search.suggest.searcher import Searcher
 from search.worker.slices import Slices
 from tests.conftest import Corpus
+from tests.search.cluster.loss_parts import trained_again
 from tests.search.engine.test_controller import Sweep, told
 from tests.sweep_parts import METRIC, SMALL_SPACE, small_spec, train_serially
 
@@ -66,11 +67,8 @@ def test_a_trial_whose_worker_died_goes_on_from_its_checkpoint_and_ends_as_if_un
     events = [event for event in read_events(sweep.folder / "ledger.sqlite") if event.trial == 0]
     epochs = [event.body.epoch for event in events if event.kind == "epoch"]
     assert epochs == list(range(1, 8))  # none was trained twice
-    record_property(
-        "lost",
-        f"{len(epochs) - len(set(epochs))} of {len(epochs)} reported epochs trained again after"
-        f" {MAX_DEAD_WORKERS - 1} deaths",
-    )
+    deaths = sweep.history.trials[0].dead_workers
+    record_property("lost", f"{trained_again(events)} after {deaths} deaths")
     notes = [
         event.body for event in read_events(sweep.folder / "ledger.sqlite") if event.kind == "note"
     ]
@@ -79,7 +77,10 @@ def test_a_trial_whose_worker_died_goes_on_from_its_checkpoint_and_ends_as_if_un
 
 
 def test_a_trial_fails_when_the_third_worker_that_it_was_alone_in_has_died_in_any_session(
-    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    corpus: Corpus,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
 ) -> None:
     one_epoch_a_report(monkeypatch)
     sweep = Sweep(tmp_path / "s", small_spec(corpus, trials=3, epochs=7, first_rung=6))
@@ -115,6 +116,10 @@ def test_a_trial_fails_when_the_third_worker_that_it_was_alone_in_has_died_in_an
     for searcher in (controller.orders.searcher, Searcher(SMALL_SPACE, METRIC, 1, found.trials)):
         frozen, *_ = searcher.study.trials
         assert (frozen.state, frozen.value) == (TrialState.FAIL, None)
+    record_property(
+        "lost",
+        f"failed after {trial.dead_workers} deaths with {len(trial.epochs)} reported epochs",
+    )
 
 
 def test_a_worker_that_dies_while_the_sweep_is_interrupted_counts_for_nothing(

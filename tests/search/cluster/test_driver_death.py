@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from search.ledger.spec import SweepSpec
 from search.ledger.trial import Trial
 from search.space.load import load_space
 from tests.conftest import Corpus
+from tests.search.cluster.loss_parts import trained_again
 from tests.search.cluster.test_worker_death import processes_below, statuses
 from tests.sweep_parts import call, command, environment, train_serially, write_space
 
@@ -196,8 +198,8 @@ def recomputed(ledger: Path) -> dict[tuple[int, int], list[tuple[int, float]]]:
     return dict(found)
 
 
-def check(ledger: Path, num_kills: int) -> None:
-    """What kills may not have done to a sweep."""
+def check(ledger: Path, num_kills: int) -> str:
+    """What kills may not have done to a sweep; what they cost it."""
     events = list(read_events(ledger))
     assert sum(event.kind == "session" for event in events) == num_kills + 1
     history = read_history(ledger)
@@ -216,28 +218,32 @@ def check(ledger: Path, num_kills: int) -> None:
     for trial in history.trials.values():
         assert [entry.epoch for entry in trial.epochs] == list(range(1, len(trial.epochs) + 1))
     # What was trained twice came in one report: events of one append have one time.
-    again = recomputed(ledger)
-    for (session, trial_number), epochs in again.items():
+    cases = recomputed(ledger)
+    for (session, trial_number), epochs in cases.items():
         assert len({when for _, when in epochs}) == 1, (session, trial_number, epochs)
-    print(
-        f"{num_kills} kills, {len(events)} events; epochs reported twice:"
-        f" {sum(map(len, again.values()))} in {len(again)} cases"
-    )
     found = statuses(ledger.parent.parent)
     assert found.keys() == {"sweep", *map(str, range(NUM_TRIALS))}
     assert found["sweep"] == "FINISHED"
     assert "RUNNING" not in found.values()
     assert (ledger.parent / "bundle" / "checksums.json").is_file()
+    ends = Counter(event.trial for event in events if event.kind == "end")
+    return (
+        f"{num_kills} kills: {trained_again(events)}, in {len(cases)} reports;"
+        f" {sum(ends.values()) - len(ends)} of {len(ends)} finished trials again"
+    )
 
 
 def test_kills_of_the_driver_cost_at_most_a_report_a_trial(
-    corpus: Corpus, empty_store: Path, tmp_path: Path
+    corpus: Corpus,
+    empty_store: Path,
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
 ) -> None:
     workers, epochs = 2, 90
     ledger = tmp_path / "runs" / "killed" / "ledger.sqlite"
     first = options(corpus, empty_store, tmp_path, "killed", workers, epochs)
     kill_and_resume(first, ledger, workers, epochs)
-    check(ledger, KILLS_ON_RAY)
+    record_property("lost", check(ledger, KILLS_ON_RAY))
 
 
 def train_undisturbed(spec: SweepSpec, folder: Path) -> History:
@@ -257,13 +263,16 @@ def train_undisturbed(spec: SweepSpec, folder: Path) -> History:
 
 @pytest.mark.chaos
 def test_a_serial_sweep_killed_ten_times_suggests_what_an_undisturbed_one_does(
-    corpus: Corpus, empty_store: Path, tmp_path: Path
+    corpus: Corpus,
+    empty_store: Path,
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
 ) -> None:
     workers, epochs = 1, 60
     ledger = tmp_path / "runs" / "killed" / "ledger.sqlite"
     first = options(corpus, empty_store, tmp_path, "killed", workers, epochs)
     kill_and_resume(first, ledger, workers, epochs, SERIAL_KILLS)
-    check(ledger, KILLS_ON_RAY + SERIAL_KILLS)
+    record_property("lost", check(ledger, KILLS_ON_RAY + SERIAL_KILLS))
     killed = read_history(ledger)
     assert killed.spec is not None
     whole = train_undisturbed(killed.spec, tmp_path / "whole")

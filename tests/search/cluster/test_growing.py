@@ -104,7 +104,11 @@ def cluster() -> Iterator[Any]:
 
 
 def test_no_more_trials_are_begun_than_find_room_and_a_node_that_is_added_is_used_within_10_s(
-    corpus: Corpus, empty_store: Path, tmp_path: Path, cluster: Any
+    corpus: Corpus,
+    empty_store: Path,
+    tmp_path: Path,
+    cluster: Any,
+    record_property: Callable[[str, object], None],
 ) -> None:
     cluster.add_node(num_cpus=1)
     sweep = Sweep(corpus, empty_store, tmp_path, "--trials", 5, "--workers", 3)
@@ -113,9 +117,12 @@ def test_no_more_trials_are_begun_than_find_room_and_a_node_that_is_added_is_use
         sweep.wait(driver, lambda history: with_epochs(history) == 1, TIMEOUT_S)
         assert len(sweep.history.trials) == 1
         cluster.add_node(num_cpus=1)
+        added = time.monotonic()
         sweep.wait(driver, lambda history: len(history.trials) == 2, 10.0)
+        used_s = time.monotonic() - added
         # However long its process takes to start.
         sweep.wait(driver, lambda history: with_epochs(history) == 2, TIMEOUT_S)
+        trained_s = time.monotonic() - added
         assert len(sweep.history.trials) == 2
         driver.send_signal(signal.SIGTERM)
         told, _ = driver.communicate(timeout=TIMEOUT_S)
@@ -127,6 +134,11 @@ def test_no_more_trials_are_begun_than_find_room_and_a_node_that_is_added_is_use
     )
     assert "the cluster has room for 2 of 3 trials now" in lines
     assert not [line for line in lines if "that others have" in line]
+    record_property(
+        "lost",
+        f"a node that was added has a trial after {used_s:.1f} s, its first epoch after"
+        f" {trained_s:.1f} s",
+    )
 
 
 # Another user's work: a core of a node for as long as its process lives.
@@ -148,7 +160,11 @@ sys.stdin.read()
 
 @pytest.mark.chaos
 def test_what_others_have_is_waited_for_without_a_trial_that_only_waits_and_told(
-    corpus: Corpus, empty_store: Path, tmp_path: Path, cluster: Any
+    corpus: Corpus,
+    empty_store: Path,
+    tmp_path: Path,
+    cluster: Any,
+    record_property: Callable[[str, object], None],
 ) -> None:
     for _ in range(2):
         cluster.add_node(num_cpus=1)
@@ -173,12 +189,20 @@ def test_what_others_have_is_waited_for_without_a_trial_that_only_waits_and_told
                 "1 trials at a time are trained, 2 would find room: 1 wait for CPUs or GPUs that"
                 " others have\n"
             )
-            assert len(sweep.history.trials) == 1
+            only_wait = len(sweep.history.trials) - 1
+            assert only_wait == 0
             other.kill()
+            freed = time.monotonic()
             sweep.wait(driver, lambda history: with_epochs(history) == 2, TIMEOUT_S)
+            trained_s = time.monotonic() - freed
             driver.send_signal(signal.SIGTERM)
             said, _ = driver.communicate(timeout=TIMEOUT_S)
     assert driver.returncode == 0, said
+    record_property(
+        "lost",
+        f"{only_wait} trials only wait for what others have; given back, an epoch is trained there"
+        f" after {trained_s:.1f} s",
+    )
 
 
 def autoscaling(folder: Path) -> Path:
@@ -210,7 +234,11 @@ def autoscaling(folder: Path) -> Path:
 
 @pytest.mark.chaos
 def test_a_cluster_that_has_nothing_yet_is_asked_for_what_is_needed(
-    corpus: Corpus, empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    corpus: Corpus,
+    empty_store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
 ) -> None:
     try:
         socket.create_server(("0.0.0.0", _PORT)).close()
@@ -222,8 +250,10 @@ def test_a_cluster_that_has_nothing_yet_is_asked_for_what_is_needed(
     fast = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
     with ray_head(*options, port=_PORT, **fast) as address:
         sweep.command += ["--address", address, "--insecure"]
+        began = time.monotonic()
         with sweep.running(environment()) as driver:
             sweep.wait(driver, lambda history: with_epochs(history) == 1, 60.0)
+            trained_s = time.monotonic() - began
             driver.send_signal(signal.SIGTERM)
             told, _ = driver.communicate(timeout=TIMEOUT_S)
     assert driver.returncode == 0, told
@@ -233,6 +263,9 @@ def test_a_cluster_that_has_nothing_yet_is_asked_for_what_is_needed(
         " asked for more nodes"
     )
     assert "the cluster has room for 1 of 1 trials now" in lines
+    record_property(
+        "lost", f"a cluster of no node: the first epoch {trained_s:.1f} s after the command"
+    )
 
 
 def test_whether_a_cluster_grows_is_seen_with_both_versions_of_the_autoscaler(

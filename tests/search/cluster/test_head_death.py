@@ -5,7 +5,7 @@ another goes on with it. Its machine's other processes live on, as on another ma
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 
 from search.ledger.events import read_events
 from tests.conftest import Corpus
+from tests.search.cluster.loss_parts import trained_again
 from tests.search.cluster.test_growing import Sweep, with_epochs
 from tests.search.cluster.test_worker_death import children, statuses
 from tests.sweep_parts import TIMEOUT_S, call_inside, environment
@@ -42,7 +43,11 @@ def cluster() -> Iterator[Any]:
 
 
 def test_a_sweep_whose_head_dies_ends_in_good_order_within_a_minute_and_goes_on_elsewhere(
-    corpus: Corpus, empty_store: Path, tmp_path: Path, cluster: Any
+    corpus: Corpus,
+    empty_store: Path,
+    tmp_path: Path,
+    cluster: Any,
+    record_property: Callable[[str, object], None],
 ) -> None:
     sweep = Sweep(corpus, empty_store, tmp_path, "--trials", 2, "--workers", 2)
     sweep.command += ["--address", cluster.address, "--insecure"]
@@ -56,7 +61,8 @@ def test_a_sweep_whose_head_dies_ends_in_good_order_within_a_minute_and_goes_on_
         os.kill(head, signal.SIGKILL)
         killed = time.monotonic()
         told, _ = driver.communicate(timeout=TIMEOUT_S)
-        assert time.monotonic() - killed < 60
+        ended_s = time.monotonic() - killed
+        assert ended_s < 60
     assert driver.returncode == 1, told
     why = f"broken off: the head of the Ray cluster at {cluster.address} does not answer any more"
     go_on = f"mmm-search resume first --runs {sweep.folder.parent}"
@@ -74,13 +80,19 @@ def test_a_sweep_whose_head_dies_ends_in_good_order_within_a_minute_and_goes_on_
     for name in ("report.html", "leaderboard.csv", "bundle"):
         assert (sweep.folder / name).exists()
     saved = {number: trial.checkpoint for number, trial in history.trials.items()}
-    last = max(event.seq for event in read_events(sweep.folder / "ledger.sqlite"))
+    before = list(read_events(sweep.folder / "ledger.sqlite"))
     more = ["--runs", sweep.folder.parent, "--time-budget", f"{history.used_s + 1}s"]
     call_inside("search", "resume", "first", *more, "--serial", "--workers", 1)
-    again = [
-        event for event in read_events(sweep.folder / "ledger.sqlite", last) if event.trial == 0
-    ]
-    first = next(event.body for event in again if event.kind == "epoch")
+    events = list(read_events(sweep.folder / "ledger.sqlite"))
+    first = next(
+        event.body for event in events[len(before) :] if (event.trial, event.kind) == (0, "epoch")
+    )
     assert saved[0] is not None
     assert first.epoch == saved[0].epoch + 1
+    failed = sum(trial.state == "failed" for trial in history.trials.values())
+    record_property(
+        "lost",
+        f"ended {ended_s:.0f} s after it; {failed} of {len(history.trials)} trials failed, resumed:"
+        f" {trained_again(events)}",
+    )
     assert "RUNNING" not in statuses(sweep.folder.parent).values()

@@ -15,6 +15,7 @@ import pytest
 from search.ledger.events import read_events
 from search.ledger.records import LostNode
 from tests.conftest import Corpus
+from tests.search.cluster.loss_parts import gone_on
 from tests.search.cluster.test_growing import Sweep, with_epochs
 from tests.sweep_parts import TIMEOUT_S, environment
 
@@ -105,11 +106,4 @@ def test_trials_of_a_node_that_goes_go_on_on_another_and_it_is_no_failure_of_the
     saved = [event.body.epoch for event in events[:place] if event.kind == "checkpoint"]
     after = [event.body for event in events[place:] if event.kind == "epoch"]
     assert after[0].epoch == saved[-1] + 1
-    last = max(event.body.ended for event in events[:place] if event.kind == "epoch")
-    known = [event.body for event in events[:place] if event.kind == "epoch"]
-    known_s = sum(entry.seconds for entry in known if entry.epoch > saved[-1])
-    record_property(
-        "lost",
-        f"{leave.__name__}: {before - saved[-1]} reported epochs ({known_s:.1f} s) of 1 trial,"
-        f" and {after[0].started - last:.1f} s until it was trained on",
-    )
+    record_property("lost", f"{leave.__name__}: {gone_on(events, place)}")

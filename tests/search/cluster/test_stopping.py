@@ -180,7 +180,8 @@ def wait_for_checkpoint(driver: subprocess.Popen[bytes], folder: Path) -> None:
     raise AssertionError(f"status {driver.poll()} before there was a checkpoint")
 
 
-def check_ended_in_good_order(folder: Path) -> None:
+def check_ended_in_good_order(folder: Path) -> str:
+    """Which epochs the only trial was not kept with, in words."""
     sweep, history = folder / "runs" / "first", history_of(folder)
     assert history.last_close is not None
     assert history.last_close.why == "interrupted"
@@ -193,6 +194,9 @@ def check_ended_in_good_order(folder: Path) -> None:
     ) == 3  # its header, the trial, the linear baseline
     load_bundle(sweep / "bundle")
     assert not (sweep / "lock").read_bytes()  # released
+    (trial,) = history.trials.values()
+    kept = trial.checkpoint.epoch if trial.checkpoint is not None else 0
+    return f"{trial.epoch - kept} of {trial.epoch} reported epochs without a checkpoint"
 
 
 @pytest.mark.slow
@@ -213,6 +217,7 @@ def test_a_sweep_that_is_terminated_closes_as_with_ctrl_c_whatever_comes_after_t
     tmp_path: Path,
     driver_option: list[str],
     send: Callable[[int, int], None],
+    record_property: Callable[[str, object], None],
 ) -> None:
     command = [*run_command(corpus, empty_store, tmp_path), *driver_option]
     with (
@@ -223,6 +228,7 @@ def test_a_sweep_that_is_terminated_closes_as_with_ctrl_c_whatever_comes_after_t
     ):
         try:
             wait_for_checkpoint(driver, tmp_path)
+            asked = time.monotonic()
             # To all of them is what `timeout` and batch systems do: Ray is gone before the driver
             # has heard.
             for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGHUP):
@@ -231,6 +237,7 @@ def test_a_sweep_that_is_terminated_closes_as_with_ctrl_c_whatever_comes_after_t
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     driver.wait(0.5)
             status = driver.wait(TIMEOUT_S)
+            ended_s = time.monotonic() - asked
         finally:
             driver.kill()
     said = (tmp_path / "told").read_text()
@@ -240,7 +247,9 @@ def test_a_sweep_that_is_terminated_closes_as_with_ctrl_c_whatever_comes_after_t
         in said
     )
     assert "SIGTERM" not in said  # Ray's stack trace
-    check_ended_in_good_order(tmp_path)
+    where = " ".join(["serial" if driver_option else "Ray", send.__name__])
+    kept = check_ended_in_good_order(tmp_path)
+    record_property("lost", f"{where}: status {status} after {ended_s:.1f} s, {kept}")
     before = history_of(tmp_path).trials[0]
     assert before.checkpoint is not None
     call_inside(
@@ -281,7 +290,10 @@ def in_a_terminal(arguments: list[str]) -> Iterator[tuple["subprocess.Popen[byte
     not Path("/proc/self/stat").is_file(), reason="Ray's processes are found through /proc"
 )
 def test_a_sweep_whose_terminal_is_closed_still_writes_all_it_has(
-    corpus: Corpus, empty_store: Path, tmp_path: Path
+    corpus: Corpus,
+    empty_store: Path,
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
 ) -> None:
     with in_a_terminal(run_command(corpus, empty_store, tmp_path)) as (driver, terminal):
         os.set_blocking(terminal, False)
@@ -290,5 +302,9 @@ def test_a_sweep_whose_terminal_is_closed_still_writes_all_it_has(
             while os.read(terminal, 65536):
                 pass
         os.close(terminal)
-        assert driver.wait(TIMEOUT_S) == 0
-    check_ended_in_good_order(tmp_path)
+        closed = time.monotonic()
+        status = driver.wait(TIMEOUT_S)
+        ended_s = time.monotonic() - closed
+        assert status == 0
+    kept = check_ended_in_good_order(tmp_path)
+    record_property("lost", f"terminal closed: status {status} after {ended_s:.1f} s, {kept}")

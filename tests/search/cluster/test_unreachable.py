@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,22 +19,33 @@ from tests.search.cluster.ray_parts import TOKEN, ray_head
 from tests.sweep_parts import TIMEOUT_S, call, call_inside, command, environment
 
 MOST_S = 20.0
+Refused = Callable[..., str]
 
 
-def refused(corpus: Corpus, folder: Path, *options: object) -> str:
-    """What `run` says; asserts that it was quick and wrote nothing."""
-    arguments = ["run", "quick", corpus.manifest.path, "--features", corpus.features_dir]
-    before = time.monotonic()
-    done = call_inside(
-        *("search", *arguments, "--name", "first", "--trials", 2, "--workers", 1),
-        *("--runs", folder / "runs", *options),
-        status=2,
-    )
-    assert time.monotonic() - before < MOST_S
-    assert names_in(folder) == []
-    assert done.stdout == ""
-    assert done.stderr.count("\n") == 1, done.stderr
-    return done.stderr.removeprefix("error: ").strip()
+@pytest.fixture
+def refused(corpus: Corpus, record_property: Callable[[str, object], None]) -> Refused:
+    """Called with a folder for the runs and options: what `run` says; asserts that it was quick and
+    wrote nothing.
+    """
+
+    def refused(folder: Path, *options: object) -> str:
+        arguments = ["run", "quick", corpus.manifest.path, "--features", corpus.features_dir]
+        began = time.monotonic()
+        done = call_inside(
+            *("search", *arguments, "--name", "first", "--trials", 2, "--workers", 1),
+            *("--runs", folder / "runs", *options),
+            status=2,
+        )
+        took_s = time.monotonic() - began
+        assert took_s < MOST_S
+        assert names_in(folder) == []
+        assert done.stdout == ""
+        assert done.stderr.count("\n") == 1, done.stderr
+        record_property("took_s", took_s)
+        record_property("lost", f"status {done.returncode}, {len(names_in(folder))} files written")
+        return done.stderr.removeprefix("error: ").strip()
+
+    return refused
 
 
 @pytest.fixture
@@ -44,53 +55,53 @@ def quiet_port() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-def test_an_address_where_nobody_is(corpus: Corpus, tmp_path: Path) -> None:
+def test_an_address_where_nobody_is(refused: Refused, tmp_path: Path) -> None:
     with socket.create_server(("0.0.0.0", 0)) as server:
         port = server.getsockname()[1]
-    said = refused(corpus, tmp_path, "--address", f"127.0.0.1:{port}")
+    said = refused(tmp_path, "--address", f"127.0.0.1:{port}")
     assert f"--address 127.0.0.1:{port}: no Ray cluster answers at " in said
     assert "Connection refused" in said
 
 
-def test_a_word_that_is_no_address(corpus: Corpus, tmp_path: Path) -> None:
-    assert refused(corpus, tmp_path, "--address", "ray://10.0.0.1:10001").startswith(
+def test_a_word_that_is_no_address(refused: Refused, tmp_path: Path) -> None:
+    assert refused(tmp_path, "--address", "ray://10.0.0.1:10001").startswith(
         "--address ray://10.0.0.1:10001: that is another of Ray's doors; expected host:port of the"
     )
-    assert refused(corpus, tmp_path, "--address", "local") == (
+    assert refused(tmp_path, "--address", "local") == (
         "--address local: expected host:port or auto; leave it out for a Ray of the sweep's own"
     )
-    assert refused(corpus, tmp_path, "--address", "head").startswith(
+    assert refused(tmp_path, "--address", "head").startswith(
         "--address head: expected host:port or auto ("
     )
 
 
 @pytest.mark.slow
-def test_something_else_than_ray(corpus: Corpus, tmp_path: Path, quiet_port: int) -> None:
-    said = refused(corpus, tmp_path, "--address", f"127.0.0.1:{quiet_port}")
+def test_something_else_than_ray(refused: Refused, tmp_path: Path, quiet_port: int) -> None:
+    said = refused(tmp_path, "--address", f"127.0.0.1:{quiet_port}")
     assert said.endswith(": something is there, but it did not answer as a Ray cluster")
 
 
 def test_a_temporary_folder_whose_name_is_too_long_for_sockets(
-    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # So do some batch systems with their TMPDIR.
     for variable in ("TMPDIR", "RAY_TMPDIR"):
         monkeypatch.setenv(variable, "/tmp/" + 60 * "x")
-        said = refused(corpus, tmp_path)
+        said = refused(tmp_path)
         assert f"in /tmp/{60 * 'x'}/ray, whose name is " in said
         assert said.endswith("set RAY_TMPDIR to a shorter one, for example: export RAY_TMPDIR=/tmp")
 
 
 @pytest.mark.slow
 def test_a_ray_that_does_not_start(
-    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # Ray sets it for what this process starts
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "file"))
     monkeypatch.setattr("search.cluster.connect._MOST_BYTES_OF_A_SOCKET", 1000)
     (tmp_path / "empty").mkdir()
-    said = refused(corpus, tmp_path / "empty")
+    said = refused(tmp_path / "empty")
     assert said.startswith("Ray did not start on this machine (")
     assert said.endswith(f"; its logs are in {tmp_path}/file/ray/session_latest/logs")
 
@@ -110,17 +121,17 @@ client.internal_kv_put(key, json.dumps(metadata).encode(), True, b"cluster", tim
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="as Ray finds its processes")
 def test_a_cluster_whose_token_is_another_and_whose_ray_is_another_version(
-    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ray_head("--num-cpus=1", token=TOKEN) as address:
         options = ["--address", address]
         monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
         assert "wants a token, and the one that is given here, if any, is not its token;" in (
-            refused(corpus, tmp_path, *options)
+            refused(tmp_path, *options)
         )
         monkeypatch.setenv("RAY_AUTH_MODE", "token")
         monkeypatch.setenv("RAY_AUTH_TOKEN", "another")
-        said = refused(corpus, tmp_path, *options)
+        said = refused(tmp_path, *options)
         assert said.endswith(
             "set RAY_AUTH_MODE=token, and put the cluster's token into ~/.ray/auth_token, or into"
             " the file that RAY_AUTH_TOKEN_PATH names"
@@ -129,16 +140,16 @@ def test_a_cluster_whose_token_is_another_and_whose_ray_is_another_version(
         monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "none"))
         with monkeypatch.context() as patch:
             patch.setenv("HOME", "/nowhere")
-            said = refused(corpus, tmp_path, *options)
+            said = refused(tmp_path, *options)
         assert "RAY_AUTH_MODE is token, but there is no token here; put the cluster's" in said
         monkeypatch.delenv("RAY_AUTH_TOKEN_PATH")
         monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
-        said = refused(corpus, tmp_path, *options, "--gpus-per-trial", 1)
+        said = refused(tmp_path, *options, "--gpus-per-trial", 1)
         assert "each trial wants 1 CPU and 1 GPU, and no node of the cluster at " in said
         subprocess.run(
             [sys.executable, "-c", OTHER_VERSION, address], timeout=TIMEOUT_S, check=True
         )
-        said = refused(corpus, tmp_path, *options)
+        said = refused(tmp_path, *options)
         assert " has Ray 2.41.0 and Python " in said
         assert "; both have to be the same: pip install ray==2.41.0, or install what is" in said
 
@@ -146,12 +157,12 @@ def test_a_cluster_whose_token_is_another_and_whose_ray_is_another_version(
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="as Ray finds its processes")
 def test_a_cluster_that_asks_for_no_token_is_joined_with_insecure_alone(
-    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    corpus: Corpus, refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     with ray_head("--num-cpus=1") as address:
         options = ["--address", address]
-        said = refused(corpus, tmp_path, *options)
+        said = refused(tmp_path, *options)
         assert said.partition(" asks ")[2] == (
             "for no token, so whoever reaches it runs any command on its nodes; make one with: ray"
             " get-auth-token --generate, copy ~/.ray/auth_token to every node and start Ray on each"
@@ -161,7 +172,7 @@ def test_a_cluster_that_asks_for_no_token_is_joined_with_insecure_alone(
         with monkeypatch.context() as patch:
             patch.setenv("RAY_AUTH_MODE", "token")
             patch.setenv("RAY_AUTH_TOKEN", TOKEN)
-            assert refused(corpus, tmp_path, *options) == said
+            assert refused(tmp_path, *options) == said
         encode = call(
             *("search", "encode", corpus.manifest.path, "--features", tmp_path / "features"),
             *("--text-only", "--text-encoder", "char-ngram", "--workers", 1, *options),
@@ -169,13 +180,15 @@ def test_a_cluster_that_asks_for_no_token_is_joined_with_insecure_alone(
         )
         assert encode.stderr.endswith(" or give --insecure\n"), encode.stderr
         # With it, what is refused next is another thing.
-        said = refused(corpus, tmp_path, *options, "--insecure", "--gpus-per-trial", 1)
+        said = refused(tmp_path, *options, "--insecure", "--gpus-per-trial", 1)
         assert "each trial wants 1 CPU and 1 GPU, and no node of the cluster at " in said
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="as Ray finds its processes")
-def test_ctrl_c_while_ray_starts_leaves_nothing(corpus: Corpus, tmp_path: Path) -> None:
+def test_ctrl_c_while_ray_starts_leaves_nothing(
+    corpus: Corpus, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder:
         arguments = ["quick", corpus.manifest.path, "--features", corpus.features_dir]
         arguments += ["--name", "first", "--runs", tmp_path / "runs", "--workers", 1]
@@ -195,3 +208,7 @@ def test_ctrl_c_while_ray_starts_leaves_nothing(corpus: Corpus, tmp_path: Path) 
     assert process.returncode == 130, (told, errors)
     assert "Traceback" not in errors
     assert names_in(tmp_path) == []
+    written = len(names_in(tmp_path))
+    record_property(
+        "lost", f"Ctrl-C while Ray starts: status {process.returncode}, {written} files written"
+    )

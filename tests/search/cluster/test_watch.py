@@ -13,6 +13,7 @@ from search.cluster.watch import Silence
 from search.ledger.events import read_events
 from search.ledger.records import DeadWorker
 from tests.conftest import Corpus
+from tests.search.cluster.loss_parts import gone_on
 from tests.search.cluster.test_growing import Sweep, with_epochs
 from tests.search.cluster.test_worker_death import training_workers_of
 from tests.sweep_parts import TIMEOUT_S, environment
@@ -114,6 +115,4 @@ def test_the_trial_of_a_worker_that_hangs_goes_on_in_another_from_its_checkpoint
     assert after[0] == (saved[-1] if saved else 0) + 1
     assert {trial.state for trial in sweep.history.trials.values()} == {"running"}
     assert f"trial {number}: {events[place].body.reason}; it goes on in another" in told
-    record_property(
-        "lost", f"{before - after[0] + 1} epochs of one trial, and the time without a word"
-    )
+    record_property("lost", gone_on(events, place))

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from search.ledger.events import read_events, read_history
 from search.ledger.records import DeadWorker, OutOfMemory
 from search.tracking.store import EXPERIMENT, default_tracking_uri
 from tests.conftest import Corpus
+from tests.search.cluster.loss_parts import gone_on, trained_again
 from tests.sweep_parts import TIMEOUT_S, command, environment, write_space
 
 pytestmark = [
@@ -145,7 +145,10 @@ def kill_a_training_worker(driver: subprocess.Popen[str]) -> None:
 
 
 def test_the_trial_of_a_killed_worker_goes_on_in_another_from_its_checkpoint(
-    corpus: Corpus, empty_store: Path, tmp_path: Path
+    corpus: Corpus,
+    empty_store: Path,
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
 ) -> None:
     (tmp_path / "runs").mkdir()
     shutil.copy(empty_store, tmp_path / "runs")
@@ -169,6 +172,8 @@ def test_the_trial_of_a_killed_worker_goes_on_in_another_from_its_checkpoint(
     saved = [event.body.epoch for event in events[:place] if event.kind == "checkpoint"]
     after = [event.body.epoch for event in events[place:] if event.kind == "epoch"]
     assert after[0] == (saved[-1] if saved else 0) + 1
+    failed = sum(trial.state == "failed" for trial in trials.values())
+    record_property("lost", f"{gone_on(events, place)}; {failed} of {len(trials)} trials failed")
     assert (
         "warning: 1 workers died, and what they trained went on in others from its last"
         " checkpoints; " in told
@@ -179,7 +184,11 @@ def test_the_trial_of_a_killed_worker_goes_on_in_another_from_its_checkpoint(
 
 
 def test_a_trial_whose_workers_are_all_killed_for_memory_is_tried_with_less_and_fails_for_memory(
-    corpus: Corpus, empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    corpus: Corpus,
+    empty_store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
 ) -> None:
     (tmp_path / "runs").mkdir()
     shutil.copy(empty_store, tmp_path / "runs")
@@ -187,9 +196,11 @@ def test_a_trial_whose_workers_are_all_killed_for_memory_is_tried_with_less_and_
         "RAY_memory_usage_threshold", "0.001"
     )  # Ray's own monitor: more is used already
     monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
+    began = time.monotonic()
     with driver_of(corpus, tmp_path, trials=1) as driver:
         told, _ = driver.communicate(timeout=TIMEOUT_S)
         assert driver.returncode == 1, told
+    ended_s = time.monotonic() - began
     (trial,) = read_history(tmp_path / "runs" / "first" / "ledger.sqlite").trials.values()
     assert (trial.state, trial.is_lost, trial.dead_workers) == ("failed", True, 0)
     assert trial.reason.startswith("out of memory even alone, each batch in two halves: ")
@@ -200,6 +211,11 @@ def test_a_trial_whose_workers_are_all_killed_for_memory_is_tried_with_less_and_
         if isinstance(event.body, OutOfMemory)
     ]
     assert attempts == ["alone", "half"]  # there was none beside it
+    record_property(
+        "lost",
+        f"killed each time: {trial.state} after {len(attempts)} further attempts with"
+        f" {len(trial.epochs)} reported epochs, the sweep ended {ended_s:.0f} s after its start",
+    )
     for words in ("alone", "alone, each batch in two halves"):
         assert f"trial 0: out of memory; it goes on {words} (" in told
     assert f"trial 0 failed ({trial.reason}): " in told
@@ -250,11 +266,8 @@ def test_a_sweep_whose_own_ray_dies_closes_its_session_and_goes_on_by_itself_wit
     trials = read_history(runs / "first" / "ledger.sqlite").trials
     assert "failed" not in {trial.state for trial in trials.values()}
     assert [trial.dead_workers for trial in trials.values()] == [0] * len(trials)
-    place = next(i for i, event in enumerate(events) if event.kind == "close")
-    known = Counter((e.trial, e.body.epoch) for e in events[:place] if e.kind == "epoch")
-    again = sum((e.trial, e.body.epoch) in known for e in events[place:] if e.kind == "epoch")
     record_property(
         "lost",
-        f"{again} epochs trained again; closed after {closed_s:.0f} s, the first trial after that"
+        f"{trained_again(events)}; closed after {closed_s:.0f} s, the first trial after that"
         f" ended after {went_on_s:.0f} s",
     )

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import mmm
+import search
+import spaces
 from mmm.version import VERSION
 from search.cluster.nodes import NodeReport
 from search.doctor.cluster import _of_node
@@ -101,7 +104,7 @@ def test_a_machine_that_cannot_hold_a_sweep(
     assert {one.do for one in found if one.subject == "space"} == {"free at least 2 GB"}
 
 
-WELL = NodeReport(VERSION, "2.14.1", 1, 1005.0, (1000.0, 1010.0), (), (), False)
+WELL = NodeReport(VERSION, "a hash", "2.14.1", 1, 1005.0, (1000.0, 1010.0), (), (), False)
 
 
 def test_a_node_that_differs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,12 +112,15 @@ def test_a_node_that_differs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def told(**changes: object) -> list[str]:
         report = replace(WELL, **changes)  # type: ignore[arg-type]
-        return [one.found for one in _of_node("10.0.0.2", report, Path("/data/runs"))][1:]
+        found = [*_of_node("10.0.0.2", report, Path("/data/runs"), "a hash")][1:]
+        assert all("--ship" in one.do for one in found if "mmm-search" in one.found)
+        return [one.found for one in found]
 
     assert told() == []
     assert told(torch="2.13.0+cpu", mmm_search="0.0.9") == [
         f"other versions: mmm-search 0.0.9 (here: {VERSION}), torch 2.13.0+cpu (here: 2.14.1+cu130)"
     ]
+    assert told(code="another") == [f"its mmm-search {VERSION} is not the code that is here"]
     assert told(unreadable=("/data/features",)) == ["it cannot read /data/features"]
     assert told(unwritable=("/data/runs",)) == [
         "it cannot write into /data/runs, where trials leave their weights"
@@ -144,16 +150,28 @@ def test_every_node_of_a_cluster_is_asked(
     # A token that is sent to a cluster which asks for none makes it no safer.
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
-    with ray_head("--num-cpus=1") as address:
-        done = call(
-            *("search", "doctor", "--address", address, "--runs", tmp_path / "runs"),
-            *("--manifest", corpus.manifest.path, "--features", tmp_path / "none"),
-            status=1,
-        )
+    another = tmp_path / "another"
+    for package in (mmm, search, spaces):
+        folder = Path(str(package.__file__)).parent
+        shutil.copytree(folder, another / folder.name, ignore=shutil.ignore_patterns("__pycache__"))
+    # What a node is asked is not what its own code asks.
+    (another / "search" / "cluster" / "nodes.py").unlink()
+    with ray_head("--num-cpus=1", PYTHONPATH=str(another)) as address:
+        asked = ["search", "doctor", "--address", address, "--runs", tmp_path / "runs"]
+        done = call(*asked, "--features", tmp_path / "none", status=1)
+        well = call(*asked)
+        assert not (tmp_path / "runs").exists()
+        with create_sweep(tmp_path / "runs" / "first", small_spec(corpus, address=address)):
+            pass
+        of_a_sweep = call(*asked[:2], "first", *asked[4:], status=1)
     said = " ".join(done.stdout.split())
-    assert " 1 nodes with 1 CPU fault cluster it asks for no token: " in said
+    assert " 1 nodes with 1 CPU note cluster it asks for no token: whoever reaches it runs " in said
     assert f" mmm-search {VERSION}, torch " in said
-    assert " it asks for no token: whoever reaches it runs any command on its nodes, and " in said
+    assert f" its mmm-search {VERSION} is not the code that is here -> install the same " in said
     assert f" it cannot read {tmp_path / 'none'} -> " in said
-    assert said.endswith(" 3 faults")
-    assert names_in(tmp_path) == []
+    assert said.endswith(" 2 faults")
+    assert well.stdout.endswith("\nnothing is wrong\n")
+    # `resume` would refuse it.
+    said = " ".join(of_a_sweep.stdout.split())
+    assert " fault cluster it asks for no token: " in said
+    assert said.endswith(" 1 faults")

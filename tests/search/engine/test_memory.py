@@ -2,6 +2,7 @@
 meanwhile nothing begins that would take its memory again.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from search.ledger.records import LostNode, OutOfMemory
 from search.messages import as_json, orders_of
 from search.worker.slices import Slices
 from tests.conftest import Corpus
+from tests.search.cluster.loss_parts import trained_again
 from tests.search.engine.test_controller import Sweep, told
 from tests.sweep_parts import small_spec, train_serially
 
@@ -102,7 +104,10 @@ def no_memory(*_: Any, **__: Any) -> None:
 
 
 def test_a_trial_without_memory_on_its_gpu_keeps_its_checkpoint_and_ends_as_if_undisturbed(
-    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    corpus: Corpus,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
 ) -> None:
     monkeypatch.setattr("search.worker.slices.SLICE_S", 0.0)
     monkeypatch.setattr("search.worker.trial.CHECKPOINT_SHARE", 1e9)
@@ -127,6 +132,8 @@ def test_a_trial_without_memory_on_its_gpu_keeps_its_checkpoint_and_ends_as_if_u
     for _ in train_serially(controller):
         pass
     assert told(sweep.history) == expected
+    events = read_events(sweep.folder / "ledger.sqlite")
+    record_property("lost", f"no memory once: {trained_again(events)}")
 
 
 def test_what_even_halves_do_not_fit_fails_for_memory_and_is_no_lost_trial(

@@ -6,7 +6,7 @@ import os
 import random
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,7 @@ def ends_of_frames(log: bytes) -> Iterator[int]:
 
 @pytest.mark.parametrize("stride", [pytest.param(1, marks=pytest.mark.slow), 83])
 def test_a_log_cut_at_any_byte_loads_exactly_its_committed_events(
-    files: Files, tmp_path: Path, stride: int
+    files: Files, tmp_path: Path, stride: int, record_property: Callable[[str, object], None]
 ) -> None:
     path = files.write(tmp_path / "cut")
     log = path.with_name("ledger.sqlite-wal")
@@ -107,9 +107,15 @@ def test_a_log_cut_at_any_byte_loads_exactly_its_committed_events(
         *range(0, len(files.log) + 1, stride),
         *(cut for cut in near if 0 <= cut <= len(files.log)),
     }
+    lost = 0
     for cut in sorted(cuts, reverse=True):
         os.truncate(log, cut)
-        assert list(read_events(path)) == files.committed(cut), cut
+        found = list(read_events(path))
+        assert found == files.committed(cut), cut
+        lost += len(files.committed(cut)) - len(found)
+    record_property(
+        "lost", f"{len(cuts)} cuts of a log: {lost} events of transactions that were whole before"
+    )
     assert log.read_bytes() == b""  # reading changes nothing
 
 
@@ -182,7 +188,7 @@ def closed(tmp_path_factory: pytest.TempPathFactory) -> Files:
 
 
 def test_a_flipped_bit_is_refused_with_its_place_or_changes_nothing(
-    closed: Files, tmp_path: Path
+    closed: Files, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     draw = random.Random(1)
     said = []
@@ -197,6 +203,12 @@ def test_a_flipped_bit_is_refused_with_its_place_or_changes_nothing(
             for text in said
         )
         > 50
+    )
+    refused = sum(map(bool, said))
+    record_property(
+        "lost",
+        f"{len(said)} flipped bits: {refused} refused by name, {len(said) - refused} with no event"
+        " changed",
     )
 
 
@@ -217,16 +229,23 @@ def test_a_flipped_letter_in_an_event_is_found_and_the_event_named(
 
 
 def test_zeroed_and_missing_parts_are_refused_or_were_not_in_use(
-    closed: Files, tmp_path: Path
+    closed: Files, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    draw = random.Random(1)
+    draw, said = random.Random(1), []
     for length in [16, 512, PAGE] * 8:
         place = draw.randrange(len(closed.main) - length)
         main = closed.main[:place] + bytes(length) + closed.main[place + length :]
-        refused_or_same(closed, closed.write(tmp_path / "zeroed", main=main))
+        said.append(refused_or_same(closed, closed.write(tmp_path / "zeroed", main=main)))
     for place in [100, *range(512, len(closed.main), 1536)]:
         path = closed.write(tmp_path / "short", main=closed.main[:place])
-        assert "the file is damaged: restore it from a copy" in refused_or_same(closed, path)
+        said.append(refused_or_same(closed, path))
+        assert "the file is damaged: restore it from a copy" in said[-1]
+    refused = sum(map(bool, said))
+    record_property(
+        "lost",
+        f"{len(said)} zeroed or missing parts: {refused} refused by name, {len(said) - refused}"
+        " with no event changed",
+    )
 
 
 def test_a_file_that_is_empty_beside_a_log_that_is_not_is_refused_and_the_log_stays(

@@ -18,6 +18,7 @@ from search.results.export import export_trial
 from search.storage.copies import Copies
 from search.storage.door import Store
 from search.storage.here import staged_here
+from search.storage.stage import beside
 from tests.conftest import Corpus
 from tests.search.confirm.test_confirm import SPACE
 from tests.search.storage.test_stage import put
@@ -93,6 +94,34 @@ def test_report_brings_what_the_winner_needs_and_no_more(runs: Path, tmp_path: P
     brought = {file.parent.name for file in cache.glob("*/[!.]*/values.npy")}
     (folder,) = {file.parent.parent for file in cache.glob("*/[!.]*/values.npy")}
     assert len(brought) == 2 < len(list_recipes(folder))
+
+
+def test_the_clips_of_errors_html_are_brought_from_beside_the_manifest_and_not_kept(
+    corpus: Corpus, runs: Path, tmp_path: Path
+) -> None:
+    asked = ["report", "small", "--runs", runs, "--cache", tmp_path / "cache", "--with-audio"]
+    errors = runs / "small" / "errors.html"
+    assert f"wrote {errors}; none of its clips could be read, the first fault: " in search(*asked)
+    audio = {one.audio for one in corpus.manifest.utterances}
+    for name in audio:
+        Store("memory://elsewhere/corpus").put(corpus.manifest.path.parent / name, name)
+    assert f"wrote {errors}; it holds audio of the corpus\n" in search(*asked)
+    page = errors.read_text(encoding="utf-8")
+    num_clips = page.count('src="data:audio/wav;base64,')
+    assert num_clips == page.count("<audio ") > 1
+    assert not [file for name in audio for file in (tmp_path / "cache").rglob(Path(name).name)]
+    shown = {name for name in audio if f"<td>{name}</td>" in page}
+    first = min(shown)
+    Store("memory://elsewhere/corpus").write(first, b"no sound")
+    said = search(*asked)
+    left_out = f"1 of {num_clips} clips are not in it, the first: {first}: "
+    assert f"; it holds audio of the corpus; {left_out}" in said
+    assert "mmm-search-" not in said.partition(left_out)[2].partition("\n")[0]
+
+
+def test_clips_beside_the_manifest_s_folder_are_found(tmp_path: Path) -> None:
+    Store("memory://elsewhere/audio").write("a b.wav", b"sound")
+    assert beside(MANIFEST, "../audio/a b.wav", tmp_path).read_bytes() == b"sound"
 
 
 def test_export_and_reproduce_work_on_another_machine(runs: Path, tmp_path: Path) -> None:
