@@ -204,7 +204,8 @@ def _manifest_to_encode(path: Path, skip_bad: bool) -> "Manifest":
     what was left out.
     """
     from mmm.features.clips import find_bad_files
-    from mmm.manifest_csv import read_manifest, read_table
+    from mmm.manifest_csv import read_manifest
+    from mmm.manifest_csv.table import read_table
 
     manifest = read_manifest(path, check_audio=not skip_bad)
     if not skip_bad:

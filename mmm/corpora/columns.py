@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mmm.manifest import COLUMNS, ManifestError
-from mmm.manifest_csv import RATINGS
+from mmm.manifest_csv.rows import RATINGS
 
 OF_MANIFEST = (*COLUMNS, "split", *RATINGS)
 # Names that other corpora's tables use.

@@ -311,7 +311,8 @@ def plan(
     """
     from mmm.files import write_json
     from search.cli.gpu_share import with_measured_share
-    from search.plan.forecast import forecast, show
+    from search.plan.forecast import forecast
+    from search.plan.show import show
 
     spec = _spec(space, manifest, features, given, folds)
     if given.get("gpus_per_trial") == AUTO:

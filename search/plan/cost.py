@@ -71,6 +71,10 @@ class Cost:
     large: tuple[Measured, ...]
 
     @property
+    def name(self) -> str:
+        return self.architecture + (f" on {self.speech}" if self.speech is not None else "")
+
+    @property
     def typical(self) -> Measured:
         return sorted(self.drawn, key=lambda one: one.seconds)[len(self.drawn) // 2]
 

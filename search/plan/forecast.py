@@ -9,11 +9,9 @@ from dataclasses import dataclass
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
 
 from mmm.device import cpus_here
 from mmm.training.config import Params
-from search.ledger.durations import duration
 from search.ledger.spec import SweepSpec
 from search.plan.checks import check as check_sweep
 from search.plan.cost import Cost, measure_all
@@ -23,26 +21,13 @@ from search.space.settings import trial_config
 from search.space.tree import SpaceTree
 from spaces import Space
 
-_NUM_DRAWS = 1000
+NUM_DRAWS = 1000
 # A sampler that learns makes later trials better, and more of them go on. By how much the last is
 # better than the first, in standard deviations between trials: 1 gave what two real sweeps did (13
 # of 44 to epoch 27, 11 of 24 to epoch 9).
 _LEARNED_SD = 1.0
 _BYTES = 4  # of a weight
 _SHOW_PROGRESS_AFTER_S = 2.0
-_COST_SETTINGS = (
-    "speech",
-    "text",
-    "context",
-    "audio_feature",
-    "pooling",
-    "layer_mix",
-    "width",
-    "num_blocks",
-    "layers",
-    "heads",
-    "batch_size",
-)
 
 
 @dataclass(frozen=True)
@@ -53,9 +38,8 @@ class Forecast:
     space: Space
     tree: SpaceTree
     fixed: Params  # settings that the space always gives
-    num_unfit: (
-        int  # of _NUM_DRAWS drawn settings: the space fails on them, or they cannot be trained
-    )
+    # Of NUM_DRAWS drawn settings: the space fails on them, or they cannot be trained.
+    num_unfit: int
     num_rows: tuple[int, int]  # of training and validation
     notes: tuple[str, ...]  # on the manifest's labels
     at_random: Rungs
@@ -102,7 +86,7 @@ class Forecast:
                 "is_exact": is_exact,
                 "continuous": self.tree.continuous,
                 "known_good": [dict(point) for point in self.space.known_good],
-                "unfit": self.num_unfit / _NUM_DRAWS,
+                "unfit": self.num_unfit / NUM_DRAWS,
             },
             "rungs": {
                 "epochs": self.at_random.epochs,
@@ -112,7 +96,7 @@ class Forecast:
                 "total_epochs_with_learning": self.with_learning.total_epochs,
             },
             "costs": {
-                _named(cost): {
+                cost.name: {
                     "share": cost.share,
                     "mean_seconds_per_epoch": cost.mean_seconds,
                     "typical": cost.typical.as_json(),
@@ -142,7 +126,7 @@ def forecast(spec: SweepSpec, console: Console) -> Forecast:
     started = time.monotonic()
     checked = check_sweep(spec)
     space, check = checked.space, checked.settings_check
-    drawn = draw(space, _NUM_DRAWS)
+    drawn = draw(space, NUM_DRAWS)
     configs, params = [], []
     for point, distributions, settings in drawn:
         with contextlib.suppress(ValueError):
@@ -183,7 +167,7 @@ def forecast(spec: SweepSpec, console: Console) -> Forecast:
         spec=spec,
         space=space,
         tree=SpaceTree(params),
-        num_unfit=_NUM_DRAWS - len(configs),
+        num_unfit=NUM_DRAWS - len(configs),
         fixed={
             name: value
             for name, value in known[0].items()
@@ -199,136 +183,3 @@ def forecast(spec: SweepSpec, console: Console) -> Forecast:
         num_parallel=min(spec.workers, spec.trials, num_cores if is_local_cpu else spec.workers),
         stores_bytes=sum(file.stat().st_size for path in stores for file in path.iterdir()),
     )
-
-
-def _size(num_bytes: float) -> str:
-    for unit in ("kB", "MB"):
-        num_bytes /= 1000
-        if num_bytes < 1000:
-            return f"{num_bytes:.3g} {unit}"
-    return f"{num_bytes / 1000:.3g} GB"
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value == int(value) or value >= 100 else f"{value:.1f}"
-
-
-def _words(settings: Params) -> str:
-    return " ".join(
-        f"{name}={value:.2g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in settings.items()
-    )
-
-
-def _named(cost: Cost) -> str:
-    return cost.architecture + (f" on {cost.speech}" if cost.speech is not None else "")
-
-
-def show(found: Forecast, console: Console) -> None:
-    """Print it."""
-    spec, costs = found.spec, found.costs
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False, soft_wrap=True, markup=False)
-
-    def table(*columns: str) -> Table:
-        made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        for name in columns:
-            made.add_column(
-                name,
-                justify="left" if name in ("", "architecture", "its settings") else "right",
-                no_wrap=name != "its settings",
-            )
-        return made
-
-    combinations, is_exact = found.tree.num_combinations()
-    values = f" x any {', '.join(found.tree.continuous)}" if found.tree.continuous else ""
-    say(
-        f"space {spec.space}: {'' if is_exact else 'at least '}{combinations:,}"
-        f" combinations{values}"
-    )
-    lines = list(found.tree.root.lines(1))
-    widest = max((len(name) for name, words in lines if words), default=0)
-    for name, words in lines:
-        say(f"{name:<{widest}}  {words}" if words else name)
-    if found.fixed:
-        say(f"  always: {_words(found.fixed)}")
-    if found.num_unfit:
-        say(
-            f"  {found.num_unfit} of {_NUM_DRAWS} drawn settings cannot be made or trained; such"
-            " trials end failed"
-        )
-    if found.space.known_good:
-        say(f"\nknown good points, which run first: {len(found.space.known_good)}")
-        for point in found.space.known_good:
-            say(f"  {_words(point)}")
-    say("")
-    reach = table("trained up to epoch", *map(str, found.at_random.epochs), "epochs in all")
-    for name, one in (
-        ("trials, scores at random", found.at_random),
-        ("trials, sampler learns", found.with_learning),
-    ):
-        reach.add_row(name, *map(_number, one.trials), f"{one.total_epochs:,.0f}")
-    reach.columns[0].justify = "left"
-    console.print(reach)
-    if found.at_random.num_folds > 1:
-        say(
-            f"trained to the last epoch, a trial goes on with the other"
-            f" {found.at_random.num_folds - 1} folds, at most to the last of them"
-        )
-    for note in found.notes:
-        say(f"\nnote: {note}")
-    train, dev = found.num_rows
-    say(
-        f"\nmeasured on {train} training and {dev} validation utterances ({found.device},"
-        f" {found.threads} thread{'s' if found.threads > 1 else ''}):"
-    )
-    measured = table(
-        "architecture", "drawn", "parameters", "s an epoch", "costliest", "memory", "its settings"
-    )
-    for cost in costs:
-        own = {
-            name: value
-            for name, value in cost.costliest.config.params().items()
-            if name in _COST_SETTINGS
-        }
-        measured.add_row(
-            _named(cost),
-            f"{cost.share:.0%}",
-            f"{cost.typical.parameters:,}",
-            f"{cost.typical.seconds:.2f}",
-            f"{cost.costliest.seconds:.2f}",
-            _size(cost.peak_bytes),
-            _words(own),
-        )
-    console.print(measured)
-    if spec.gpus_per_trial > 0 and found.device == "cpu":
-        say("measured on this machine's CPU: on the cluster's GPUs it takes other times")
-    low, high = (
-        duration(found.training_s(rungs, found.epoch_s))
-        for rungs in (found.at_random, found.with_learning)
-    )
-    cheap, costly = (choose(costs, key=lambda cost: cost.mean_seconds) for choose in (min, max))
-    ends = [
-        (found.training_s(rungs, cost.mean_seconds), cost)
-        for rungs, cost in ((found.at_random, cheap), (found.with_learning, costly))
-    ]
-    say(
-        f"\ntime    {low} to {high} of training on {spec.workers} workers, at {found.epoch_s:.2f} s"
-        " an epoch with settings at random; the sampler moves towards some architecture:"
-    )
-    say(
-        "        "
-        + ", ".join(f"{duration(seconds)} with {_named(cost)} alone" for seconds, cost in ends)
-    )
-    say(
-        f"memory  {_size(found.worker_bytes * spec.workers)}: {spec.workers} workers of at most"
-        f" {_size(found.worker_bytes)}; they share {_size(found.stores_bytes)} of features; Ray and"
-        " the driver come to it"
-    )
-    kept, running = found.disk_bytes
-    say(
-        f"disk    at most {_size(kept + running)}: weights of {min(spec.keep, spec.trials)} trials"
-        f" {_size(kept)}, checkpoints of running trials {_size(running)}"
-    )
-    say("nothing would be refused")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from search.ledger.history import Event
+from search.ledger.records import Event
 
 
 def trained_again(events: Iterable[Event]) -> str:
