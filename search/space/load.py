@@ -60,14 +60,24 @@ class Suggester(Protocol):
 
 
 def ask(
-    space: Space, suggester: Suggester, failing: str = "the space fails on it"
+    space: Space,
+    suggester: Suggester,
+    failing: str = "the space fails on it",
+    fit: dict[int, BaseDistribution] | None = None,
 ) -> dict[str, ParamValue]:
     """The settings that a space makes of what it is suggested. Raises SpaceError, `failing` and the
     fault, whatever its function raises.
+
+    `fit`: distributions by id that other calls have found to be fit, which are not looked at again.
     """
     try:
         settings = dict(space.suggest(suggester))
-        _check_plain(settings, suggester)
+        fit = {} if fit is None else fit
+        for name, distribution in suggester.distributions.items():
+            if id(distribution) not in fit:
+                _check_parameter(name, distribution)
+                fit[id(distribution)] = distribution
+        _check_settings(settings)
         return settings
     except KeyboardInterrupt:
         raise
@@ -115,28 +125,31 @@ def _unfit_name(name: object) -> str:
     return _unfit(name) if isinstance(name, str) else f"{shown(name)[:60]}; expected text"
 
 
-def _check_plain(settings: Mapping[Any, object], suggester: Suggester) -> None:
+def _check_parameter(name: object, distribution: BaseDistribution) -> None:
     """Raises TypeError for what JSON would bring back as something else, or not at all."""
-    for name, distribution in suggester.distributions.items():
-        if what := _unfit_name(name):
-            raise TypeError(f"the name of a parameter is {what}")
-        if len(ends := _ends(distribution)) > _MOST_CHOICES:
-            raise TypeError(
-                f"{shown(name)} has {len(ends):,} choices; expected at most {_MOST_CHOICES:,}; with"
-                " suggest_int a place in a list may be chosen"
+    if what := _unfit_name(name):
+        raise TypeError(f"the name of a parameter is {what}")
+    if len(ends := _ends(distribution)) > _MOST_CHOICES:
+        raise TypeError(
+            f"{shown(name)} has {len(ends):,} choices; expected at most {_MOST_CHOICES:,}; with"
+            " suggest_int a place in a list may be chosen"
+        )
+    for value in ends:
+        if not (what := _unfit(value)):
+            continue
+        if not isinstance(distribution, CategoricalDistribution):
+            raise TypeError(f"an end of the range of {shown(name)} is {what}")
+        instead = ""
+        if not isinstance(value, _PLAIN):
+            instead = (
+                f"; name it, and look it up by its name: {{'a': {shown(value)[:60]}}}"
+                f"[trial.suggest_categorical({shown(name)}, ['a', ...])]"
             )
-        for value in ends:
-            if not (what := _unfit(value)):
-                continue
-            if not isinstance(distribution, CategoricalDistribution):
-                raise TypeError(f"an end of the range of {shown(name)} is {what}")
-            instead = ""
-            if not isinstance(value, _PLAIN):
-                instead = (
-                    f"; name it, and look it up by its name: {{'a': {shown(value)[:60]}}}"
-                    f"[trial.suggest_categorical({shown(name)}, ['a', ...])]"
-                )
-            raise TypeError(f"a choice of {shown(name)} is {what}{instead}")
+        raise TypeError(f"a choice of {shown(name)} is {what}{instead}")
+
+
+def _check_settings(settings: Mapping[Any, object]) -> None:
+    """Raises TypeError as `_check_parameter` does."""
     if len(settings) > _MOST_SETTINGS:
         raise TypeError(f"{len(settings):,} settings; expected at most {_MOST_SETTINGS:,}")
     for key, setting in settings.items():

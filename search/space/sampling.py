@@ -151,10 +151,11 @@ def draws(
     """
     found = []
     asked: dict[Hashable, _Asked] = {}
+    fit: dict[int, BaseDistribution] = {}
     for around in arounds:
         draw = Draw(rng, around, fixed, asked)
         with contextlib.suppress(SpaceError):
-            draw.settings = ask(space, draw)
+            draw.settings = ask(space, draw, fit=fit)
             found.append(draw)
     return found
 
