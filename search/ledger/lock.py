@@ -116,7 +116,7 @@ class Lock:
 def is_held(path: Path) -> bool:
     """Whether anyone holds a sweep's lock; of other hosts' by their heartbeat."""
     try:
-        file = os.open(path, os.O_RDWR)
+        file = os.open(path, os.O_RDWR if os.access(path, os.W_OK) else os.O_RDONLY)
     except FileNotFoundError:
         return False
     try:

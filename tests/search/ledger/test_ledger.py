@@ -347,3 +347,16 @@ def test_a_resumed_session_changes_the_specification_and_reopens_the_sweep() -> 
     history.apply(Event(4, 3.0, None, session(trials=8, workers=1)))
     assert (history.spec.trials, history.spec.workers, history.spec.epochs) == (8, 1, 4)
     assert history.last_close is None
+
+
+def test_a_sweep_whose_folder_is_moved_away_stops_instead_of_writing_to_two(tmp_path: Path) -> None:
+    with create_sweep(tmp_path / "first", SPEC) as ledger:
+        ledger.append(Close("interrupted", 1.0, None))
+        (tmp_path / "first").rename(tmp_path / "moved")
+        with pytest.raises(LedgerError, match="was moved or removed while the sweep ran; move its"):
+            ledger.append(Close("done", 1.0, None))
+        with create_sweep(tmp_path / "first", SPEC):  # another one at its place
+            pass
+        with pytest.raises(LedgerError, match="was moved or removed while the sweep ran"):
+            ledger.append(Close("done", 1.0, None))
+    assert len(list(read_events(tmp_path / "moved" / "ledger.sqlite"))) == 2
