@@ -1,7 +1,6 @@
 """Where what is written goes: through links, never in the place of a device or a pipe."""
 
 import os
-import shutil
 import socket
 import subprocess
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 
 from mmm.files import destination, new_directory, parse_json, write_bytes, write_text
 from tests.conftest import names_in
+from tests.search.cluster.test_storage import can_mount
 
 
 def test_a_file_written_to_a_link_is_where_the_link_leads(tmp_path: Path) -> None:
@@ -74,14 +74,6 @@ def test_a_name_may_be_as_long_as_the_system_lets_it(tmp_path: Path) -> None:
 def test_json_that_is_too_deep_to_be_read_is_none(text: str) -> None:
     with pytest.raises(ValueError, match="brackets in brackets, too many of them"):
         parse_json(text)
-
-
-def can_mount() -> bool:
-    tried = ["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /mnt"]
-    return (
-        bool(shutil.which("unshare"))
-        and not subprocess.run(tried, capture_output=True, check=False).returncode
-    )
 
 
 @pytest.mark.skipif(not can_mount(), reason="a small disk cannot be mounted")
