@@ -174,6 +174,20 @@ def test_another_host_holds_the_sweep_as_long_as_it_gives_signs_of_life(tmp_path
         assert json.loads((tmp_path / "lock").read_text())["host"] == socket.gethostname()
 
 
+@pytest.mark.parametrize("ahead_s", [10.0, 86_400.0, float("nan")])
+def test_a_dead_host_whose_clock_was_ahead_does_not_hold_the_sweep_until_then(
+    tmp_path: Path, ahead_s: float
+) -> None:
+    lock = tmp_path / "lock"
+    lock.write_text(holder("node7", -ahead_s))
+    with pytest.raises(LedgerError, match=r"node7, .*\(if it is dead: free in (60|59|58) s\)"):
+        open_sweep(tmp_path).__enter__()
+    written = time.time() - STALE_S - 10
+    os.utime(lock, (written, written))
+    with create_sweep(tmp_path, SPEC) as ledger:
+        assert "silent for 7" in (ledger.lock.replaced or "")
+
+
 def test_the_heartbeat_is_renewed_without_touching_the_ledger(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
