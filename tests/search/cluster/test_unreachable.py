@@ -3,6 +3,7 @@ exit status 2 and nothing written.
 """
 
 import contextlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,6 +21,14 @@ from tests.search.cluster.ray_parts import TOKEN, ray_head
 from tests.sweep_parts import TIMEOUT_S, call, call_inside, command, environment
 
 MOST_S = 20.0
+
+
+def can_unshare() -> bool:
+    tried = ["unshare", "--net", "true"]
+    return (
+        bool(shutil.which("unshare"))
+        and not subprocess.run(tried, capture_output=True, check=False).returncode
+    )
 
 
 def refused(corpus: Corpus, folder: Path, *options: object) -> str:
@@ -112,6 +121,32 @@ def test_folders_in_which_ray_cannot_write(
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "none"))
     none = str(tmp_path / "none")
     assert refused(corpus, empty).startswith(f"RAY_AUTH_TOKEN_PATH names {none!r}")
+
+
+@pytest.mark.skipif(not can_unshare(), reason="a network of its own cannot be made")
+def test_a_machine_without_a_network(corpus: Corpus, tmp_path: Path) -> None:
+    run = command("search", "run", "quick", corpus.manifest.path, "--features", corpus.features_dir)
+    done = subprocess.run(
+        [
+            "unshare",
+            "--net",
+            *run,
+            "--name",
+            "first",
+            "--workers",
+            "1",
+            "--runs",
+            tmp_path / "runs",
+        ],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: Ray's processes would not reach each other")
+    assert names_in(tmp_path) == []
 
 
 @pytest.mark.slow
