@@ -2,6 +2,7 @@
 metrics, one message for an error.
 """
 
+import errno
 import inspect
 import logging
 import os
@@ -196,6 +197,14 @@ def _show_version(is_wanted: bool) -> None:
         raise typer.Exit
 
 
+_WAYS_OUT = {
+    errno.ENOSPC: "; free some space on its disk, and run the command again",
+    errno.EDQUOT: "; free some of what you may use of its disk, and run the command again",
+    errno.EROFS: "; name a place that can be written to, or make this one so",
+    errno.EEXIST: ", and is no folder; name one, or what is to become one",
+}
+
+
 def _open_standard_streams() -> None:
     """Nowhere, where they are closed (`>&-`): else the next file that is opened would be the
     standard output of each process that is started, and libraries print into it.
@@ -222,8 +231,9 @@ def run_app(application: typer.Typer) -> None:
     # What the system refuses (a name too long, a full disk) is its user's to mend, too.
     except (ValueError, OSError) as error:
         message = str(error)
-        if isinstance(error, OSError) and error.filename and error.strerror:
-            message = f"{error.filename}: {error.strerror}"
+        if isinstance(error, OSError) and error.strerror:
+            named = f"{error.filename}: " if error.filename else ""
+            message = f"{named}{error.strerror}{_WAYS_OUT.get(error.errno or 0, '')}"
         if console.is_verbose:
             traceback.print_exc()
         print(f"error: {printable(message)}", file=sys.stderr)

@@ -43,6 +43,17 @@ def parse_json(content: str | bytes) -> Any:
         raise ValueError("brackets in brackets, too many of them") from None
 
 
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """What the system refuses inside is told of `path`, and not of a file that nobody named."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.strerror is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def sync(path: Path) -> None:
     """Force a file's or folder's content to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -105,7 +116,11 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Replace `path`, or the file that it is a link to, by `content`: written beside it, synced,
     renamed. Raises ValueError for what is no file.
     """
-    path = destination(path)
+    with naming(path):
+        _write_bytes(destination(path), content)
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=_scratch_name(path))
     try:
@@ -145,8 +160,9 @@ def new_directory(path: Path, keep: str | None = None) -> Iterator[Path]:
     named, path = path, _followed(path)
     if path.exists() and not path.is_dir():
         raise ValueError(f"{named}: is no folder; name one, or what is to become one")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=_scratch_name(path)))
+    with naming(named):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=_scratch_name(path)))
     try:
         yield scratch
         for file in scratch.rglob("*"):
@@ -171,6 +187,9 @@ def new_directory(path: Path, keep: str | None = None) -> Iterator[Path]:
         else:
             scratch.rename(path)
         sync(path.parent)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(scratch, ignore_errors=True)
+        if isinstance(error, OSError) and error.filename is None:  # a full disk
+            with naming(named):
+                raise
         raise

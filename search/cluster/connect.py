@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -36,6 +37,9 @@ _LONGEST_SOCKET = "session_2026-11-27_05-01-43_847172_{pid}/sockets/plasma_store
 _MOST_BYTES_OF_A_SOCKET = 103 if sys.platform == "darwin" else 107
 
 
+_LOOPBACK_S = 5.0
+
+
 @dataclass(frozen=True)
 class Place:
     """A Ray that can be had: the cluster that was seen, or None for one of our own."""
@@ -62,6 +66,7 @@ def reach(
     if address is None:
         _check_temporary_folder()
         _check_home()
+        _check_loopback()
         return Place(None)
     cluster = look(address)
     if not insecure:
@@ -79,8 +84,8 @@ def _check_temporary_folder() -> None:
             f"Ray's sockets would lie in {str(folder)!r}, as RAY_TMPDIR or TMPDIR has it, and that"
             " is no absolute path; set one, for example: export RAY_TMPDIR=/tmp"
         )
-    socket = folder / _LONGEST_SOCKET.format(pid=os.getpid())
-    too_long = len(os.fsencode(socket)) - _MOST_BYTES_OF_A_SOCKET
+    longest = folder / _LONGEST_SOCKET.format(pid=os.getpid())
+    too_long = len(os.fsencode(longest)) - _MOST_BYTES_OF_A_SOCKET
     if too_long > 0:
         raise ValueError(
             f"Ray's sockets would lie in {folder}, whose name is {too_long} bytes too long for"
@@ -113,6 +118,20 @@ def _check_home() -> None:
             f"Ray keeps a token in {token}, and {there} is no folder that can be written to; set"
             " HOME to one that can"
         )
+
+
+def _check_loopback() -> None:
+    """Raise ValueError where processes of this machine do not reach each other, as in a sandbox
+    without a network: Ray's C++ would try for a quarter of an hour.
+    """
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            socket.create_connection(server.getsockname(), _LOOPBACK_S).close()
+    except OSError as error:
+        raise ValueError(
+            f"Ray's processes would not reach each other on this machine: 127.0.0.1 does not answer"
+            f" ({error}); switch it on (ip link set lo up), or train in one process with --serial"
+        ) from None
 
 
 def _token_file() -> Path:

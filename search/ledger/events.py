@@ -233,9 +233,19 @@ class Ledger:
         self.folder, self.path, self.lock, self.history = folder, _file(folder), lock, history
         self._connection, self._last, self._checksum = connection, last, checksum
         self._clock = time.time() - time.monotonic()
+        self._file = _identity(self.path)
 
     def append(self, *entries: Entry) -> None:
-        """Record entries in one synced transaction, then fold them into the history."""
+        """Record entries in one synced transaction, then fold them into the history. Raises
+        LedgerError where that cannot be, or the ledger is not at its place any more: what others
+        write by its path, weights and reports, would lie elsewhere.
+        """
+        if _identity(self.path) != self._file:
+            raise LedgerError(
+                f"{self.path}: was moved or removed while the sweep ran; move its folder back, with"
+                " what was written at its place since, then go on with:"
+                f" {command_for('resume', self.folder)}"
+            )
         clock = time.time() - time.monotonic()
         if abs(moved := clock - self._clock) > _CLOCK_S:
             self._clock = clock
@@ -279,6 +289,14 @@ def open_sweep(folder: Path) -> Iterator[Ledger]:
             raise _empty(path)
         with contextlib.closing(_connect(path)) as connection:
             yield Ledger(folder, lock, connection, history, last, checksum)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _file(folder: Path) -> Path:

@@ -116,7 +116,7 @@ class Lock:
 def is_held(path: Path) -> bool:
     """Whether anyone holds a sweep's lock; of other hosts' by their heartbeat."""
     try:
-        file = os.open(path, os.O_RDWR)
+        file = os.open(path, os.O_RDWR if os.access(path, os.W_OK) else os.O_RDONLY)
     except FileNotFoundError:
         return False
     try:
@@ -136,6 +136,9 @@ def _read(file: int) -> _Holder | None:
         return None
     try:
         said = _Holder(**parse_json(text))
-        return replace(said, heartbeat=float(said.heartbeat))
+        heartbeat = float(said.heartbeat)
+        if not heartbeat <= time.time():  # of a clock that is ahead: it would hold until then
+            heartbeat = os.fstat(file).st_mtime
+        return replace(said, heartbeat=heartbeat)
     except (ValueError, TypeError):  # half written
         return _Holder(host="another host", heartbeat=os.fstat(file).st_mtime)

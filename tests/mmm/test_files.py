@@ -2,12 +2,14 @@
 
 import os
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from mmm.files import destination, new_directory, parse_json, write_text
+from mmm.files import destination, new_directory, parse_json, write_bytes, write_text
 from tests.conftest import names_in
+from tests.search.cluster.test_storage import can_mount
 
 
 def test_a_file_written_to_a_link_is_where_the_link_leads(tmp_path: Path) -> None:
@@ -72,3 +74,24 @@ def test_a_name_may_be_as_long_as_the_system_lets_it(tmp_path: Path) -> None:
 def test_json_that_is_too_deep_to_be_read_is_none(text: str) -> None:
     with pytest.raises(ValueError, match="brackets in brackets, too many of them"):
         parse_json(text)
+
+
+@pytest.mark.skipif(not can_mount(), reason="a small disk cannot be mounted")
+def test_a_full_disk_is_told_of_by_the_name_that_was_given_and_nothing_is_left(
+    tmp_path: Path,
+) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", tmp_path], check=True)
+    try:
+        file, folder = tmp_path / "report.html", tmp_path / "best"
+        with pytest.raises(OSError, match="No space left on device") as found:
+            write_bytes(file, bytes(200_000))
+        assert found.value.filename == str(file)
+        with (
+            pytest.raises(OSError, match="No space left on device") as found,
+            new_directory(folder) as scratch,
+        ):
+            (scratch / "weights").write_bytes(bytes(200_000))
+        assert found.value.filename == str(folder)
+        assert names_in(tmp_path) == []
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)

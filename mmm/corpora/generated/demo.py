@@ -12,6 +12,7 @@ nothing: there only an earlier turn tells the situation. Speakers differ in pitc
 benchmarks/demo_ablation.py measures it.
 """
 
+import io
 import re
 from collections import Counter
 from pathlib import Path
@@ -172,7 +173,9 @@ def _write(folder: Path, num_sessions: int, rng: np.random.Generator) -> None:
                 dialogue_id = f"{name}_dialogue{dialogue + 1}"
                 utterance_id = f"{dialogue_id}_turn{turn + 1:02d}"
                 audio = f"audio/{utterance_id}.wav"
-                soundfile.write(folder / audio, wave, SAMPLE_RATE_HZ, subtype="PCM_16")
+                sound = io.BytesIO()  # libsndfile by itself does not say that a disk is full
+                soundfile.write(sound, wave, SAMPLE_RATE_HZ, format="WAV", subtype="PCM_16")
+                (folder / audio).write_bytes(sound.getbuffer())
                 who = f"{name}_{'AB'[speaker]}"
                 said = (utterance_id, dialogue_id, str(turn + 1), name, who, text, audio, emotion)
                 rows.append((*said, split))

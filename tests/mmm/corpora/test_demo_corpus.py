@@ -3,6 +3,7 @@ matter.
 """
 
 import hashlib
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from mmm.training.config import make_config
 from mmm.training.features import load_features
 from mmm.training.fit import fit
 from mmm.training.run import begin
+from tests.conftest import names_in
+from tests.search.cluster.test_storage import can_mount
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -31,6 +34,18 @@ def contents(folder: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     return read_manifest(make_demo_corpus(tmp_path_factory.mktemp("corpus") / "demo"))
+
+
+@pytest.mark.skipif(not can_mount(), reason="a small disk cannot be mounted")
+def test_a_full_disk_is_told_of_and_no_part_of_a_corpus_is_left(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "none", tmp_path], check=True)
+    try:
+        with pytest.raises(OSError, match="No space left on device") as found:
+            make_demo_corpus(tmp_path / "demo", num_sessions=3)
+        assert found.value.filename == str(tmp_path / "demo")
+        assert names_in(tmp_path) == []
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
 
 
 def test_a_seed_always_gives_the_same_corpus(tmp_path: Path) -> None:

@@ -43,7 +43,14 @@ def test_a_finished_sweep_in_a_folder_that_can_only_be_read_is_shown_and_exporte
         assert (tmp_path / "bundle").is_dir()
         said = call_inside("search", "report", "small", "--runs", runs, status=2).stderr
         assert said.startswith("error: ")
-        assert said.endswith(": Read-only file system\n")
+        assert said.endswith(
+            "/small/leaderboard.csv: Read-only file system; name a place that can be written to, or"
+            " make this one so\n"
+        )
+        # That nothing can be written is a finding, and keeps it from none of the others.
+        told = call_inside("search", "doctor", "small", "--runs", runs, status=1)
+        assert told.stderr == ""
+        assert "ended: done" in told.stdout
         out = ["--out", tmp_path / "report"]
         call_inside("search", "report", "small", "--runs", runs, *out)
         assert (tmp_path / "report" / "report.html").is_file()

@@ -3,6 +3,7 @@ exit status 2 and nothing written.
 """
 
 import contextlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,6 +22,14 @@ from tests.sweep_parts import TIMEOUT_S, call, call_inside, command, environment
 
 MOST_S = 20.0
 Refused = Callable[..., str]
+
+
+def can_unshare() -> bool:
+    tried = ["unshare", "--net", "true"]
+    return (
+        bool(shutil.which("unshare"))
+        and not subprocess.run(tried, capture_output=True, check=False).returncode
+    )
 
 
 @pytest.fixture
@@ -96,17 +105,17 @@ def test_a_temporary_folder_whose_name_is_too_long_for_sockets(
 
 @pytest.mark.parametrize("folder", ["", "here"])
 def test_a_temporary_folder_that_is_no_absolute_path(
-    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+    refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
 ) -> None:
     monkeypatch.setenv("RAY_TMPDIR", folder)
-    said = refused(corpus, tmp_path)
+    said = refused(tmp_path)
     assert said.startswith(
         f"Ray's sockets would lie in {str(Path(folder, 'ray'))!r}, as RAY_TMPDIR"
     )
 
 
 def test_folders_in_which_ray_cannot_write(
-    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("search.cluster.connect._MOST_BYTES_OF_A_SOCKET", 1000)
     file, empty = tmp_path / "file", tmp_path / "empty"
@@ -114,16 +123,42 @@ def test_folders_in_which_ray_cannot_write(
     empty.mkdir()
     with monkeypatch.context() as patch:
         patch.setenv("RAY_TMPDIR", str(file))
-        said = refused(corpus, empty)
+        said = refused(empty)
         assert f"would lie in {file}/ray, and {file} is no folder that can be written to" in said
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
     monkeypatch.setenv("HOME", str(file))
-    said = refused(corpus, empty)
+    said = refused(empty)
     assert said.startswith(f"Ray keeps a token in {file}/.ray/auth_token, and {file} is no folder")
     assert said.endswith("; set HOME to one that can")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "none"))
     none = str(tmp_path / "none")
-    assert refused(corpus, empty).startswith(f"RAY_AUTH_TOKEN_PATH names {none!r}")
+    assert refused(empty).startswith(f"RAY_AUTH_TOKEN_PATH names {none!r}")
+
+
+@pytest.mark.skipif(not can_unshare(), reason="a network of its own cannot be made")
+def test_a_machine_without_a_network(corpus: Corpus, tmp_path: Path) -> None:
+    run = command("search", "run", "quick", corpus.manifest.path, "--features", corpus.features_dir)
+    done = subprocess.run(
+        [
+            "unshare",
+            "--net",
+            *run,
+            "--name",
+            "first",
+            "--workers",
+            "1",
+            "--runs",
+            tmp_path / "runs",
+        ],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: Ray's processes would not reach each other")
+    assert names_in(tmp_path) == []
 
 
 @pytest.mark.slow

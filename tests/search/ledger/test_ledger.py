@@ -175,6 +175,20 @@ def test_another_host_holds_the_sweep_as_long_as_it_gives_signs_of_life(tmp_path
         assert json.loads((tmp_path / "lock").read_text())["host"] == socket.gethostname()
 
 
+@pytest.mark.parametrize("ahead_s", [10.0, 86_400.0, float("nan")])
+def test_a_dead_host_whose_clock_was_ahead_does_not_hold_the_sweep_until_then(
+    tmp_path: Path, ahead_s: float
+) -> None:
+    lock = tmp_path / "lock"
+    lock.write_text(holder("node7", -ahead_s))
+    with pytest.raises(LedgerError, match=r"node7, .*\(if it is dead: free in (60|59|58) s\)"):
+        open_sweep(tmp_path).__enter__()
+    written = time.time() - STALE_S - 10
+    os.utime(lock, (written, written))
+    with create_sweep(tmp_path, SPEC) as ledger:
+        assert "silent for 7" in (ledger.lock.replaced or "")
+
+
 def test_the_heartbeat_is_renewed_without_touching_the_ledger(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -348,3 +362,16 @@ def test_a_resumed_session_changes_the_specification_and_reopens_the_sweep() -> 
     history.apply(Event(4, 3.0, None, session(trials=8, workers=1)))
     assert (history.spec.trials, history.spec.workers, history.spec.epochs) == (8, 1, 4)
     assert history.last_close is None
+
+
+def test_a_sweep_whose_folder_is_moved_away_stops_instead_of_writing_to_two(tmp_path: Path) -> None:
+    with create_sweep(tmp_path / "first", SPEC) as ledger:
+        ledger.append(Close("interrupted", 1.0, None))
+        (tmp_path / "first").rename(tmp_path / "moved")
+        with pytest.raises(LedgerError, match="was moved or removed while the sweep ran; move its"):
+            ledger.append(Close("done", 1.0, None))
+        with create_sweep(tmp_path / "first", SPEC):  # another one at its place
+            pass
+        with pytest.raises(LedgerError, match="was moved or removed while the sweep ran"):
+            ledger.append(Close("done", 1.0, None))
+    assert len(list(read_events(tmp_path / "moved" / "ledger.sqlite"))) == 2
