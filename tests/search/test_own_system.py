@@ -128,3 +128,23 @@ def test_a_sweep_whose_file_was_changed_is_not_resumed(folder: Path, forgotten: 
         (folder / "my_system.py").write_text(content)
     assert "not the file that was used: its SHA-256 is" in done.stderr
     assert "start a new sweep with it under another --name" in done.stderr
+
+
+def test_a_system_that_ends_the_process_fails_its_trial_and_says_so(
+    corpus: Corpus, empty_store: Path, tmp_path: Path, forgotten: None
+) -> None:
+    shutil.copy(empty_store, tmp_path)
+    write_system(tmp_path)
+    file = tmp_path / "my_system.py"
+    head, forward, body = file.read_text().partition("    def forward(")
+    signature, _, rest = body.partition("\n")
+    ends = "        if self.training:\n            raise SystemExit(0)\n"
+    file.write_text(f"{head}{forward}{signature}\n{ends}{rest}")
+    space = write_space(tmp_path / "space.py", SPACE)
+    options = ["--features", corpus.features_dir, "--name", "own", "--trials", 1, "--epochs", 1]
+    done = call_inside(
+        *("search", "run", space, corpus.manifest.path, *options, "--runs", tmp_path, "--serial"),
+        *("--packs", "off"),
+        status=1,
+    )
+    assert "error: every trial failed; the first reason: SystemExit: 0" in done.stderr
