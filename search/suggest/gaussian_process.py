@@ -128,12 +128,15 @@ class CurveProcess:
             room = np.zeros((total + _ROOM, total + _ROOM))
             room[:size, :size] = self.whitening
             self._room = room
-        half = self.whiten(self.kernel(self.seen, more))  # (N, M)
+        cross = self.kernel(self.seen, more)  # (N, M)
+        half, back = np.empty_like(cross), np.zeros_like(cross)
+        for begin in range(0, size, _BLOCK):  # both products while the block is in the cache
+            end = min(begin + _BLOCK, size)
+            block = self._room[begin:end, :end]
+            half[begin:end] = block @ cross[:end]
+            back[:end] += block.T @ half[begin:end]
         own = _inverse_of(np.linalg.cholesky(self.noisy_kernel(more) - half.T @ half))
-        for begin in range(0, size, _BLOCK):
-            columns = slice(begin, min(begin + _BLOCK, size))
-            above = half[begin:].T @ self._room[begin:size, columns]
-            self._room[size:total, columns] = -own @ above
+        self._room[size:total, :size] = -own @ back.T
         self._room[size:total, size:total] = own
         new = own @ (_standardised(more, self._units) - half.T @ self._whitened)
         self._whitened = np.concatenate([self._whitened, new])
