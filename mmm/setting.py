@@ -44,11 +44,10 @@ class Setting:
     parse: Callable[[str], object] | None = None
 
     def takes(self, value: float) -> bool:
-        # Not what 64 bits cannot hold, nor what is no number or infinite.
-        if not _LOWEST <= value < -_LOWEST:
+        if isinstance(value, int) and not _LOWEST <= value < -_LOWEST:  # more than 64 bits
             return False
         is_low = value <= self.low if self.above else value < self.low
-        return not is_low and value <= self.high
+        return math.isfinite(value) and not is_low and value <= self.high
 
     @property
     def expected(self) -> str:
