@@ -86,7 +86,7 @@ class Belief:
             return self._of_priors(trials)
         if self._process is None or self._start != start:
             ended = sorted((trials[number] for number in self._ended), key=_order)
-            self._begin(ended, start, fit)
+            self._begin(trials, ended, start, fit)
             changed = trials
         assert self._process is not None
         new = []
@@ -158,7 +158,9 @@ class Belief:
         finals = self.finals(trials)
         return None if finals is None else finals.expected(numbers)
 
-    def _begin(self, ended: Sequence[Trial], start: int, fit: int) -> None:
+    def _begin(
+        self, trials: Mapping[int, Trial], ended: Sequence[Trial], start: int, fit: int
+    ) -> None:
         if self._theta is None or self._theta[0] != fit:
             # Fitted a few times in a sweep, and after a crash to the same trials as without one.
             self._theta = (fit, fitted(self._shown(ended[:fit])))
@@ -166,10 +168,13 @@ class Belief:
         seen = self._shown(ended[:start])
         self._process = CurveProcess(seen, self._theta[1])
         self._marks = {}
-        # Those of them that are not shown are not to come in as new ones either.
-        self._has = {
-            (trial.number, row[1]) for trial in ended[:start] for row in self._observed(trial)
-        }
+        # Those of them that are not shown are not to come in as new ones either; nor are all of
+        # many that go on, or a sweep on thousands of workers would have thousands of scores.
+        others = (trials[number] for number in sorted(set(trials).difference(self._ended)))
+        going_on = [trial for trial in others if self.reached(trial)]
+        shown = {trial.number for trial in _most_telling(going_on, self.metric)}
+        left_out = [*ended[:start], *(one for one in going_on if one.number not in shown)]
+        self._has = {(trial.number, row[1]) for trial in left_out for row in self._observed(trial)}
 
     def _shown(self, ended: Sequence[Trial]) -> Observations:
         """What is seen of the priors and of these trials, or of those that tell most if there are

@@ -137,6 +137,23 @@ def test_of_many_the_best_half_and_some_of_all_others_are_shown() -> None:
     assert max(shown) > 900 and min(shown) < 100
 
 
+def test_of_very_many_that_go_on_some_are_shown_and_their_next_rungs_come_in() -> None:
+    trials = sweep(40)
+    for number in range(40, 640):
+        trials[number] = trial(number, 3, state="running")
+    belief = Belief(parameters_of(SPACE), METRIC, RUNGS)
+    process = belief.process(trials)
+    assert process is not None
+    assert len(set(process.seen.trials)) == 40 + 400
+    left_out = next(number for number in range(40, 640) if number not in process.seen.trials)
+    trials[left_out] = trial(left_out, 9, state="running")
+    assert belief.process(trials) is process
+    assert len(set(process.seen.trials)) == 40 + 401
+    expected = belief.expected(trials, list(trials))
+    assert expected is not None
+    assert np.isfinite(expected).all()
+
+
 def test_rivals_are_all_that_reached_the_rung_or_many_of_them() -> None:
     assert len(rivals(range(300), 5)) == 300
     many = rivals(range(1000), 501)
