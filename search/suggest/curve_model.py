@@ -27,7 +27,9 @@ _ON_ITS_OWN = 24
 
 
 class Belief:
-    """Expected final scores of trials and settings. What it keeps between calls only saves time."""
+    """Expected final scores of trials and settings. What it keeps between calls only saves time,
+    but for sweeps of more than _MAX_TRIALS running trials.
+    """
 
     def __init__(
         self,
@@ -169,7 +171,9 @@ class Belief:
         self._process = CurveProcess(seen, self._theta[1])
         self._marks = {}
         # Those of them that are not shown are not to come in as new ones either; nor are all of
-        # many that go on, or a sweep on thousands of workers would have thousands of scores.
+        # many that go on, or a sweep on thousands of workers would have thousands of scores. Which
+        # are shown of more than that depends on when the process was started, and so does what a
+        # sweep that was killed suggests.
         others = (trials[number] for number in sorted(set(trials).difference(self._ended)))
         going_on = [trial for trial in others if self.reached(trial)]
         shown = {trial.number for trial in _most_telling(going_on, self.metric)}
