@@ -19,6 +19,15 @@ Systems = Annotated[
         help="File of a system of its author's own that a bundle is made with; it is run.",
     ),
 ]
+MovedSystems = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--system",
+        metavar="FILE:CLASS",
+        help="Where a system of your own is now; it is run.",
+        show_default=False,
+    ),
+]
 OwnSettings = Annotated[
     list[str] | None,
     typer.Option(

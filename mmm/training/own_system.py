@@ -13,6 +13,7 @@ from pathlib import Path
 
 from torch import nn
 
+from mmm.training.config import Params
 from mmm.user_code import user_code
 
 # What a constructor may ask for by name: sizes that the data decide, and settings that our systems
@@ -89,11 +90,26 @@ def load_system(reference: str, folder: Path | None = None, sha256: object = Non
 
 
 def load_recorded(settings: Mapping[str, object]) -> None:
-    """Load the system that a sweep's recorded settings name, if they name one. Raises as
-    `load_system`: its file may have been changed since.
+    """Load the system that a sweep's recorded settings name, if they name one, unless a command has
+    named its file in another place. Raises as `load_system`: its file may have been changed since.
     """
-    if (reference := settings.get("system")) is not None:
-        load_system(str(reference), sha256=settings.get("system_sha256"))
+    reference, sha256 = settings.get("system"), settings.get("system_sha256")
+    if reference is None or (str(settings.get("architecture")), str(sha256)) in _loaded:
+        return
+    try:
+        load_system(str(reference), sha256=sha256)
+    except FileNotFoundError as error:
+        _, _, name = str(reference).rpartition(":")
+        raise FileNotFoundError(
+            f"{error}; if it is elsewhere now, say where: --system path/to/file.py:{name}"
+        ) from None
+
+
+def as_loaded(settings: Params) -> Params:
+    """Recorded settings, with the file of a system of the user's own where it was loaded from."""
+    key = str(settings.get("architecture")), str(settings.get("system_sha256"))
+    found = _loaded.get(key)
+    return settings if found is None else {**settings, "system": found.reference}
 
 
 def loaded_system(settings: Mapping[str, object]) -> OwnSystem | None:

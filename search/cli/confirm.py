@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from mmm.cli.options import options_of
+from mmm.cli.systems import MovedSystems, name_systems
 from mmm.console import PlainConsole, console
 from mmm.training.config import Params
 from search.cli.results import Runs, SweepName
@@ -79,6 +80,7 @@ def confirm(
     ] = False,
     manifest: ManifestMoved = None,
     features: FeaturesMoved = None,
+    system: MovedSystems = None,
     serial: Serial = False,
     runs: Runs = Path("runs"),
 ) -> None:
@@ -90,6 +92,7 @@ def confirm(
     from search.confirm.words import as_json as figures
     from search.confirm.words import explained, sentences, table_of
 
+    name_systems(system)
     if serial:
         given = in_this_process(given)
     told = PlainConsole(stderr=True, width=140) if as_json else console

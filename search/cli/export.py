@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mmm.cli.systems import MovedSystems, name_systems
 from mmm.console import console
 from search.cli.results import Cache, Runs
 
@@ -63,6 +64,7 @@ def export(
         str | None,
         typer.Option(metavar="DIR", help="With --run-id: where the features are."),
     ] = None,
+    system: MovedSystems = None,
     cache: Cache = None,
     runs: Runs = Path("runs"),
     tracking_uri: Annotated[
@@ -99,6 +101,7 @@ def export(
     if top is not None and register is not None and not ensemble:
         raise ValueError("--register takes one model: add --ensemble, or export one trial")
 
+    name_systems(system)
     if run_id is not None:
         from search.storage.here import features_here, manifest_here
         from search.tracking.registry import fetch_bundle

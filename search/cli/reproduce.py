@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mmm.cli.systems import MovedSystems, name_systems
 from mmm.console import PlainConsole, console
 from search.cli.results import AsJson, Cache, Runs, SweepName
 
@@ -19,6 +20,7 @@ def reproduce(
     device: Annotated[
         str | None, typer.Option(help="cpu or cuda \\[as in the sweep].", show_default=False)
     ] = None,
+    system: MovedSystems = None,
     cache: Cache = None,
     as_json: AsJson = False,
     runs: Runs = Path("runs"),
@@ -34,6 +36,7 @@ def reproduce(
     from search.reproduce import sentences
     from search.storage.here import data_here
 
+    name_systems(system)
     told = PlainConsole(stderr=True, width=140) if as_json else console
     history = read_history(existing_sweep(runs, name) / "ledger.sqlite")
     if trial is None:

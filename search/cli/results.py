@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 from rich.progress import MofNCompleteColumn, Progress
 
+from mmm.cli.systems import MovedSystems, name_systems
 from mmm.console import PlainConsole, console, progress_of
 from mmm.files import write_text
 
@@ -97,6 +98,7 @@ def report(
             "--with-audio", help="Write errors.html too: the winner's errors with their clips."
         ),
     ] = False,
+    system: MovedSystems = None,
     cache: Cache = None,
     as_json: AsJson = False,
 ) -> None:
@@ -114,6 +116,7 @@ def report(
     from search.results.summary import summary
     from search.results.winner import Winner, winner_here
 
+    name_systems(system)
     folder = existing_sweep(runs, name)
     history, confirmed = read_history(folder / "ledger.sqlite"), read_confirmed(folder)
     into = folder if out is None else out

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from mmm.cli.options import options_of
+from mmm.cli.systems import MovedSystems, name_systems
 from mmm.console import console, printable
 from mmm.training.config import Params
 from search.cli.results import Runs, SweepName
@@ -245,12 +246,14 @@ def resume(
             metavar="FILE:FUNCTION", help="Where a space of your own is now.", show_default=False
         ),
     ] = None,
+    system: MovedSystems = None,
     serial: Serial = False,
 ) -> None:
     """Go on with a sweep that was stopped or killed, or give it more trials or another budget."""
     from search.session import resume as resume_sweep
     from search.space.enqueue import read_points
 
+    name_systems(system)
     points = [point for file in enqueue or [] for point in read_points(file)]
     if serial:
         given = in_this_process(given)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 
 from mmm.training.config import Params, make_config
+from mmm.training.own_system import as_loaded
 from mmm.training.pack import pack_shape
 from search.engine.budgets import broken_constraint
 from search.engine.memory import Sparing, batch_parts
@@ -258,7 +259,7 @@ class Orders:
         return Order(
             sweep=str(self.ledger.folder.resolve()),
             number=trial.number,
-            settings=trial.settings,
+            settings=as_loaded(trial.settings),
             manifest=spec.manifest,
             features=spec.features,
             features_url=spec.features_url,

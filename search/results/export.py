@@ -30,7 +30,7 @@ from mmm.metrics import Metrics, bootstrap_intervals, value_of
 from mmm.training.config import make_config
 from mmm.training.evaluate import score
 from mmm.training.features import dims_of, load_features
-from mmm.training.own_system import load_recorded
+from mmm.training.own_system import as_loaded, load_recorded
 from search.ledger.files import command_for
 from search.ledger.history import History
 from search.ledger.trial import Trial
@@ -320,7 +320,7 @@ def _finish(trials: Sequence[Trial], folder: Path, data: SweepData, options: Opt
     write_text(folder / "README.md", model_card(bundle, found, options.data_licence))
     seal(folder)
     if options.fresh_process:
-        systems = {str(one) for trial in trials if (one := trial.settings.get("system"))}
+        systems = {str(one) for trial in trials if (one := as_loaded(trial.settings).get("system"))}
         again = in_fresh_process(folder, manifest.path, data.features, sorted(systems))
         check_reproduced(folder, metric, again, expected, "expected in a fresh process:")
     else:

@@ -130,6 +130,33 @@ def test_a_sweep_whose_file_was_changed_is_not_resumed(folder: Path, forgotten: 
     assert "start a new sweep with it under another --name" in done.stderr
 
 
+def test_a_sweep_whose_files_are_elsewhere_goes_on_where_they_are_named(
+    folder: Path, tmp_path: Path, forgotten: None
+) -> None:
+    """As on another machine: the sweep, the space and the system were brought to other paths."""
+    there = tmp_path / "there"
+    shutil.copytree(folder / "own", there / "own")
+    shutil.copy(folder / "mlflow.db", there)
+    for file in ("my_system.py", "space.py"):
+        shutil.copy(folder / file, there)
+    hidden = (folder / "my_system.py").rename(folder / "hidden.py")
+    resume = ["resume", "own", "--runs", there, "--trials", 6, "--serial"]
+    resume += ["--space", f"{there / 'space.py'}:suggest"]
+    named = f"{there / 'my_system.py'}:{SYSTEM}"
+    try:
+        refused = call_inside("search", *resume, status=2)
+        assert "if it is elsewhere now, say where: --system" in refused.stderr
+        call_inside("search", *resume, "--system", named)
+        call_inside("search", "export", "own", "--runs", there, "-o", tmp_path / "best")
+        trials = read_history(there / "own" / "ledger.sqlite").trials
+    finally:
+        hidden.rename(folder / "my_system.py")
+    assert len(trials) == 6
+    assert {trials[number].state for number in (4, 5)} <= {"complete", "pruned"}
+    assert trials[5].settings["system"] == named
+    assert own_system.as_loaded(trials[0].settings) == {**trials[0].settings, "system": named}
+
+
 def test_a_system_that_ends_the_process_fails_its_trial_and_says_so(
     corpus: Corpus, empty_store: Path, tmp_path: Path, forgotten: None
 ) -> None:
