@@ -4,6 +4,7 @@ import contextlib
 import logging
 import math
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -111,8 +112,13 @@ def _check_home() -> None:
             )
         return
     token = _token_file()
-    if token.is_file():
+    if token.is_file() and os.access(token, os.R_OK):
         return
+    if token.exists():
+        raise ValueError(
+            f"Ray keeps a token in {token}, which is no file that can be read; put it elsewhere:"
+            f" {shlex.join(['mv', str(token), f'{token}.old'])}"
+        )
     if (there := _not_writable(token.parent)) is not None:
         raise ValueError(
             f"Ray keeps a token in {token}, and {there} is no folder that can be written to; set"

@@ -130,6 +130,12 @@ def test_folders_in_which_ray_cannot_write(
     said = refused(empty)
     assert said.startswith(f"Ray keeps a token in {file}/.ray/auth_token, and {file} is no folder")
     assert said.endswith("; set HOME to one that can")
+    (tmp_path / "home" / ".ray" / "auth_token").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    said = refused(empty)
+    assert said.startswith(
+        f"Ray keeps a token in {tmp_path}/home/.ray/auth_token, which is no file"
+    )
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "none"))
     none = str(tmp_path / "none")
     assert refused(empty).startswith(f"RAY_AUTH_TOKEN_PATH names {none!r}")
@@ -166,9 +172,10 @@ def test_a_ray_that_does_not_start(
     refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # Ray sets it for what this process starts
-    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
-    (tmp_path / "home" / ".ray" / "auth_token").mkdir(parents=True)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("RAY_gcs_storage", "nowhere")  # with which its first process ends at once
+    monkeypatch.setenv(
+        "RAY_gcs_server_port_wait_time_s", "2"
+    )  # until it is given up, instead of 30
     (tmp_path / "empty").mkdir()
     said = refused(tmp_path / "empty")
     assert said.startswith("Ray did not start on this machine (")
