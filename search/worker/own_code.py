@@ -6,8 +6,6 @@ import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 
-from mmm.training.own_system import load_system
-
 # A folder of this name on the Python path has files of the user's, each at its absolute path.
 SENT = "mmm_search_sent"
 
@@ -25,5 +23,8 @@ def copy_of(file: Path) -> Path:
 def load_here(settings: Mapping[str, object]) -> None:
     """Load the system that a trial's settings name, if they name one. Raises as `load_system`."""
     if (reference := settings.get("system")) is not None:
+        # It imports torch, for which a look at a node need not wait.
+        from mmm.training.own_system import load_system
+
         path, _, name = str(reference).rpartition(":")
         load_system(f"{copy_of(Path(path))}:{name}", sha256=settings.get("system_sha256"))
