@@ -13,7 +13,6 @@ from pathlib import Path
 
 from torch import nn
 
-from mmm.training.config import Params
 from mmm.user_code import user_code
 
 # What a constructor may ask for by name: sizes that the data decide, and settings that our systems
@@ -105,7 +104,7 @@ def load_recorded(settings: Mapping[str, object]) -> None:
         ) from None
 
 
-def as_loaded(settings: Params) -> Params:
+def as_loaded(settings: Mapping[str, OwnValue | None]) -> Mapping[str, OwnValue | None]:
     """Recorded settings, with the file of a system of the user's own where it was loaded from."""
     key = str(settings.get("architecture")), str(settings.get("system_sha256"))
     found = _loaded.get(key)
