@@ -145,6 +145,9 @@ def measure(folder: Path) -> dict[str, Any]:
     with cables(5), Processes(environment, folder) as processes:
         head = ["--head", f"--port={_PORT}", "--num-cpus=0", "--include-dashboard=false"]
         processes.ray("head", [], *head, f"--node-ip-address={_HEAD}")
+        # Until it is a node of its own cluster, which the driver's machine has to be.
+        while "--block" not in (folder / "head.log").read_text():
+            time.sleep(0.2)
         sweep = Sweep(folder, f"{_HEAD}:{_PORT}", 10_000, slots + 4)
         mounts = [own_package(place, folder) for place in range(3)]
         mounts.append(without(*(ROOT / name for name in _PACKAGES)))
