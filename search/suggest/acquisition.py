@@ -30,7 +30,7 @@ _NUM_BEST = 8  # settings near which half of the candidates are drawn
 _MAX_BEST_OF = 400  # trials among which they are looked for
 _MAX_TIMED = 400  # trials that predict seconds
 # Running trials, the newest, that are believed: those before them have mostly been seen at a rung,
-# and a thousand would cost half a second a suggestion.
+# and what they cost a suggestion grows with the square of their number.
 _MAX_BELIEVED = 200
 
 
